@@ -1,0 +1,1 @@
+"""Everything that runs only in the centre."""

@@ -1,0 +1,1 @@
+"""Tasks, students, heads, losses and local training; the only home of nn.Module."""

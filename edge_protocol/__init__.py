@@ -1,0 +1,1 @@
+"""The contract both sides speak: messages, codec, topics, blobs, transports."""

@@ -1,0 +1,90 @@
+"""Configuration: one YAML, flag > environment > file > default; pure, owns no file.
+
+An unknown key is an error with a suggestion. Environment variables are `ROADCAST__SECTION__KEY`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+import yaml
+
+from edge_protocol.errors import ConfigError, RoadcastError
+
+T = TypeVar("T")
+ENV_PREFIX = "ROADCAST__"
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`(?: - at `\$(?P<where>.*)`)?")
+
+
+def load_config(
+    text: str,
+    kind: type[T],
+    *,
+    where: str,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> T:
+    """Read a configuration.
+
+    Args:
+        text: YAML.
+        kind: the `msgspec.Struct` to fill; declare it with `forbid_unknown_fields=True`.
+        where: file name, for messages.
+        environment: variables to overlay; those that begin with `ROADCAST__`.
+        flags: dotted key → value from the command line; None values are skipped.
+
+    Raises:
+        ConfigError: names file, key and what is expected.
+    """
+    try:
+        tree = yaml.safe_load(text) if text.strip() else {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{where}: must hold 'key: value' lines, not a {type(tree).__name__}")
+    for name, value in (environment or {}).items():
+        if name.startswith(ENV_PREFIX):
+            _overlay(tree, name.removeprefix(ENV_PREFIX).lower().split("__"), yaml.safe_load(value), where=f"${name}")
+    for name, value in (flags or {}).items():
+        if value is not None:
+            _overlay(tree, name.split("."), value, where=f"--{name}")
+    try:
+        return msgspec.convert(tree, kind)
+    except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, RoadcastError):
+            raise ConfigError(f"{where}: {error.__cause__}") from error
+        raise ConfigError(f"{where}: {_explain(str(error), kind)}") from error
+
+
+def schema(kind: type) -> dict[str, Any]:
+    """The JSON Schema of a configuration, for editors."""
+    return msgspec.json.schema(kind)
+
+
+def _overlay(tree: dict[str, Any], path: list[str], value: object, *, where: str) -> None:
+    for key in path[:-1]:
+        inner = tree.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{where}: {key!r} is not a section")
+        tree = inner
+    tree[path[-1]] = value
+
+
+def _explain(message: str, kind: type) -> str:
+    found = _UNKNOWN.search(message)
+    if found is None:
+        return message
+    known = sorted(_keys(kind))
+    close = difflib.get_close_matches(found["key"], known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(known)}"
+    place = f" in {found['where'].strip('.')!r}" if found["where"] else ""
+    return f"unknown key {found['key']!r}{place}{hint}"
+
+
+def _keys(kind: type) -> set[str]:
+    definitions = msgspec.json.schema(kind).get("$defs", {})
+    return {name for entry in definitions.values() for name in entry.get("properties", {})}

@@ -1,0 +1,96 @@
+"""A release's description: which files, for which tier, of which task. Owns no signature (see `signing`) and no file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from edge_protocol.blobs import BlobRef
+from edge_protocol.errors import IncompatibleError, LocalProtocolError, RemoteProtocolError
+from edge_protocol.messages import Count, Name, Text, Values
+from edge_protocol.task import TaskSpec, Tier
+
+
+class Artifact(msgspec.Struct, frozen=True, array_like=True):
+    """The files of one tier.
+
+    Attributes:
+        tier: which boards it fits.
+        student: name of the architecture.
+        template: ONNX graph with replaceable initializers; rarely changes.
+        weights: safetensors of named initializers for that template; changes every release.
+        golden: safetensors of ``inputs`` and the ``features`` and ``logits`` they must give.
+        parameters: number of weights.
+    """
+
+    tier: Tier
+    student: Name
+    template: BlobRef
+    weights: BlobRef
+    golden: BlobRef
+    parameters: Count
+
+
+class ReleaseManifest(msgspec.Struct, frozen=True, array_like=True):
+    """A signed, numbered set of artifacts for a task.
+
+    Attributes:
+        counter: counts up from 1 per task; a device never goes back by itself.
+        task: the whole task, so that preprocessing and label space travel with the weights.
+        created_s: seconds since 1970.
+        artifacts: one per tier.
+        metrics: what the judge measured, per tier and overall.
+        round: the round that made it; 0 for the first release.
+        notes: for people.
+    """
+
+    fleet: Name
+    counter: Annotated[int, Meta(ge=1, le=2**53)]
+    task: TaskSpec
+    created_s: float
+    artifacts: Annotated[tuple[Artifact, ...], Meta(min_length=1, max_length=16)]
+    metrics: Values
+    round: Count = 0
+    notes: Text = ""
+
+    def artifact_for(self, tier: Tier) -> Artifact:
+        """The files for a tier.
+
+        Raises:
+            IncompatibleError: the release has none for it.
+        """
+        for artifact in self.artifacts:
+            if artifact.tier == tier:
+                return artifact
+        raise IncompatibleError(
+            f"release {self.counter} of {self.task.name!r} has no artifact for tier {tier!r}; it has {', '.join(a.tier for a in self.artifacts)}"
+        )
+
+    @property
+    def blobs(self) -> tuple[BlobRef, ...]:
+        """Every blob the release names, each once."""
+        found = {ref.sha256: ref for a in self.artifacts for ref in (a.template, a.weights, a.golden)}
+        return tuple(found.values())
+
+
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+_decoder = msgspec.msgpack.Decoder(ReleaseManifest)
+
+
+def encode_manifest(manifest: ReleaseManifest) -> bytes:
+    """Write the manifest as the bytes that are signed."""
+    return _encoder.encode(manifest)
+
+
+def decode_manifest(data: bytes) -> ReleaseManifest:
+    """Read a manifest whose signature has been checked.
+
+    Raises:
+        RemoteProtocolError: ``malformed``.
+    """
+    try:
+        return _decoder.decode(data)
+    except (msgspec.DecodeError, LocalProtocolError, ValueError, RecursionError) as error:
+        raise RemoteProtocolError("malformed", f"release manifest: {error}") from error

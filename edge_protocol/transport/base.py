@@ -1,0 +1,111 @@
+"""The seam between Roadcast and a broker: publish, subscribe, and one inbox; owns no message format.
+
+A transport never calls into the application. It puts events into the inbox, and the pump thread takes them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from queue import Queue
+from typing import Protocol, TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The link is up; subscriptions have been renewed.
+
+    Attributes:
+        generation: counts connections of this process, from 1.
+    """
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """The link is down; the transport goes on trying."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message came in."""
+
+    topic: str
+    payload: bytes
+    retained: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The transport gave up on something, and says what: an inbox that ran over, a subscription denied, a dead thread."""
+
+    reason: str
+    detail: str
+
+
+TransportEvent: TypeAlias = Connected | Disconnected | Received | Refused
+Inbox: TypeAlias = "Queue[object]"
+"""Where events arrive; bounded by whoever makes it. Shells put their own events in beside the transport's."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastWill:
+    """What the broker says for us when the link dies."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Bytes and messages that crossed the link, payload and topic, since the start."""
+
+    bytes_up: int = 0
+    bytes_down: int = 0
+    messages_up: int = 0
+    messages_down: int = 0
+
+
+class Transport(Protocol):
+    """One connection to a broker. Every method may be called from any thread; none blocks on the network."""
+
+    traffic: Traffic
+
+    @property
+    def connected(self) -> bool:
+        """Whether the link is up now."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether another `publish` would be taken now: connected, and fewer than the in-flight limit unacknowledged."""
+        ...
+
+    def start(self) -> None:
+        """Begin connecting; `Connected` arrives in the inbox. Does not wait and does not raise when the broker is down."""
+        ...
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
+        """Hand over a message at QoS 1; return False when it was not taken because the link is down or full.
+
+        True is no delivery: only an application ack is. An empty retained payload clears the topic.
+
+        Raises:
+            LocalProtocolError: ``oversized`` for this broker.
+        """
+        ...
+
+    def subscribe(self, filters: Iterable[str]) -> None:
+        """Add filters; they are renewed on each connection until unsubscribed."""
+        ...
+
+    def unsubscribe(self, filters: Iterable[str]) -> None:
+        """Remove filters."""
+        ...
+
+    def close(self) -> None:
+        """Disconnect in order (the last will is not sent) and end every thread. Safe to call twice."""
+        ...

@@ -1,0 +1,1 @@
+"""The command line, and the fleet-in-a-box behind `roadcast demo`."""
