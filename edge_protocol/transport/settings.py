@@ -1,0 +1,51 @@
+"""Where the broker is and how to reach it: the `broker:` section of every configuration. Owns no connection."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from edge_protocol.errors import ConfigError
+
+Path = Annotated[str, Meta(min_length=1, max_length=4096)]
+
+
+class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One broker, seen by one client.
+
+    Attributes:
+        host: name or address.
+        port: TCP port; 8883 is usual with TLS.
+        keepalive_s: a silent link is found dead after 1.5 times this.
+        username: sent to the broker when given.
+        password_file: file whose first line is the password; passwords never stand in a configuration.
+        ca_file: PEM certificates to trust; turns TLS on.
+        cert_file, key_file: this client's own PEM certificate and key; need `ca_file`.
+        max_packet_bytes: larger messages are refused here, before the broker closes the link over them.
+        window: messages that may wait for the broker's acknowledgement at once.
+        reconnect_max_s: longest pause between two attempts; the shortest is drawn at random for each client, 0.5 to 1.5 s.
+    """
+
+    host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=1, le=65535)] = 1883
+    keepalive_s: Annotated[int, Meta(ge=1, le=3600)] = 15
+    username: str | None = None
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    max_packet_bytes: Annotated[int, Meta(ge=1024, le=256 << 20)] = 768 * 1024
+    window: Annotated[int, Meta(ge=1, le=1000)] = 20
+    reconnect_max_s: Annotated[float, Meta(ge=0.1, le=3600)] = 60.0
+
+    def __post_init__(self) -> None:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ConfigError("broker: cert_file and key_file belong together; give both or neither")
+        if self.cert_file is not None and self.ca_file is None:
+            raise ConfigError(
+                "broker: a client certificate needs ca_file, the authority that the broker's own comes from"
+            )
+        if self.password_file is not None and self.username is None:
+            raise ConfigError("broker: password_file needs username")
