@@ -1,6 +1,6 @@
 """What every benchmark shares: arguments, interleaved timing, medians with their spread, targets and the exit code.
 
-Owns no figure. A benchmark is a function from `Options` to `Outcome`; its last line is ``raise SystemExit(run(measure))``.
+Owns no figure. A benchmark is a function from `Options` to `Outcome`; it ends with ``raise SystemExit(run(measure))``.
 Times are compared inside one run and interleaved, so that a busy machine slows all sides alike.
 """
 
