@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -9,7 +11,7 @@ from msgspec import Meta
 
 from edge_protocol.errors import ConfigError
 
-Path = Annotated[str, Meta(min_length=1, max_length=4096)]
+FileName = Annotated[str, Meta(min_length=1, max_length=4096)]
 
 
 class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -25,17 +27,17 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         cert_file, key_file: this client's own PEM certificate and key; need `ca_file`.
         max_packet_bytes: larger messages are refused here, before the broker closes the link over them.
         window: messages that may wait for the broker's acknowledgement at once.
-        reconnect_max_s: longest pause between two attempts; the shortest is drawn at random for each client, 0.5 to 1.5 s.
+        reconnect_max_s: longest pause between two attempts; the shortest is drawn at random for each client.
     """
 
     host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535)] = 1883
     keepalive_s: Annotated[int, Meta(ge=1, le=3600)] = 15
     username: str | None = None
-    password_file: Path | None = None
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
+    password_file: FileName | None = None
+    ca_file: FileName | None = None
+    cert_file: FileName | None = None
+    key_file: FileName | None = None
     max_packet_bytes: Annotated[int, Meta(ge=1024, le=256 << 20)] = 768 * 1024
     window: Annotated[int, Meta(ge=1, le=1000)] = 20
     reconnect_max_s: Annotated[float, Meta(ge=0.1, le=3600)] = 60.0
@@ -49,3 +51,35 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             )
         if self.password_file is not None and self.username is None:
             raise ConfigError("broker: password_file needs username")
+
+
+def read_password(settings: BrokerSettings) -> str | None:
+    """Read the first line of the password file, when there is one.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    if settings.password_file is None:
+        return None
+    try:
+        return Path(settings.password_file).read_text(encoding="utf-8").partition("\n")[0]
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"broker: cannot read password_file {settings.password_file}: {error}") from error
+
+
+def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
+    """Say how to check the broker's certificate and show our own; None without `ca_file`.
+
+    Raises:
+        ConfigError: a certificate or key cannot be used.
+    """
+    if settings.ca_file is None:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+        if settings.cert_file is not None:
+            context.load_cert_chain(settings.cert_file, settings.key_file)
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError(f"broker: cannot use ca_file, cert_file or key_file: {error}") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context

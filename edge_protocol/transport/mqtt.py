@@ -1,0 +1,297 @@
+"""A `Transport` on MQTT 3.1.1 through paho, which only this file imports. Owns the link, nothing that must not be lost.
+
+Every connection is a new paho client with a clean session, so neither side replays anything: what was not acknowledged
+is sent again by the sender's outbox, and the receiver drops what it has seen (same message id). Messages may come twice
+and out of order. Callbacks only enqueue. The network thread supervises itself: whatever escapes from a connection is
+reported as `Refused` and ends in a new connection.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Callable, Iterable
+from random import Random
+from time import monotonic
+from typing import Any, Final
+
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, error_string
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edge_protocol.errors import LocalProtocolError
+from edge_protocol.transport.base import Connected, Disconnected, Inbox, LastWill, Received, Refused, Traffic
+from edge_protocol.transport.delivery import PATIENCE_S, Delivery
+from edge_protocol.transport.settings import BrokerSettings, read_password, tls_context
+
+SUBSCRIBE_BATCH: Final = 8
+"""Filters in one SUBSCRIBE packet; hosted brokers take no more than eight."""
+_LOOP_S: Final = 0.5
+_LEAVE_S: Final = 2.0
+_JOIN_S: Final = 30.0
+_PACKET_OVERHEAD: Final = 9
+_TOPIC_BYTES: Final = 65_535
+
+
+class MqttTransport:
+    """One connection to a broker, kept up until `close`.
+
+    Args:
+        settings: where the broker is.
+        client_id: unique in the fleet; the broker disconnects an older client of the same name.
+        inbox: where events go; when it stays full, messages are dropped and counted as ``inbox-full``.
+        will: what the broker publishes, retained, when the link dies.
+        password: sent with `settings.username`.
+        tls: how to check the broker's certificate; None speaks plain TCP.
+        patience_s: how long a full inbox holds the link up before messages are dropped.
+    """
+
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        client_id: str,
+        inbox: Inbox,
+        will: LastWill | None = None,
+        *,
+        password: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self.traffic = Traffic()
+        self._settings, self._client_id, self._will = settings, client_id, will
+        self._password, self._tls = password, tls
+        self._delivery = Delivery(inbox, patience_s)  # used by the network thread only
+        self._random = Random()  # seeded by the operating system: no two devices draw the same pauses
+        self._first_pause_s = self._random.uniform(0.5, 1.5)
+        # One lock for all below. Never publish while holding it: paho calls on_publish with its own lock held.
+        self._lock = threading.Lock()
+        self._filters: dict[str, None] = {}
+        self._client: Client | None = None
+        self._in_flight = 0
+        self._generation = 0
+        self._awaited: dict[int, tuple[str, ...]] = {}
+        self._why_down = ""
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether the link is up now."""
+        return self._client is not None
+
+    @property
+    def ready(self) -> bool:
+        """Whether another publish would be taken now."""
+        return self._client is not None and self._in_flight < self._settings.window
+
+    def start(self) -> None:
+        """Begin connecting; safe to call again."""
+        with self._lock:
+            if not self._closing.is_set() and (self._thread is None or not self._thread.is_alive()):
+                self._thread = threading.Thread(target=self._run, name=f"mqtt-{self._client_id}", daemon=True)
+                self._thread.start()
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
+        """Hand over a message at QoS 1; False when the link is down or `window` messages are unacknowledged.
+
+        Raises:
+            LocalProtocolError: ``oversized`` or ``bad-topic``.
+        """
+        size = len(topic.encode()) + len(payload)
+        if size + _PACKET_OVERHEAD > self._settings.max_packet_bytes:
+            limit = self._settings.max_packet_bytes
+            raise LocalProtocolError("oversized", f"message of {size} bytes on {topic!r} exceeds the broker's {limit}")
+        with self._lock:
+            client = self._client
+            if client is None or self._in_flight >= self._settings.window:
+                return False
+            self._in_flight += 1
+        try:
+            taken = client.publish(topic, payload, qos=1, retain=retain).rc == MQTTErrorCode.MQTT_ERR_SUCCESS
+        except ValueError as error:
+            self._release(client)
+            raise LocalProtocolError("bad-topic", f"cannot publish on {topic[:120]!r}: {error}") from error
+        if not taken:
+            self._release(client)
+            return False
+        with self._lock:
+            self.traffic.bytes_up += size
+            self.traffic.messages_up += 1
+        return True
+
+    def subscribe(self, filters: Iterable[str]) -> None:
+        """Add filters; they are renewed on each connection until unsubscribed.
+
+        Raises:
+            LocalProtocolError: ``bad-filter``.
+        """
+        wanted = [_checked(pattern) for pattern in filters]
+        with self._lock:
+            self._filters.update(dict.fromkeys(wanted))
+            if self._client is not None:
+                self._send_subscribe(self._client, wanted)
+
+    def unsubscribe(self, filters: Iterable[str]) -> None:
+        """Remove filters."""
+        with self._lock:
+            gone = [pattern for pattern in dict.fromkeys(filters) if pattern in self._filters]
+            for pattern in gone:
+                del self._filters[pattern]
+            if self._client is not None:
+                for at in range(0, len(gone), SUBSCRIBE_BATCH):
+                    self._client.unsubscribe(gone[at : at + SUBSCRIBE_BATCH])
+
+    def close(self) -> None:
+        """Disconnect in order and end the network thread. Safe to call twice."""
+        self._closing.set()
+        with self._lock:
+            if self._client is not None:
+                self._client.disconnect()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(_JOIN_S)
+
+    # ---- the network thread ----
+
+    def _run(self) -> None:
+        attempt = 0
+        while not self._closing.is_set():
+            before, self._why_down = self._generation, ""
+            try:
+                reason = self._connection()
+            except BaseException as error:  # noqa: BLE001  nothing may end this thread but `close`
+                reason = f"the network loop failed: {error!r}"
+                self._delivery.owe(Refused("network-thread", f"{reason}; connecting again"))
+            attempt = 0 if self._generation > before else attempt + 1
+            self._report_end(reason, was_up=attempt == 0)
+            self._closing.wait(pause_s(attempt, self._first_pause_s, self._settings.reconnect_max_s, self._random))
+
+    def _report_end(self, reason: str, *, was_up: bool) -> None:
+        with self._lock:
+            self._client = None
+        if was_up:
+            self._delivery.put(Disconnected(reason))
+        elif not self._closing.is_set():
+            self._delivery.put(Refused("connect-failed", f"{self._settings.host}:{self._settings.port}: {reason}"))
+
+    def _connection(self) -> str:
+        """Hold one connection; return why it ended."""
+        client = self._new_client()
+        try:
+            client.connect(self._settings.host, self._settings.port, self._settings.keepalive_s)
+        except (OSError, ValueError) as error:
+            return str(error) or repr(error)
+        code, leave_by = MQTTErrorCode.MQTT_ERR_SUCCESS, float("inf")
+        while code == MQTTErrorCode.MQTT_ERR_SUCCESS and monotonic() < leave_by:
+            code = client.loop(_LOOP_S)
+            self._delivery.settle()
+            if self._closing.is_set() and leave_by == float("inf"):
+                leave_by = monotonic() + _LEAVE_S
+                client.disconnect()
+        return "closed" if self._closing.is_set() else self._why_down or error_string(code)
+
+    def _new_client(self) -> Client:
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            self._client_id,
+            clean_session=True,
+            protocol=MQTTProtocolVersion.MQTTv311,
+            reconnect_on_failure=False,
+        )
+        client.max_inflight_messages_set(self._settings.window)
+        # Without this, paho writes to the socket from whichever thread publishes, beside its own loop.
+        client.on_socket_register_write = _write_in_the_loop
+        client.on_connect = self._guarded(self._on_connect)
+        client.on_disconnect = self._guarded(self._on_disconnect)
+        client.on_publish = self._guarded(lambda client, *_: self._release(client))
+        client.on_subscribe = self._guarded(self._on_subscribe)
+        client.on_message = self._guarded(self._on_message)
+        if self._settings.username is not None:
+            client.username_pw_set(self._settings.username, self._password)
+        if self._tls is not None:
+            client.tls_set_context(self._tls)
+        if self._will is not None:
+            client.will_set(self._will.topic, self._will.payload, qos=1, retain=True)
+        return client
+
+    def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
+        """Wrap a callback: an exception that reached paho would end the network loop."""
+
+        def guarded(client: Client, _userdata: object, *rest: object) -> None:
+            try:
+                callback(client, *rest)
+            except Exception as error:  # noqa: BLE001  whatever it is, the link must outlive it
+                self._delivery.put(Refused("callback-failed", repr(error)))
+
+        return guarded
+
+    def _on_connect(self, client: Client, _: ConnectFlags, code: ReasonCode, __: Properties | None) -> None:
+        if code.is_failure:
+            self._why_down = f"the broker refused the connection: {code}"
+            return
+        with self._lock:
+            self._client, self._in_flight = client, 0
+            self._generation += 1
+            self._awaited.clear()
+            self._send_subscribe(client, list(self._filters))
+        self._delivery.put(Connected(self._generation))
+
+    def _on_disconnect(self, _: Client, __: DisconnectFlags, code: ReasonCode, ___: Properties | None) -> None:
+        self._why_down = self._why_down or str(code)
+
+    def _on_subscribe(self, _: Client, mid: int, codes: list[ReasonCode], __: Properties | None) -> None:
+        with self._lock:
+            batch = self._awaited.pop(mid, ())
+        for pattern in (pattern for pattern, code in zip(batch, codes, strict=False) if code.is_failure):
+            self._delivery.put(Refused("subscription-denied", f"the broker denies {pattern!r}; check its access rules"))
+
+    def _on_message(self, _: Client, message: MQTTMessage) -> None:
+        topic, payload = message.topic, bytes(message.payload)
+        self.traffic.bytes_down += len(topic.encode()) + len(payload)
+        self.traffic.messages_down += 1
+        self._delivery.put(Received(topic, payload, message.retain))
+
+    def _send_subscribe(self, client: Client, filters: list[str]) -> None:
+        """Ask for filters, several in a packet; the lock is held, so that no SUBACK overtakes its note."""
+        for at in range(0, len(filters), SUBSCRIBE_BATCH):
+            batch = tuple(filters[at : at + SUBSCRIBE_BATCH])
+            _, mid = client.subscribe([(pattern, 1) for pattern in batch])
+            if mid is not None:
+                self._awaited[mid] = batch
+
+    def _release(self, client: Client) -> None:
+        with self._lock:
+            if client is self._client:
+                self._in_flight -= 1
+
+
+def mqtt_transport(
+    settings: BrokerSettings, client_id: str, inbox: Inbox, will: LastWill | None = None
+) -> MqttTransport:
+    """Make a transport, with the password and certificates that the settings name.
+
+    Raises:
+        ConfigError: one of those files cannot be used.
+    """
+    return MqttTransport(settings, client_id, inbox, will, password=read_password(settings), tls=tls_context(settings))
+
+
+def pause_s(attempt: int, first_s: float, limit_s: float, random: Random) -> float:
+    """Draw the pause before connection attempt `attempt`, counted from 0 after a link that was up.
+
+    Exponential with equal jitter (Brooker, Exponential Backoff And Jitter, 2015): a fleet does not come back all at once.
+    """
+    return float(min(limit_s, first_s * 2 ** min(attempt, 32))) * random.uniform(0.5, 1.0)
+
+
+def _checked(pattern: str) -> str:
+    """Return a topic filter when it is legal (MQTT 3.1.1 §4.7.1)."""
+    levels = pattern.split("/")
+    wild = any("+" in level and level != "+" for level in levels) or "#" in pattern[:-1] or levels[-1][1:].endswith("#")
+    if not pattern or wild or len(pattern.encode()) > _TOPIC_BYTES or "\0" in pattern:
+        raise LocalProtocolError("bad-filter", f"{pattern[:120]!r} is no topic filter: '+' and '#' fill a whole level")
+    return pattern
+
+
+def _write_in_the_loop(_client: Client, _userdata: Any, _socket: Any) -> None:  # noqa: ANN401  as paho declares it
+    """Leave the write to the network loop, which paho has woken."""
