@@ -1,0 +1,163 @@
+"""The folder that a distillation starts from and ends in: plain files, no torch, so that both processes read it alike.
+
+::
+
+    job.json                 what to do
+    reports/<device>.report  what each device said (the message's own MessagePack)
+    candidate/<tier>/        state.safetensors  template.onnx  weights.safetensors  golden.safetensors
+    result.json              what came of it          or  error.json  why nothing did
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from edge_protocol.errors import DistillationError
+from edge_protocol.ids import DeviceId, check_id
+from edge_protocol.messages import KnowledgeReport
+from edge_protocol.task import Tier
+
+T = TypeVar("T")
+Scores = dict[str, float]
+
+
+class DistilSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How reports become students; the ``distil`` section of the server's configuration.
+
+    Attributes:
+        strategy: rule that fuses reports into a teacher: ``feddistill`` or ``mean``.
+        first_epochs: passes over the anchors for the first release.
+        epochs: passes over the proxies of a round.
+        temperature: T of the distillation loss.
+        learning_rate: peak of the one-cycle schedule of a round; the first release takes `first_learning_rate`.
+        batch: samples in a step.
+        anchor_weight: weight of the anchors' own loss beside the teacher's.
+        shared_share: share of the teacher that the shared model holds against a full house of devices.
+        device_cap: largest share of a sample's teacher that one device can hold.
+        half_life: rounds after which an old report counts half.
+        ema: decay of the averaged weights that become the candidate.
+        augment: whether samples are varied under the teacher's label.
+        seed: of everything random.
+        threads: CPU threads of the worker.
+    """
+
+    strategy: str = "feddistill"
+    first_epochs: Annotated[int, Meta(ge=1)] = 40
+    epochs: Annotated[int, Meta(ge=1)] = 20
+    temperature: Annotated[float, Meta(gt=0)] = 2.0
+    learning_rate: Annotated[float, Meta(gt=0)] = 2e-3
+    first_learning_rate: Annotated[float, Meta(gt=0)] = 3e-3
+    batch: Annotated[int, Meta(ge=2)] = 64
+    anchor_weight: Annotated[float, Meta(ge=0)] = 1.0
+    shared_share: Annotated[float, Meta(ge=0, lt=1)] = 0.3
+    device_cap: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    half_life: Annotated[float, Meta(gt=0)] = 2.0
+    ema: Annotated[float, Meta(ge=0, lt=1)] = 0.98
+    augment: bool = True
+    seed: int = 0
+    threads: Annotated[int, Meta(ge=1)] = 1
+
+
+class DistilJob(msgspec.Struct, frozen=True, kw_only=True):
+    """One distillation.
+
+    Attributes:
+        task: name of the task, or path of its YAML file.
+        round: number of the round; ages of reports are counted from it.
+        release: counter of the current release, 0 when there is none.
+        settings: how.
+        anchors, proxies, validation: packs: labelled, unlabelled, labelled.
+        proxy: hash of the proxy blob that reports must have answered; "" for the first release.
+        current: folder with ``<tier>.safetensors`` of the current release; None to train on the anchors from scratch.
+        reports: file names under ``reports/``; filled in by `write_job`.
+    """
+
+    task: str
+    round: int
+    release: int
+    settings: DistilSettings
+    anchors: str
+    proxies: str
+    validation: str
+    proxy: str = ""
+    current: str | None = None
+    reports: tuple[str, ...] = ()
+
+
+class DistilResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a distillation; the files lie under ``candidate/``.
+
+    Attributes:
+        headline: score that decides, first in each of the score tables.
+        higher_is_better: which way it should go.
+        metrics: tier → ``current`` and ``candidate`` → scores on server validation; no ``current`` for a first release.
+        teacher: what the teacher looked like: ``reports``, ``shared_share``, and scores where they can be known.
+        devices: device → why its report was refused.
+        parameters: tier → number of weights.
+    """
+
+    headline: str
+    higher_is_better: bool
+    metrics: dict[Tier, dict[str, Scores]]
+    teacher: Scores
+    devices: dict[str, str]
+    parameters: dict[Tier, int]
+
+
+def write_job(job_dir: Path, job: DistilJob, reports: Mapping[DeviceId, KnowledgeReport]) -> None:
+    """Lay out a job; `job.json` comes last, so a folder with it is complete.
+
+    Raises:
+        DistillationError: the disk refused.
+    """
+    names = {check_id(device, "device"): f"{device}.report" for device in sorted(reports)}
+    try:
+        (job_dir / "reports").mkdir(parents=True, exist_ok=True)
+        for device, name in names.items():
+            (job_dir / "reports" / name).write_bytes(msgspec.msgpack.encode(reports[DeviceId(device)]))
+        written = msgspec.structs.replace(job, reports=tuple(names.values()))
+        (job_dir / "job.json").write_bytes(msgspec.json.encode(written))
+    except OSError as error:
+        raise DistillationError(f"{job_dir}: cannot write the distillation job: {error}") from error
+
+
+def read_job(job_dir: Path) -> DistilJob:
+    """Read `job.json`.
+
+    Raises:
+        DistillationError: it is missing or broken.
+    """
+    return _read(job_dir / "job.json", DistilJob)
+
+
+def read_result(job_dir: Path) -> DistilResult:
+    """Read what the worker found.
+
+    Raises:
+        DistillationError: it failed (the message is the worker's own) or left nothing.
+    """
+    if (job_dir / "error.json").exists():
+        failure = _read(job_dir / "error.json", Failure)
+        raise DistillationError(f"{job_dir.name}: {failure.message} ({failure.kind})")
+    return _read(job_dir / "result.json", DistilResult)
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """`error.json`: the error's class and message."""
+
+    kind: str
+    message: str
+
+
+def _read(path: Path, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except OSError as error:
+        raise DistillationError(f"{path}: the distillation left no {path.name}: {error}") from error
+    except msgspec.MsgspecError as error:
+        raise DistillationError(f"{path}: not a {kind.__name__}: {error}") from error
