@@ -1,0 +1,1 @@
+"""Plug-ins for whole kinds of task; most tasks need no other."""

@@ -1,0 +1,237 @@
+"""Windows of readings, normalised and answered by the readings that follow; needs no torch, owns no clock and no file.
+
+A missing reading is never zero: its value is 0 *and* its measured flag is 0. A target comes only from a measured reading,
+and a window without any measurement is not a sample. Value and target are in units of the sensor's own spread, as changes
+against the last measured value of the window, so that one student serves sensors of any level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_models.samples import F4, Samples
+from edge_protocol.errors import DataError
+from edge_protocol.task import SeriesInput, TaskSpec
+
+F8 = npt.NDArray[np.float64]
+DAY_S = 86_400.0
+_MIN_MEASURED = 2
+_LONGEST_GAP = 50
+"""How many times longer than its number of rows a series may last."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """Level and spread of each sensor, from its history.
+
+    Attributes:
+        mean: (S,) float64, NaN for a sensor that was hardly ever measured: its windows hold no measurement.
+        std: (S,) float64, > 0 or NaN.
+    """
+
+    mean: F8
+    std: F8
+
+    @classmethod
+    def fit(cls, values: npt.ArrayLike) -> Scale:
+        """Measure level and spread of (T, S) readings; NaN is missing."""
+        running = RunningScale(np.shape(values)[1])
+        for row in np.asarray(values, np.float64):
+            running.push(row)
+        return running.scale
+
+    def pairs(self) -> F4:
+        """Return (S, 2) float32: mean and spread."""
+        return np.stack([self.mean, self.std], axis=1).astype(np.float32)
+
+
+class RunningScale:
+    """Level and spread of each sensor as readings come (Welford 1962).
+
+    Args:
+        sensors: S.
+        least: measurements that a sensor needs before it has a scale.
+    """
+
+    def __init__(self, sensors: int, least: int = _MIN_MEASURED) -> None:
+        self._least = max(least, _MIN_MEASURED)
+        self._count = np.zeros(sensors)
+        self._mean = np.zeros(sensors)
+        self._squares = np.zeros(sensors)
+
+    def push(self, readings: npt.ArrayLike) -> None:
+        """Take (S,) readings, NaN missing."""
+        row = np.asarray(readings, np.float64)
+        known = np.isfinite(row)
+        self._count += known
+        change = np.where(known, row - self._mean, 0.0)
+        self._mean += change / np.maximum(self._count, 1)
+        self._squares += change * np.where(known, row - self._mean, 0.0)
+
+    @property
+    def scale(self) -> Scale:
+        """What is known so far; a sensor that never changes gets a thousandth of its level as spread."""
+        enough = self._count >= self._least
+        std = np.sqrt(self._squares / np.maximum(self._count, 1))
+        floor = 1e-3 * np.maximum(np.abs(self._mean), 1.0)
+        return Scale(np.where(enough, self._mean, np.nan), np.where(enough, np.maximum(std, floor), np.nan))
+
+
+def cut_windows(
+    values: npt.ArrayLike, time_s: npt.ArrayLike, spec: TaskSpec, scale: Scale | None = None, *, stride: int = 1
+) -> Samples:
+    """Cut every window of a series, ordered by time and then by sensor.
+
+    Args:
+        values: (T, S) float, NaN missing.
+        time_s: (T,) float, seconds since 1970, increasing; rows left out are missing readings.
+        spec: the task; its input is a series.
+        scale: of the S sensors; measured on `values` when None.
+        stride: keep every so-many-th window in time.
+
+    Raises:
+        DataError: shapes, times or interval do not fit the task.
+    """
+    series = _series_input(spec)
+    grid, start_s = _on_grid(np.asarray(values, np.float64), np.asarray(time_s, np.float64), series)
+    scale = scale or Scale.fit(grid)
+    if scale.mean.shape != grid.shape[1:]:
+        raise DataError(f"scale is of {len(scale.mean)} sensors, the series of {grid.shape[1]}")
+    ends = np.arange(series.steps - 1, len(grid), stride)
+    ahead = np.full((max(spec.horizons), grid.shape[1]), np.nan)
+    return _cut(np.concatenate([grid, ahead]), ends, start_s, spec, scale)
+
+
+class LiveWindows:
+    """Windows of a running sensor group: what to forecast from now, and what past windows turned out to be worth.
+
+    Args:
+        spec: the task; its input is a series.
+        sensors: S.
+        scale: from the sensors' history; when None it is learned as readings come, and a sensor has no measured window
+            until it was measured as often as a window is long.
+    """
+
+    def __init__(self, spec: TaskSpec, sensors: int, scale: Scale | None = None) -> None:
+        self._spec, self._series = spec, _series_input(spec)
+        self._scale = scale
+        self._running = RunningScale(sensors, least=self._series.steps)
+        self._rows = np.full((self._series.steps + max(spec.horizons), sensors), np.nan)
+        self._slot: int | None = None
+
+    @property
+    def scale(self) -> Scale:
+        """The scale that the next window will have."""
+        return self._scale or self._running.scale
+
+    def push(self, readings: npt.ArrayLike, at_s: float) -> tuple[F4, list[tuple[F4, F4, F4]]]:
+        """Take the readings of one interval.
+
+        A reading for the interval that came last fills what was missing there; an older one is dropped. Intervals left
+        out are missing readings.
+
+        Args:
+            readings: (S,) float, NaN missing.
+            at_s: seconds since 1970.
+
+        Returns:
+            The (S, steps, 4) float32 windows that end now, and the matured samples: (window (steps, 4), target (H,),
+            scale (2,)) float32 of windows whose last horizon has passed.
+
+        Raises:
+            DataError: another number of sensors than before.
+        """
+        row = np.asarray(readings, np.float64)
+        if row.shape != self._rows.shape[1:]:
+            raise DataError(f"got readings of shape {row.shape}, this group has {self._rows.shape[1]} sensors")
+        slot = round(at_s / self._series.interval_s)
+        matured = self._advance(slot)
+        if slot == self._slot:
+            fresh = np.where(np.isfinite(self._rows[-1]), np.nan, row)
+            self._running.push(fresh)
+            self._rows[-1] = np.where(np.isfinite(fresh), fresh, self._rows[-1])
+        return self._now(), matured
+
+    def _advance(self, slot: int) -> list[tuple[F4, F4, F4]]:
+        """Move on to `slot`, interval by interval; what falls off the far end has matured."""
+        if self._slot is None:
+            self._slot = slot
+            return []
+        matured: list[tuple[F4, F4, F4]] = []
+        for passed in range(min(slot - self._slot, len(self._rows))):
+            matured += self._matured(self._slot + passed)
+            self._rows = np.roll(self._rows, -1, axis=0)
+            self._rows[-1] = np.nan
+        self._slot = max(slot, self._slot)
+        return matured
+
+    def _matured(self, slot: int) -> list[tuple[F4, F4, F4]]:
+        ends = np.array([self._series.steps - 1])
+        found = _cut(self._rows, ends, (slot - len(self._rows) + 1) * self._series.interval_s, self._spec, self.scale)
+        found = found.take(found.labelled)
+        return list(zip(found.raw, found.targets, found.scale, strict=True))
+
+    def _now(self) -> F4:
+        assert self._slot is not None
+        start_s = (self._slot - self._series.steps + 1) * self._series.interval_s
+        values = _normalised(self._rows[-self._series.steps :], self.scale)
+        return _window_channels(values.T[:, None, :], start_s, np.array([0]), self._series)[:, 0]
+
+
+def _series_input(spec: TaskSpec) -> SeriesInput:
+    if not isinstance(spec.input, SeriesInput):
+        raise DataError(f"task {spec.name!r} takes images: windows are cut for tasks whose input is a series")
+    return spec.input
+
+
+def _on_grid(values: F8, time_s: F8, series: SeriesInput) -> tuple[F8, float]:
+    """Put rows into their intervals: (R, S) with NaN where no row came, and the time of row 0."""
+    if values.ndim != 2 or not len(values) or time_s.shape != values.shape[:1]:  # noqa: PLR2004
+        raise DataError(f"series needs values (T, S) and time_s (T,), not {values.shape} and {time_s.shape}")
+    step_s = np.diff(time_s)
+    if not np.isfinite(time_s).all() or (step_s <= 0).any():
+        raise DataError("series needs times in seconds that increase from row to row; sort it and drop repeated rows")
+    if len(step_s) and not 0.5 < np.median(step_s) / series.interval_s < 1.5:  # noqa: PLR2004
+        raise DataError(
+            f"series has a row every {np.median(step_s):g} s, the task one every {series.interval_s:g} s; resample it"
+        )
+    slots = np.rint((time_s - time_s[0]) / series.interval_s).astype(np.int64)
+    if slots[-1] > _LONGEST_GAP * len(values) + series.steps:
+        raise DataError(
+            f"series of {len(values)} rows lasts {slots[-1]} intervals: a time stamp is wrong, or cut it at the gap"
+        )
+    grid = np.full((slots[-1] + 1, values.shape[1]), np.nan)
+    grid[slots] = values
+    return grid, float(time_s[0])
+
+
+def _normalised(rows: F8, scale: Scale) -> F8:
+    return np.where(np.isfinite(rows), (rows - scale.mean) / scale.std, np.nan)
+
+
+def _cut(rows: F8, ends: npt.NDArray[np.int64], start_s: float, spec: TaskSpec, scale: Scale) -> Samples:
+    """Cut windows that end at rows `ends`; (R, S) rows reach past the last horizon."""
+    series = _series_input(spec)
+    values = _normalised(rows, scale)
+    first = ends - series.steps + 1
+    windows = values.T[:, first[:, None] + np.arange(series.steps)]  # (S, W, steps)
+    known = np.isfinite(windows)
+    latest = series.steps - 1 - known[..., ::-1].argmax(axis=-1)
+    last = np.take_along_axis(windows, latest[..., None], axis=-1)
+    targets = values.T[:, ends[:, None] + np.array(spec.horizons)] - last  # (S, W, H)
+    raw = _window_channels(windows, start_s, first, series)
+    keep = known.any(axis=-1).T
+    pairs = np.broadcast_to(scale.pairs()[None], (*keep.shape, 2))
+    return Samples.of(raw.swapaxes(0, 1)[keep], targets.swapaxes(0, 1)[keep].astype(np.float32), scale=pairs[keep])
+
+
+def _window_channels(windows: F8, start_s: float, first: npt.NDArray[np.int64], series: SeriesInput) -> F4:
+    """Turn (S, W, steps) values, NaN missing, into (S, W, steps, 4) float32 channels."""
+    rows = first[:, None] + np.arange(series.steps)
+    angle = 2 * np.pi * ((start_s + rows * series.interval_s) % DAY_S) / DAY_S
+    known = np.isfinite(windows)
+    clock = (np.broadcast_to(wave(angle), windows.shape) for wave in (np.sin, np.cos))
+    return np.stack([np.where(known, windows, 0.0), known, *clock], axis=-1).astype(np.float32)
