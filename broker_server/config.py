@@ -1,0 +1,159 @@
+"""The server's configuration; owns its shape and where relative paths begin, not what the values do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from edge_protocol.config import load_config
+from edge_protocol.errors import ConfigError
+from edge_protocol.ids import check_id
+from edge_protocol.transport.settings import BrokerSettings
+
+Seconds = Annotated[float, Meta(gt=0)]
+Positive = Annotated[int, Meta(ge=1)]
+
+
+class RoundsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """When a round begins and ends.
+
+    Attributes:
+        limit: rounds to run, abandoned ones included; None for no end, 0 for the first release only.
+        quorum: reports below which a round is abandoned at its deadline.
+        wait_for: devices that must be there with the current release committed before a round is called.
+        deadline_s: how long a round takes reports.
+        pause_s: rest after a round.
+    """
+
+    limit: Annotated[int, Meta(ge=0)] | None = None
+    quorum: Positive = 4
+    wait_for: Positive = 4
+    deadline_s: Seconds = 3600.0
+    pause_s: Annotated[float, Meta(ge=0)] = 60.0
+
+
+class TaskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One task: what it is, and the server's own data.
+
+    Attributes:
+        task: name of a shipped task, or a YAML file.
+        anchors: pack of labelled samples; the first release learns from them.
+        proxies: pack of samples that every device answers.
+        validation: pack of labelled samples that the judge measures on.
+        tolerance: how much worse than the current release a candidate's headline may be and still be released.
+    """
+
+    task: str
+    anchors: str
+    proxies: str
+    validation: str
+    rounds: RoundsConfig = RoundsConfig()
+    tolerance: Annotated[float, Meta(ge=0)] = 0.0
+
+
+class DistilConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a candidate is made.
+
+    Attributes:
+        strategy: how reports become a teacher.
+        epochs: passes over the proxy set and the anchors.
+        temperature: T of the distillation loss.
+        seed: makes a round repeatable.
+        timeout_s: a distiller that takes longer is stopped and its round abandoned.
+        parallel: distillers that may run at once.
+    """
+
+    strategy: str = "feddistill"
+    epochs: Positive = 20
+    temperature: Seconds = 2.0
+    seed: int = 7
+    timeout_s: Seconds = 3600.0
+    parallel: Positive = 1
+
+
+class FleetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the server looks after devices.
+
+    Attributes:
+        stale_after_s: silence after which a device counts as stale; rounds still wait for it.
+        offline_after_s: further silence after which it counts as offline.
+        max_devices: births beyond this number are refused.
+        keep_messages_s: how long the answer to a durable message is remembered.
+        keep_messages: most answers remembered.
+        keep_results_s: how long interval results are kept.
+    """
+
+    stale_after_s: Seconds = 60.0
+    offline_after_s: Seconds = 240.0
+    max_devices: Positive = 100_000
+    keep_messages_s: Seconds = 7 * 86_400.0
+    keep_messages: Positive = 500_000
+    keep_results_s: Seconds = 90 * 86_400.0
+
+
+class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The server.
+
+    Attributes:
+        fleet: name of the fleet.
+        broker: where the broker is.
+        state_dir: database, blobs, releases and jobs.
+        release_key_file: Ed25519 private key, 64 hex digits; made, readable by the owner only, when missing.
+        tasks: by the task's own name.
+        keep_releases: how many releases of a task the broker keeps chunks of.
+    """
+
+    fleet: str
+    state_dir: str
+    release_key_file: str
+    tasks: Annotated[dict[str, TaskConfig], Meta(min_length=1)]
+    broker: BrokerSettings = BrokerSettings()
+    distil: DistilConfig = DistilConfig()
+    devices: FleetConfig = FleetConfig()
+    keep_releases: Positive = 2
+
+    def __post_init__(self) -> None:
+        check_id(self.fleet, "fleet")
+        for name in self.tasks:
+            check_id(name, "task")
+
+
+def read_config(
+    path: Path, *, environment: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None
+) -> ServerConfig:
+    """Read a configuration file; relative paths in it begin at its own folder.
+
+    Raises:
+        ConfigError: names file, key and what is expected.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    config = load_config(text, ServerConfig, where=str(path), environment=environment, flags=flags)
+    return _anchored(config, path.resolve().parent)
+
+
+def _anchored(config: ServerConfig, home: Path) -> ServerConfig:
+    """Make every path absolute; the name of a shipped task stays a name."""
+
+    def at(text: str) -> str:
+        return str(home / Path(text).expanduser())
+
+    tasks = {
+        name: msgspec.structs.replace(
+            task,
+            task=at(task.task) if task.task.endswith((".yaml", ".yml")) else task.task,
+            anchors=at(task.anchors),
+            proxies=at(task.proxies),
+            validation=at(task.validation),
+        )
+        for name, task in config.tasks.items()
+    }
+    return msgspec.structs.replace(
+        config, state_dir=at(config.state_dir), release_key_file=at(config.release_key_file), tasks=tasks
+    )

@@ -1,0 +1,229 @@
+"""The server's brain: messages and outcomes in, effects out; pure. Owns no clock, no disk, no network and no thread.
+
+Each durable message gets exactly one answer, an `Ack`, and the same one when it comes again. The cost of a message does
+not depend on how many devices there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from typing_extensions import assert_never
+
+from broker_server.config import FleetConfig
+from broker_server.effects import (
+    Effect,
+    Republish,
+    SaveDevice,
+    SaveReport,
+    SaveResult,
+    SaveSeen,
+    SaveState,
+    SaveTelemetry,
+)
+from broker_server.events import Distilled, JobFailed, Outcome, ReleaseStored
+from broker_server.records import DeviceRecord, SeenMessage, StoredReport, StoredState
+from broker_server.registry import TABLE, Device, DeviceEvent, Registry
+from broker_server.rounds import refusal
+from broker_server.seen import SeenMessages
+from broker_server.task_rounds import TaskRounds
+from edge_protocol import messages as m
+from edge_protocol.effects import Drop, Send
+from edge_protocol.fsm import permits
+from edge_protocol.ids import SERVER, DeviceId, TaskId
+
+REBIRTH_PAUSE_S = 10.0
+SETTLED = frozenset({"committed", "rolled_back"})
+"""Deployment states in which the running release is the one the device stays with."""
+
+Answer = tuple[list[Effect], str]
+"""What follows from a durable message, and why it was refused ("" when it was not)."""
+
+
+class Coordinator:
+    """Registry and rounds of every task behind one `handle`."""
+
+    def __init__(self, tasks: Iterable[TaskRounds], config: FleetConfig) -> None:
+        self.tasks: dict[TaskId, TaskRounds] = {task.task: task for task in tasks}
+        self.registry = Registry(
+            stale_after_s=config.stale_after_s,
+            offline_after_s=config.offline_after_s,
+            max_devices=config.max_devices,
+        )
+        self.seen = SeenMessages(keep_s=config.keep_messages_s, limit=config.keep_messages)
+        self._asked: dict[DeviceId, float] = {}
+        self._max = config.max_devices
+
+    def restore(self, devices: Iterable[DeviceRecord], seen: Iterable[SeenMessage], now: float) -> list[Effect]:
+        """Take devices and answers back from disk, after each task's `resume`; then go on."""
+        for record in devices:
+            self.registry.restore(record, now)
+        self.seen.restore(seen)
+        for task in self.tasks.values():
+            self._place_all(task)
+        return self.tick(now)
+
+    def tick(self, now: float) -> list[Effect]:
+        """Do what the clock alone makes due."""
+        effects: list[Effect] = []
+        for device in self.registry.quiet(now):
+            effects += self._changed(device, now)
+        for task in self.tasks.values():
+            effects += task.advance(now)
+        return effects
+
+    def next_deadline(self) -> float | None:
+        """When `tick` will have something to do, or None."""
+        due = [self.registry.next_deadline(), *(task.next_deadline() for task in self.tasks.values())]
+        return min((at for at in due if at is not None), default=None)
+
+    def learn(self, outcome: Outcome, now: float) -> list[Effect]:
+        """Take the outcome of work that was asked for."""
+        match outcome:
+            case ReleaseStored(record):
+                task = self.tasks.get(record.task)
+                if task is None:
+                    return [Drop("unknown-task", f"release of {record.task!r}: this server has no such task")]
+                effects = task.released(record, now)
+                self._place_all(task)
+            case Distilled():
+                task = self.tasks[outcome.task]
+                effects = task.distilled(outcome, now)
+            case JobFailed():
+                task = self.tasks[outcome.task]
+                effects = task.failed(outcome, now)
+            case _:
+                assert_never(outcome)
+        return effects + task.advance(now)
+
+    def handle(self, envelope: m.Envelope, now: float) -> list[Effect]:
+        """Take a message that a device sent; `codec.decode` has checked that the topic's device is its sender."""
+        header, body = envelope.header, envelope.body
+        if header.sender == SERVER:
+            return [Drop("reserved-name", f"a device calls itself {SERVER!r}")]
+        if isinstance(body, m.Birth):
+            return self._birth(header, body, now)
+        if isinstance(body, m.Presence):
+            return self._presence(header, body, now)
+        device = self.registry.devices.get(DeviceId(header.sender))
+        if device is None:
+            return [Drop("unknown-device", f"{header.sender} is not registered"), *self._ask(header, now)]
+        if not permits(TABLE, device.status, DeviceEvent.HEARD):
+            return [Drop("retired-device", f"{header.sender} is retired")]
+        back = self.registry.fire(device, DeviceEvent.HEARD, now)
+        effects = [] if header.boot_id == device.boot_id else self._ask(header, now)
+        return effects + self._say(device, header, body, now) + (self._changed(device, now) if back else [])
+
+    def _say(self, device: Device, header: m.Header, body: m.Body, now: float) -> list[Effect]:
+        match body:
+            case m.KnowledgeReport():
+                return self._durable(header, now, lambda: self._report(device, header, body, now))
+            case m.IntervalResult():
+                saved = SaveResult(device.device, header.message_id, now, body)
+                return self._durable(header, now, lambda: ([saved], ""))
+            case m.Deployment():
+                return self._durable(header, now, lambda: self._deployment(device, header, body, now))
+            case m.DeviceState():
+                if device.newer(header, f"state/{body.task}"):
+                    return [SaveState(StoredState(device=device.device, at_s=now, state=body))]
+                return [Drop("out-of-order", f"state of {header.sender} is older than the one before")]
+            case m.Telemetry():
+                if device.newer(header, "telemetry"):
+                    return [SaveTelemetry(device.device, now, body)]
+                return [Drop("out-of-order", f"telemetry of {header.sender} is older than the one before")]
+            case m.Need():
+                return [Republish(body.sha256, body.indices)]
+            case _:
+                return [Drop("wrong-direction", f"{header.sender} sent a {type(body).__name__}, which only a server may")]
+
+    def _durable(self, header: m.Header, now: float, act: Callable[[], Answer]) -> list[Effect]:
+        """Answer a durable message once, and again in the same words when it comes again."""
+        to = DeviceId(header.sender)
+        before = self.seen.get(header.message_id)
+        if before is not None:
+            return [
+                Send(m.Ack(before.message_id, before.accepted, before.reason), to=to),
+                Drop("repeated", f"message {header.message_id.hex()[:8]} of {to} came again"),
+            ]
+        effects, reason = act()
+        seen = SeenMessage(header.message_id, not reason, reason, now)
+        self.seen.put(seen)
+        refused = [Drop(reason, f"message {header.message_id.hex()[:8]} of {to}")] if reason else []
+        return [*effects, SaveSeen(seen), Send(m.Ack(seen.message_id, seen.accepted, reason), to=to), *refused]
+
+    def _report(self, device: Device, header: m.Header, report: m.KnowledgeReport, now: float) -> Answer:
+        task = self.tasks.get(TaskId(report.task))
+        if task is None:
+            return [], "wrong-task"
+        current = task.round
+        reason = refusal(report, task.setup.spec, current, device.device)
+        if current is None or (reason and report.round != current.number):
+            return [], reason
+        if reason:
+            current.refuse(device.device, reason)
+            return task.advance(now), reason
+        current.take(device.device, header.message_id)
+        stored = StoredReport(
+            round=current.number,
+            device=device.device,
+            message_id=header.message_id,
+            received_s=now,
+            report=report,
+        )
+        return [SaveReport(stored), *task.advance(now)], ""
+
+    def _deployment(self, device: Device, header: m.Header, told: m.Deployment, now: float) -> Answer:
+        name = TaskId(told.task)
+        runs = device.tasks.get(name)
+        if runs is None:
+            return [], "wrong-task"
+        if not device.newer(header, f"deployment/{name}"):
+            return [], ""
+        state = told.state.lower().replace("-", "_")
+        release = told.running if state in SETTLED else runs.release
+        device.tasks[name] = type(runs)(
+            task=name,
+            label_space=runs.label_space,
+            tier=runs.tier,
+            student=runs.student,
+            release=release,
+            deployment=state,
+            reason=told.reason,
+        )
+        return self._changed(device, now), ""
+
+    def _birth(self, header: m.Header, birth: m.Birth, now: float) -> list[Effect]:
+        device = self.registry.born(header, birth, now)
+        if device is None:
+            return [Drop("birth-refused", f"{header.sender} is retired, or the fleet has {self._max} devices already")]
+        return [*self._changed(device, now), Send(m.Ack(header.message_id, True), to=device.device)]  # noqa: FBT003 - the wire's own order
+
+    def _presence(self, header: m.Header, presence: m.Presence, now: float) -> list[Effect]:
+        device = self.registry.devices.get(DeviceId(header.sender))
+        if device is None or (presence.online and device.boot_id != header.boot_id):
+            return self._ask(header, now) if presence.online else []
+        event = DeviceEvent.HEARD if presence.online else DeviceEvent.GONE
+        if device.boot_id != header.boot_id or not permits(TABLE, device.status, event):
+            return []
+        return self._changed(device, now) if self.registry.fire(device, event, now) else []
+
+    def _changed(self, device: Device, now: float) -> list[Effect]:
+        effects: list[Effect] = [SaveDevice(device.record())]
+        for name in device.tasks.keys() & self.tasks.keys():
+            self.tasks[name].place(device)
+            effects += self.tasks[name].advance(now)
+        return effects
+
+    def _ask(self, header: m.Header, now: float) -> list[Effect]:
+        """Ask for a birth, not too often."""
+        device = DeviceId(header.sender)
+        if now - self._asked.get(device, -REBIRTH_PAUSE_S) < REBIRTH_PAUSE_S:
+            return []
+        if len(self._asked) >= self._max:
+            self._asked.clear()
+        self._asked[device] = now
+        return [Send(m.Rebirth(), to=device)]
+
+    def _place_all(self, task: TaskRounds) -> None:
+        for device in self.registry.devices.values():
+            task.place(device)

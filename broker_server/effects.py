@@ -1,0 +1,123 @@
+"""What the coordinator wants done. The shell carries out every ``Save…`` of a batch, in one transaction, before anything else of it.
+
+That order is the promise behind an `Ack`: what was acknowledged is on disk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from broker_server.records import DeviceRecord, RoundRecord, SeenMessage, StoredReport, StoredState
+from edge_protocol.effects import Drop, Send
+from edge_protocol.ids import DeviceId, TaskId
+from edge_protocol.messages import IntervalResult, RoundCall, Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class SaveDevice:
+    """Write a device down."""
+
+    record: DeviceRecord
+
+
+@dataclass(frozen=True, slots=True)
+class SaveState:
+    """Write down the newest state of a device's task."""
+
+    stored: StoredState
+
+
+@dataclass(frozen=True, slots=True)
+class SaveTelemetry:
+    """Write down the newest readings of a board."""
+
+    device: DeviceId
+    at_s: float
+    telemetry: Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class SaveRound:
+    """Write a round down."""
+
+    record: RoundRecord
+
+
+@dataclass(frozen=True, slots=True)
+class SaveReport:
+    """Write an accepted report down."""
+
+    stored: StoredReport
+
+
+@dataclass(frozen=True, slots=True)
+class SaveResult:
+    """Write an interval's result down."""
+
+    device: DeviceId
+    message_id: bytes
+    received_s: float
+    result: IntervalResult
+
+
+@dataclass(frozen=True, slots=True)
+class SaveSeen:
+    """Write down how a message was answered."""
+
+    seen: SeenMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Distil:
+    """Start the distiller on the reports of a round; the answer is `Distilled` or `JobFailed`."""
+
+    task: TaskId
+    round: int
+    release: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelDistil:
+    """Stop the distiller: its candidate is no longer wanted."""
+
+    task: TaskId
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class MakeRelease:
+    """Turn a round's candidate into a signed release; the answer is `ReleaseStored` or `JobFailed`."""
+
+    task: TaskId
+    round: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class PublishRelease:
+    """Have the broker keep this release and its chunks."""
+
+    task: TaskId
+    counter: int
+
+
+@dataclass(frozen=True, slots=True)
+class PublishRound:
+    """Have the broker keep this round call."""
+
+    call: RoundCall
+
+
+@dataclass(frozen=True, slots=True)
+class Republish:
+    """Publish chunks again that the broker did not deliver."""
+
+    sha256: str
+    indices: tuple[int, ...]
+
+
+Save: TypeAlias = SaveDevice | SaveState | SaveTelemetry | SaveRound | SaveReport | SaveResult | SaveSeen
+Work: TypeAlias = Distil | CancelDistil | MakeRelease
+Publish: TypeAlias = Send | PublishRelease | PublishRound | Republish
+Effect: TypeAlias = Save | Work | Publish | Drop

@@ -1,0 +1,38 @@
+"""What the shell tells the coordinator besides messages: outcomes of work it was asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from broker_server.distil_job import DistilResult
+from broker_server.records import ReleaseRecord
+from edge_protocol.ids import TaskId
+
+
+@dataclass(frozen=True, slots=True)
+class Distilled:
+    """The distiller made a candidate."""
+
+    task: TaskId
+    round: int
+    result: DistilResult
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailed:
+    """The distiller, or the making of the release, failed."""
+
+    task: TaskId
+    round: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseStored:
+    """A release is in the store: made from a round, or pushed by an operator."""
+
+    release: ReleaseRecord
+
+
+Outcome: TypeAlias = Distilled | JobFailed | ReleaseStored

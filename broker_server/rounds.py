@@ -1,0 +1,198 @@
+"""One round: its states, who answered, when it is enough, and why a report does not count; pure. Owns no list of rounds.
+
+Round 0 is the first release of a task: it is distilled from the server's own anchors and asks no device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from broker_server.records import RoundRecord
+from edge_protocol.blobs import BlobRef
+from edge_protocol.fsm import Table, step
+from edge_protocol.ids import DeviceId
+from edge_protocol.messages import ClassVotes, KnowledgeReport, RoundCall
+from edge_protocol.task import TaskSpec
+
+MAX_REASON = 500
+
+
+class RoundState(Enum):
+    """State of a round."""
+
+    OPEN = "open"
+    COLLECTING = "collecting"
+    DISTILLING = "distilling"
+    JUDGING = "judging"
+    RELEASED = "released"
+    ABANDONED = "abandoned"
+
+
+class RoundEvent(Enum):
+    """What moves a round between states."""
+
+    CALL = "call"
+    BEGIN = "begin"
+    ENOUGH = "enough"
+    TOO_FEW = "too-few"
+    DISTILLED = "distilled"
+    FAILED = "failed"
+    REFUSED = "refused"
+    RELEASED = "released"
+    SUPERSEDED = "superseded"
+    RESTARTED = "restarted"
+
+
+_S, _E = RoundState, RoundEvent
+TABLE: Table[RoundState, RoundEvent] = {
+    (_S.OPEN, _E.CALL): _S.COLLECTING,
+    (_S.OPEN, _E.BEGIN): _S.DISTILLING,
+    (_S.COLLECTING, _E.ENOUGH): _S.DISTILLING,
+    (_S.COLLECTING, _E.TOO_FEW): _S.ABANDONED,
+    (_S.COLLECTING, _E.SUPERSEDED): _S.ABANDONED,
+    (_S.DISTILLING, _E.DISTILLED): _S.JUDGING,
+    (_S.DISTILLING, _E.FAILED): _S.ABANDONED,
+    (_S.DISTILLING, _E.SUPERSEDED): _S.ABANDONED,
+    (_S.DISTILLING, _E.RESTARTED): _S.DISTILLING,
+    (_S.JUDGING, _E.REFUSED): _S.ABANDONED,
+    (_S.JUDGING, _E.FAILED): _S.ABANDONED,
+    (_S.JUDGING, _E.RELEASED): _S.RELEASED,
+    (_S.JUDGING, _E.RESTARTED): _S.DISTILLING,
+}
+CLOSED = frozenset({RoundState.RELEASED, RoundState.ABANDONED})
+
+
+@dataclass(slots=True)
+class Round:
+    """A round in progress.
+
+    Attributes:
+        answered: device → id of the message that carried its report.
+        waiting: devices that are there, run the round's release, and have not answered.
+        refused: device → why its report does not count.
+    """
+
+    number: int
+    release: int
+    proxy: BlobRef | None
+    samples: int
+    opened_s: float
+    quorum: int = 1
+    state: RoundState = RoundState.OPEN
+    deadline_s: float = 0.0
+    closed_s: float = 0.0
+    reason: str = ""
+    answered: dict[DeviceId, bytes] = field(default_factory=dict)
+    waiting: set[DeviceId] = field(default_factory=set)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def collecting(self) -> bool:
+        """Whether reports are taken now."""
+        return self.state is RoundState.COLLECTING
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is over."""
+        return self.state in CLOSED
+
+    def fire(self, event: RoundEvent, now: float, reason: str = "") -> None:
+        """Take a step.
+
+        Raises:
+            IllegalTransitionError: the table has no such row.
+        """
+        self.state = step(TABLE, self.state, event)
+        self.reason = reason[:MAX_REASON] or self.reason
+        if self.closed:
+            self.closed_s = now
+
+    def verdict(self, now: float) -> RoundEvent | None:
+        """Say whether a collecting round has enough, too few at its deadline, or (None) should go on."""
+        enough = len(self.answered) >= self.quorum
+        if enough and (not self.waiting or now >= self.deadline_s):
+            return RoundEvent.ENOUGH
+        return RoundEvent.TOO_FEW if now >= self.deadline_s else None
+
+    def take(self, device: DeviceId, message_id: bytes) -> None:
+        """Count an accepted report."""
+        self.answered[device] = message_id
+        self.waiting.discard(device)
+        self.refused.pop(device, None)
+
+    def heard(self, device: DeviceId) -> bool:
+        """Whether a device has said what it has to say: a report taken, or one refused."""
+        return device in self.answered or device in self.refused
+
+    def refuse(self, device: DeviceId, reason: str) -> None:
+        """Remember why a device's report does not count, and stop waiting for it."""
+        if device not in self.answered:
+            self.refused[device] = reason
+            self.waiting.discard(device)
+
+    def call(self, spec: TaskSpec) -> RoundCall:
+        """The round as devices are told of it."""
+        assert self.proxy is not None
+        return RoundCall(
+            spec.name, spec.label_space, self.number, self.release, self.proxy, self.deadline_s, self.collecting
+        )
+
+    def record(self, spec: TaskSpec) -> RoundRecord:
+        """The round as it is written down."""
+        return RoundRecord(
+            task=spec.task_id,
+            number=self.number,
+            state=self.state.value,
+            release=self.release,
+            proxy=self.proxy,
+            samples=self.samples,
+            opened_s=self.opened_s,
+            deadline_s=self.deadline_s,
+            closed_s=self.closed_s,
+            reason=self.reason,
+            refused=dict(self.refused),
+        )
+
+
+def restored(record: RoundRecord, answered: dict[DeviceId, bytes], quorum: int) -> Round:
+    """Take a round back from disk, with the reports that were accepted."""
+    return Round(
+        number=record.number,
+        release=record.release,
+        proxy=record.proxy,
+        samples=record.samples,
+        opened_s=record.opened_s,
+        quorum=quorum,
+        state=RoundState(record.state),
+        deadline_s=record.deadline_s,
+        closed_s=record.closed_s,
+        reason=record.reason,
+        answered=answered,
+        refused=dict(record.refused),
+    )
+
+
+def refusal(report: KnowledgeReport, spec: TaskSpec, current: Round | None, device: DeviceId) -> str:
+    """Say why a report does not count; "" when it does."""
+    if report.label_space != spec.label_space:
+        return "wrong-label-space"
+    if current is None or not current.collecting or report.round != current.number or current.proxy is None:
+        return "round-closed"
+    if report.proxy != current.proxy.sha256:
+        return "wrong-proxy"
+    if report.release > current.release:
+        return "unknown-release"
+    if device in current.answered:
+        return "duplicate"
+    return _misfit(report, spec, current.samples)
+
+
+def _misfit(report: KnowledgeReport, spec: TaskSpec, samples: int) -> str:
+    votes = report.votes
+    if isinstance(votes, ClassVotes) != (spec.kind == "classify"):
+        return "wrong-kind-of-votes"
+    if votes.samples != samples:
+        return "wrong-number-of-votes"
+    outputs = votes.held.shape[0] if isinstance(votes, ClassVotes) else 2 * votes.mean.shape[1]
+    return "" if outputs == spec.outputs else "wrong-outputs"

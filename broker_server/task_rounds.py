@@ -1,0 +1,226 @@
+"""The rounds of one task, one after the other: when one opens, is called, closes, and what becomes of it; pure.
+
+Owns the task's current release number and which devices are ready for a round. Owns no device and no disk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from broker_server.config import RoundsConfig
+from broker_server.effects import CancelDistil, Distil, Effect, MakeRelease, PublishRelease, PublishRound, SaveRound
+from broker_server.events import Distilled, JobFailed
+from broker_server.judge import judge
+from broker_server.records import ReleaseRecord
+from broker_server.registry import Device
+from broker_server.rounds import Round, RoundEvent, RoundState
+from edge_protocol.blobs import BlobRef
+from edge_protocol.ids import DeviceId, TaskId
+from edge_protocol.task import TaskSpec
+
+RETRY_S = 30.0
+"""Least rest after a first release that could not be made."""
+RESUME_S = 30.0
+"""A round that was collecting when the server stopped takes reports for at least this long after it is back."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSetup:
+    """What the server knows of a task before it starts.
+
+    Attributes:
+        proxy: the proxy set as devices fetch it.
+        samples: votes that a report on it must hold.
+    """
+
+    spec: TaskSpec
+    proxy: BlobRef
+    samples: int
+    rounds: RoundsConfig
+    tolerance: float = 0.0
+
+
+class TaskRounds:
+    """One task's rounds. Methods return what is to be done."""
+
+    def __init__(self, setup: TaskSetup) -> None:
+        self.setup = setup
+        self.release = 0
+        self.round: Round | None = None
+        self.ready: set[DeviceId] = set()
+        self._next_at = 0.0
+
+    @property
+    def task(self) -> TaskId:
+        """The task's name."""
+        return self.setup.spec.task_id
+
+    def place(self, device: Device) -> None:
+        """Note whether a device is ready for a round: present, with the current release committed."""
+        runs = device.tasks.get(self.task)
+        current = self.round
+        if (
+            runs is not None
+            and device.present
+            and 0 < self.release == runs.release
+            and runs.label_space == self.setup.spec.label_space
+        ):
+            self.ready.add(device.device)
+            if current and current.collecting and not current.heard(device.device):
+                current.waiting.add(device.device)
+        else:
+            self.ready.discard(device.device)
+            if current:
+                current.waiting.discard(device.device)
+
+    def advance(self, now: float) -> list[Effect]:
+        """Do what is due, and say what follows from it."""
+        effects: list[Effect] = []
+        while step := self._step(now):
+            effects += step
+        return effects
+
+    def _step(self, now: float) -> list[Effect]:
+        current = self.round
+        if current is None or current.closed:
+            return self._open(now)
+        if current.state is RoundState.OPEN:
+            return self._begin(current, now) if current.number == 0 else self._call(current, now)
+        if current.collecting and (verdict := current.verdict(now)):
+            return self._close(current, verdict, now)
+        return []
+
+    def _open(self, now: float) -> list[Effect]:
+        number = self._next_number()
+        limit = self.setup.rounds.limit
+        if now < self._next_at or (limit is not None and number > limit):
+            return []
+        proxy, samples = (self.setup.proxy, self.setup.samples) if number else (None, 0)
+        self.round = Round(number, self.release, proxy, samples, now, self.setup.rounds.quorum)
+        return [self._save()]
+
+    def _next_number(self) -> int:
+        if not self.release:
+            return 0
+        return self.round.number + 1 if self.round else 1
+
+    def _begin(self, current: Round, now: float) -> list[Effect]:
+        current.fire(RoundEvent.BEGIN, now)
+        return [self._save(), Distil(self.task, current.number, current.release)]
+
+    def _call(self, current: Round, now: float) -> list[Effect]:
+        if len(self.ready) < self.setup.rounds.wait_for:
+            return []
+        current.fire(RoundEvent.CALL, now)
+        current.deadline_s = now + self.setup.rounds.deadline_s
+        current.waiting = set(self.ready)
+        return [self._save(), self._publish()]
+
+    def _close(self, current: Round, verdict: RoundEvent, now: float) -> list[Effect]:
+        got = f"{len(current.answered)} of the {current.quorum} reports of the quorum came before the deadline"
+        current.fire(verdict, now, "" if verdict is RoundEvent.ENOUGH else got)
+        if verdict is RoundEvent.ENOUGH:
+            return [self._save(), self._publish(), Distil(self.task, current.number, current.release)]
+        self._rest(now)
+        return [self._save(), self._publish()]
+
+    def distilled(self, event: Distilled, now: float) -> list[Effect]:
+        """Judge a candidate."""
+        current = self.round
+        if current is None or current.number != event.round or current.state is not RoundState.DISTILLING:
+            return []
+        current.refused |= event.result.devices
+        current.fire(RoundEvent.DISTILLED, now)
+        verdict = judge(event.result, self.setup.tolerance)
+        if verdict.accepted:
+            current.reason = verdict.reason
+            metrics = {f"{t}/{name}": v for t, m in event.result.metrics.items() for name, v in m["candidate"].items()}
+            return [self._save(), MakeRelease(self.task, current.number, metrics)]
+        current.fire(RoundEvent.REFUSED, now, verdict.reason)
+        self._rest(now)
+        return [self._save()]
+
+    def failed(self, event: JobFailed, now: float) -> list[Effect]:
+        """Give up a round whose candidate or release could not be made."""
+        current = self.round
+        if (
+            current is None
+            or current.number != event.round
+            or current.state not in {RoundState.DISTILLING, RoundState.JUDGING}
+        ):
+            return []
+        current.fire(RoundEvent.FAILED, now, event.reason)
+        self._rest(now)
+        return [self._save()]
+
+    def released(self, record: ReleaseRecord, now: float) -> list[Effect]:
+        """Move to a newer release. The caller places every device again afterwards."""
+        if record.counter <= self.release:
+            return []
+        self.release = record.counter
+        self.ready.clear()
+        return [PublishRelease(self.task, record.counter), *self._settle(record, now)]
+
+    def _settle(self, record: ReleaseRecord, now: float) -> list[Effect]:
+        current = self.round
+        if current is None or current.closed:
+            return []
+        if current.state is RoundState.OPEN:
+            current.release = record.counter
+            return [self._save()]
+        self._rest(now)
+        if current.state is RoundState.JUDGING:
+            if record.round != current.number:
+                return []
+            current.fire(RoundEvent.RELEASED, now)
+            return [self._save()]
+        distilling = current.state is RoundState.DISTILLING
+        current.fire(RoundEvent.SUPERSEDED, now, f"release {record.counter} was pushed meanwhile")
+        current.waiting.clear()
+        effects: list[Effect] = [self._save()]
+        if distilling:
+            effects.append(CancelDistil(self.task, current.number))
+        return [*effects, self._publish()] if current.proxy else effects
+
+    def resume(self, release: ReleaseRecord | None, current: Round | None, now: float) -> list[Effect]:
+        """Go on after a restart from what was on disk. The caller places the devices afterwards, then calls `advance`."""
+        self.round = current
+        self.release = release.counter if release else 0
+        effects: list[Effect] = [PublishRelease(self.task, self.release)] if release else []
+        if current is None:
+            return effects
+        match current.state:
+            case RoundState.OPEN:
+                current.release = self.release
+            case RoundState.COLLECTING:
+                current.deadline_s = max(current.deadline_s, now + min(RESUME_S, self.setup.rounds.deadline_s))
+            case RoundState.JUDGING if release is not None and release.round == current.number:
+                current.fire(RoundEvent.RELEASED, now)
+            case RoundState.DISTILLING | RoundState.JUDGING:
+                current.fire(RoundEvent.RESTARTED, now)
+                effects.append(Distil(self.task, current.number, current.release))
+            case _:
+                pass
+        self._rest(current.closed_s)
+        told = current.proxy is not None and current.state is not RoundState.OPEN
+        return [self._save(), *effects, *([self._publish()] if told else [])]
+
+    def next_deadline(self) -> float | None:
+        """When `advance` has something to do by itself, or None."""
+        current = self.round
+        if current is None or current.closed:
+            limit = self.setup.rounds.limit
+            return None if limit is not None and self._next_number() > limit else self._next_at
+        return current.deadline_s if current.collecting else None
+
+    def _rest(self, since: float) -> None:
+        pause = self.setup.rounds.pause_s
+        self._next_at = since + (pause if self.release else max(pause, RETRY_S))
+
+    def _save(self) -> SaveRound:
+        assert self.round is not None
+        return SaveRound(self.round.record(self.setup.spec))
+
+    def _publish(self) -> PublishRound:
+        assert self.round is not None
+        return PublishRound(self.round.call(self.setup.spec))
