@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -118,35 +119,34 @@ def run(command: Callable[[], object]) -> int:
         command()
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-    except RoadcastError as error:
-        _explain(f"[bold red]error:[/] {_plain(str(error))}", shown=bool(os.environ.get("ROADCAST_DEBUG")))
-        return error.exit_code
-    except ModuleNotFoundError as error:
-        extra = EXTRAS.get((error.name or "").partition(".")[0])
-        if extra is None:
-            return _bug(error)
-        lack = f"this needs {error.name}, which is not installed; run: pip install 'roadcast[{extra}]'"
-        _explain(f"[bold red]error:[/] {_plain(lack)}", shown=False)
-        return ExitCode.NOT_READY
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: no second complaint at exit
-        return ExitCode.OK
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
     except Exception as error:  # noqa: BLE001  # the last line of defence of a process
-        return _bug(error)
+        return _translate(error)
     return ExitCode.OK
 
 
-def _bug(error: Exception) -> ExitCode:
-    _explain(f"[bold red]bug:[/] {type(error).__name__}: {_plain(str(error))}; please report it", shown=True)
-    return ExitCode.UNEXPECTED
+def _translate(error: Exception) -> ExitCode:
+    match error:
+        case RoadcastError():
+            _complain("error", str(error), trace=bool(os.environ.get("ROADCAST_DEBUG")))
+            return error.exit_code
+        case ModuleNotFoundError(name=str(name)) if name.partition(".")[0] in EXTRAS:
+            extra = EXTRAS[name.partition(".")[0]]
+            _complain("error", f"this needs {name}, which is not installed; run: pip install 'roadcast[{extra}]'")
+            return ExitCode.NOT_READY
+        case BrokenPipeError():  # nobody reads: no second complaint at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return ExitCode.OK
+        case _:
+            _complain("bug", f"{type(error).__name__}: {error}; please report it", trace=True)
+            return ExitCode.UNEXPECTED
 
 
-def _explain(line: str, *, shown: bool) -> None:
-    if shown:
+def _complain(kind: str, text: str, *, trace: bool = False) -> None:
+    if trace:
         sys.stderr.write(traceback.format_exc())
-    stderr().print(line)
+    stderr().print(f"[bold red]{kind}:[/] {_plain(text)}")
 
 
 def _plain(text: str) -> str:
