@@ -1,8 +1,8 @@
 """Windows of readings, normalised and answered by the readings that follow; needs no torch, owns no clock and no file.
 
-A missing reading is never zero: its value is 0 *and* its measured flag is 0. A target comes only from a measured reading,
-and a window without any measurement is not a sample. Value and target are in units of the sensor's own spread, as changes
-against the last measured value of the window, so that one student serves sensors of any level.
+A missing reading is never zero: its value is 0 *and* its measured flag is 0. A target comes only from a measured
+reading, and a window without any measurement is not a sample. Value and target are in units of the sensor's own spread,
+as changes against the last measured value of the window, so that one student serves sensors of any level.
 """
 
 from __future__ import annotations

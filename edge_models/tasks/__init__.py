@@ -1,7 +1,7 @@
 """Tasks: where their files are, and what their plug-ins must offer; needs no torch.
 
-A new task is a YAML file and a plug-in module. For most, `edge_models.kinds.classify` or `edge_models.kinds.forecast` is
-the plug-in as it is.
+A new task is a YAML file and a plug-in module; for most, `edge_models.kinds.classify` or `edge_models.kinds.forecast`
+is the plug-in as it is.
 """
 
 from __future__ import annotations
