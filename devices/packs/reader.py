@@ -40,7 +40,7 @@ def open_pack(path: str | Path) -> Pack:
             except (DataError, TypeError, ValueError, IndexError, OverflowError) as error:
                 raise DataError(f"{place}: {error}; fetch or make the pack again") from error
     raise DataError(
-        f"{place}: arrays {', '.join(sorted(arrays)) or '(none)'} are no known layout; `roadcast data import` makes packs"
+        f"{place}: arrays {', '.join(sorted(arrays)) or 'none'} are no known layout: `roadcast data import` makes packs"
     )
 
 

@@ -57,7 +57,7 @@ def _write(place: Path, arrays: Arrays) -> None:
     descriptor, name = tempfile.mkstemp(dir=place.parent, prefix=f".{place.stem}-", suffix=".npz")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            np.savez_compressed(file, **arrays)
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # the stub takes arrays for flags
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o644)

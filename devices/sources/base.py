@@ -1,0 +1,116 @@
+"""What every source of frames or readings is, and the pace it keeps; owns no camera and no file."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import Self
+
+U1 = npt.NDArray[np.uint8]
+F4 = npt.NDArray[np.float32]
+Fault = Literal["black", "frozen", "stalled", "unreadable"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """One look at the world.
+
+    Attributes:
+        sample: name under which an operator may label it.
+        at_s: when it was taken, seconds since the epoch.
+        image: (H, W, 3) uint8 RGB; None for readings, and where a fault left nothing to see.
+        readings: (S,) float32, NaN where a sensor is silent; None for images.
+        label: index of its class where the source knows it.
+        side: (F,) float32, the device's own tabular inputs.
+        fault: why this frame must count as missing, never as an empty road; None for a good one.
+    """
+
+    sample: str
+    at_s: float
+    image: U1 | None = None
+    readings: F4 | None = None
+    label: int | None = None
+    side: F4 | None = None
+    fault: Fault | None = None
+
+
+class Source(Protocol):
+    """Delivers frames until it has ended; belongs to one thread."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether no frame will come any more."""
+        ...
+
+    def read(self, timeout_s: float) -> Frame | None:
+        """The next frame, or None when none came within `timeout_s` seconds or the source has ended.
+
+        Raises:
+            SourceError: it cannot deliver and does not mend itself.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of everything; more than once is fine."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Closing:
+    """The context-manager half of a source."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass
+class Pace:
+    """Evenly spaced turns; time is an argument.
+
+    Attributes:
+        rate_hz: turns a second; inf or None for as fast as asked.
+    """
+
+    rate_hz: float | None
+    _due: float = field(default=-math.inf, init=False)
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two turns."""
+        return 1 / self.rate_hz if self.rate_hz else 0.0
+
+    def wait_s(self, now: float) -> float:
+        """Seconds until the next turn, 0 when it is due."""
+        return max(0.0, self._due - now)
+
+    def turn(self, now: float) -> None:
+        """A turn was taken. Who is a whole turn late starts a new rhythm and does not race to catch up."""
+        self._due = max(self._due, now - self.interval_s) + self.interval_s
+
+    def sleep(self, timeout_s: float) -> bool:
+        """Wait for the next turn, at most `timeout_s`; True when the turn is there (and is taken)."""
+        wait_s = self.wait_s(time.monotonic())
+        time.sleep(min(wait_s, timeout_s))
+        if wait_s > timeout_s:
+            return False
+        self.turn(time.monotonic())
+        return True

@@ -1,0 +1,75 @@
+"""A folder of images as a source; a file that is no image is a frame with a fault, not the end of the run."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from devices.opencv import opencv
+from devices.sources.base import U1, Closing, Frame, Pace
+from devices.sources.quality import FrameCheck
+from edge_protocol.errors import SourceError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
+MAX_FILE_BYTES = 64 << 20
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The images below a folder, in the order of their names.
+
+    Raises:
+        SourceError: there is no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise SourceError(f"{folder}: no such folder; check the path")
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not files:
+        raise SourceError(f"{folder}: no image in it (looked for {', '.join(sorted(SUFFIXES))})")
+    return files
+
+
+def read_image(file: Path) -> U1 | None:
+    """(H, W, 3) uint8 RGB, or None when the file is no readable image of a sane size."""
+    cv2 = opencv()
+    try:
+        if not 0 < file.stat().st_size <= MAX_FILE_BYTES:
+            return None
+        image = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, cv2.error):  # OpenCV raises for a picture of more pixels than its own limit
+        return None
+    return None if image is None else np.ascontiguousarray(image[:, :, ::-1])
+
+
+class FolderSource(Closing):
+    """Plays the images of a folder; with `labels`, the sub-folder's place among its sorted siblings is the label."""
+
+    def __init__(self, folder: Path, *, name: str, pace: Pace, loop: bool, labels: bool) -> None:
+        """Raises: SourceError: no folder, or no image in it."""
+        self._files = image_files(folder)
+        self._classes = sorted({file.parent.name for file in self._files}) if labels else []
+        self._name, self._pace, self._loop = name, pace, loop
+        self._check = FrameCheck(frozen_after_s=float("inf"))
+        self._next = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last image was delivered."""
+        return self._next >= len(self._files) and not self._loop
+
+    def read(self, timeout_s: float) -> Frame | None:
+        """The next image, at this moment's time; None before its turn."""
+        if self.ended or not self._pace.sleep(timeout_s):
+            return None
+        at = self._next % len(self._files)
+        self._next += 1
+        file, now = self._files[at], time.time()
+        image = read_image(file)
+        return Frame(
+            sample=f"{self._name}-{at}",
+            at_s=now,
+            image=image,
+            label=self._classes.index(file.parent.name) if self._classes else None,
+            fault="unreadable" if image is None else self._check.fault(image, now),
+        )
