@@ -1,4 +1,4 @@
-"""Students: the shared model's architectures, one file each. Needs torch: the serving half of a device never loads it."""
+"""Students: the shared model's architectures, one file each. Needs torch, so a device that serves never loads it."""
 
 from __future__ import annotations
 
