@@ -20,6 +20,7 @@ _DTYPES = {
     name: np.dtype(code)
     for name, code in {"u1": "|u1", "i1": "|i1", "u2": "<u2", "i2": "<i2", "f2": "<f2", "f4": "<f4"}.items()
 }
+_ITEM_BYTES = {name: dtype.itemsize for name, dtype in _DTYPES.items()}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
@@ -37,20 +38,20 @@ class Array(msgspec.Struct, frozen=True, array_like=True):
     data: bytes
 
     def __post_init__(self) -> None:
-        dtype = _DTYPES.get(self.dtype)
-        if dtype is None:
+        item_bytes = _ITEM_BYTES.get(self.dtype)
+        if item_bytes is None:
             raise LocalProtocolError(
                 "array-dtype", f"array dtype {self.dtype[:8]!r} is not one of {', '.join(_DTYPES)}"
             )
-        if len(self.shape) > MAX_DIMENSIONS or min(self.shape, default=0) < 0:
-            raise LocalProtocolError("array-shape", f"array shape {self.shape[:8]} has a negative or a fifth dimension")
-        if prod(self.shape) * dtype.itemsize != len(self.data):
+        shape, size = self.shape, len(self.data)
+        if len(shape) > MAX_DIMENSIONS or (shape and min(shape) < 0):
+            raise LocalProtocolError("array-shape", f"array shape {shape[:8]} has a negative or a fifth dimension")
+        if prod(shape) * item_bytes != size:
             raise LocalProtocolError(
-                "array-shape",
-                f"array of {self.dtype}{list(self.shape)} needs {prod(self.shape) * dtype.itemsize} bytes, got {len(self.data)}",
+                "array-shape", f"{self.dtype}{list(shape)} needs {prod(shape) * item_bytes} bytes, got {size}"
             )
-        if len(self.data) > MAX_ARRAY_BYTES:
-            raise LocalProtocolError("oversized", f"array of {len(self.data)} bytes exceeds {MAX_ARRAY_BYTES}")
+        if size > MAX_ARRAY_BYTES or (not size and max(shape, default=0) > MAX_ARRAY_BYTES):
+            raise LocalProtocolError("oversized", f"{self.dtype}{list(shape)} exceeds {MAX_ARRAY_BYTES}")
 
 
 def pack(values: npt.NDArray[np.generic]) -> Array:

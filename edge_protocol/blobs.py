@@ -17,6 +17,7 @@ from edge_protocol.errors import DigestError, LocalProtocolError
 CHUNK_BYTES = 60 * 1024
 """Small enough for every hosted broker (research: Azure retains ≤ 64 KB, AWS takes ≤ 128 KB)."""
 MAX_BLOB_BYTES = 256 << 20
+MAX_CHUNKS = 1 << 20
 _DIGEST_BYTES = 32
 
 
@@ -43,7 +44,7 @@ class BlobRef(msgspec.Struct, frozen=True, array_like=True):
             )
         if len(self.sha256) != 2 * _DIGEST_BYTES or set(self.sha256) - set("0123456789abcdef"):
             raise LocalProtocolError("bad-blob", f"blob hash {self.sha256[:80]!r} is not 64 hex digits")
-        if len(self.digests) != self.chunks * _DIGEST_BYTES:
+        if len(self.digests) != self.chunks * _DIGEST_BYTES or self.chunks > MAX_CHUNKS:
             raise LocalProtocolError(
                 "bad-blob", f"blob {self.sha256[:12]} has {self.chunks} chunks but {len(self.digests)} bytes of digests"
             )
@@ -106,7 +107,14 @@ class Pull:
         return [i for i in range(self.ref.chunks) if i not in self.have]
 
     def ask(self, now: float) -> tuple[list[int], list[int]]:
-        """Return (indices to ask for now, those of them asked for in vain before) and remember them as asked for at `now` (s)."""
+        """Choose what to ask for, and remember it as asked for at `now`.
+
+        Args:
+            now: seconds, by any clock that only moves forward.
+
+        Returns:
+            The indices to ask for, and those among them that were asked for in vain before.
+        """
         stale = [i for i, at in self._asked.items() if now - at >= self.timeout_s]
         room = self.window - (len(self._asked) - len(stale))
         fresh = [i for i in self.missing() if i not in self._asked][: max(room - len(stale), 0)]

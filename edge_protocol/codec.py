@@ -75,18 +75,16 @@ def decode(payload: bytes, *, kind: m.Kind, fleet: str, sender: str | None = Non
         sender: who the topic says it is from; None when the topic names nobody.
 
     Raises:
-        RemoteProtocolError: with `reason` ``oversized``, ``malformed``, ``wrong-version``, ``wrong-kind``, ``wrong-fleet``,
-            ``wrong-sender``, or what the message's own check says (``wrong-shape``, ``not-finite``, …).
+        RemoteProtocolError: with `reason` ``oversized``, ``malformed``, ``wrong-version``, ``wrong-kind``,
+            ``wrong-fleet``, ``wrong-sender``, or what the message's own check says (``wrong-shape``, ``not-finite``).
     """
     if len(payload) > MAX_BYTES[kind]:
         raise RemoteProtocolError("oversized", f"{kind} of {len(payload)} bytes exceeds {MAX_BYTES[kind]}")
     if payload[:2] != MAGIC:
         raise RemoteProtocolError("malformed", f"{kind} does not begin with {MAGIC!r}: not a Roadcast message")
-    if payload[2:3] != _PREFIX[2:]:
-        raise RemoteProtocolError(
-            "wrong-version",
-            f"{kind} is of version {payload[2] if len(payload) > 2 else 'none'}, this side speaks {VERSION}",
-        )  # noqa: PLR2004
+    if payload[:3] != _PREFIX:
+        found = payload[2:3].hex() or "none"
+        raise RemoteProtocolError("wrong-version", f"{kind} is of version {found}, this side speaks {VERSION}")
     envelope = _parse(memoryview(payload)[3:], kind)
     _check_origin(envelope, kind, fleet, sender)
     return envelope

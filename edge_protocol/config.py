@@ -40,20 +40,20 @@ def load_config(
     Raises:
         ConfigError: names file, key and what is expected.
     """
-    try:
-        tree = yaml.safe_load(text) if text.strip() else {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not YAML: {error}") from error
+    tree = _yaml(text, where) if text.strip() else {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{where}: must hold 'key: value' lines, not a {type(tree).__name__}")
-    for name, value in (environment or {}).items():
+    for name, text_value in (environment or {}).items():
         if name.startswith(ENV_PREFIX):
-            _overlay(tree, name.removeprefix(ENV_PREFIX).lower().split("__"), yaml.safe_load(value), where=f"${name}")
+            path = name.removeprefix(ENV_PREFIX).lower().split("__")
+            _overlay(tree, path, _yaml(text_value, f"${name}"), where=f"${name}")
     for name, value in (flags or {}).items():
         if value is not None:
             _overlay(tree, name.split("."), value, where=f"--{name}")
     try:
         return msgspec.convert(tree, kind)
+    except RoadcastError as error:  # a structure's own check
+        raise ConfigError(f"{where}: {error}") from error
     except msgspec.ValidationError as error:
         if isinstance(error.__cause__, RoadcastError):
             raise ConfigError(f"{where}: {error.__cause__}") from error
@@ -65,9 +65,16 @@ def schema(kind: type) -> dict[str, Any]:
     return msgspec.json.schema(kind)
 
 
+def _yaml(text: str, where: str) -> Any:  # noqa: ANN401  YAML holds anything
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not YAML: {error}") from error
+
+
 def _overlay(tree: dict[str, Any], path: list[str], value: object, *, where: str) -> None:
     for key in path[:-1]:
-        inner = tree.setdefault(key, {})
+        inner = tree[key] = tree[key] if tree.get(key) is not None else {}
         if not isinstance(inner, dict):
             raise ConfigError(f"{where}: {key!r} is not a section")
         tree = inner

@@ -1,4 +1,4 @@
-"""A release's description: which files, for which tier, of which task. Owns no signature (see `signing`) and no file."""
+"""A release's description: which files, for which tier, of which task. Owns no signature (`signing`) and no file."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import msgspec
 from msgspec import Meta
 
 from edge_protocol.blobs import BlobRef
-from edge_protocol.errors import IncompatibleError, LocalProtocolError, RemoteProtocolError
-from edge_protocol.messages import Count, Name, Text, Values
+from edge_protocol.errors import IncompatibleError, RemoteProtocolError, RoadcastError
+from edge_protocol.messages import Count, Name, Seconds, Text, Values, check_finite
 from edge_protocol.task import TaskSpec, Tier
 
 
@@ -49,11 +49,14 @@ class ReleaseManifest(msgspec.Struct, frozen=True, array_like=True):
     fleet: Name
     counter: Annotated[int, Meta(ge=1, le=2**53)]
     task: TaskSpec
-    created_s: float
+    created_s: Seconds
     artifacts: Annotated[tuple[Artifact, ...], Meta(min_length=1, max_length=16)]
     metrics: Values
     round: Count = 0
     notes: Text = ""
+
+    def __post_init__(self) -> None:
+        check_finite(self.metrics)
 
     def artifact_for(self, tier: Tier) -> Artifact:
         """The files for a tier.
@@ -64,8 +67,9 @@ class ReleaseManifest(msgspec.Struct, frozen=True, array_like=True):
         for artifact in self.artifacts:
             if artifact.tier == tier:
                 return artifact
+        tiers = ", ".join(artifact.tier for artifact in self.artifacts)
         raise IncompatibleError(
-            f"release {self.counter} of {self.task.name!r} has no artifact for tier {tier!r}; it has {', '.join(a.tier for a in self.artifacts)}"
+            f"release {self.counter} of {self.task.name!r} has no artifact for tier {tier!r}; it has {tiers}"
         )
 
     @property
@@ -92,5 +96,5 @@ def decode_manifest(data: bytes) -> ReleaseManifest:
     """
     try:
         return _decoder.decode(data)
-    except (msgspec.DecodeError, LocalProtocolError, ValueError, RecursionError) as error:
+    except (msgspec.DecodeError, RoadcastError, ValueError, RecursionError) as error:
         raise RemoteProtocolError("malformed", f"release manifest: {error}") from error

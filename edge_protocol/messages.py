@@ -1,4 +1,4 @@
-"""Every message of the wire contract; a message that exists is legal. Owns no bytes (see `codec`) and no topic (see `topics`).
+"""Every message of the wire contract; a message that exists is legal. Owns no bytes (`codec`) and no topic (`topics`).
 
 Structs travel as MessagePack arrays: fields are positional, new ones are appended with a default.
 """
@@ -9,20 +9,54 @@ from math import isfinite
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
-import numpy as np
 from msgspec import Meta
 
-from edge_protocol.arrays import Array, unpack
 from edge_protocol.blobs import BlobRef
 from edge_protocol.errors import LocalProtocolError
+from edge_protocol.votes import MAX_SAMPLES, ClassVotes, ForecastVotes
+
+__all__ = [
+    "MAX_SAMPLES",
+    "Ack",
+    "All",
+    "Birth",
+    "Body",
+    "ClassVotes",
+    "Count",
+    "Counts",
+    "Deployment",
+    "DeviceState",
+    "Down",
+    "Envelope",
+    "ForecastVotes",
+    "Header",
+    "IntervalResult",
+    "Kind",
+    "KnowledgeReport",
+    "Label",
+    "Name",
+    "Need",
+    "Presence",
+    "Rebirth",
+    "RoundCall",
+    "RunningTask",
+    "Seconds",
+    "Sha256",
+    "SignedManifest",
+    "Telemetry",
+    "Text",
+    "Up",
+    "Values",
+    "check_finite",
+]
 
 Name = Annotated[str, Meta(max_length=64)]
 Text = Annotated[str, Meta(max_length=512)]
+Seconds = Annotated[float, Meta(ge=0, le=1e12)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Values = Annotated[dict[Name, float], Meta(max_length=1024)]
 Counts = Annotated[dict[Name, Count], Meta(max_length=256)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-MAX_SAMPLES = 20_000
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True):
@@ -43,7 +77,7 @@ class Header(msgspec.Struct, frozen=True, array_like=True):
     message_id: Annotated[bytes, Meta(min_length=16, max_length=16)]
     boot_id: Annotated[bytes, Meta(min_length=8, max_length=8)]
     sequence: Count
-    time_s: float
+    time_s: Seconds
     clock_trusted: bool
 
 
@@ -85,81 +119,7 @@ class DeviceState(msgspec.Struct, frozen=True, array_like=True, tag="state"):
     values: Values
 
     def __post_init__(self) -> None:
-        _check_finite(self.values)
-
-
-class ClassVotes(msgspec.Struct, frozen=True, array_like=True, tag="classes"):
-    """Soft labels of a classifier, three bytes a sample.
-
-    Attributes:
-        classes: (N,) uint8, most likely class.
-        confidence: (N,) uint8, its probability × 255.
-        density: (N,) uint8, in-distribution p-value of the sample's features on this device × 255.
-        held: (C,) uint8, 1 for classes the device has examples of.
-    """
-
-    classes: Array
-    confidence: Array
-    density: Array
-    held: Array
-
-    def __post_init__(self) -> None:
-        samples = _check_votes(self.classes, "u1", 1)
-        for array, what in ((self.confidence, "confidence"), (self.density, "density")):
-            if array.dtype != "u1" or array.shape != (samples,):
-                raise LocalProtocolError(
-                    "wrong-shape",
-                    f"{what} must be u1[{samples}] like the classes, not {array.dtype}{list(array.shape)}",
-                )
-        if self.held.dtype != "u1" or len(self.held.shape) != 1 or not self.held.shape[0]:
-            raise LocalProtocolError(
-                "wrong-shape", f"held must be u1[classes], not {self.held.dtype}{list(self.held.shape)}"
-            )
-        if samples and int(unpack(self.classes).max()) >= self.held.shape[0]:
-            raise LocalProtocolError(
-                "wrong-shape", f"a vote names class {int(unpack(self.classes).max())} of {self.held.shape[0]}"
-            )
-
-    @property
-    def samples(self) -> int:
-        """N, the number of proxy samples answered."""
-        return self.classes.shape[0]
-
-
-class ForecastVotes(msgspec.Struct, frozen=True, array_like=True, tag="forecasts"):
-    """Soft answers of a forecaster, in units of the proxy sample's own spread.
-
-    Attributes:
-        mean: (N, H) float16, change against the window's last reading.
-        spread: (N, H) float16, standard deviation, > 0.
-        density: (N,) uint8, as in `ClassVotes`.
-    """
-
-    mean: Array
-    spread: Array
-    density: Array
-
-    def __post_init__(self) -> None:
-        samples = _check_votes(self.mean, "f2", 2)
-        if self.spread.dtype != "f2" or self.spread.shape != self.mean.shape:
-            raise LocalProtocolError(
-                "wrong-shape",
-                f"spread must be f2{list(self.mean.shape)} like the mean, not {self.spread.dtype}{list(self.spread.shape)}",
-            )
-        if self.density.dtype != "u1" or self.density.shape != (samples,):
-            raise LocalProtocolError(
-                "wrong-shape", f"density must be u1[{samples}], not {self.density.dtype}{list(self.density.shape)}"
-            )
-        mean, spread = unpack(self.mean), unpack(self.spread)
-        if not (np.isfinite(mean).all() and np.isfinite(spread).all()):
-            raise LocalProtocolError("not-finite", "a forecast holds NaN or infinity")
-        if samples and not (spread > 0).all():  # type: ignore[operator]
-            raise LocalProtocolError("wrong-shape", "a forecast's spread must be above 0")
-
-    @property
-    def samples(self) -> int:
-        """N, the number of proxy samples answered."""
-        return self.mean.shape[0]
+        check_finite(self.values)
 
 
 class KnowledgeReport(msgspec.Struct, frozen=True, array_like=True, tag="knowledge"):
@@ -186,7 +146,7 @@ class Telemetry(msgspec.Struct, frozen=True, array_like=True, tag="telemetry"):
     values: Values
 
     def __post_init__(self) -> None:
-        _check_finite(self.values)
+        check_finite(self.values)
 
 
 class Deployment(msgspec.Struct, frozen=True, array_like=True, tag="deployment"):
@@ -225,13 +185,13 @@ class IntervalResult(msgspec.Struct, frozen=True, array_like=True, tag="result")
 
     task: Name
     source: Name
-    start_s: float
-    end_s: float
+    start_s: Seconds
+    end_s: Seconds
     coverage: Annotated[float, Meta(ge=0, le=1)]
     values: Values
 
     def __post_init__(self) -> None:
-        _check_finite(self.values)
+        check_finite(self.values)
 
 
 class Ack(msgspec.Struct, frozen=True, array_like=True, tag="ack"):
@@ -269,7 +229,7 @@ class RoundCall(msgspec.Struct, frozen=True, array_like=True, tag="round"):
     number: Count
     release: Count
     proxy: BlobRef
-    deadline_s: float
+    deadline_s: Seconds
     open: bool
 
 
@@ -328,17 +288,12 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     body: Body
 
 
-def _check_finite(values: dict[str, float]) -> None:
+def check_finite(values: dict[str, float]) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        LocalProtocolError: ``not-finite``.
+    """
     for name, value in values.items():
         if not isfinite(value):
             raise LocalProtocolError("not-finite", f"{name!r} is {value}; leave out what was not measured")
-
-
-def _check_votes(array: Array, dtype: str, dimensions: int) -> int:
-    if array.dtype != dtype or len(array.shape) != dimensions:
-        raise LocalProtocolError(
-            "wrong-shape", f"votes must be {dtype} of {dimensions} dimensions, not {array.dtype}{list(array.shape)}"
-        )
-    if array.shape[0] > MAX_SAMPLES:
-        raise LocalProtocolError("oversized", f"{array.shape[0]} votes exceed {MAX_SAMPLES}")
-    return array.shape[0]

@@ -65,9 +65,8 @@ class Keyring:
         """
         public = self._keys.get(signed.key_id)
         if public is None:
-            raise SignatureError(
-                f"release is signed by key {signed.key_id!r}, which this device does not trust ({', '.join(self._keys)})"
-            )
+            trusted = ", ".join(self._keys)
+            raise SignatureError(f"release is signed by key {signed.key_id!r}; this device trusts {trusted}")
         try:
             Ed25519PublicKey.from_public_bytes(public).verify(signed.signature, signed.manifest)
         except InvalidSignature:

@@ -49,7 +49,9 @@ class ImageInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="i
 
 
 class SeriesInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="series"):
-    """Windows of readings: (N, steps, 4) float32: value in the sensor's own units of spread, 1 where measured, sin and cos of the time of day.
+    """Windows of readings: (N, steps, 4) float32.
+
+    Channels: the value in units of the sensor's own spread, 1 where measured, sin and cos of the time of day.
 
     Attributes:
         steps: readings in a window.
@@ -105,7 +107,8 @@ class TaskSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         check_id(self.name, "task")
         if (self.kind == "classify") != (len(self.labels) >= 2) or (self.kind == "forecast") != bool(self.horizons):  # noqa: PLR2004
             raise ConfigError(
-                f"task {self.name!r}: classify needs two or more 'labels' and no 'horizons', forecast needs 'horizons' and no 'labels'"
+                f"task {self.name!r}: classify needs two or more 'labels' and no 'horizons', "
+                "forecast needs 'horizons' and no 'labels'"
             )
         if set(self.students) != set(TIERS):
             raise ConfigError(f"task {self.name!r}: 'students' must name one for each tier: {', '.join(TIERS)}")

@@ -16,8 +16,9 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from edge_protocol.blobs import MAX_CHUNKS
 from edge_protocol.errors import LocalProtocolError, RemoteProtocolError
-from edge_protocol.ids import DeviceId, FleetId, TaskId, check_id
+from edge_protocol.ids import SERVER, DeviceId, FleetId, TaskId, check_id
 
 VERSION: Final = "v1"
 UP_KINDS: Final = ("birth", "state", "knowledge", "telemetry", "deployment", "need", "result")
@@ -100,22 +101,19 @@ class Topics:
 
     def online(self, device: DeviceId) -> str:
         """Topic of a device's retained presence."""
-        return f"{self._root}/d/{check_id(device, 'device')}/online"
+        return f"{self._root}/d/{_device(device)}/online"
 
     def release(self, task: TaskId) -> str:
         """Topic of a task's retained, signed release."""
-        return f"{self._root}/all/release/{check_id(task, 'task')}"
+        return f"{self._root}/all/release/{_task(task)}"
 
     def round(self, task: TaskId) -> str:
         """Topic of a task's retained round call."""
-        return f"{self._root}/all/round/{check_id(task, 'task')}"
+        return f"{self._root}/all/round/{_task(task)}"
 
     def chunk(self, sha256: str, index: int) -> str:
         """Topic of chunk `index` of the blob with that hash."""
-        if not _SHA256.fullmatch(sha256) or index < 0:
-            raise LocalProtocolError(
-                "bad-blob", f"blob {sha256[:80]!r} chunk {index}: need 64 hex digits and an index ≥ 0"
-            )
+        sha256, index = _chunk(sha256, index)
         return f"{self._root}/blob/{sha256}/{index}"
 
     @property
@@ -125,7 +123,7 @@ class Topics:
 
     def every_downlink(self, device: DeviceId) -> str:
         """Filter for all messages to one device."""
-        return f"{self._root}/d/{check_id(device, 'device')}/down/+"
+        return f"{self._root}/d/{_device(device)}/down/+"
 
     def parse(self, topic: str) -> Topic:
         """Say what a topic means.
@@ -133,34 +131,52 @@ class Topics:
         Raises:
             RemoteProtocolError: ``wrong-fleet`` or ``unknown-topic``.
         """
-        head, _, tail = topic.partition(f"/{VERSION}/")
-        if f"{head}/{VERSION}/{self.fleet}" != self._root or not tail.startswith(f"{self.fleet}/"):
+        if not topic.startswith(f"{self._root}/"):
             raise RemoteProtocolError("wrong-fleet", f"topic {topic[:120]!r} is not under {self._root!r}")
-        found = _parse_tail(tail.split("/")[1:])
-        if found is None:
-            raise RemoteProtocolError("unknown-topic", f"topic {topic[:120]!r} has no meaning here")
-        return found
+        try:
+            return _parse_tail(topic[len(self._root) + 1 :].split("/"))
+        except LocalProtocolError as error:
+            raise RemoteProtocolError("unknown-topic", f"topic {topic[:120]!r} has no meaning here: {error}") from error
 
 
 def _known(device: DeviceId, kind: str, kinds: tuple[str, ...]) -> str:
     if kind not in kinds:
         raise LocalProtocolError("bad-kind", f"message kind {kind!r} is not one of {', '.join(kinds)}")
-    return check_id(device, "device")
+    return _device(device)
 
 
-def _parse_tail(levels: list[str]) -> Topic | None:
+def _device(text: str) -> DeviceId:
+    if text == SERVER:
+        raise LocalProtocolError("bad-id", f"no device may be called {SERVER!r}")
+    return DeviceId(check_id(text, "device"))
+
+
+def _task(text: str) -> TaskId:
+    return TaskId(check_id(text, "task"))
+
+
+def _parse_tail(levels: list[str]) -> Topic:
+    found: Topic
     match levels:
         case ["d", device, "up", kind] if kind in UP_KINDS:
-            return Uplink(DeviceId(device), kind)
+            found = Uplink(_device(device), kind)
         case ["d", device, "down", kind] if kind in DOWN_KINDS:
-            return Downlink(DeviceId(device), kind)
+            found = Downlink(_device(device), kind)
         case ["d", device, "online"]:
-            return Presence(DeviceId(device))
+            found = Presence(_device(device))
         case ["all", "release", task]:
-            return ReleaseTopic(TaskId(task))
+            found = ReleaseTopic(_task(task))
         case ["all", "round", task]:
-            return RoundTopic(TaskId(task))
-        case ["blob", sha256, index] if _SHA256.fullmatch(sha256) and _INDEX.fullmatch(index):
-            return ChunkTopic(sha256, int(index))
+            found = RoundTopic(_task(task))
+        case ["blob", sha256, index] if _INDEX.fullmatch(index):
+            found = ChunkTopic(*_chunk(sha256, int(index)))
         case _:
-            return None
+            raise LocalProtocolError("unknown-topic", "see docs/wire-format.md for the topics there are")
+    return found
+
+
+def _chunk(sha256: str, index: int) -> tuple[str, int]:
+    if not _SHA256.fullmatch(sha256) or not 0 <= index < MAX_CHUNKS:
+        detail = f"blob {sha256[:80]!r} chunk {index}: need 64 hex digits and an index of 0 to {MAX_CHUNKS - 1}"
+        raise LocalProtocolError("bad-blob", detail)
+    return sha256, index

@@ -40,7 +40,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The transport gave up on something, and says what: an inbox that ran over, a subscription denied, a dead thread."""
+    """The transport gave up on something, and says what: a full inbox, a subscription denied, a failed attempt."""
 
     reason: str
     detail: str
@@ -81,11 +81,11 @@ class Transport(Protocol):
 
     @property
     def ready(self) -> bool:
-        """Whether another `publish` would be taken now: connected, and fewer than the in-flight limit unacknowledged."""
+        """Whether another `publish` would be taken now: connected, and room in the window of unacknowledged ones."""
         ...
 
     def start(self) -> None:
-        """Begin connecting; `Connected` arrives in the inbox. Does not wait and does not raise when the broker is down."""
+        """Begin connecting; `Connected` arrives in the inbox. Neither waits nor raises when the broker is down."""
         ...
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:

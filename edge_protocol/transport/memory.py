@@ -1,7 +1,7 @@
-"""A broker in this process, and transports on it: for tests, simulations and examples; no thread, no clock, no network.
+"""A broker in this process, and transports on it, for tests, simulations and examples: no thread, clock or network.
 
-Keeps the parts of MQTT 3.1.1 that the contract relies on: retained messages, `+` and `#` filters, last wills. Faults are
-switched on from outside: a link can be cut, and messages can be lost, repeated and reordered.
+Keeps the parts of MQTT 3.1.1 that the contract relies on: retained messages, `+` and `#` filters, last wills.
+Faults are switched on from outside: a link can be cut, and messages can be lost, repeated and reordered.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from edge_protocol.transport.base import Connected, Disconnected, Inbox, LastWill, Received, Traffic
+from edge_protocol.transport.delivery import Delivery
 
 Fault = Callable[[str, bytes], "list[bytes]"]
 """Given topic and payload, the payloads to deliver instead: none, one, or several."""
@@ -72,7 +73,8 @@ class MemoryTransport:
 
     def __init__(self, broker: MemoryBroker, inbox: Inbox, will: LastWill | None = None) -> None:
         self.traffic = Traffic()
-        self._broker, self._inbox, self._will = broker, inbox, will
+        self._broker, self._will = broker, will
+        self._delivery = Delivery(inbox, patience_s=0)
         self._filters: dict[str, None] = {}
         self._generation = 0
         self._up = False
@@ -92,7 +94,7 @@ class MemoryTransport:
         if self._up:
             return
         self._up, self._generation = True, self._generation + 1
-        self._inbox.put(Connected(self._generation))
+        self._delivery.put(Connected(self._generation))
         for pattern in self._filters:
             self._broker.subscribe(self, pattern)
 
@@ -133,18 +135,18 @@ class MemoryTransport:
         if self._up:
             self.traffic.bytes_down += len(message.topic) + len(message.payload)
             self.traffic.messages_down += 1
-            self._inbox.put(message)
+            self._delivery.put(message)
 
     def _leave(self, reason: str) -> None:
         if self._up:
             self._up = False
             for pattern in self._filters:
                 self._broker.unsubscribe(self, pattern)
-            self._inbox.put(Disconnected(reason))
+            self._delivery.put(Disconnected(reason))
 
 
 def matches(pattern: str, topic: str) -> bool:
-    """Tell whether an MQTT filter covers a topic (MQTT 3.1.1 §4.7; `$` topics are not covered by a leading wildcard)."""
+    """Tell whether an MQTT filter covers a topic (MQTT 3.1.1 §4.7; a leading wildcard covers no `$` topic)."""
     if topic.startswith("$") and pattern[:1] in "+#":
         return False
     want, have = pattern.split("/"), topic.split("/")

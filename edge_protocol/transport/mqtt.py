@@ -279,7 +279,7 @@ def mqtt_transport(
 def pause_s(attempt: int, first_s: float, limit_s: float, random: Random) -> float:
     """Draw the pause before connection attempt `attempt`, counted from 0 after a link that was up.
 
-    Exponential with equal jitter (Brooker, Exponential Backoff And Jitter, 2015): a fleet does not come back all at once.
+    Exponential with equal jitter (Brooker, Exponential Backoff And Jitter, 2015): a fleet must not return all at once.
     """
     return float(min(limit_s, first_s * 2 ** min(attempt, 32))) * random.uniform(0.5, 1.0)
 
