@@ -1,0 +1,61 @@
+# Every target works on a fresh machine with Python >= 3.10: the environment is made when it is missing or out of date.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.stamp
+JOBS   ?= 2
+ROUNDS ?= 3
+export OMP_NUM_THREADS ?= 1
+
+DEV := hypothesis import-linter mypy pre-commit pytest pytest-cov pytest-timeout pytest-xdist ruff types-psutil types-pyyaml \
+       hatchling editables
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test slow check format bench resolve docs clean
+
+help:  ## show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+venv: $(STAMP)  ## make or refresh the virtual environment
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: apt-get install python3-venv" >&2; exit 4; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,server,bench,embedded]' $(DEV)
+	@touch $(STAMP)
+
+demo: $(STAMP)  ## run a whole fleet on this machine and write demo-report.html
+	$(BIN)/roadcast demo --rounds $(ROUNDS)
+
+test: $(STAMP)  ## run every test that needs no special machine, with coverage
+	@rm -f .coverage .coverage.*
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-config=pyproject.toml --cov-report=term $(ARGS)
+
+slow: $(STAMP)  ## run the tests that take more than a minute
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: $(STAMP)  ## lint, format, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)  ## let ruff rewrite what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)  ## run every benchmark in its quick form and check its target
+	@mkdir -p bench-out
+	@for file in $$(ls benchmarks/*.py | grep -v harness); do \
+	  $(BIN)/python $$file --quick --check --json bench-out/$$(basename $$file .py).json || exit $$?; done
+
+resolve: $(STAMP)  ## check that the edge set resolves to wheels for aarch64
+	$(BIN)/python -m pytest -m slow tests/test_constraints.py
+
+docs: $(STAMP)  ## write what is generated from code
+	$(BIN)/python -m roadcast.state_diagrams
+
+clean:  ## remove what tools left behind; keeps the environment
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.* bench-out dist build
