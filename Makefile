@@ -7,8 +7,7 @@ JOBS   ?= 2
 ROUNDS ?= 3
 export OMP_NUM_THREADS ?= 1
 
-DEV := hypothesis import-linter mypy pre-commit pytest pytest-cov pytest-timeout pytest-xdist ruff types-psutil types-pyyaml \
-       hatchling editables
+DEV := --group dev hatchling editables
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test slow check format bench resolve docs clean
