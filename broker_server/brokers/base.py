@@ -117,7 +117,9 @@ class Broker(ABC):
         file.write_text(self.configuration(), encoding="utf-8")
         command = [*_ends_with_its_parent(), program, *self.arguments(file)]
         with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self._process = subprocess.Popen(  # in its own session: Ctrl-C is for us, and we end it last
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
         try:
             self._await_answer(self._process)
         except BaseException:
