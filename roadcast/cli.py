@@ -44,4 +44,4 @@ def root() -> None:
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    sys.exit(output.run(app))
+    sys.exit(output.run(lambda: app(prog_name="roadcast")))

@@ -65,17 +65,19 @@ def emit(data: T, as_json: bool, render: Callable[[T], RenderableType]) -> None:
         import msgspec  # noqa: PLC0415  # start-up time
 
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(data)).decode() + "\n")
+        return
+    shown = render(data)
+    if isinstance(shown, str):
+        sys.stdout.write(shown + "\n")
     else:
-        stdout().print(render(data))
+        stdout().print(shown)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> RenderableType:
     """Lay rows out: drawn for a terminal, tab-separated with a header line for a pipe. None shows as a dash."""
     cells = [["-" if cell is None else str(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
-        from rich.text import Text  # noqa: PLC0415  # start-up time
-
-        return Text("\n".join("\t".join(line) for line in [list(columns), *cells]), tab_size=1)
+        return "\n".join("\t".join(line) for line in [list(columns), *cells])
     from rich import box  # noqa: PLC0415  # start-up time
     from rich.table import Table  # noqa: PLC0415  # start-up time
 
@@ -135,9 +137,6 @@ def _translate(error: Exception) -> ExitCode:
             extra = EXTRAS[name.partition(".")[0]]
             _complain("error", f"this needs {name}, which is not installed; run: pip install 'roadcast[{extra}]'")
             return ExitCode.NOT_READY
-        case BrokenPipeError():  # nobody reads: no second complaint at exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return ExitCode.OK
         case _:
             _complain("bug", f"{type(error).__name__}: {error}; please report it", trace=True)
             return ExitCode.UNEXPECTED
