@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from broker_server.distil_job import DistilSettings
+from broker_server.judge import TOLERANCE
 from edge_protocol.config import load_config
 from edge_protocol.errors import ConfigError
 from edge_protocol.ids import check_id
@@ -44,7 +46,7 @@ class TaskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         anchors: pack of labelled samples; the first release learns from them.
         proxies: pack of samples that every device answers.
         validation: pack of labelled samples that the judge measures on.
-        tolerance: how much worse than the current release a candidate's headline may be and still be released.
+        tolerance: share of its current score that one tier may lose while the mean over tiers gets better.
     """
 
     task: str
@@ -52,27 +54,24 @@ class TaskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     proxies: str
     validation: str
     rounds: RoundsConfig = RoundsConfig()
-    tolerance: Annotated[float, Meta(ge=0)] = 0.0
+    tolerance: Annotated[float, Meta(ge=0)] = TOLERANCE
 
 
-class DistilConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How a candidate is made.
+class DistilConfig(DistilSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a candidate is made, and what the distiller may take.
 
     Attributes:
-        strategy: how reports become a teacher.
-        epochs: passes over the proxy set and the anchors.
-        temperature: T of the distillation loss.
-        seed: makes a round repeatable.
         timeout_s: a distiller that takes longer is stopped and its round abandoned.
         parallel: distillers that may run at once.
     """
 
-    strategy: str = "feddistill"
-    epochs: Positive = 20
-    temperature: Seconds = 2.0
-    seed: int = 7
     timeout_s: Seconds = 3600.0
     parallel: Positive = 1
+
+    @property
+    def settings(self) -> DistilSettings:
+        """The part that the distiller itself reads."""
+        return DistilSettings(**{name: getattr(self, name) for name in DistilSettings.__struct_fields__})
 
 
 class FleetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -134,7 +134,9 @@ class Coordinator:
             case m.Need():
                 return [Republish(body.sha256, body.indices)]
             case _:
-                return [Drop("wrong-direction", f"{header.sender} sent a {type(body).__name__}, which only a server may")]
+                return [
+                    Drop("wrong-direction", f"{header.sender} sent a {type(body).__name__}, which only a server may")
+                ]
 
     def _durable(self, header: m.Header, now: float, act: Callable[[], Answer]) -> list[Effect]:
         """Answer a durable message once, and again in the same words when it comes again."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from broker_server.config import RoundsConfig
 from broker_server.effects import CancelDistil, Distil, Effect, MakeRelease, PublishRelease, PublishRound, SaveRound
 from broker_server.events import Distilled, JobFailed
-from broker_server.judge import judge
+from broker_server.judge import TOLERANCE, judge
 from broker_server.records import ReleaseRecord
 from broker_server.registry import Device
 from broker_server.rounds import Round, RoundEvent, RoundState
@@ -37,7 +37,7 @@ class TaskSetup:
     proxy: BlobRef
     samples: int
     rounds: RoundsConfig
-    tolerance: float = 0.0
+    tolerance: float = TOLERANCE
 
 
 class TaskRounds:
@@ -183,7 +183,7 @@ class TaskRounds:
         return [*effects, self._publish()] if current.proxy else effects
 
     def resume(self, release: ReleaseRecord | None, current: Round | None, now: float) -> list[Effect]:
-        """Go on after a restart from what was on disk. The caller places the devices afterwards, then calls `advance`."""
+        """Go on after a restart from what was on disk. The caller then places the devices and calls `advance`."""
         self.round = current
         self.release = release.counter if release else 0
         effects: list[Effect] = [PublishRelease(self.task, self.release)] if release else []

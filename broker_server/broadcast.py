@@ -1,0 +1,70 @@
+"""Puts the server's decisions on the broker: turns releases and round calls into what the publisher keeps. Owns no queue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from broker_server.publisher import Publisher
+from broker_server.releases import signed_manifest
+from broker_server.store.database import Database
+from edge_protocol.blobs import BlobRef
+from edge_protocol.ids import TaskId
+from edge_protocol.manifest import decode_manifest
+from edge_protocol.messages import Body, RoundCall
+from edge_protocol.topics import Topics
+
+Encode = Callable[[Body], bytes]
+
+
+class Broadcast:
+    """Releases and rounds as retained topics.
+
+    Args:
+        keep: releases of a task whose chunks the broker keeps.
+    """
+
+    def __init__(self, publisher: Publisher, database: Database, topics: Topics, encode: Encode, *, keep: int) -> None:
+        self._publisher, self._database, self._topics, self._encode = publisher, database, topics, encode
+        self._keep = keep
+        self._clearing: set[tuple[TaskId, int]] = set()
+
+    def proxy(self, task: TaskId, ref: BlobRef) -> None:
+        """Keep a task's proxy set."""
+        self._publisher.hold(task, "proxy", (ref,))
+
+    def round(self, call: RoundCall) -> None:
+        """Keep a round call, and the proxy set that it names."""
+        task = TaskId(call.task)
+        self.proxy(task, call.proxy)
+        self._publisher.announce(self._topics.round(task), self._encode(call))
+
+    def release(self, task: TaskId, counter: int) -> None:
+        """Keep a release: chunks first, then the manifest; clear the chunks of releases that are too old.
+
+        Raises:
+            StoreError: the database refused.
+        """
+        for record in self._database.releases(task):
+            if record.counter > counter or not record.on_broker:
+                continue
+            name, refs = f"release/{record.counter}", decode_manifest(signed_manifest(record).manifest).blobs
+            if record.counter > counter - self._keep:
+                self._publisher.hold(task, name, refs)
+            else:
+                self._publisher.release(task, name)
+                for ref in refs:
+                    self._publisher.clear(ref)
+                self._clearing.add((task, record.counter))
+            if record.counter == counter:
+                self._publisher.keep(self._topics.release(task), self._encode(signed_manifest(record)))
+
+    def settle(self) -> None:
+        """Remember what has been cleared, once nothing waits any more.
+
+        Raises:
+            StoreError: the database refused; asked again, it will be tried again.
+        """
+        while self._clearing and self._publisher.idle:
+            task, counter = next(iter(self._clearing))
+            self._database.clear_release(task, counter)
+            self._clearing.discard((task, counter))

@@ -1,0 +1,230 @@
+"""The server's one consumer: takes events from the inbox, asks the coordinator, and carries its effects out in order.
+
+Every save of a batch is committed before anything else of the batch happens; while the disk refuses, the batch waits,
+nothing more is taken from the inbox, and nothing is acknowledged. Owns no decision, and never waits for the network.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter, deque
+from contextlib import suppress
+from queue import Empty
+
+from broker_server import effects as e
+from broker_server.broadcast import Broadcast
+from broker_server.coordinator import Coordinator
+from broker_server.events import Distilled, JobFailed, ReleaseStored
+from broker_server.publisher import Publisher
+from broker_server.store.database import Database
+from broker_server.workshop import Workshop
+from edge_protocol import messages as m
+from edge_protocol.codec import decode, encode, kind_of
+from edge_protocol.effects import Drop, Send
+from edge_protocol.errors import ProtocolError, StoreError
+from edge_protocol.ids import SERVER, DeviceId
+from edge_protocol.topics import ChunkTopic, Presence, Topics, Uplink
+from edge_protocol.transport.base import Connected, Disconnected, Inbox, Received, Refused, Transport
+
+BATCH = 1024
+"""Most events in one transaction."""
+MAX_WAITING = 200_000
+"""Most messages to devices that wait for the link; the oldest go first, and are asked for again by whoever misses them."""
+POLL_RELEASES_S = 1.0
+_SAVES = (e.SaveDevice, e.SaveState, e.SaveTelemetry, e.SaveRound, e.SaveReport, e.SaveResult, e.SaveSeen)
+
+log = logging.getLogger(__name__)
+
+
+class Speaker:
+    """Gives the server's messages their header."""
+
+    def __init__(self, fleet: str) -> None:
+        self._fleet, self._boot_id, self._sequence = fleet, os.urandom(8), 0
+        self.now = 0.0
+
+    def encode(self, body: m.Body) -> bytes:
+        """Write a message down as the server's next one."""
+        header = m.Header(self._fleet, SERVER, os.urandom(16), self._boot_id, self._sequence, self.now, True)  # noqa: FBT003 - the wire's order
+        self._sequence += 1
+        return encode(header, body)
+
+
+class Pump:
+    """Moves events to the coordinator and effects to where they belong.
+
+    Attributes:
+        drops: what was refused, counted by reason.
+        connected: whether the link is up.
+    """
+
+    def __init__(
+        self,
+        *,
+        coordinator: Coordinator,
+        database: Database,
+        transport: Transport,
+        publisher: Publisher,
+        broadcast: Broadcast,
+        workshop: Workshop,
+        topics: Topics,
+        speaker: Speaker,
+        inbox: Inbox,
+    ) -> None:
+        self.drops: Counter[str] = Counter()
+        self.connected = False
+        self._coordinator, self._database, self._transport = coordinator, database, transport
+        self._publisher, self._broadcast, self._workshop = publisher, broadcast, workshop
+        self._topics, self._speaker, self._inbox = topics, speaker, inbox
+        self._pending: deque[e.Effect] = deque()
+        self._out: deque[tuple[str, bytes]] = deque(maxlen=MAX_WAITING)
+        self._poll_at = 0.0
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a batch waits for the disk."""
+        return bool(self._pending)
+
+    @property
+    def busy(self) -> bool:
+        """Whether messages wait for the link that is up."""
+        return self.connected and (bool(self._out) or not self._publisher.idle)
+
+    def do(self, effects: list[e.Effect], now: float) -> None:
+        """Carry effects out: at a start, what `Coordinator.restore` asked for."""
+        self._speaker.now = now
+        self._pending += effects
+        self._flush()
+
+    def step(self, now: float, timeout_s: float = 0.0) -> int:
+        """Take what is in the inbox, at most one batch, and do what follows; return how many events were taken.
+
+        Args:
+            now: seconds since 1970.
+            timeout_s: how long to wait for the first event.
+        """
+        self._speaker.now = now
+        events = [] if self.stuck else self._take(timeout_s)
+        if not self.stuck:
+            for event in events:
+                self._pending += self._follow(event, now)
+            self._pending += self._coordinator.tick(now)
+            self._pending += self._look_for_releases(now)
+        self._flush()
+        self._send_waiting()
+        self._publisher.pump(now)
+        return len(events)
+
+    def next_deadline(self) -> float | None:
+        """When `step` has something to do without an event, or None."""
+        due = [self._coordinator.next_deadline(), self._publisher.next_deadline()]
+        return min((at for at in due if at is not None), default=None)
+
+    def _take(self, timeout_s: float) -> list[object]:
+        events: list[object] = []
+        with suppress(Empty):
+            while len(events) < BATCH:
+                events.append(self._inbox.get(block=not events and timeout_s > 0, timeout=timeout_s or None))
+        return events
+
+    def _follow(self, event: object, now: float) -> list[e.Effect]:
+        match event:
+            case Received():
+                return self._receive(event, now)
+            case Distilled() | JobFailed() | ReleaseStored():
+                return self._coordinator.learn(event, now)
+            case Connected(generation):
+                log.info("connected to the broker (%d)", generation)
+                self.connected = True
+                self._publisher.connected(now)
+            case Disconnected(reason):
+                log.warning("broker lost: %s", reason)
+                self.connected = False
+            case Refused(reason, detail):
+                return [Drop(reason, detail)]
+            case _:
+                pass
+        return []
+
+    def _receive(self, event: Received, now: float) -> list[e.Effect]:
+        try:
+            match self._topics.parse(event.topic):
+                case Uplink(device, kind):
+                    return self._message(event, kind, device, now)
+                case Presence(device):
+                    return self._message(event, "online", device, now) if event.payload else []
+                case ChunkTopic():
+                    self._publisher.found(event.topic)
+                    return []
+                case _:
+                    return [Drop("wrong-direction", f"a message came on {event.topic!r}")]
+        except ProtocolError as error:
+            return [Drop(error.reason, f"{event.topic[:120]}: {error}")]
+
+    def _message(self, event: Received, kind: str, device: DeviceId, now: float) -> list[e.Effect]:
+        envelope = decode(event.payload, kind=kind, fleet=self._topics.fleet, sender=device)  # type: ignore[arg-type]
+        return self._coordinator.handle(envelope, now)
+
+    def _flush(self) -> None:
+        try:
+            self._database.apply([effect for effect in self._pending if isinstance(effect, _SAVES)])
+            self._pending = deque(effect for effect in self._pending if not isinstance(effect, _SAVES))
+            while self._pending:
+                self._carry_out(self._pending[0])
+                self._pending.popleft()
+        except StoreError as error:
+            log.error("nothing is taken or acknowledged until this succeeds: %s", error)  # noqa: TRY400 - no trace needed
+            self.drops["store-refused"] += 1
+
+    def _carry_out(self, effect: e.Effect) -> None:
+        match effect:
+            case Send(body, to) if to is not None:
+                kind = kind_of(body)
+                self._out.append((self._topics.down(to, kind), self._speaker.encode(body)))
+            case Drop(reason, detail):
+                self.drops[reason] += 1
+                log.debug("dropped: %s: %s", reason, detail)
+            case e.PublishRelease(task, counter):
+                log.info("task %s: release %d", task, counter)
+                self._broadcast.release(task, counter)
+            case e.PublishRound(call):
+                log.info("task %s: round %d %s", call.task, call.number, "is open" if call.open else "takes no more")
+                self._broadcast.round(call)
+            case e.Republish(sha256, indices):
+                if reason := self._publisher.need(sha256, indices, self._speaker.now):
+                    self.drops[reason] += 1
+            case e.Distil() | e.CancelDistil() | e.MakeRelease():
+                self._begin(effect)
+            case _:
+                raise AssertionError(effect)
+
+    def _begin(self, work: e.Work) -> None:
+        current = self._coordinator.tasks[work.task].round
+        proxy = current.proxy.sha256 if current is not None and current.proxy is not None else ""
+        log.info("task %s: round %d: %s", work.task, work.round, type(work).__name__)
+        self._workshop.do(work, proxy)
+
+    def _send_waiting(self) -> None:
+        while self._out and self._transport.ready:
+            topic, payload = self._out[0]
+            if not self._transport.publish(topic, payload):
+                return
+            self._out.popleft()
+
+    def _look_for_releases(self, now: float) -> list[e.Effect]:
+        """Find what an operator pushed, and note what has been cleared."""
+        effects: list[e.Effect] = []
+        if now < self._poll_at:
+            return effects
+        self._poll_at = now + POLL_RELEASES_S
+        try:
+            for name, counter in self._database.newest().items():
+                task = self._coordinator.tasks.get(name)
+                if task is not None and counter > task.release:
+                    record = self._database.releases(name, after=counter - 1)[0]
+                    effects += self._coordinator.learn(ReleaseStored(record), now)
+            self._broadcast.settle()
+        except StoreError as error:
+            log.warning("cannot look for new releases: %s", error)
+        return effects

@@ -1,0 +1,160 @@
+"""Makes releases: artifacts into the blob folder, manifest signed, the whole written down. Owns no broker and no round.
+
+::
+
+    releases/<task>/<counter>/manifest.bin          MessagePack of the SignedManifest
+    releases/<task>/<counter>/<tier>.safetensors    float32 state dict, where the next round starts
+
+An artifact folder, from the distiller or pushed by an operator, holds for each tier::
+
+    <tier>/template.onnx  weights.safetensors  golden.safetensors  state.safetensors
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from safetensors import SafetensorError, safe_open
+
+from broker_server.records import ReleaseRecord
+from broker_server.store.blobs import BlobFolder, sync_folder, write_atomic
+from broker_server.store.database import Database
+from broker_server.store.engine import translated
+from edge_protocol.errors import ArtifactError
+from edge_protocol.ids import TaskId
+from edge_protocol.manifest import Artifact, ReleaseManifest
+from edge_protocol.messages import SignedManifest
+from edge_protocol.signing import sign
+from edge_protocol.task import TIERS, TaskSpec, Tier
+
+_FILES = ("template.onnx", "weights.safetensors", "golden.safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a release comes from: `round` is None when an operator pushed it."""
+
+    round: int | None
+    metrics: Mapping[str, float]
+    notes: str = ""
+
+
+class ReleaseFolder:
+    """The releases of a server: files, blobs and their rows.
+
+    Args:
+        state_dir: the server's state.
+        key: Ed25519 private key, 32 bytes.
+    """
+
+    def __init__(self, state_dir: Path, fleet: str, database: Database, blobs: BlobFolder, key: bytes) -> None:
+        self.root = state_dir / "releases"
+        self._fleet, self._database, self._blobs, self._key = fleet, database, blobs, key
+
+    def folder(self, task: TaskId, counter: int) -> Path:
+        """Where a release's files are."""
+        return self.root / task / str(counter)
+
+    def make(self, spec: TaskSpec, artifacts: Path, origin: Provenance, now: float) -> ReleaseRecord:
+        """Make the next release of a task from an artifact folder.
+
+        Raises:
+            ArtifactError: a file is missing or broken, or the metrics are not finite.
+            StoreError: the disk refused.
+        """
+        if not all(math.isfinite(value) for value in origin.metrics.values()):
+            raise ArtifactError(f"{artifacts}: a metric is not finite: {dict(origin.metrics)}")
+        with self._lock():
+            return self._make(spec, artifacts, origin, now)
+
+    def _make(self, spec: TaskSpec, artifacts: Path, origin: Provenance, now: float) -> ReleaseRecord:
+        counter = self._database.newest().get(spec.task_id, 0) + 1
+        manifest = ReleaseManifest(
+            fleet=self._fleet,
+            counter=counter,
+            task=spec,
+            created_s=now,
+            artifacts=tuple(self._artifact(spec, artifacts / tier, tier) for tier in _tiers(artifacts)),
+            metrics=dict(origin.metrics),
+            round=origin.round or 0,
+            notes=origin.notes,
+        )
+        signed = msgspec.msgpack.encode(sign(manifest, self._key))
+        self._write(self.folder(spec.task_id, counter), artifacts, signed)
+        record = ReleaseRecord(
+            task=spec.task_id,
+            counter=counter,
+            round=origin.round,
+            created_s=now,
+            metrics=dict(origin.metrics),
+            notes=origin.notes,
+            signed=signed,
+        )
+        self._database.add_release(record)
+        return record
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Let one process at a time take a counter; a killed one lets go."""
+        with translated(str(self.root)):
+            self.root.mkdir(parents=True, exist_ok=True)
+            file = (self.root / ".lock").open("w")
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _artifact(self, spec: TaskSpec, folder: Path, tier: Tier) -> Artifact:
+        template, weights, golden = (self._blobs.put(_file(folder / name)) for name in _FILES)
+        return Artifact(tier, spec.students[tier], template, weights, golden, _parameters(folder))
+
+    def _write(self, folder: Path, artifacts: Path, signed: bytes) -> None:
+        """Put the files in place under a counter that no row has: what lies there is of a make that never ended."""
+        with translated(str(folder)):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        for tier in _tiers(artifacts):
+            state = artifacts / tier / "state.safetensors"
+            if state.exists():
+                write_atomic(folder / f"{tier}.safetensors", _file(state))
+        write_atomic(folder / "manifest.bin", signed)
+        with translated(str(folder)):
+            sync_folder(folder.parent)
+
+
+def signed_manifest(record: ReleaseRecord) -> SignedManifest:
+    """The manifest as it is published."""
+    return msgspec.msgpack.decode(record.signed, type=SignedManifest)
+
+
+def _tiers(artifacts: Path) -> list[Tier]:
+    found: list[Tier] = [tier for tier in TIERS if (artifacts / tier).is_dir()]
+    if not found:
+        raise ArtifactError(f"{artifacts}: no folder named after a tier ({', '.join(TIERS)}); nothing to release")
+    return found
+
+
+def _file(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error}; export the tier again") from error
+    if not data:
+        raise ArtifactError(f"{path}: is empty; export the tier again")
+    return data
+
+
+def _parameters(folder: Path) -> int:
+    try:
+        with safe_open(folder / "weights.safetensors", framework="numpy") as file:
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(
+            f"{folder / 'weights.safetensors'}: not safetensors: {error}; export the tier again"
+        ) from error

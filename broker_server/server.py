@@ -1,0 +1,217 @@
+"""The server process: puts the parts together, runs the pump, and stops in order. Owns the clock and the threads."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Full, Queue
+from types import FrameType
+
+from broker_server.broadcast import Broadcast
+from broker_server.config import ServerConfig
+from broker_server.coordinator import Coordinator
+from broker_server.events import Outcome
+from broker_server.keys import release_key
+from broker_server.publisher import Publisher
+from broker_server.pump import Pump, Speaker
+from broker_server.releases import ReleaseFolder
+from broker_server.setup import resume, task_setup, task_specs
+from broker_server.store.blobs import BlobFolder
+from broker_server.store.database import Database
+from broker_server.store.engine import translated
+from broker_server.task_rounds import TaskRounds
+from broker_server.workshop import Desk, Distiller, Workshop, worker_process
+from edge_protocol.errors import NotReadyError
+from edge_protocol.ids import FleetId
+from edge_protocol.topics import Topics
+from edge_protocol.transport.base import Inbox, Transport
+from edge_protocol.transport.mqtt import mqtt_transport
+
+INBOX = 20_000
+IDLE_S = 0.5
+BUSY_S = 0.005
+PRUNE_S = 3600.0
+
+log = logging.getLogger(__name__)
+Connect = Callable[[ServerConfig, Inbox], Transport]
+
+
+@dataclass(frozen=True, slots=True)
+class Seams:
+    """What a simulation replaces: the link, the clock, the distiller, and the threads that long work runs on."""
+
+    connect: Connect
+    clock: Callable[[], float]
+    distiller: Distiller
+    executors: tuple[Executor, Executor]
+
+
+def real_seams(config: ServerConfig) -> Seams:
+    """MQTT, the wall clock, a worker process, and threads."""
+    return Seams(
+        connect=lambda c, inbox: mqtt_transport(c.broker, f"roadcast-server-{c.fleet}", inbox),
+        clock=time.time,
+        distiller=worker_process(config.distil.timeout_s),
+        executors=(
+            ThreadPoolExecutor(config.distil.parallel, thread_name_prefix="distil"),
+            ThreadPoolExecutor(1, thread_name_prefix="release"),
+        ),
+    )
+
+
+class Server:
+    """A server, from its configuration to its last thread. Make it, `start` it, `step` it, `close` it.
+
+    Raises:
+        ConfigError: the configuration, a task, or the release key is wrong.
+        DataError: a pack cannot be read.
+        StoreError: the disk refused.
+    """
+
+    def __init__(self, config: ServerConfig, seams: Seams) -> None:
+        self.config, self._seams = config, seams
+        self._stopping = threading.Event()
+        state = Path(config.state_dir)
+        self.inbox: Inbox = Queue(INBOX)
+        key = release_key(Path(config.release_key_file))
+        specs = task_specs(config)
+        blobs = BlobFolder(state / "blobs")
+        setups = [task_setup(spec, config.tasks[name], blobs) for name, spec in specs.items()]
+        self.database = Database(state / "server.db")
+        self.coordinator = Coordinator([TaskRounds(setup) for setup in setups], config.devices)
+        self.topics = Topics(FleetId(config.fleet))
+        self.transport = seams.connect(config, self.inbox)
+        self.publisher = Publisher(self.topics, blobs, self.transport)
+        releases = ReleaseFolder(state, config.fleet, self.database, blobs, key)
+        desk = Desk(config, specs, self.database, releases, seams.clock, self._done)
+        distilling, making = seams.executors
+        self._workshop = Workshop(desk, seams.distiller, distilling=distilling, making=making)
+        self.pump = self._make_pump()
+        self._prune_at = 0.0
+
+    def _make_pump(self) -> Pump:
+        speaker = Speaker(self.config.fleet)
+        self._broadcast = Broadcast(
+            self.publisher, self.database, self.topics, speaker.encode, keep=self.config.keep_releases
+        )
+        return Pump(
+            coordinator=self.coordinator,
+            database=self.database,
+            transport=self.transport,
+            publisher=self.publisher,
+            broadcast=self._broadcast,
+            workshop=self._workshop,
+            topics=self.topics,
+            speaker=speaker,
+            inbox=self.inbox,
+        )
+
+    def start(self) -> None:
+        """Take up where the last server stopped, then connect."""
+        now = self._seams.clock()
+        for name, task in self.coordinator.tasks.items():
+            self._broadcast.proxy(name, task.setup.proxy)
+        self.pump.do(resume(self.coordinator, self.database, self.config, now), now)
+        self.transport.subscribe(self.topics.every_uplink)
+        self.transport.start()
+
+    def step(self, timeout_s: float = 0.0) -> int:
+        """Do one step of the pump, and now and then tidy up; return how many events were taken."""
+        now = self._seams.clock()
+        if now >= self._prune_at:
+            self._prune_at = now + PRUNE_S
+            keep = self.config.devices
+            self.database.prune(
+                messages_before_s=now - keep.keep_messages_s, results_before_s=now - keep.keep_results_s
+            )
+        return self.pump.step(now, timeout_s)
+
+    def run(self) -> None:
+        """Step until `stop`."""
+        while not self._stopping.is_set():
+            if self.pump.stuck:
+                self._stopping.wait(IDLE_S)
+            self.step(self._patience())
+
+    def stop(self) -> None:
+        """Have `run` return soon; may be called from a signal handler."""
+        self._stopping.set()
+
+    def close(self) -> None:
+        """End every thread and process, and close the database. What was not acknowledged will be sent again."""
+        self._stopping.set()
+        self._workshop.close()
+        self.transport.close()
+        self.database.close()
+
+    def _patience(self) -> float:
+        if self.pump.busy:
+            return BUSY_S
+        deadline = self.pump.next_deadline()
+        return IDLE_S if deadline is None else min(max(deadline - self._seams.clock(), BUSY_S), IDLE_S)
+
+    def _done(self, outcome: Outcome) -> None:
+        """Hand an outcome to the pump, from whatever thread."""
+        while not self._stopping.is_set():
+            try:
+                self.inbox.put(outcome, timeout=IDLE_S)
+            except Full:
+                continue
+            return
+
+
+def serve(config: ServerConfig, *, ready: Callable[[Server], None] = lambda _: None) -> None:
+    """Run a server until SIGTERM or SIGINT.
+
+    Args:
+        config: what to run.
+        ready: called once the server has taken up its state and begun to connect.
+
+    Raises:
+        NotReadyError: another server runs on this state folder.
+        RoadcastError: it could not start.
+    """
+    with _alone(Path(config.state_dir)):
+        server = Server(config, real_seams(config))
+        try:
+            with _signals(server.stop):
+                server.start()
+                ready(server)
+                server.run()
+        finally:
+            server.close()
+    log.info("stopped")
+
+
+@contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    with translated(str(state)):
+        state.mkdir(parents=True, exist_ok=True)
+        file = (state / ".lock").open("w")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise NotReadyError(f"{state}: another server runs on this folder; stop it first") from error
+        yield
+
+
+@contextmanager
+def _signals(stop: Callable[[], None]) -> Iterator[None]:
+    def handler(_number: int, _frame: FrameType | None) -> None:
+        stop()
+
+    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -1,0 +1,98 @@
+"""A folder of blobs named by their hash, written whole or not at all, read by chunk. Owns no list of who needs what."""
+
+from __future__ import annotations
+
+import os
+from hashlib import sha256
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from broker_server.store.engine import translated
+from edge_protocol.blobs import CHUNK_BYTES, BlobRef, cut
+from edge_protocol.errors import DigestError
+
+
+class BlobFolder:
+    """Content-addressed files under one folder.
+
+    Raises:
+        StoreError: the folder cannot be made.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        with translated(str(root)):
+            root.mkdir(parents=True, exist_ok=True)
+
+    def put(self, data: bytes, chunk_bytes: int = CHUNK_BYTES) -> BlobRef:
+        """Keep bytes, safe against a power cut, and name them.
+
+        Raises:
+            StoreError: the disk refused; nothing was kept.
+        """
+        ref, _ = cut(data, chunk_bytes)
+        path = self.root / ref.sha256
+        if not (path.exists() and path.stat().st_size == ref.size):
+            write_atomic(path, data)
+        return ref
+
+    def read(self, ref: BlobRef) -> bytes:
+        """Return the whole blob.
+
+        Raises:
+            StoreError: it is not there.
+            DigestError: it is damaged.
+        """
+        with translated(f"blob {ref.sha256[:12]} in {self.root}"):
+            data = (self.root / ref.sha256).read_bytes()
+        if sha256(data).hexdigest() != ref.sha256:
+            raise DigestError(f"blob {ref.sha256[:12]} in {self.root} is damaged; make or push its release again")
+        return data
+
+    def chunk(self, ref: BlobRef, index: int) -> bytes:
+        """Return one chunk, checked against its hash.
+
+        Raises:
+            StoreError: the blob is not there.
+            DigestError: no such chunk, or it is damaged.
+        """
+        with translated(f"blob {ref.sha256[:12]} in {self.root}"), (self.root / ref.sha256).open("rb") as file:
+            file.seek(index * ref.chunk_bytes)
+            data = file.read(ref.chunk_bytes)
+        ref.check_chunk(index, data)
+        return data
+
+
+def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write a file so that a crash leaves the old one or the new one, never half of one.
+
+    Raises:
+        StoreError: the disk refused; `path` is as it was.
+    """
+    with translated(str(path)):
+        temporary = _write_beside(path, data, mode)
+        temporary.replace(path)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the disk remember names made, moved or removed in a folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_beside(path: Path, data: bytes, mode: int) -> Path:
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:16]}-", delete=False) as file:
+        temporary = Path(file.name)
+        try:
+            os.fchmod(file.fileno(), mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            temporary.unlink()
+            raise
+    return temporary

@@ -1,0 +1,172 @@
+"""The database: writes a batch of saves in one transaction, and answers what a start or a person asks.
+
+Safe for several threads and processes. Owns no rule: what is saved was decided by the coordinator.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from sqlalchemy import Connection, Row, Table, delete, func, select
+from sqlalchemy import update as sql_update
+from sqlalchemy.dialects.sqlite import insert
+
+from broker_server import effects as e
+from broker_server.records import DeviceRecord, ReleaseRecord, RoundRecord, SeenMessage, StoredState
+from broker_server.store import tables as t
+from broker_server.store.engine import migrate, open_engine, translated
+from broker_server.store.rows import row_of
+from edge_protocol.errors import StoreError
+from edge_protocol.ids import DeviceId, TaskId
+from edge_protocol.messages import KnowledgeReport
+
+T = TypeVar("T")
+REPORT_ROUNDS = 8
+"""Reports older than this many rounds no longer count."""
+
+
+class Database:
+    """The server's database.
+
+    Args:
+        path: SQLite file; made, and migrated to the newest tables, when needed.
+
+    Raises:
+        StoreError: the disk refused.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with translated(str(path)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self.engine = open_engine(path)
+        try:
+            migrate(self.engine)
+        except StoreError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+    def apply(self, saves: Iterable[e.Save]) -> None:
+        """Write a batch, all or nothing; of several saves of the same thing the last one counts.
+
+        Raises:
+            StoreError: nothing of the batch was written; it may be tried again.
+        """
+        batch: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = defaultdict(dict)
+        for save in saves:
+            table, row = row_of(save)
+            batch[table.name][tuple(row[c.name] for c in table.primary_key)] = row
+        if batch:
+            with translated(str(self.path)), self.engine.begin() as connection:
+                for name, rows in batch.items():
+                    _upsert(connection, t.metadata.tables[name], list(rows.values()))
+
+    def devices(self) -> list[DeviceRecord]:
+        """Every device, by name."""
+        return [_typed(r.record, DeviceRecord) for r in self._rows(select(t.devices.c.record).order_by("device"))]
+
+    def states(self) -> list[StoredState]:
+        """The newest state of every device's tasks."""
+        rows = self._rows(select(t.device_states).order_by("device", "task"))
+        return [_typed({"device": r.device, "at_s": r.at_s, "state": r.state}, StoredState) for r in rows]
+
+    def seen(self, *, since_s: float, limit: int) -> list[SeenMessage]:
+        """Newest answers to durable messages, oldest first."""
+        columns = t.seen_messages.c
+        query = select(t.seen_messages).where(columns.at_s >= since_s).order_by(columns.at_s.desc()).limit(limit)
+        return [SeenMessage(r.message_id, r.accepted, r.reason, r.at_s) for r in reversed(self._rows(query))]
+
+    def rounds(self, task: TaskId | None = None, *, limit: int | None = None) -> list[RoundRecord]:
+        """Rounds, oldest first; with `limit`, the newest."""
+        query = select(t.rounds.c.record).order_by(t.rounds.c.number.desc(), t.rounds.c.task).limit(limit)
+        query = query if task is None else query.where(t.rounds.c.task == task)
+        return [_typed(r.record, RoundRecord) for r in reversed(self._rows(query))]
+
+    def answered(self, task: TaskId, number: int) -> dict[DeviceId, bytes]:
+        """Devices whose report of a round was accepted, and the message that carried it."""
+        c = t.reports.c
+        rows = self._rows(select(c.device, c.message_id).where(c.task == task, c.round == number))
+        return {DeviceId(r.device): r.message_id for r in rows}
+
+    def reports(self, task: TaskId, number: int, proxy: str) -> dict[DeviceId, KnowledgeReport]:
+        """The newest report of each device on a proxy set, as of a round; those of devices that missed it included."""
+        c = t.reports.c
+        rows = self._rows(
+            select(c.device, c.report)
+            .where(c.task == task, c.proxy == proxy, c.round > number - REPORT_ROUNDS, c.round <= number)
+            .order_by(c.device)
+        )
+        return {DeviceId(r.device): msgspec.msgpack.decode(r.report, type=KnowledgeReport) for r in rows}
+
+    def releases(self, task: TaskId | None = None, *, after: int = 0) -> list[ReleaseRecord]:
+        """Releases above a counter, oldest first."""
+        c = t.releases.c
+        query = select(t.releases).where(c.counter > after).order_by(c.task, c.counter)
+        query = query if task is None else query.where(c.task == task)
+        return [ReleaseRecord(**r) for r in self._mappings(query)]
+
+    def newest(self) -> dict[TaskId, int]:
+        """Highest release counter of each task."""
+        rows = self._rows(select(t.releases.c.task, func.max(t.releases.c.counter)).group_by(t.releases.c.task))
+        return {TaskId(task): counter for task, counter in rows}
+
+    def add_release(self, record: ReleaseRecord) -> None:
+        """Record a release.
+
+        Raises:
+            StoreError: its counter is taken, or the disk refused.
+        """
+        row = {c.name: getattr(record, c.name) for c in t.releases.columns}
+        with (
+            translated(f"release {record.counter} of {record.task!r} in {self.path}"),
+            self.engine.begin() as connection,
+        ):
+            connection.execute(t.releases.insert(), row)
+
+    def clear_release(self, task: TaskId, counter: int) -> None:
+        """Remember that the broker no longer keeps a release's chunks."""
+        c = t.releases.c
+        with translated(str(self.path)), self.engine.begin() as connection:
+            connection.execute(sql_update(t.releases).where(c.task == task, c.counter == counter), {"on_broker": False})
+
+    def results(self, task: TaskId, *, limit: int = 1000) -> list[Mapping[str, Any]]:
+        """Newest interval results of a task, oldest first."""
+        c = t.results.c
+        query = select(t.results).where(c.task == task).order_by(c.start_s.desc(), c.device).limit(limit)
+        return self._mappings(query)[::-1]
+
+    def prune(self, *, messages_before_s: float, results_before_s: float) -> int:
+        """Forget old answers and results; return how many."""
+        with translated(str(self.path)), self.engine.begin() as connection:
+            old = (
+                delete(t.seen_messages).where(t.seen_messages.c.at_s < messages_before_s),
+                delete(t.results).where(t.results.c.received_s < results_before_s),
+            )
+            return sum(connection.execute(statement).rowcount for statement in old)
+
+    def _mappings(self, query: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - selects of any columns
+        with translated(str(self.path)), self.engine.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def _rows(self, query: Any) -> list[Row[Any]]:  # noqa: ANN401 - selects of any columns
+        with translated(str(self.path)), self.engine.connect() as connection:
+            return list(connection.execute(query).all())
+
+
+def _upsert(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
+    statement = insert(table)
+    keys = [c.name for c in table.primary_key]
+    fresh = {c.name: statement.excluded[c.name] for c in table.columns if c.name not in keys}
+    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=fresh), rows)
+
+
+def _typed(value: object, kind: type[T]) -> T:
+    return msgspec.convert(value, kind)

@@ -1,0 +1,194 @@
+"""Work that takes long, off the pump thread: distillation in a process of its own, and the making of releases.
+
+Owns threads and processes; outcomes go into the inbox. Nothing here raises into the pump.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker_server.config import ServerConfig
+from broker_server.distil_job import DistilJob, read_result, write_job
+from broker_server.effects import CancelDistil, Distil, MakeRelease, Work
+from broker_server.events import Distilled, JobFailed, Outcome, ReleaseStored
+from broker_server.releases import Provenance, ReleaseFolder
+from broker_server.store.database import Database
+from edge_protocol.errors import DistillationError, RoadcastError, StoreError
+from edge_protocol.ids import TaskId
+from edge_protocol.task import TIERS, TaskSpec
+
+log = logging.getLogger(__name__)
+Cancelled = threading.Event
+Distiller = Callable[[Path, Cancelled], None]
+"""Does the job in a folder and leaves its result there; ends early when cancelled.
+
+Raises:
+    DistillationError: it failed.
+"""
+KEEP_JOBS = 3
+POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What the workshop works with: the server's parts, its clock, and where outcomes go."""
+
+    config: ServerConfig
+    specs: Mapping[TaskId, TaskSpec]
+    database: Database
+    releases: ReleaseFolder
+    clock: Callable[[], float]
+    done: Callable[[Outcome], None]
+
+
+class Workshop:
+    """Carries out `Distil`, `CancelDistil` and `MakeRelease`.
+
+    Args:
+        desk: what to work with.
+        distiller: does one job.
+        distilling: runs distillations; as many at once as it has threads.
+        making: runs the making of releases.
+    """
+
+    def __init__(self, desk: Desk, distiller: Distiller, *, distilling: Executor, making: Executor) -> None:
+        self._desk, self._distiller = desk, distiller
+        self._distilling, self._making = distilling, making
+        self._running: dict[tuple[TaskId, int], Cancelled] = {}
+
+    def do(self, work: Work, proxy: str) -> None:
+        """Begin a piece of work. `proxy` is the hash of the proxy set that the round's reports answer."""
+        match work:
+            case Distil(task, number, release):
+                cancelled = self._running[task, number] = Cancelled()
+                self._submit(self._distilling, work, lambda: self._distil(task, number, release, proxy, cancelled))
+            case CancelDistil(task, number):
+                self._running.pop((task, number), Cancelled()).set()
+            case MakeRelease():
+                self._submit(self._making, work, lambda: self._make(work))
+
+    def close(self) -> None:
+        """Cancel what runs and wait until every thread has ended."""
+        for cancelled in self._running.values():
+            cancelled.set()
+        for executor in (self._distilling, self._making):
+            executor.shutdown(wait=True, cancel_futures=True)
+
+    def job_dir(self, task: TaskId, number: int) -> Path:
+        """Folder of a round's job."""
+        return Path(self._desk.config.state_dir) / "jobs" / f"{task}-{number}"
+
+    def _submit(self, executor: Executor, work: Distil | MakeRelease, act: Callable[[], Outcome]) -> None:
+        def finished(future: Future[Outcome]) -> None:
+            if future.cancelled():
+                return
+            error = future.exception()
+            if error is None:
+                self._desk.done(future.result())
+                return
+            if not isinstance(error, RoadcastError):
+                log.error("%s of round %d failed", type(work).__name__, work.round, exc_info=error)
+            self._desk.done(JobFailed(work.task, work.round, f"{type(error).__name__}: {error}"))
+
+        executor.submit(act).add_done_callback(finished)
+
+    def _distil(self, task: TaskId, number: int, release: int, proxy: str, cancelled: Cancelled) -> Outcome:
+        desk, folder = self._desk, self.job_dir(task, number)
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            reports = desk.database.reports(task, number, proxy) if proxy else {}
+            write_job(folder, self._job(task, number, release, proxy), reports)
+            self._distiller(folder, cancelled)
+            return Distilled(task, number, read_result(folder))
+        finally:
+            if self._running.get((task, number)) is cancelled:
+                del self._running[task, number]
+
+    def _job(self, task: TaskId, number: int, release: int, proxy: str) -> DistilJob:
+        config, setup = self._desk.config, self._desk.config.tasks[task]
+        current = self._start_of(task, release)
+        return DistilJob(
+            task=setup.task,
+            round=number,
+            release=release,
+            settings=config.distil.settings,
+            anchors=setup.anchors,
+            proxies=setup.proxies,
+            validation=setup.validation,
+            proxy=proxy,
+            current=str(current) if current else None,
+        )
+
+    def _start_of(self, task: TaskId, release: int) -> Path | None:
+        """Folder of the newest release whose students can be trained on: one that an operator pushed may hold none."""
+        for counter in range(release, 0, -1):
+            folder = self._desk.releases.folder(task, counter)
+            if all((folder / f"{tier}.safetensors").exists() for tier in TIERS):
+                return folder
+        return None
+
+    def _make(self, work: MakeRelease) -> Outcome:
+        desk, folder = self._desk, self.job_dir(work.task, work.round)
+        origin = Provenance(work.round, work.metrics)
+        record = desk.releases.make(desk.specs[work.task], folder / "candidate", origin, desk.clock())
+        self._sweep(work.task, work.round)
+        return ReleaseStored(record)
+
+    def _sweep(self, task: TaskId, number: int) -> None:
+        """Remove the folders of old jobs; the newest stay for whoever wants to know why."""
+        for folder in (self.job_dir(task, number).parent).glob(f"{task}-*"):
+            age = number - int(folder.name.removeprefix(f"{task}-")) if folder.name[len(task) + 1 :].isdigit() else 0
+            if age >= KEEP_JOBS:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def worker_process(timeout_s: float) -> Distiller:
+    """Make a distiller that runs `broker_server.distil_worker` as a process: killable, with a time limit."""
+
+    def run(folder: Path, cancelled: Cancelled) -> None:
+        command = [*_ends_with_us(), sys.executable, "-m", "broker_server.distil_worker", str(folder)]
+        with (folder / "worker.log").open("wb") as output:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+            try:
+                _await(process, cancelled, timeout_s, folder)
+            finally:
+                process.kill()
+                process.wait()
+        if process.returncode and not (folder / "error.json").exists():
+            raise DistillationError(f"{folder.name}: the distiller ended with {process.returncode}: {_tail(folder)}")
+
+    return run
+
+
+def _await(process: subprocess.Popen[bytes], cancelled: Cancelled, timeout_s: float, folder: Path) -> None:
+    waited = 0.0
+    with (folder / "worker.log").open(encoding="utf-8", errors="replace") as progress:
+        while process.poll() is None:
+            for line in progress:
+                log.info("%s: %s", folder.name, line.rstrip())
+            if cancelled.wait(POLL_S):
+                raise DistillationError(f"{folder.name}: cancelled")
+            waited += POLL_S
+            if waited >= timeout_s:
+                raise DistillationError(f"{folder.name}: the distiller took more than {timeout_s} s and was stopped")
+
+
+def _tail(folder: Path) -> str:
+    try:
+        return " | ".join((folder / "worker.log").read_text(encoding="utf-8", errors="replace").splitlines()[-3:])
+    except OSError as error:
+        raise StoreError(f"{folder}: {error}") from error
+
+
+def _ends_with_us() -> list[str]:
+    """Have the process killed when this one dies, where util-linux offers it."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig=KILL"] if setpriv else []
