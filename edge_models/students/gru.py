@@ -23,8 +23,8 @@ class Unrolled(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, steps, 4) → (N, 64)."""
         state = x.new_zeros(x.shape[0], _WIDTH)
-        for step in x.unbind(dim=1):
-            state = self._cell(step, state)
+        for step in range(x.shape[1]):
+            state = self._cell(x[:, step], state)
         features: Tensor = self.features(state)
         return features
 

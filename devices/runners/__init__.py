@@ -1,0 +1,1 @@
+"""Runners: one inference runtime each, behind `devices.runners.base.Runner`."""

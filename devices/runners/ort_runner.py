@@ -1,0 +1,100 @@
+"""ONNX Runtime on the CPU: a template's graph with a payload's weights, swapped without rebuilding a file.
+
+The weights are handed over with `add_external_initializers`, which replaces them before the graph is optimised and checks
+name, type and shape. The older `add_initializer` must not be used for this: where the layout optimiser packs the weights
+of a convolution, onnxruntime 1.31 silently goes on using the template's own (measured), and it checks no shape.
+"""
+
+from __future__ import annotations
+
+import re
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from safetensors import SafetensorError
+from safetensors.numpy import load
+from typing_extensions import Self
+
+from devices.runners.base import Answer
+from edge_protocol.errors import IncompatibleError
+
+F4 = npt.NDArray[np.float32]
+_FATAL = 4
+_LACKS = re.compile(r"path validation failed for initializer: (\S+?)\. ")
+
+
+class OrtRunner:
+    """A student in ONNX Runtime.
+
+    Args:
+        template: ONNX graph whose weights are external.
+        weights: safetensors with exactly those weights, fp16 or fp32.
+        threads: that one inference may use.
+
+    Raises:
+        IncompatibleError: a file is truncated, or names, shapes or values are not what the template needs.
+    """
+
+    def __init__(self, template: bytes, weights: bytes, *, threads: int = 1) -> None:
+        tensors = _tensors(weights)
+        self._session = _session(template, tensors, threads)
+        self.provider: str = self._session.get_providers()[0]
+        self._shape = tuple(self._session.get_inputs()[0].shape[1:])
+
+    def infer(self, x: F4) -> Answer:
+        """Answer x (N, *input shape) float32, N ≥ 1.
+
+        Raises:
+            IncompatibleError: x has another shape or type than the student takes.
+        """
+        if x.dtype != np.float32 or x.shape[1:] != self._shape or not len(x):
+            raise IncompatibleError(f"student takes float32 (N, *{self._shape}), N ≥ 1; was given {x.dtype} {x.shape}")
+        features, logits = self._session.run(["features", "logits"], {"input": x})
+        return Answer(features, logits)
+
+    def close(self) -> None:
+        """Free the session."""
+        del self._session
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _tensors(weights: bytes) -> dict[str, F4]:
+    try:
+        tensors = load(weights)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise IncompatibleError(
+            f"weights payload of {len(weights)} bytes cannot be read: {error}; fetch it again"
+        ) from error
+    for name, array in tensors.items():
+        if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
+            raise IncompatibleError(f"weight {name!r} ({array.dtype}) holds something that is not a finite number")
+    return {name: np.ascontiguousarray(array, np.float32) for name, array in tensors.items()}
+
+
+def _session(template: bytes, tensors: dict[str, F4], threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the board trains on the same cores
+    options.enable_cpu_mem_arena = False  # a student needs little, and an arena never gives back
+    options.log_severity_level = _FATAL  # every failure is raised
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in tensors.values()]
+    try:
+        options.add_external_initializers(list(tensors), values)
+        return onnxruntime.InferenceSession(template, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors share no base class of their own
+        lacking = _LACKS.search(str(error))
+        reason = f"the payload lacks {lacking[1]!r}" if lacking else str(error).splitlines()[0]
+        raise IncompatibleError(
+            f"template of {len(template)} bytes and {len(tensors)} weights make no student: {reason}; "
+            f"check that both come from the same release, and fetch them again"
+        ) from error
