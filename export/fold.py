@@ -35,6 +35,6 @@ def folded(model: M) -> M:
     left = [name for name, module in copy.named_modules() if isinstance(module, _BatchNorm)]
     if left:
         raise ExportError(
-            f"batch norm {left[0]!r} cannot be folded: in an nn.Sequential, put it right after a convolution or linear layer"
+            f"batch norm {left[0]!r} cannot be folded: put it after a convolution or linear layer in an nn.Sequential"
         )
     return copy

@@ -54,6 +54,6 @@ def _compare(name: str, given: F4, reference: F4, provider: str) -> None:
     allowed = TOLERANCE * (1 + float(np.abs(reference).max(initial=0)))
     if not error <= allowed:
         raise DeploymentError(
-            f"{provider} is off the golden {name} by {error:.3g} (allowed {allowed:.3g}): this is not what was exported, "
+            f"{provider} is off the golden {name} by {error:.3g} (allowed {allowed:.3g}): not what was exported, "
             "or this runtime computes it wrongly; the running release stays"
         )

@@ -73,7 +73,7 @@ def _difference(name: str, batch: int, given: F4, reference: F4) -> float:
     if not error <= TOLERANCE * (1 + largest):
         raise ParityError(
             f"{name} at batch {batch} differ by {error:.3g} absolute, {error / (largest or 1):.3g} relative "
-            f"(allowed {TOLERANCE:g}; shapes {given.shape} and {reference.shape}): the exported graph computes something else; "
+            f"(allowed {TOLERANCE:g}; shapes {given.shape} and {reference.shape}): the graph computes something else; "
             "look for an operator the exporter gets wrong, and pin torch and onnxscript as in constraints.txt"
         )
     return error

@@ -1,9 +1,9 @@
 """The template: an ONNX graph that names its weights and holds none of them. Owns the recipe, no file.
 
-The weights are external tensors, which a runtime takes from the payload by name. While the graph is traced they are random
-and distinct, because the exporter merges equal tensors; afterwards everything that depends on the machine, a source path
-or the weights is stripped. The same student always gives the same bytes, so a release that only brings new weights
-re-uses the template that devices already have.
+The weights are external tensors, which a runtime takes from the payload by name. While the graph is traced they are
+random and distinct, because the exporter merges equal tensors; afterwards everything that depends on the machine, a
+source path or the weights is stripped. The same student always gives the same bytes, so a release that only brings
+new weights re-uses the template that devices already have.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """ONNX Runtime on the CPU: a template's graph with a payload's weights, swapped without rebuilding a file.
 
-The weights are handed over with `add_external_initializers`, which replaces them before the graph is optimised and checks
-name, type and shape. The older `add_initializer` must not be used for this: where the layout optimiser packs the weights
-of a convolution, onnxruntime 1.31 silently goes on using the template's own (measured), and it checks no shape.
+The weights are handed over with `add_external_initializers`, which replaces them before the graph is optimised and
+checks name, type and shape. The older `add_initializer` must not be used for this: where the layout optimiser packs
+the weights of a convolution, onnxruntime 1.31 silently goes on using the template's own (measured), and it checks no
+shape.
 """
 
 from __future__ import annotations
