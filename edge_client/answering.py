@@ -1,0 +1,133 @@
+"""The half of the brain that answers rounds; pure: owns which round is open and how far its answer is, no file."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from edge_client.backoff import Backoff
+from edge_client.effects import (
+    Abandon,
+    Adopt,
+    Effect,
+    Fetch,
+    Fetched,
+    FetchFailed,
+    Stop,
+    Train,
+    Trained,
+    TrainFailed,
+)
+from edge_protocol.effects import Drop, Send
+from edge_protocol.messages import RoundCall
+from edge_protocol.task import TaskSpec
+
+
+class Phase(Enum):
+    """How far the answer to the open round is."""
+
+    NONE = "none"
+    WAITING = "waiting"
+    FETCHING = "fetching"
+    TRAINING = "training"
+    REPORTING = "reporting"
+
+
+class Answering:
+    """Rounds of one task on one device.
+
+    Args:
+        device: the device's name, for the spread of retries.
+        spec: the task.
+        answered: number of the last round that this device answered, as its outbox remembers it.
+    """
+
+    def __init__(self, *, device: str, spec: TaskSpec, answered: int) -> None:
+        self.phase = Phase.NONE
+        self.job: int | None = None
+        self._spec = spec
+        self._done = answered
+        self._call: RoundCall | None = None
+        self._retry = Backoff(device)
+
+    def called(self, call: RoundCall) -> list[Effect]:
+        """Take the state of a round, as often as it comes."""
+        if call.task != self._spec.name or call.label_space != self._spec.label_space:
+            return [
+                Drop("wrong-task", f"round {call.number} is of task {call.task!r} with label space {call.label_space}")
+            ]
+        known = self._call.number if self._call else self._done
+        if call.number < known or (call.number == known and (self._call is None or call.open)):
+            return []
+        ended = self._abandon()
+        if call.open:
+            self._call, self.phase = call, Phase.WAITING
+        else:
+            self._done = call.number
+        return ended
+
+    def advance(self, *, release: int, settled: bool, blocked: bool, now: float) -> list[Effect]:
+        """Go on with the open round: on its release, or on an older one that the device had to stay with.
+
+        Args:
+            release: counter of the release that answers frames; 0 for none.
+            settled: no deployment is under way.
+            blocked: the trainer is wanted for a deployment; a job of ours makes way.
+            now: seconds.
+        """
+        call = self._call
+        if call is None:
+            return []
+        if blocked and self.job is not None:
+            stopped, self.job, self.phase = self.job, None, Phase.WAITING
+            return [Stop(stopped)]
+        ready = release == call.release or (settled and 0 < release < call.release)
+        waiting = self.phase is Phase.WAITING and (self._retry.at is None or self._retry.due(now))
+        if waiting and ready and not blocked:
+            self.phase = Phase.FETCHING
+            return [Fetch(call.proxy)]
+        return []
+
+    def fetched(
+        self, event: Fetched | FetchFailed, *, release: int, blocked: bool, job: int, now: float
+    ) -> list[Effect]:
+        """The proxy set arrived, or could not be stored; train on `release` unless the trainer is wanted elsewhere."""
+        if self.phase is not Phase.FETCHING or self._call is None or event.sha256 != self._call.proxy.sha256:
+            return []
+        if isinstance(event, FetchFailed):
+            self._retry.fail(now)
+            self.phase = Phase.WAITING
+            return [Drop("round-delayed", event.reason)]
+        if blocked:
+            self.phase = Phase.WAITING
+            return []
+        self.phase, self.job = Phase.TRAINING, job
+        return [Train(job, release, None, self._call)]
+
+    def trained(self, event: Trained | TrainFailed, now: float) -> list[Effect]:
+        """The job ended: report, or try again while the round is open."""
+        if self.phase is not Phase.TRAINING or event.job != self.job or self._call is None:
+            return []
+        self.job = None
+        if isinstance(event, TrainFailed) or event.report is None:
+            self._retry.fail(now)
+            self.phase = Phase.WAITING
+            return [Drop("round-failed", event.reason if isinstance(event, TrainFailed) else "no report was written")]
+        self.phase, self._done = Phase.REPORTING, self._call.number
+        return [Adopt(event.job), Send(event.report, durable=True)]
+
+    def delivered(self, number: int | None) -> None:
+        """The server has the report of round `number`."""
+        if self.phase is Phase.REPORTING and number == self._done:
+            self.phase, self._call = Phase.NONE, None
+
+    def next_deadline(self) -> float | None:
+        """Time of the next attempt (s)."""
+        return self._retry.at
+
+    def _abandon(self) -> list[Effect]:
+        ended: list[Effect] = [Abandon(self._call.proxy.sha256)] if self._call and self.phase is Phase.FETCHING else []
+        if self.job is not None:
+            ended.append(Stop(self.job))
+        self.job, self._call, self.phase = None, None, Phase.NONE
+        self._retry.reset()
+        return ended

@@ -1,0 +1,242 @@
+"""The device's brain: `handle(event, now)` returns effects; pure: owns no clock, file, thread, socket or model.
+
+It joins a session (what the fleet sees), a deployment (`releasing`) and the open round (`answering`). The shell
+(`agent`) carries effects out and feeds their outcome back as events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from typing_extensions import assert_never
+
+from edge_client.answering import Answering, Phase
+from edge_client.effects import (
+    Checked,
+    CheckFailed,
+    Delivered,
+    Effect,
+    Event,
+    Failed,
+    Fetched,
+    FetchFailed,
+    Forget,
+    Linked,
+    Passed,
+    Remember,
+    ReportState,
+    Stopping,
+    Trained,
+    TrainFailed,
+    Unlinked,
+)
+from edge_client.releasing import Releasing, Running
+from edge_client.session import ONLINE, SESSION, Session, SessionEvent
+from edge_protocol import messages as m
+from edge_protocol.effects import Drop, Send
+from edge_protocol.fsm import step
+from edge_protocol.ids import DeviceId, FleetId
+from edge_protocol.signing import Keyring
+from edge_protocol.task import TaskSpec, Tier
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Profile:
+    """Who the device is; does not change while it runs.
+
+    Attributes:
+        fleet, device: its names in topics.
+        tier: which student fits it.
+        spec: its task.
+        report_interval_s: seconds between two reports of its state.
+        board, software, runtime: for people.
+        cores, memory_bytes: of the board.
+    """
+
+    fleet: FleetId
+    device: DeviceId
+    tier: Tier
+    spec: TaskSpec
+    report_interval_s: float
+    board: str = ""
+    software: str = ""
+    runtime: str = ""
+    cores: int = 0
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Remembered:
+    """What the disk remembers of the last boot.
+
+    Attributes:
+        running: what is installed.
+        answered: number of the last round that was answered.
+        attempts: release → starts of it as a candidate that had no outcome.
+    """
+
+    running: Running = field(default_factory=Running)
+    answered: int = 0
+    attempts: Mapping[int, int] = field(default_factory=dict)
+
+
+class DeviceCore:
+    """Decides everything that a device does towards its fleet.
+
+    Args:
+        profile: who the device is.
+        keyring: the keys whose releases it takes.
+        remembered: what the disk says.
+        now: seconds, of any clock that never goes back.
+    """
+
+    def __init__(self, profile: Profile, keyring: Keyring, remembered: Remembered, now: float) -> None:
+        self.session = step(SESSION, Session.OFFLINE, SessionEvent.START)
+        self._profile = profile
+        self._releasing = Releasing(
+            fleet=profile.fleet,
+            device=profile.device,
+            spec=profile.spec,
+            tier=profile.tier,
+            keyring=keyring,
+            running=remembered.running,
+            attempts=remembered.attempts,
+        )
+        self._answering = Answering(device=profile.device, spec=profile.spec, answered=remembered.answered)
+        self._jobs = 0
+        self._report_at = now
+
+    @property
+    def running(self) -> Running:
+        """What answers frames."""
+        return self._releasing.running
+
+    @property
+    def stage(self) -> str:
+        """Where the newest release stands."""
+        return self._releasing.stage.value
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """Take one event at `now` (s); return what is to be done, in order."""
+        before = self.session
+        first, then = self._dispatch(event, now), self._advance(now)
+        self._follow()
+        if self.session is not before and self.session in ONLINE:
+            return [*then, *first, self._report(now)]
+        return [*then, *first]
+
+    def tick(self, now: float) -> list[Effect]:
+        """Do what is due at `now` (s)."""
+        retried = self._releasing.tick(now)
+        advanced = self._advance(now)
+        self._follow()
+        due = [self._report(now)] if now >= self._report_at and self.session in ONLINE else []
+        return [*advanced, *retried, *due]
+
+    def next_deadline(self) -> float:
+        """Time at which `tick` is due next (s)."""
+        retries = [at for at in (self._releasing.next_deadline(), self._answering.next_deadline()) if at is not None]
+        return min([self._report_at, *retries])
+
+    def _dispatch(self, event: Event, now: float) -> list[Effect]:  # noqa: PLR0911 - one return per event
+        match event:
+            case m.Envelope():
+                return self._receive(event.body)
+            case Linked():
+                return self._link()
+            case Unlinked():
+                self._lose(SessionEvent.LOSE)
+                return []
+            case Fetched() | FetchFailed():
+                return self._fetched(event, now)
+            case Checked() | CheckFailed():
+                return self._releasing.checked(event, self._next_job())
+            case Trained() | TrainFailed():
+                return [*self._releasing.trained(event), *self._answering.trained(event, now)]
+            case Passed() | Failed():
+                return self._releasing.probed(event)
+            case Delivered():
+                self._answering.delivered(event.round)
+                return []
+            case Stopping():
+                self._lose(SessionEvent.STOP)
+                return [Send(m.Presence(online=False), retain=True)]
+            case _:
+                assert_never(event)
+
+    def _receive(self, body: m.Body) -> list[Effect]:  # noqa: PLR0911 - one return per message
+        match body:
+            case m.Ack():
+                return [Forget(body.message_id, body.accepted, body.reason)]
+            case m.Rebirth():
+                return self._introduce()
+            case m.Label():
+                if body.task == self._profile.spec.name:
+                    return [Remember(body)]
+                return [Drop("wrong-task", f"a label for task {body.task!r} came to {self._profile.spec.name!r}")]
+            case m.SignedManifest():
+                return self._releasing.offer(body)
+            case m.RoundCall():
+                return self._answering.called(body)
+            case (
+                m.Birth()
+                | m.DeviceState()
+                | m.KnowledgeReport()
+                | m.Telemetry()
+                | m.Deployment()
+                | m.Need()
+                | m.IntervalResult()
+                | m.Presence()
+            ):
+                return [Drop("wrong-direction", f"a device was sent a {type(body).__name__}")]
+            case _:
+                assert_never(body)
+
+    def _link(self) -> list[Effect]:
+        if self.session is not Session.CONNECTING:
+            self._lose(SessionEvent.LOSE)
+        self.session = step(SESSION, self.session, SessionEvent.LINK)
+        return [*self._introduce(), Send(m.Presence(online=True), retain=True)]
+
+    def _lose(self, event: SessionEvent) -> None:
+        if self.session in ONLINE or event is SessionEvent.STOP:
+            self.session = step(SESSION, self.session, event)
+
+    def _introduce(self) -> list[Effect]:
+        who, spec = self._profile, self._profile.spec
+        task = m.RunningTask(spec.name, spec.label_space, who.tier, spec.students[who.tier], self.running.release)
+        birth = m.Birth(who.board, who.software, who.runtime, who.cores, who.memory_bytes, (task,))
+        return [Send(birth), self._releasing.status()]
+
+    def _fetched(self, event: Fetched | FetchFailed, now: float) -> list[Effect]:
+        blocked, release = self._releasing.wants_trainer, self.running.release
+        asked = self._answering.fetched(event, release=release, blocked=blocked, job=self._next_job(), now=now)
+        return [*asked, *self._releasing.fetched(event, now)]
+
+    def _advance(self, now: float) -> list[Effect]:
+        """Let the round go on, or make way for a deployment."""
+        releasing = self._releasing
+        return self._answering.advance(
+            release=self.running.release, settled=releasing.settled, blocked=releasing.wants_trainer, now=now
+        )
+
+    def _follow(self) -> None:
+        """Show in the session what the round does, when there is a link to show it on."""
+        shown = {Phase.TRAINING: Session.TRAINING, Phase.REPORTING: Session.REPORTING}
+        wanted = shown.get(self._answering.phase, Session.IDLE)
+        leads = {
+            Session.TRAINING: SessionEvent.TRAIN,
+            Session.REPORTING: SessionEvent.REPORT,
+            Session.IDLE: SessionEvent.REST,
+        }
+        if self.session in ONLINE and self.session is not wanted:
+            self.session = step(SESSION, self.session, leads[wanted])
+
+    def _report(self, now: float) -> ReportState:
+        self._report_at = now + self._profile.report_interval_s
+        return ReportState(self.session.value, self.running.release)
+
+    def _next_job(self) -> int:
+        self._jobs += 1
+        return self._jobs

@@ -1,0 +1,181 @@
+"""What is installed on this device: an atomic pointer per task, the one before it, and heads; owns no blob, no runner.
+
+``current.json`` names the release that answers frames, ``previous.json`` the one before. `resolve` reads nothing but
+the disk, and falls back from a pointer whose files are damaged. The pointer holds the signed manifest, so that nothing
+runs that a trusted key did not sign, after a restart no more than before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from edge_client.disk import file_sha256, write_atomic
+from edge_models.head_weights import HeadWeights
+from edge_protocol.errors import IncompatibleError, RoadcastError, StoreError
+from edge_protocol.manifest import Artifact
+from edge_protocol.messages import SignedManifest
+from edge_protocol.signing import Keyring
+from edge_protocol.task import TaskSpec, Tier
+
+
+class Pointer(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``current.json`` says: release counter, hashes of its files, and the signed manifest they come from."""
+
+    release: int
+    template: str
+    weights: str
+    golden: str
+    signed: SignedManifest
+
+
+class HeadChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of fitting a personal head: ``heads/<release>.json``.
+
+    Attributes:
+        chosen: which head serves.
+        shared, personal: scores on samples kept back; empty when there were too few.
+        n_train, n_valid: samples fitted on and kept back.
+    """
+
+    chosen: str
+    shared: dict[str, float]
+    personal: dict[str, float]
+    n_train: int
+    n_valid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A release that the disk holds whole.
+
+    Attributes:
+        release: its counter.
+        artifact: its files.
+    """
+
+    release: int
+    artifact: Artifact
+
+
+def resolve(
+    folder: Path, blobs: Path, *, spec: TaskSpec, tier: Tier, keyring: Keyring
+) -> tuple[Resolved | None, list[str]]:
+    """Decide from the disk alone what to run: the newest pointer whose files are whole; and why others are not.
+
+    Args:
+        folder: ``<state>/<task>``.
+        blobs: ``<state>/blobs``.
+        spec: the device's task.
+        tier: the device's tier.
+        keyring: the keys it trusts.
+    """
+    skipped: list[str] = []
+    for name in ("current.json", "previous.json"):
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            return _check(path, blobs, spec, tier, keyring), skipped
+        except (RoadcastError, msgspec.DecodeError, OSError, ValueError) as error:
+            skipped.append(f"{name}: {error}")
+    return None, skipped
+
+
+def _check(path: Path, blobs: Path, spec: TaskSpec, tier: Tier, keyring: Keyring) -> Resolved:
+    pointer = msgspec.json.decode(path.read_bytes(), type=Pointer)
+    manifest = keyring.open(pointer.signed)
+    if manifest.counter != pointer.release or manifest.task.label_space != spec.label_space:
+        raise IncompatibleError(
+            f"the pointer names release {pointer.release}, its manifest another one or another task"
+        )
+    artifact = manifest.artifact_for(tier)
+    for ref in (artifact.template, artifact.weights, artifact.golden):
+        if file_sha256(blobs / ref.sha256 / "data") != ref.sha256:
+            raise StoreError(f"blob {ref.sha256[:12]} of release {pointer.release} is missing or damaged")
+    return Resolved(pointer.release, artifact)
+
+
+class InstalledStore:
+    """Writes pointers, heads and the record of attempts of one task.
+
+    Args:
+        folder: ``<state>/<task>``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def commit(self, release: int, artifact: Artifact, signed: SignedManifest) -> None:
+        """Point at a release; the one that was current becomes the previous one.
+
+        Raises:
+            StoreError: the disk refused; the old pointer stands.
+        """
+        current = self._folder / "current.json"
+        pointer = Pointer(
+            release=release,
+            template=artifact.template.sha256,
+            weights=artifact.weights.sha256,
+            golden=artifact.golden.sha256,
+            signed=signed,
+        )
+        if current.exists():
+            write_atomic(self._folder / "previous.json", current.read_bytes())
+        write_atomic(current, msgspec.json.encode(pointer))
+
+    def named_blobs(self) -> set[str]:
+        """Hashes of every blob that a pointer names."""
+        named: set[str] = set()
+        for name in ("current.json", "previous.json"):
+            try:
+                pointer = msgspec.json.decode((self._folder / name).read_bytes(), type=Pointer)
+            except (OSError, msgspec.DecodeError, ValueError):
+                continue
+            named |= {pointer.template, pointer.weights, pointer.golden}
+        return named
+
+    def attempts(self) -> dict[int, int]:
+        """Release → starts of it as a candidate without an outcome."""
+        try:
+            return msgspec.json.decode((self._folder / "attempts.json").read_bytes(), type=dict[int, int])
+        except (OSError, msgspec.DecodeError):
+            return {}
+
+    def begin_attempt(self, release: int) -> None:
+        """Count a start of a candidate, before its first byte is loaded: a crash must not be repeated for ever.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        attempts = self.attempts()
+        write_atomic(self._folder / "attempts.json", msgspec.json.encode({release: attempts.get(release, 0) + 1}))
+
+    def end_attempt(self) -> None:
+        """The candidate had an outcome."""
+        (self._folder / "attempts.json").unlink(missing_ok=True)
+
+    def save_head(self, release: int, head: HeadWeights, choice: HeadChoice) -> None:
+        """Write the head that serves a release, and how it was chosen; heads of other releases but the last go.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        heads = self._folder / "heads"
+        write_atomic(heads / f"{release}.safetensors", head.to_bytes())
+        write_atomic(heads / f"{release}.json", msgspec.json.format(msgspec.json.encode(choice)))
+        kept = sorted((int(path.stem) for path in heads.glob("*.json") if path.stem.isdigit()), reverse=True)[2:]
+        for old in kept:
+            (heads / f"{old}.safetensors").unlink(missing_ok=True)
+            (heads / f"{old}.json").unlink(missing_ok=True)
+
+    def load_head(self, release: int) -> tuple[HeadWeights, HeadChoice] | None:
+        """The head of a release; None when there is none or it is damaged: the shared one serves then."""
+        path = self._folder / "heads" / f"{release}.json"
+        try:
+            choice = msgspec.json.decode(path.read_bytes(), type=HeadChoice)
+            return HeadWeights.from_bytes(path.with_suffix(".safetensors").read_bytes()), choice
+        except (OSError, msgspec.DecodeError, RoadcastError):
+            return None
