@@ -35,9 +35,7 @@ def load_samples(path: str | Path, spec: TaskSpec) -> Samples:
         return cut_windows(pack.values, pack.time_s, spec)
     assert isinstance(spec.input, ImageInput)
     if tuple(pack.classes) != spec.labels:
-        raise DataError(
-            f"{path}: classes {list(pack.classes)} are not those of task {spec.name!r}: {list(spec.labels)}"
-        )
+        raise DataError(f"{path}: its classes {list(pack.classes)} are not {list(spec.labels)} of task {spec.name!r}")
     preprocess = Preprocess(spec.input)
     raw = np.stack([preprocess.raw(image) for image in pack.images])
     return Samples.of(raw, pack.labels.astype(np.int64), side=pack.side)

@@ -1,7 +1,7 @@
 """Fits linear heads on a device: one that teaches others (report), one that serves the device (personal).
 
 Owns loss, split and choice; owns no trunk, no sample store and no file. A head starts at the shared head and is pulled
-back to it, so that a device with three examples loses nothing. Full-batch L-BFGS: a problem of some thousand samples ×
+back to it, so that a device with three examples loses nothing. Full-batch L-BFGS: a problem of some thousand samples by
 64 features is solved in well under a second, the same way each time.
 """
 
@@ -120,7 +120,7 @@ def fit_personal_head(
         DataError: inputs hold NaN or infinity, or their lengths differ.
     """
     inputs = np.hstack([features, side]).astype(np.float32)
-    scale = np.tile(np.float32([0, 1]), (len(inputs), 1)) if scale is None else scale
+    scale = np.tile(np.array([0, 1], np.float32), (len(inputs), 1)) if scale is None else scale
     scale = scale[_measured(inputs, targets)]
     inputs, targets = _labelled(inputs, targets)
     if len(inputs) < settings.min_samples:
@@ -141,7 +141,7 @@ def fit_personal_head(
 
 
 def _fit(inputs: FloatArray, start: HeadWeights, settings: FitSettings, loss: Loss) -> HeadWeights:
-    """Minimise loss(logits) + anchor · |head − start|² over linear heads on inputs of unit spread."""
+    """Minimise loss(logits) + anchor · |head - start|² over linear heads on inputs of unit spread."""
     centre = inputs.mean(0)
     spread = inputs.std(0) + 1e-3 * float(inputs.std()) + 1e-6
     unit = torch.from_numpy(((inputs - centre) / spread).astype(np.float32))
@@ -197,8 +197,7 @@ def _measured(inputs: FloatArray, targets: Targets) -> npt.NDArray[np.bool_]:
         raise DataError(f"{len(inputs)} samples came with {len(targets)} targets; both must belong together")
     if not np.isfinite(inputs).all():
         raise DataError("features or side inputs hold NaN or infinity; leave such samples out before fitting")
-    mask: npt.NDArray[np.bool_] = targets >= 0 if targets.ndim == 1 else ~np.isnan(targets).all(1)
-    return mask
+    return np.asarray(targets >= 0 if targets.ndim == 1 else ~np.isnan(targets).all(1))
 
 
 def _labelled(inputs: FloatArray, targets: Targets) -> tuple[FloatArray, Targets]:

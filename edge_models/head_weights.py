@@ -33,9 +33,9 @@ class HeadWeights:
 
     def __post_init__(self) -> None:
         outputs = self.bias.shape[0] if self.bias.ndim == 1 else -1
-        if self.weight.ndim != 2 or self.weight.shape[0] != outputs or self.weight.shape[1] < self.features:  # noqa: PLR2004 — a matrix
+        if self.weight.ndim != 2 or len(self.weight) != outputs or self.weight.shape[1] < self.features:  # noqa: PLR2004 - a matrix
             raise IncompatibleError(
-                f"a head's weight {self.weight.shape} and bias {self.bias.shape} do not map {self.features} features to logits"
+                f"weight {self.weight.shape} and bias {self.bias.shape} do not map {self.features} features to logits"
             )
         if not (np.isfinite(self.weight).all() and np.isfinite(self.bias).all()):
             raise IncompatibleError("a head holds NaN or infinity; fit it again")
@@ -63,7 +63,7 @@ class HeadWeights:
         width = 0 if side is None else side.shape[1]
         if features.shape[1] != self.features or (self.side and self.side != width):
             raise IncompatibleError(
-                f"a head of {self.features} features and {self.side} side inputs was given {features.shape[1]} and {width}"
+                f"a head of {self.features} features and {self.side} side inputs got {features.shape[1]} and {width}"
             )
         inputs = np.hstack([features, side]) if self.side and side is not None else features
         logits: FloatArray = inputs.astype(np.float32, copy=False) @ self.weight.T + self.bias

@@ -1,0 +1,144 @@
+"""What every fusing rule is: ballots in, one teacher out. Owns checks, decoding and the sum; owns no rule.
+
+A strategy keeps each device's newest ballot as it came (three bytes a sample), so memory grows with devices times
+samples by no more than that, a second ballot of a device replaces its first, and the order of arrival does not matter.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from broker_server.distil_job import DistilSettings
+from edge_protocol.arrays import unpack
+from edge_protocol.errors import RemoteProtocolError
+from edge_protocol.ids import DeviceId
+from edge_protocol.messages import ClassVotes, ForecastVotes, KnowledgeReport
+from edge_protocol.task import TaskSpec
+
+F4 = npt.NDArray[np.float32]
+Votes = ClassVotes | ForecastVotes
+
+
+@dataclass(frozen=True, eq=False)
+class Opinion:
+    """What somebody (a device, the shared model, the teacher) says about every proxy.
+
+    Attributes:
+        value: (N, C) float32 probabilities; or (N, H) float32 means, in units of the sample's own spread.
+        spread: None for classes; (N, H) float32 standard deviations > 0.
+    """
+
+    value: F4
+    spread: F4 | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """A device's newest votes, and how many rounds old they are."""
+
+    votes: Votes
+    age: int
+
+
+class Strategy(ABC):
+    """A rule that fuses ballots into a teacher.
+
+    Attributes:
+        shared: what the current shared model says about the same proxies.
+        settings: of the distillation.
+    """
+
+    def __init__(self, shared: Opinion, settings: DistilSettings) -> None:
+        self.shared = shared
+        self.settings = settings
+        self._ballots: dict[DeviceId, Ballot] = {}
+
+    def add(self, device: DeviceId, votes: Votes, age: int = 0) -> None:
+        """Take a device's ballot in place of the one it cast before."""
+        self._ballots[device] = Ballot(votes, max(age, 0))
+
+    def __len__(self) -> int:
+        return len(self._ballots)
+
+    def ballots(self) -> Iterator[Ballot]:
+        """The ballots, one per device, in the order of the devices' names."""
+        return (self._ballots[device] for device in sorted(self._ballots))
+
+    @abstractmethod
+    def teacher(self) -> Opinion:
+        """Fuse what was added; the shared model's own opinion when nothing was."""
+
+
+class Fusion:
+    """A weighted mean of opinions, summed one at a time: probabilities, or first and second moments of forecasts."""
+
+    def __init__(self) -> None:
+        self._moments: list[npt.NDArray[np.float64]] = []
+        self._weight: npt.NDArray[np.floating] | float = 0.0
+
+    def add(self, opinion: Opinion, weight: npt.NDArray[np.floating] | float) -> None:
+        """Add an opinion.
+
+        Args:
+            opinion: of N proxies.
+            weight: a number, (N, 1) or (N, H), ≥ 0.
+        """
+        moments: list[npt.NDArray[np.floating]] = [opinion.value]
+        if opinion.spread is not None:
+            moments.append(np.square(opinion.value, dtype=np.float64) + np.square(opinion.spread, dtype=np.float64))
+        self._moments = self._moments or [np.zeros(opinion.value.shape) for _ in moments]
+        self._moments = [total + weight * moment for total, moment in zip(self._moments, moments, strict=True)]
+        self._weight = np.asarray(self._weight + weight)
+
+    def result(self) -> Opinion:
+        """The fused opinion; voices that disagree widen a forecast's spread."""
+        value, *second = (total / self._weight for total in self._moments)
+        if not second:
+            return Opinion(value.astype(np.float32))
+        spread = np.sqrt(np.maximum(second[0] - value**2, 1e-8))
+        return Opinion(value.astype(np.float32), spread.astype(np.float32))
+
+
+def opinion_of(votes: Votes) -> Opinion:
+    """Decode votes: the confidence stands on the class, what is left is spread evenly over the others (htfl §4)."""
+    if isinstance(votes, ForecastVotes):
+        return Opinion(unpack(votes.mean).astype(np.float32), unpack(votes.spread).astype(np.float32))
+    classes = votes.held.shape[0]
+    confidence = unpack(votes.confidence).astype(np.float32) / 255
+    value = np.repeat((1 - confidence)[:, None] / (classes - 1), classes, axis=1)
+    value[np.arange(votes.samples), unpack(votes.classes)] = confidence
+    return Opinion(value.astype(np.float32))
+
+
+def density_of(votes: Votes) -> F4:
+    """(N,) float32 in [0, 1]: how much each sample looks like what the device has seen, as it says itself."""
+    return np.asarray(unpack(votes.density).astype(np.float32) / 255)
+
+
+def check_report(report: KnowledgeReport, spec: TaskSpec, proxy: str, samples: int) -> None:
+    """Refuse a report that does not answer this task's proxy set.
+
+    Raises:
+        RemoteProtocolError: its `reason` is ``wrong-task``, ``wrong-proxy``, ``wrong-shape`` or ``not-finite``.
+    """
+    if report.task != spec.name or report.label_space != spec.label_space:
+        raise RemoteProtocolError("wrong-task", f"report answers {report.task!r} in label space {report.label_space}")
+    if proxy and report.proxy != proxy:
+        raise RemoteProtocolError("wrong-proxy", f"report answers proxy set {report.proxy[:12]}, not {proxy[:12]}")
+    if spec.kind == "classify":
+        fits = isinstance(report.votes, ClassVotes) and report.votes.held.shape[0] == spec.outputs
+    else:
+        fits = isinstance(report.votes, ForecastVotes) and report.votes.mean.shape[1] == len(spec.horizons)
+    if not fits or report.votes.samples != samples:
+        raise RemoteProtocolError(
+            "wrong-shape",
+            f"report holds {report.votes.samples} {type(report.votes).__name__}, not {samples} of {spec.kind}",
+        )
+    opinion = opinion_of(report.votes)
+    if not np.isfinite(opinion.value).all() or not (opinion.spread is None or np.isfinite(opinion.spread).all()):
+        raise RemoteProtocolError("not-finite", "report holds NaN or infinity")
