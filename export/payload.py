@@ -9,7 +9,7 @@ from safetensors.numpy import save
 from edge_models.students import Student
 from edge_protocol.errors import ExportError
 from export.fold import folded
-from export.template import weight_shapes
+from export.graph import weight_shapes
 
 
 def weights_payload(student: Student, template: bytes) -> bytes:

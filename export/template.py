@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from math import prod
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from onnx import ModelProto, TensorProto
@@ -50,33 +49,6 @@ def build_template(student: Student, shape: tuple[int, ...]) -> bytes:
     _check_names(model, expected)
     _strip(model)
     _move_weights_out(model, expected)
-    return bytes(model.SerializeToString(deterministic=True))
-
-
-def weight_shapes(template: bytes) -> dict[str, tuple[int, ...]]:
-    """Return name → shape of every weight that a template needs, in the graph's order.
-
-    Raises:
-        ExportError: not a template.
-    """
-    try:
-        model = onnx.load_from_string(template)
-    except Exception as error:  # protobuf's own error type differs between its implementations
-        raise ExportError(f"template of {len(template)} bytes is not an ONNX file: {error}") from error
-    external = [i for i in model.graph.initializer if i.data_location == TensorProto.EXTERNAL]
-    if not external:
-        raise ExportError(
-            "ONNX file names no external weights: it is not a template; make one with 'roadcast export build'"
-        )
-    return {i.name: tuple(i.dims) for i in external}
-
-
-def inlined(template: bytes, weights: dict[str, np.ndarray]) -> bytes:
-    """Return one self-contained ONNX file: the template with these (fp32) weights in it, for tools that want that."""
-    model = onnx.load_from_string(template)
-    for tensor in model.graph.initializer:
-        if tensor.data_location == TensorProto.EXTERNAL:
-            tensor.CopyFrom(onnx.numpy_helper.from_array(weights[tensor.name].astype(np.float32), tensor.name))
     return bytes(model.SerializeToString(deterministic=True))
 
 

@@ -1,0 +1,136 @@
+"""``roadcast export``: turn a student into the files of a release, look into them, and check them."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edge_protocol.errors import ArtifactError, CheckFailedError, ConfigError, DeploymentError
+from edge_protocol.task import TaskSpec, Tier
+from roadcast.output import JsonFlag, emit, progress, table
+
+if TYPE_CHECKING:
+    from edge_models.students import Student
+
+app = typer.Typer(no_args_is_help=True, help="Turn a student into the files of a release, and check them.")
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder that 'export build' wrote.", file_okay=False)]
+
+
+@app.command()
+def build(
+    task: Annotated[str, typer.Argument(help="Task name, or a YAML file.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write into.", file_okay=False)],
+    tier: Annotated[Tier, typer.Option(help="Which boards it is for.")] = "nano",
+    weights: Annotated[
+        Path | None, typer.Option(metavar="STATE", help="State dict as safetensors; fresh weights without it.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of fresh weights.")] = 0,
+    json: JsonFlag = False,
+) -> None:
+    """Export a student, check it against PyTorch, and write template, weights, golden answers and state."""
+    import numpy as np  # noqa: PLC0415 - start-up time
+    from safetensors.torch import save_file  # noqa: PLC0415
+
+    from edge_models.tasks import load_task  # noqa: PLC0415
+    from export import build_artifact  # noqa: PLC0415
+    from export.folder import STATE, write_artifact  # noqa: PLC0415
+
+    spec = load_task(task)
+    student = _student(spec, tier, weights, seed)
+    progress(f"exporting {spec.name} {tier}: {spec.students[tier]}")
+    inputs = np.random.default_rng(seed).normal(size=(4, *spec.input.shape)).astype(np.float32)
+    artifact = build_artifact(spec, tier, student, inputs)
+    write_artifact(out, artifact, spec, tier)
+    save_file(student.state_dict(), out / STATE)
+    emit(_facts(out), json, _rows)
+
+
+@app.command()
+def check(folder: Folder, *, json: JsonFlag = False) -> None:
+    """Load the files as a device would and compare their answers; exit 3 when they differ."""
+    from devices.runners.ort_runner import OrtRunner  # noqa: PLC0415 - start-up time
+    from export.folder import GOLDEN, TEMPLATE, WEIGHTS, read_part  # noqa: PLC0415
+    from export.golden import check_golden  # noqa: PLC0415
+
+    template, weights, golden = (read_part(folder, name) for name in (TEMPLATE, WEIGHTS, GOLDEN))
+    try:
+        with OrtRunner(template, weights) as runner:
+            check_golden(runner, golden)
+            found: dict[str, Any] = {"golden": "match", "provider": runner.provider}
+    except (ArtifactError, DeploymentError) as error:
+        raise CheckFailedError(f"{folder}: {error}") from error
+    found["parity"] = _parity(folder, template, weights)
+    emit(found, json, _rows)
+
+
+@app.command()
+def inspect(folder: Folder, *, json: JsonFlag = False) -> None:
+    """Show what is in an artifact: student, weights with shapes, opset, sizes."""
+    emit(_facts(folder), json, _rows)
+
+
+def _student(spec: TaskSpec, tier: Tier, state: Path | None, seed: int) -> Student:
+    from safetensors import SafetensorError  # noqa: PLC0415 - start-up time
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    from edge_models.students import build_student  # noqa: PLC0415
+
+    student = build_student(spec, tier, seed)
+    if state is not None:
+        try:
+            student.load_state_dict(load_file(state))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise ConfigError(
+                f"--weights {state} does not fit {spec.name} {tier} ({spec.students[tier]}): {error}"
+            ) from error
+    return student
+
+
+def _parity(folder: Path, template: bytes, weights: bytes) -> str:
+    """Compare with PyTorch where the state dict and torch are at hand."""
+    from export.folder import STATE, read_card  # noqa: PLC0415 - start-up time
+
+    if not (folder / STATE).is_file():
+        return f"not checked: no {STATE}"
+    if find_spec("torch") is None:
+        return "not checked: torch is not installed"
+    import numpy as np  # noqa: PLC0415 - loads torch
+
+    from export.parity import check_parity  # noqa: PLC0415
+
+    card = read_card(folder)
+    student = _student(card.task, card.tier, folder / STATE, seed=0)
+    inputs = np.random.default_rng(0).normal(size=(4, *card.task.input.shape)).astype(np.float32)
+    report = check_parity(student, template, weights, inputs)
+    return f"match: features within {report.features:.2g}, logits within {report.logits:.2g}"
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    from export.folder import GOLDEN, TEMPLATE, WEIGHTS, read_card, read_part  # noqa: PLC0415 - start-up time
+    from export.graph import read_template, weight_shapes  # noqa: PLC0415
+
+    card = read_card(folder)
+    template = read_part(folder, TEMPLATE)
+    return {
+        "task": card.task.name,
+        "tier": card.tier,
+        "student": card.task.students[card.tier],
+        "parameters": card.parameters,
+        "opset": read_template(template).opset_import[0].version,
+        "bytes": {name: len(read_part(folder, name)) for name in (TEMPLATE, WEIGHTS, GOLDEN)},
+        "parity": card.parity,
+        "weights": {name: list(shape) for name, shape in weight_shapes(template).items()},
+    }
+
+
+def _rows(facts: dict[str, Any]) -> Any:  # noqa: ANN401 - rich's renderable, loaded only when drawn
+    rows = []
+    for name, value in facts.items():
+        rows += (
+            [(f"{name} {key}", inner) for key, inner in value.items()] if isinstance(value, dict) else [(name, value)]
+        )
+    return table("", ("what", "value"), rows)
