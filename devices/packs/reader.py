@@ -46,8 +46,8 @@ def open_pack(path: str | Path) -> Pack:
 
 def _images(arrays: Arrays, card: Card | None) -> ImagePack:
     images = arrays["images"] if "images" in arrays else _decode(arrays["jpeg_blob"], arrays["offsets"])
-    classes = _names(arrays["classes"]) if "classes" in arrays else (card.classes if card else ())
-    if not classes:
+    classes = _names(arrays["classes"]) if "classes" in arrays else card.classes if card else None
+    if classes is None:
         raise DataError("the class names are neither in the file nor on a card beside it; fetch the card too")
     return ImagePack.of(
         images,

@@ -55,7 +55,7 @@ class Background:
             image: (H, W, 3) uint8 RGB.
 
         Returns:
-            (h, w) uint8, 255 where something moves; `width` wide or narrower; all 0 while learning.
+            (h, w) uint8, 255 where something moves, the longer side at most `size`; all 0 while learning.
         """
         small = self._shrink(image)
         if self._reference is not None and self._reference.shape != small.shape:
@@ -87,9 +87,10 @@ class Background:
 
     def _shrink(self, image: U1) -> U1:
         height, width = image.shape[:2]
-        if width <= self._config.width:
+        scale = self._config.size / max(height, width)
+        if scale >= 1:
             return image
-        size = (self._config.width, max(1, round(height * self._config.width / width)))
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
         small: U1 = self._cv2.resize(image, size, interpolation=self._cv2.INTER_AREA)
         return small
 

@@ -40,7 +40,7 @@ class MovingObjectsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
 
     Attributes:
         lines: where to count.
-        width: pixels to which pictures are shrunk to find motion; classification sees the full picture.
+        size: pixels of the longer side to which pictures are shrunk to find motion; classification sees them in full.
         history: frames over which the background is learned.
         contrast: squared distance, in spreads of the background, from which a pixel is foreground.
         min_area, max_area: part of the picture that an object covers.
@@ -55,7 +55,7 @@ class MovingObjectsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     """
 
     lines: tuple[Line, ...] = ()
-    width: Annotated[int, Meta(ge=64, le=1280)] = 192
+    size: Annotated[int, Meta(ge=64, le=1280)] = 192
     history: Count = 500
     contrast: Annotated[float, Meta(gt=0)] = 30.0
     min_area: Part = 0.003

@@ -21,7 +21,7 @@ _LICENCE = "none needed: made by this program"
 _FRAMES = 400
 
 
-def simulate_roadside(folder: Path, *, seed: int = 0, per_class: int = 400, days: int = 7) -> list[Path]:
+def simulate_roadside(folder: Path, *, seed: int = 0, per_class: int = 300, days: int = 7) -> list[Path]:
     """Write vehicle crops, a week of speeds and a road clip; the files written, without their cards.
 
     Args:

@@ -1,0 +1,1 @@
+"""Finding, listing and making data packs."""
