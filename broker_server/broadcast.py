@@ -1,4 +1,4 @@
-"""Puts the server's decisions on the broker: turns releases and round calls into what the publisher keeps. Owns no queue."""
+"""Puts the server's decisions on the broker: releases and round calls as what the publisher keeps. Owns no queue."""
 
 from __future__ import annotations
 

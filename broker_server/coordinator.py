@@ -114,7 +114,7 @@ class Coordinator:
         effects = [] if header.boot_id == device.boot_id else self._ask(header, now)
         return effects + self._say(device, header, body, now) + (self._changed(device, now) if back else [])
 
-    def _say(self, device: Device, header: m.Header, body: m.Body, now: float) -> list[Effect]:
+    def _say(self, device: Device, header: m.Header, body: m.Body, now: float) -> list[Effect]:  # noqa: PLR0911 - a kind each
         match body:
             case m.KnowledgeReport():
                 return self._durable(header, now, lambda: self._report(device, header, body, now))

@@ -1,6 +1,7 @@
-"""What the coordinator wants done. The shell carries out every ``Save…`` of a batch, in one transaction, before anything else of it.
+"""What the coordinator wants done; owns no doing.
 
-That order is the promise behind an `Ack`: what was acknowledged is on disk.
+The shell carries out every ``Save…`` of a batch, in one transaction, before anything else of it. That order is the
+promise behind an `Ack`: what was acknowledged is on disk.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from edge_protocol.transport.base import Connected, Disconnected, Inbox, Receive
 BATCH = 1024
 """Most events in one transaction."""
 MAX_WAITING = 200_000
-"""Most messages to devices that wait for the link; the oldest go first, and are asked for again by whoever misses them."""
+"""Most messages to devices that wait for the link; the oldest go first, and whoever misses one asks again."""
 POLL_RELEASES_S = 1.0
 _SAVES = (e.SaveDevice, e.SaveState, e.SaveTelemetry, e.SaveRound, e.SaveReport, e.SaveResult, e.SaveSeen)
 

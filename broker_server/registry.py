@@ -57,7 +57,11 @@ TABLE: Table[DeviceStatus, DeviceEvent] = {
 
 @dataclass(slots=True)
 class Device:
-    """A known device. `sequences` holds the newest header sequence of this boot, per kind of state that replaces itself."""
+    """A known device.
+
+    Attributes:
+        sequences: newest header sequence of this boot, per kind of message that replaces the one before.
+    """
 
     device: DeviceId
     status: DeviceStatus

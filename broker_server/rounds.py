@@ -1,4 +1,4 @@
-"""One round: its states, who answered, when it is enough, and why a report does not count; pure. Owns no list of rounds.
+"""One round: its states, who answered, when it is enough, and why a report does not count; pure. Owns no other round.
 
 Round 0 is the first release of a task: it is distilled from the server's own anchors and asks no device.
 """

@@ -1,4 +1,4 @@
-"""How durable messages were answered, so that one that comes again gets the same answer; pure, bounded by age and number."""
+"""How durable messages were answered, so that one that comes again gets the same answer; pure, bounded."""
 
 from __future__ import annotations
 

@@ -46,12 +46,17 @@ Connect = Callable[[ServerConfig, Inbox], Transport]
 
 @dataclass(frozen=True, slots=True)
 class Seams:
-    """What a simulation replaces: the link, the clock, the distiller, and the threads that long work runs on."""
+    """What a simulation replaces: the link, the clock, the distiller, and the threads that long work runs on.
+
+    Attributes:
+        inbox: events that may wait; 0 for any number.
+    """
 
     connect: Connect
     clock: Callable[[], float]
     distiller: Distiller
     executors: tuple[Executor, Executor]
+    inbox: int = INBOX
 
 
 def real_seams(config: ServerConfig) -> Seams:
@@ -80,7 +85,7 @@ class Server:
         self.config, self._seams = config, seams
         self._stopping = threading.Event()
         state = Path(config.state_dir)
-        self.inbox: Inbox = Queue(INBOX)
+        self.inbox: Inbox = Queue(seams.inbox)
         key = release_key(Path(config.release_key_file))
         specs = task_specs(config)
         blobs = BlobFolder(state / "blobs")

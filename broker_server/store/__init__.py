@@ -1,1 +1,1 @@
-"""What the centre keeps on disk: a database (SQLAlchemy) and a folder of blobs. The only users of SQLAlchemy and Alembic."""
+"""What the centre keeps on disk: a database and a folder of blobs. The only user of SQLAlchemy and Alembic."""

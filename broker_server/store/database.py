@@ -6,7 +6,7 @@ Safe for several threads and processes. Owns no rule: what is saved was decided 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -115,8 +115,9 @@ class Database:
 
     def newest(self) -> dict[TaskId, int]:
         """Highest release counter of each task."""
-        rows = self._rows(select(t.releases.c.task, func.max(t.releases.c.counter)).group_by(t.releases.c.task))
-        return {TaskId(task): counter for task, counter in rows}
+        c = t.releases.c
+        rows = self._rows(select(c.task, func.max(c.counter).label("newest")).group_by(c.task))
+        return {TaskId(r.task): r.newest for r in rows}
 
     def add_release(self, record: ReleaseRecord) -> None:
         """Record a release.
@@ -137,7 +138,7 @@ class Database:
         with translated(str(self.path)), self.engine.begin() as connection:
             connection.execute(sql_update(t.releases).where(c.task == task, c.counter == counter), {"on_broker": False})
 
-    def results(self, task: TaskId, *, limit: int = 1000) -> list[Mapping[str, Any]]:
+    def results(self, task: TaskId, *, limit: int = 1000) -> list[dict[str, Any]]:
         """Newest interval results of a task, oldest first."""
         c = t.results.c
         query = select(t.results).where(c.task == task).order_by(c.start_s.desc(), c.device).limit(limit)

@@ -18,16 +18,16 @@ def row_of(save: e.Save) -> tuple[Table, Row]:  # noqa: PLR0911 - one line for e
     """Say which table a save belongs to, and its row there."""
     match save:
         case e.SaveDevice(record):
-            values = {"device": record.device, "state": record.state, "seen_s": record.seen_s}
+            values: Row = {"device": record.device, "state": record.state, "seen_s": record.seen_s}
             return t.devices, {**values, "record": msgspec.to_builtins(record)}
         case e.SaveState(stored):
-            key = {"device": stored.device, "task": stored.state.task}
+            key: Row = {"device": stored.device, "task": stored.state.task}
             return t.device_states, {**key, "at_s": stored.at_s, "state": msgspec.to_builtins(stored.state)}
         case e.SaveTelemetry(device, at_s, telemetry):
             return t.telemetry, {"device": device, "at_s": at_s, "readings": telemetry.values}
         case e.SaveRound(record):
-            key = {"task": record.task, "number": record.number, "state": record.state}
-            return t.rounds, {**key, "record": msgspec.to_builtins(record)}
+            numbered: Row = {"task": record.task, "number": record.number, "state": record.state}
+            return t.rounds, {**numbered, "record": msgspec.to_builtins(record)}
         case e.SaveSeen(seen):
             return t.seen_messages, msgspec.structs.asdict(seen)
         case e.SaveReport():

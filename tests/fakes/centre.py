@@ -1,0 +1,115 @@
+"""A whole server in this process: memory transport, fake clock, real database, real folders, threads replaced by turns."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from safetensors.numpy import save_file
+
+from broker_server.config import DistilConfig, RoundsConfig, ServerConfig, TaskConfig
+from broker_server.distil_job import DistilResult, read_job
+from broker_server.server import Seams, Server
+from broker_server.workshop import Distiller
+from devices.packs import ImagePack, save_pack
+from edge_models.samples import Samples
+from edge_models.tasks import load_task, plugin_of
+from edge_protocol.task import TIERS, TaskSpec
+from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
+from tests.fakes.clock import FakeClock
+
+
+class Inline(Executor):
+    """Runs work at once, in the caller's thread."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run, and return what came of it."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - as an executor does
+            future.set_exception(error)
+        return future
+
+
+def write_packs(folder: Path, task: str = "vehicle", *, samples: int = 60, seed: int = 3) -> dict[str, Samples]:
+    """Write anchors, proxies and validation of a task as packs of simulated images; return what they hold."""
+    spec, rng = load_task(task), np.random.default_rng(seed)
+    drawn = {}
+    for name in ("anchors", "proxies", "validation"):
+        drawn[name] = batch = plugin_of(spec).simulate(spec, rng, samples)
+        pack = ImagePack.of(batch.raw.astype(np.uint8), labels=batch.targets, classes=spec.labels)
+        save_pack(folder / f"{name}.npz", pack, title=name)
+    return drawn
+
+
+def centre_config(
+    folder: Path, *, rounds: RoundsConfig, task: str = "vehicle", distil: DistilConfig | None = None, **more: Any
+) -> ServerConfig:
+    """A configuration on the packs of `write_packs`."""
+    paths = {name: str(folder / f"{name}.npz") for name in ("anchors", "proxies", "validation")}
+    return ServerConfig(
+        fleet="sim",
+        state_dir=str(folder / "server"),
+        release_key_file=str(folder / "release.key"),
+        tasks={task: TaskConfig(task=task, rounds=rounds, **paths)},
+        distil=distil or DistilConfig(),
+        **more,
+    )
+
+
+def make_server(config: ServerConfig, broker: MemoryBroker, clock: FakeClock, distiller: Distiller) -> Server:
+    """A server that runs in turns."""
+    return Server(
+        config,
+        Seams(
+            connect=lambda _, inbox: MemoryTransport(broker, inbox),
+            clock=clock,
+            distiller=distiller,
+            executors=(Inline(), Inline()),
+            inbox=0,
+        ),
+    )
+
+
+def write_artifacts(folder: Path, spec: TaskSpec, *, seed: int = 0, size: int = 3000) -> None:
+    """Write an artifact folder of random numbers: enough for a transport to carry, not for a runner to load."""
+    rng = np.random.default_rng(seed)
+    for tier in TIERS:
+        place = folder / tier
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "template.onnx").write_bytes(f"template of {spec.students[tier]}".encode() * 10)
+        for name in ("weights", "golden", "state"):
+            save_file({"w": rng.random(size, dtype=np.float32)}, place / f"{name}.safetensors")
+
+
+def scripted_distiller(scores: list[float]) -> Distiller:
+    """A distiller that learns nothing and reaches the scores it is given, one a job; for tests of what is around it."""
+    left = iter(scores)
+    best = {"score": 0.0}
+
+    def run(folder: Path, _cancelled: threading.Event) -> None:
+        job = read_job(folder)
+        spec, reached = load_task(job.task), next(left)
+        write_artifacts(folder / "candidate", spec, seed=job.round)
+        sides = {"candidate": {"accuracy": reached}} | (
+            {"current": {"accuracy": best["score"]}} if job.current else {}
+        )
+        best["score"] = max(best["score"], reached)
+        result = DistilResult(
+            headline="accuracy",
+            higher_is_better=True,
+            metrics={tier: sides for tier in TIERS},
+            teacher={"reports": float(len(job.reports))},
+            devices={},
+            parameters={tier: 3000 for tier in TIERS},
+        )
+        (folder / "result.json").write_bytes(msgspec.json.encode(result))
+
+    return run
+

@@ -1,0 +1,275 @@
+"""A fleet in one process: devices without a model that speak the real messages through the real codec.
+
+Each holds what a device holds on the wire: an outbox that sends again until acknowledged, a pull of the chunks it lacks,
+the newest release and the open round. What it knows is a function given by the test.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from queue import Empty, Queue
+from typing import Any
+
+import numpy as np
+
+from edge_protocol import messages as m
+from edge_protocol.arrays import pack
+from edge_protocol.blobs import Pull
+from edge_protocol.codec import decode, encode, kind_of
+from edge_protocol.ids import DeviceId, FleetId
+from edge_protocol.manifest import ReleaseManifest, decode_manifest
+from edge_protocol.signing import Keyring
+from edge_protocol.task import TIERS, TaskSpec
+from edge_protocol.topics import ChunkTopic, Downlink, ReleaseTopic, RoundTopic, Topics
+from edge_protocol.transport.base import Connected, LastWill, Received
+from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
+from tests.fakes.clock import FakeClock
+
+RESEND_S = 5.0
+Votes = m.ClassVotes | m.ForecastVotes
+Knowledge = Callable[[DeviceId, m.RoundCall], "Votes | None"]
+"""What a device answers to a call; None when it says nothing."""
+
+
+@dataclass
+class Faults:
+    """Loses, repeats and reorders messages between devices and server; retained state comes through."""
+
+    seed: int = 0
+    lose: float = 0.0
+    repeat: float = 0.0
+    delay: float = 0.0
+    happened: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.seed)
+        self._held: dict[str, bytes] = {}
+
+    def __call__(self, topic: str, payload: bytes) -> list[bytes]:
+        """Say what arrives instead of this message; a delayed one comes after the next on its topic."""
+        if "/up/" not in topic and "/down/" not in topic:
+            return [payload]
+        late = [self._held.pop(topic)] if topic in self._held else []
+        shares = (self.lose, self.repeat, self.delay)
+        kinds = ("lose", "repeat", "delay", "none")
+        kind = self._random.choices(kinds, (*shares, 1 - sum(shares)))[0]
+        self.happened[kind] += 1
+        if kind == "delay":
+            self._held[topic] = payload
+        return [payload] * {"lose": 0, "repeat": 2, "delay": 0, "none": 1}[kind] + late
+
+
+class SimulatedDevice:
+    """One device on a `MemoryBroker`."""
+
+    def __init__(self, name: str, tier: str, fleet: FleetSimulator) -> None:
+        self.name, self.tier, self.fleet = DeviceId(name), tier, fleet
+        self.inbox: Queue[Any] = Queue()
+        self.boot_id = fleet.random.randbytes(8)
+        self.running, self.offered = 0, 0
+        self.outbox: dict[bytes, tuple[str, bytes]] = {}
+        self.acks: Counter[tuple[bool, str]] = Counter()
+        self.births = self.reports = 0
+        self._sequence, self._resend_at = 0, 0.0
+        self._pulls: dict[str, Pull] = {}
+        self._manifest: ReleaseManifest | None = None
+        self._answered = 0
+        self._due: tuple[float, m.RoundCall] | None = None
+        will = LastWill(fleet.topics.online(self.name), encode(self._header(), m.Presence(False)))
+        self.transport = MemoryTransport(fleet.broker, self.inbox, will)
+
+    def start(self) -> None:
+        """Subscribe to what concerns this device, and connect."""
+        topics, task = self.fleet.topics, self.fleet.spec.task_id
+        down = [topics.down(self.name, kind) for kind in ("ack", "command")]
+        self.transport.subscribe([*down, topics.release(task), topics.round(task)])
+        self.transport.start()
+
+    def step(self) -> int:
+        """Take everything from the inbox, then send what is due; return how many events were taken."""
+        taken = 0
+        while True:
+            try:
+                event = self.inbox.get_nowait()
+            except Empty:
+                break
+            taken += 1
+            if isinstance(event, Connected):
+                self._hello()
+            elif isinstance(event, Received):
+                self._take(event)
+        self._answer_when_due()
+        self._send_again()
+        return taken
+
+    def say(self, body: m.Body, *, durable: bool = False) -> bytes:
+        """Send a message; return its id."""
+        header = self._header()
+        topic = self.fleet.topics.up(self.name, kind_of(body))
+        payload = encode(header, body)
+        if durable:
+            self.outbox[header.message_id] = (topic, payload)
+            self._resend_at = self.fleet.clock() + RESEND_S
+        self.transport.publish(topic, payload)
+        return header.message_id
+
+    def _header(self) -> m.Header:
+        fleet, self._sequence = self.fleet, self._sequence + 1
+        message_id = fleet.random.randbytes(16)
+        return m.Header(fleet.topics.fleet, self.name, message_id, self.boot_id, self._sequence, fleet.clock(), True)
+
+    def _hello(self) -> None:
+        online = encode(self._header(), m.Presence(True))
+        self.transport.publish(self.fleet.topics.online(self.name), online, retain=True)
+        self._birth()
+        for topic, payload in self.outbox.values():
+            self.transport.publish(topic, payload)
+
+    def _birth(self) -> None:
+        spec = self.fleet.spec
+        runs = m.RunningTask(spec.name, spec.label_space, self.tier, spec.students[self.tier], self.running)
+        self.births += 1
+        self.say(m.Birth("simulated", "1", "none", 4, 1 << 30, (runs,)))
+
+    def _take(self, event: Received) -> None:
+        match self.fleet.topics.parse(event.topic):
+            case Downlink(_, kind):
+                self._obey(decode(event.payload, kind=kind, fleet=self.fleet.topics.fleet).body)  # type: ignore[arg-type]
+            case ReleaseTopic() if event.payload:
+                body = decode(event.payload, kind="release", fleet=self.fleet.topics.fleet).body
+                assert isinstance(body, m.SignedManifest)
+                self._offer(self.fleet.open(body))
+            case RoundTopic() if event.payload:
+                body = decode(event.payload, kind="round", fleet=self.fleet.topics.fleet).body
+                assert isinstance(body, m.RoundCall)
+                self._called(body)
+            case ChunkTopic(sha256, index) if event.payload:
+                self._chunk(event.topic, sha256, index, event.payload)
+            case _:
+                pass
+
+    def _obey(self, body: m.Body) -> None:
+        if isinstance(body, m.Ack):
+            self.acks[body.accepted, body.reason] += 1
+            self.outbox.pop(body.message_id, None)
+        elif isinstance(body, m.Rebirth):
+            self._birth()
+
+    def _offer(self, manifest: ReleaseManifest) -> None:
+        if manifest.counter <= self.offered:
+            return
+        self.offered, self._manifest = manifest.counter, manifest
+        artifact = manifest.artifact_for(self.tier)  # type: ignore[arg-type]
+        refs = (artifact.template, artifact.weights, artifact.golden) if self.fleet.fetch else ()
+        self._pulls = {ref.sha256: Pull(ref) for ref in refs}
+        for pull in self._pulls.values():
+            self.transport.subscribe(self.fleet.topics.chunk(pull.ref.sha256, i) for i in pull.missing())
+        self._commit_when_complete()
+
+    def _chunk(self, topic: str, sha256: str, index: int, data: bytes) -> None:
+        pull = self._pulls.get(sha256)
+        if pull is not None and pull.take(index, data):
+            self.transport.unsubscribe([topic])
+            self._commit_when_complete()
+
+    def _commit_when_complete(self) -> None:
+        assert self._manifest is not None
+        if self.running == self.offered or not all(pull.complete for pull in self._pulls.values()):
+            return
+        self.running = self.offered
+        weights = self._manifest.artifact_for(self.tier).weights.sha256  # type: ignore[arg-type]
+        told = m.Deployment(self.fleet.spec.name, self.running, "committed", self.running, weights)
+        self.say(told, durable=True)
+
+    def _called(self, call: m.RoundCall) -> None:
+        if call.open and call.number > self._answered and self._due is None:
+            self._due = (self.fleet.clock() + self.fleet.patience(self.name), call)
+        elif not call.open:
+            self._due = None
+
+    def _answer_when_due(self) -> None:
+        if self._due is None or self.fleet.clock() < self._due[0] or self.running != self._due[1].release:
+            return
+        call, self._due = self._due[1], None
+        votes = self.fleet.knowledge(self.name, call)
+        self._answered = call.number
+        if votes is not None:
+            self.reports += 1
+            report = m.KnowledgeReport(
+                call.task, call.label_space, call.number, call.release, call.proxy.sha256, 100, votes
+            )
+            self.say(report, durable=True)
+
+    def _send_again(self) -> None:
+        if self.fleet.clock() < self._resend_at:
+            return
+        self._resend_at = self.fleet.clock() + RESEND_S
+        for topic, payload in self.outbox.values():
+            self.transport.publish(topic, payload)
+        for pull in self._pulls.values():
+            if not pull.complete:
+                self.say(m.Need(pull.ref.sha256, tuple(pull.missing()[:256])))
+
+
+class FleetSimulator:
+    """Many simulated devices of one task.
+
+    Args:
+        spec: their task.
+        trusted: the server's public key; None while they are to believe any manifest (cheaper by the thousand).
+        knowledge: what they answer.
+        patience: seconds each takes to answer a call.
+        fetch: whether they pull every chunk of a release, or trust that it is there.
+    """
+
+    def __init__(
+        self,
+        broker: MemoryBroker,
+        spec: TaskSpec,
+        clock: FakeClock,
+        count: int,
+        *,
+        knowledge: Knowledge,
+        trusted: bytes | None = None,
+        patience: Callable[[DeviceId], float] = lambda _: 0.0,
+        fetch: bool = True,
+        fleet: str = "sim",
+        seed: int = 0,
+    ) -> None:
+        self.broker, self.spec, self.clock, self.knowledge = broker, spec, clock, knowledge
+        self.patience, self.fetch = patience, fetch
+        self.topics = Topics(FleetId(fleet))
+        self.random = random.Random(seed)
+        self._keyring = Keyring([trusted]) if trusted else None
+        self._opened: dict[bytes, ReleaseManifest] = {}
+        self.devices = [SimulatedDevice(f"dev-{i}", TIERS[i % len(TIERS)], self) for i in range(count)]
+
+    def open(self, signed: m.SignedManifest) -> ReleaseManifest:
+        """Check a manifest; the same bytes once for the whole fleet."""
+        if signed.signature not in self._opened:
+            opened = self._keyring.open(signed) if self._keyring else decode_manifest(signed.manifest)
+            self._opened[signed.signature] = opened
+        return self._opened[signed.signature]
+
+    def start(self) -> None:
+        """Connect every device."""
+        for device in self.devices:
+            device.start()
+
+    def step(self) -> int:
+        """Let every device do what it has to do; return how many events were taken."""
+        return sum(device.step() for device in self.devices)
+
+
+def class_votes(labels: np.ndarray[Any, np.dtype[np.int64]], classes: int, confidence: float = 0.9) -> m.ClassVotes:
+    """Votes that name these labels (N,) with one confidence."""
+    n = len(labels)
+    return m.ClassVotes(
+        classes=pack(labels.astype(np.uint8)),
+        confidence=pack(np.full(n, round(confidence * 255), np.uint8)),
+        density=pack(np.full(n, 200, np.uint8)),
+        held=pack(np.ones(classes, np.uint8)),
+    )
