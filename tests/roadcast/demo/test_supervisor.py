@@ -1,0 +1,111 @@
+"""Children are started, watched, and never outlive the demo: with real processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic, sleep
+
+import psutil
+import pytest
+
+from edge_protocol.errors import NotReadyError
+from roadcast.demo.supervisor import ChildDiedError, Supervisor
+
+OBEDIENT = "import time; print('up', flush=True); time.sleep(60)"
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+PARENT = f"""
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", {STUBBORN!r}])
+print(child.pid, 'up', flush=True)
+time.sleep(60)
+"""
+
+
+def _until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
+    deadline = monotonic() + within_s
+    while not condition():
+        assert monotonic() < deadline
+        sleep(0.01)
+
+
+def _launch(fleet: Supervisor, name: str, code: str) -> None:
+    fleet.launch(name, [sys.executable, "-c", code])
+    fleet.wait_for(name, "up", 10)
+
+
+def test_children_have_groups_and_logs_of_their_own(tmp_path: Path) -> None:
+    """A signal to the demo's own group does not reach them, and what they say is kept."""
+    with Supervisor(tmp_path / "logs") as fleet:
+        _launch(fleet, "one", OBEDIENT)
+        assert os.getpgid(fleet.pids["one"]) == fleet.pids["one"]
+        fleet.check()
+        assert fleet.said("one") == "up\n"
+    assert (tmp_path / "logs" / "one.log").read_text() == ""
+
+
+def test_every_child_ends_even_after_an_exception(tmp_path: Path) -> None:
+    """Leaving the supervisor by an error ends them all."""
+    pids: list[int] = []
+
+    def demo() -> None:
+        with Supervisor(tmp_path) as fleet:
+            for name in "abc":
+                _launch(fleet, name, OBEDIENT)
+            pids.extend(fleet.pids.values())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        demo()
+    assert len(pids) == 3
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_a_child_that_ignores_the_request_is_killed(tmp_path: Path) -> None:
+    """After the grace a stubborn child is killed."""
+    fleet = Supervisor(tmp_path, grace_s=0.2)
+    _launch(fleet, "stubborn", STUBBORN)
+    pid = fleet.pids["stubborn"]
+    fleet.stop()
+    assert not psutil.pid_exists(pid)
+
+
+def test_grandchildren_end_too(tmp_path: Path) -> None:
+    """A trainer that a device started goes with the device, even when it ignores the request."""
+    with Supervisor(tmp_path, grace_s=0.2) as fleet:
+        _launch(fleet, "parent", PARENT)
+        grandchild = int(fleet.said("parent").split()[0])
+        assert psutil.pid_exists(grandchild)
+    _until(lambda: not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE)
+
+
+@pytest.mark.parametrize(
+    ("code", "how"), [("raise SystemExit('no such camera')", "exit code 1"), (STUBBORN, "SIGKILL")]
+)
+def test_a_death_is_noticed_with_the_end_of_the_log(tmp_path: Path, code: str, how: str) -> None:
+    """A child that ends by itself, or is killed, is reported with the reason."""
+    with Supervisor(tmp_path) as fleet:
+        fleet.launch("camera", [sys.executable, "-c", code])
+        if how == "SIGKILL":
+            fleet.wait_for("camera", "up", 10)
+            os.kill(fleet.pids["camera"], 9)
+        with pytest.raises(ChildDiedError, match=how) as caught:
+            fleet.wait_for("camera", "never said", 10)
+        assert ("no such camera" in str(caught.value)) is (how == "exit code 1")
+
+
+def test_a_child_that_never_gets_ready_is_reported(tmp_path: Path) -> None:
+    """Waiting for a sign ends at its time limit."""
+    with Supervisor(tmp_path) as fleet:
+        _launch(fleet, "one", OBEDIENT)
+        with pytest.raises(NotReadyError, match=r"one was not ready after 0\.1 s"):
+            fleet.wait_for("one", "never said", 0.1)
+
+
+def test_it_starts_roadcast_itself(tmp_path: Path) -> None:
+    """`start` runs our own command line, with an environment of its own."""
+    with Supervisor(tmp_path) as fleet:
+        fleet.start("version", "version", "--json", environment={"NO_COLOR": "1"})
+        assert '"roadcast"' in fleet.wait_for("version", "tensorrt", 20)
