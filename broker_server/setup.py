@@ -8,7 +8,10 @@ from pathlib import Path
 from broker_server.config import ServerConfig, TaskConfig
 from broker_server.coordinator import Coordinator
 from broker_server.effects import Effect
+from broker_server.keys import release_key
 from broker_server.proxy_set import build, load_samples
+from broker_server.records import ReleaseRecord
+from broker_server.releases import Provenance, ReleaseFolder
 from broker_server.rounds import restored
 from broker_server.store.blobs import BlobFolder
 from broker_server.store.database import Database
@@ -80,3 +83,24 @@ def _resume_task(task: TaskRounds, database: Database, name: TaskId, now: float)
     if record is not None:
         current = restored(record, database.answered(name, record.number), task.setup.rounds.quorum)
     return task.resume(release, current, now)
+
+
+def push_release(config: ServerConfig, task: str, folder: Path, *, notes: str, now: float) -> ReleaseRecord:
+    """Sign an artifact folder as a task's next release and record it, beside a server that may be running.
+
+    Raises:
+        ConfigError: no such task, or the release key is wrong.
+        ArtifactError: a file is missing or broken.
+        StoreError: the disk refused.
+    """
+    spec = task_specs(config).get(TaskId(task))
+    if spec is None:
+        raise ConfigError(f"tasks: there is no {task!r}; there is {', '.join(sorted(config.tasks))}")
+    state = Path(config.state_dir)
+    database = Database(state / "server.db")
+    try:
+        key = release_key(Path(config.release_key_file))
+        releases = ReleaseFolder(state, config.fleet, database, BlobFolder(state / "blobs"), key)
+        return releases.make(spec, folder, Provenance(None, {}, notes), now)
+    finally:
+        database.close()

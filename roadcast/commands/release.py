@@ -1,0 +1,91 @@
+"""``roadcast release``: look into releases, and push one that was made elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from roadcast.output import JsonFlag, emit, table
+
+app = typer.Typer(no_args_is_help=True)
+StateDir = Annotated[Path, typer.Option("--state-dir", help="The server's state folder.")]
+
+
+@app.callback()
+def release() -> None:
+    """Look into releases and publish them."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+@app.command("list")
+def list_releases(*, state_dir: StateDir, json: JsonFlag = False) -> None:
+    """List every release."""
+    from broker_server.status import open_database, release_summary  # noqa: PLC0415  # start-up time
+
+    database = open_database(state_dir)
+    try:
+        emit([release_summary(record) for record in database.releases()], json, _table)
+    finally:
+        database.close()
+
+
+@app.command()
+def show(
+    task: Annotated[str, typer.Argument(help="Name of the task.")],
+    counter: Annotated[int, typer.Argument(min=1, help="Number of the release.")],
+    *,
+    state_dir: StateDir,
+    json: JsonFlag = False,
+) -> None:
+    """Show who signed a release, what the judge measured, and every file of every tier."""
+    from broker_server.status import open_database, release_details  # noqa: PLC0415  # start-up time
+    from edge_protocol.errors import NotReadyError  # noqa: PLC0415  # start-up time
+    from edge_protocol.ids import TaskId  # noqa: PLC0415  # start-up time
+
+    database = open_database(state_dir)
+    try:
+        found = [r for r in database.releases(TaskId(task), after=counter - 1) if r.counter == counter]
+    finally:
+        database.close()
+    if not found:
+        raise NotReadyError(f"{state_dir}: no release {counter} of {task!r}; see: roadcast release list")
+    emit(release_details(found[0]), json, _details)
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="Holds a folder per tier: template, weights, golden, state.")],
+    *,
+    config: Annotated[Path, typer.Option("--config", "-c", help="The server's YAML file.")],
+    task: Annotated[str, typer.Option(help="Name of the task.")],
+    notes: Annotated[str, typer.Option(help="A line for people.")] = "",
+    json: JsonFlag = False,
+) -> None:
+    """Sign an artifact folder as the next release of a task; a running server publishes it within seconds."""
+    from broker_server.config import read_config  # noqa: PLC0415  # start-up time
+    from broker_server.setup import push_release  # noqa: PLC0415  # start-up time
+    from broker_server.status import release_details  # noqa: PLC0415  # start-up time
+
+    settings = read_config(config, environment=os.environ)
+    record = push_release(settings, task, folder, notes=notes, now=time.time())
+    emit(release_details(record), json, _details)
+
+
+def _table(found: list[dict[str, Any]]) -> Any:  # noqa: ANN401 - whatever rich draws
+    rows = [(r["task"], r["counter"], "pushed" if r["round"] is None else r["round"], r["notes"]) for r in found]
+    return table("", ("task", "release", "round", "notes"), rows)
+
+
+def _details(found: dict[str, Any]) -> Any:  # noqa: ANN401 - whatever rich draws
+    rows = [
+        (artifact["tier"], artifact["student"], name, file["bytes"], file["sha256"])
+        for artifact in found["artifacts"]
+        for name, file in artifact["files"].items()
+    ]
+    title = f"{found['task']}: release {found['counter']} signed by {found['key_id']}"
+    return table(title, ("tier", "student", "file", "bytes", "sha256"), rows)

@@ -1,0 +1,120 @@
+"""``roadcast server``: run the server, check its configuration, look at its state."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from roadcast.output import JsonFlag, emit, log_to_stderr, table, warn
+
+if TYPE_CHECKING:
+    from broker_server.config import ServerConfig
+    from broker_server.server import Server
+
+app = typer.Typer(no_args_is_help=True)
+ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The server's YAML file.")]
+StateDir = Annotated[Path, typer.Option("--state-dir", help="The server's state folder.")]
+
+
+@app.callback()
+def server() -> None:
+    """Run the server: rounds, distillation, releases."""
+
+
+@app.command()
+def run(
+    *,
+    config: ConfigFile,
+    with_broker: Annotated[bool, typer.Option("--with-broker", help="Run a private broker too.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every refused message.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Run the server until Ctrl-C or SIGTERM, and print what devices need to know once it has begun."""
+    from broker_server.config import read_config  # noqa: PLC0415  # start-up time
+    from broker_server.server import serve  # noqa: PLC0415  # start-up time
+
+    log_to_stderr(verbose=verbose)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    settings = read_config(config, environment=os.environ)
+    with ExitStack() as parts:
+        if with_broker:
+            parts.enter_context(_broker(settings))
+
+        def begun(running: Server) -> None:
+            emit(_introduction(running), json, lambda found: "\n".join(f"{k}: {v}" for k, v in found.items()))
+            sys.stdout.flush()
+
+        serve(settings, ready=begun)
+
+
+@app.command()
+def check(*, config: ConfigFile, json: JsonFlag = False) -> None:
+    """Read the configuration, the tasks and every pack, and say what is there."""
+    from broker_server.config import read_config  # noqa: PLC0415  # start-up time
+    from broker_server.setup import check_files, task_specs  # noqa: PLC0415  # start-up time
+
+    settings = read_config(config, environment=os.environ)
+    found = check_files(settings, task_specs(settings))
+    rows = [{"task": task, "pack": what, "samples": samples} for task, what, samples in found]
+    emit(rows, json, lambda rows: table("", ("task", "pack", "samples"), [tuple(row.values()) for row in rows]))
+
+
+@app.command()
+def status(*, state_dir: StateDir, json: JsonFlag = False) -> None:
+    """Say which rounds, releases and devices there are; works beside a running server."""
+    from broker_server.status import open_database  # noqa: PLC0415  # start-up time
+    from broker_server.status import status as read_status  # noqa: PLC0415  # start-up time
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    database = open_database(state_dir)
+    try:
+        emit(read_status(database), json, _table)
+    finally:
+        database.close()
+
+
+def _table(found: dict[str, Any]) -> Any:  # noqa: ANN401 - whatever rich draws
+    rows = [
+        (device["device"], device["state"], task, runs["tier"], runs["student"], runs["release"], runs["deployment"])
+        for device in found["devices"]
+        for task, runs in device["tasks"].items()
+    ]
+    rounds = "; ".join(_headline(task, held) for task, held in found["tasks"].items())
+    return table(rounds, ("device", "state", "task", "tier", "student", "release", "deployment"), rows)
+
+
+def _headline(task: str, held: dict[str, Any]) -> str:
+    newest = max((release["counter"] for release in held["releases"]), default=0)
+    last = held["rounds"][-1] if held["rounds"] else None
+    tail = f", round {last['number']} {last['state']} with {last['reports']} reports" if last else ""
+    return f"{task}: release {newest}{tail}"
+
+
+def _introduction(running: Server) -> dict[str, Any]:
+    from broker_server.keys import release_key  # noqa: PLC0415  # start-up time
+    from edge_protocol.signing import public_key  # noqa: PLC0415  # start-up time
+
+    config = running.config
+    return {
+        "fleet": config.fleet,
+        "broker": f"{config.broker.host}:{config.broker.port}",
+        "trusted_key": public_key(release_key(Path(config.release_key_file))).hex(),
+        "state_dir": config.state_dir,
+        "tasks": sorted(config.tasks),
+        "pid": os.getpid(),
+    }
+
+
+def _broker(config: ServerConfig) -> Any:  # noqa: ANN401 - a context manager
+    from broker_server.brokers import BrokerOptions, choose_broker  # noqa: PLC0415  # start-up time
+
+    if config.broker.host not in {"127.0.0.1", "localhost", "::1"}:
+        warn(f"anyone who reaches {config.broker.host} can speak for any device; keep it in a network of your own")
+    folder = Path(config.state_dir) / "broker"
+    return choose_broker(options=BrokerOptions(state_dir=folder, host=config.broker.host, port=config.broker.port))
