@@ -1,15 +1,19 @@
 """The NATS server in MQTT 3.1.1 mode as a private broker: pip-installable, keeps retained messages on disk at once.
 
-It grants shared subscriptions (`$share/…`) and then delivers nothing on them; Roadcast uses none.
+It grants shared subscriptions (`$share/…`) and then delivers nothing on them; Roadcast uses none. A client's filters
+times `max_ack_pending` must stay below 65,536: beyond that it denies filters.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from broker_server.brokers.base import Broker, find_program
+
+ACK_PENDING: Final = 100
+"""Messages per filter that may be unacknowledged; leaves room for 655 filters a client."""
 
 
 class Nats(Broker):
@@ -38,7 +42,7 @@ class Nats(Broker):
             "mqtt": {
                 "host": options.host,
                 "port": self.port,
-                "max_ack_pending": min(options.max_queued_messages, 65535),
+                "max_ack_pending": ACK_PENDING,
             },
         }
         return "# Written by Roadcast at each start; changes here are lost.\n" + json.dumps(tree, indent=2) + "\n"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from edge_protocol.transport.base import Connected, Disconnected, Inbox, LastWill, Received, Traffic
 from edge_protocol.transport.delivery import Delivery
+from edge_protocol.transport.filters import matches
 
 Fault = Callable[[str, bytes], "list[bytes]"]
 """Given topic and payload, the payloads to deliver instead: none, one, or several."""
@@ -143,19 +144,6 @@ class MemoryTransport:
             for pattern in self._filters:
                 self._broker.unsubscribe(self, pattern)
             self._delivery.put(Disconnected(reason))
-
-
-def matches(pattern: str, topic: str) -> bool:
-    """Tell whether an MQTT filter covers a topic (MQTT 3.1.1 §4.7; a leading wildcard covers no `$` topic)."""
-    if topic.startswith("$") and pattern[:1] in "+#":
-        return False
-    want, have = pattern.split("/"), topic.split("/")
-    for at, level in enumerate(want):
-        if level == "#":
-            return True
-        if at >= len(have) or level not in {"+", have[at]}:
-            return False
-    return len(want) == len(have)
 
 
 def _wild(pattern: str) -> bool:

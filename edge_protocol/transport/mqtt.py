@@ -8,8 +8,10 @@ reported as `Refused` and ends in a new connection.
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from random import Random
 from time import monotonic
@@ -17,12 +19,13 @@ from typing import Any, Final
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, error_string
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_protocol.errors import LocalProtocolError
+from edge_protocol.transport.backoff import pause_s
 from edge_protocol.transport.base import Connected, Disconnected, Inbox, LastWill, Received, Refused, Traffic
 from edge_protocol.transport.delivery import PATIENCE_S, Delivery
+from edge_protocol.transport.filters import check_filter
 from edge_protocol.transport.settings import BrokerSettings, read_password, tls_context
 
 SUBSCRIBE_BATCH: Final = 8
@@ -31,7 +34,7 @@ _LOOP_S: Final = 0.5
 _LEAVE_S: Final = 2.0
 _JOIN_S: Final = 30.0
 _PACKET_OVERHEAD: Final = 9
-_TOPIC_BYTES: Final = 65_535
+_EARLY: Final = 1000
 
 
 class MqttTransport:
@@ -71,7 +74,10 @@ class MqttTransport:
         self._in_flight = 0
         self._generation = 0
         self._awaited: dict[int, tuple[str, ...]] = {}
+        # Three for the network thread only.
         self._why_down = ""
+        self._renewing: set[int] = set()
+        self._early: deque[Received] = deque()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -126,7 +132,7 @@ class MqttTransport:
         Raises:
             LocalProtocolError: ``bad-filter``.
         """
-        wanted = [_checked(pattern) for pattern in filters]
+        wanted = [check_filter(pattern) for pattern in filters]
         with self._lock:
             self._filters.update(dict.fromkeys(wanted))
             if self._client is not None:
@@ -150,8 +156,6 @@ class MqttTransport:
                 self._client.disconnect()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(_JOIN_S)
-
-    # ---- the network thread ----
 
     def _run(self) -> None:
         attempt = 0
@@ -200,7 +204,8 @@ class MqttTransport:
         )
         client.max_inflight_messages_set(self._settings.window)
         # Without this, paho writes to the socket from whichever thread publishes, beside its own loop.
-        client.on_socket_register_write = _write_in_the_loop
+        client.on_socket_register_write = lambda *_: None
+        client.on_socket_open = _send_at_once
         client.on_connect = self._guarded(self._on_connect)
         client.on_disconnect = self._guarded(self._on_disconnect)
         client.on_publish = self._guarded(lambda client, *_: self._release(client))
@@ -225,31 +230,47 @@ class MqttTransport:
 
         return guarded
 
-    def _on_connect(self, client: Client, _: ConnectFlags, code: ReasonCode, __: Properties | None) -> None:
+    def _on_connect(self, client: Client, _: ConnectFlags, code: ReasonCode, *_rest: object) -> None:
         if code.is_failure:
             self._why_down = f"the broker refused the connection: {code}"
             return
         with self._lock:
             self._client, self._in_flight = client, 0
-            self._generation += 1
             self._awaited.clear()
             self._send_subscribe(client, list(self._filters))
-        self._delivery.put(Connected(self._generation))
+            self._renewing = set(self._awaited)
+        self._early.clear()
+        self._announce_once_renewed()
 
-    def _on_disconnect(self, _: Client, __: DisconnectFlags, code: ReasonCode, ___: Properties | None) -> None:
+    def _announce_once_renewed(self) -> None:
+        """Say `Connected` when the broker has answered for every filter, and then what came meanwhile."""
+        if not self._renewing:
+            self._generation += 1
+            self._delivery.put(Connected(self._generation))
+            while self._early:
+                self._delivery.put(self._early.popleft())
+
+    def _on_disconnect(self, _: Client, __: DisconnectFlags, code: ReasonCode, *_rest: object) -> None:
         self._why_down = self._why_down or str(code)
 
-    def _on_subscribe(self, _: Client, mid: int, codes: list[ReasonCode], __: Properties | None) -> None:
+    def _on_subscribe(self, _: Client, mid: int, codes: list[ReasonCode], *_rest: object) -> None:
         with self._lock:
             batch = self._awaited.pop(mid, ())
-        for pattern in (pattern for pattern, code in zip(batch, codes, strict=False) if code.is_failure):
+        for pattern in (one for one, code in zip(batch, codes, strict=False) if code.is_failure):
             self._delivery.put(Refused("subscription-denied", f"the broker denies {pattern!r}; check its access rules"))
+        if mid in self._renewing:
+            self._renewing.remove(mid)
+            self._announce_once_renewed()
 
     def _on_message(self, _: Client, message: MQTTMessage) -> None:
         topic, payload = message.topic, bytes(message.payload)
         self.traffic.bytes_down += len(topic.encode()) + len(payload)
         self.traffic.messages_down += 1
-        self._delivery.put(Received(topic, payload, message.retain))
+        received = Received(topic, payload, message.retain)
+        if self._renewing and len(self._early) < _EARLY:
+            self._early.append(received)
+        else:
+            self._delivery.put(received)
 
     def _send_subscribe(self, client: Client, filters: list[str]) -> None:
         """Ask for filters, several in a packet; the lock is held, so that no SUBACK overtakes its note."""
@@ -276,22 +297,6 @@ def mqtt_transport(
     return MqttTransport(settings, client_id, inbox, will, password=read_password(settings), tls=tls_context(settings))
 
 
-def pause_s(attempt: int, first_s: float, limit_s: float, random: Random) -> float:
-    """Draw the pause before connection attempt `attempt`, counted from 0 after a link that was up.
-
-    Exponential with equal jitter (Brooker, Exponential Backoff And Jitter, 2015): a fleet must not return all at once.
-    """
-    return float(min(limit_s, first_s * 2 ** min(attempt, 32))) * random.uniform(0.5, 1.0)
-
-
-def _checked(pattern: str) -> str:
-    """Return a topic filter when it is legal (MQTT 3.1.1 §4.7.1)."""
-    levels = pattern.split("/")
-    wild = any("+" in level and level != "+" for level in levels) or "#" in pattern[:-1] or levels[-1][1:].endswith("#")
-    if not pattern or wild or len(pattern.encode()) > _TOPIC_BYTES or "\0" in pattern:
-        raise LocalProtocolError("bad-filter", f"{pattern[:120]!r} is no topic filter: '+' and '#' fill a whole level")
-    return pattern
-
-
-def _write_in_the_loop(_client: Client, _userdata: Any, _socket: Any) -> None:  # noqa: ANN401  as paho declares it
-    """Leave the write to the network loop, which paho has woken."""
+def _send_at_once(_client: Client, _userdata: Any, link: Any) -> None:  # noqa: ANN401  as paho declares it
+    """Turn Nagle's algorithm off: a small message would wait up to 40 ms for the acknowledgement of the one before."""
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,0 +1,40 @@
+"""Real brokers as fixtures, imported in a conftest: each test gets a started broker, or is skipped where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker_server.brokers import Broker, BrokerKind, BrokerOptions, choose_broker
+from edge_protocol.errors import NotReadyError
+
+
+def make_broker(kind: BrokerKind, folder: Path) -> Broker:
+    """Make a broker that is not yet started, or skip the test."""
+    try:
+        return choose_broker(kind, options=BrokerOptions(state_dir=folder / kind, start_timeout_s=30))
+    except NotReadyError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def mosquitto_broker(tmp_path: Path) -> Iterator[Broker]:
+    """A started Mosquitto on a free port."""
+    with make_broker("mosquitto", tmp_path) as broker:
+        yield broker
+
+
+@pytest.fixture
+def nats_broker(tmp_path: Path) -> Iterator[Broker]:
+    """A started NATS server in MQTT mode on a free port."""
+    with make_broker("nats", tmp_path) as broker:
+        yield broker
+
+
+@pytest.fixture(params=["mosquitto", "nats"])
+def any_broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
+    """Each of the real brokers in turn."""
+    with make_broker(request.param, tmp_path) as broker:
+        yield broker
