@@ -129,12 +129,13 @@ def _check_names(model: ModelProto, expected: dict[str, tuple[int, ...]]) -> Non
 
 
 def _strip(model: ModelProto) -> None:
-    """Remove what depends on the machine or the exporter's version and not on the student."""
+    """Remove what depends on machine or exporter version; shapes stay, without them a session loads at half speed."""
     model.producer_name, model.producer_version = "roadcast", ""
     _forget(model, "doc_string", "metadata_props")
-    _forget(model.graph, "doc_string", "metadata_props", "value_info", "name")
+    _forget(model.graph, "doc_string", "metadata_props")
     model.graph.name = "student"
-    for part in (*model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output):
+    graph = model.graph
+    for part in (*graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
         _forget(part, "doc_string", "metadata_props")
 
 
