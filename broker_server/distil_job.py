@@ -6,6 +6,7 @@
     reports/<device>.report  what each device said (the message's own MessagePack)
     candidate/<tier>/        state.safetensors  template.onnx  weights.safetensors  golden.safetensors
     result.json              what came of it          or  error.json  why nothing did
+    ../templates/            graphs that every release of a student shares, traced once
 """
 
 from __future__ import annotations
@@ -47,14 +48,14 @@ class DistilSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """
 
     strategy: str = "feddistill"
-    first_epochs: Annotated[int, Meta(ge=1)] = 40
-    epochs: Annotated[int, Meta(ge=1)] = 20
-    temperature: Annotated[float, Meta(gt=0)] = 2.0
-    learning_rate: Annotated[float, Meta(gt=0)] = 2e-3
-    first_learning_rate: Annotated[float, Meta(gt=0)] = 3e-3
-    batch: Annotated[int, Meta(ge=2)] = 64
+    first_epochs: Annotated[int, Meta(ge=1)] = 50
+    epochs: Annotated[int, Meta(ge=1)] = 5
+    temperature: Annotated[float, Meta(gt=0)] = 1.0
+    learning_rate: Annotated[float, Meta(gt=0)] = 4e-3
+    first_learning_rate: Annotated[float, Meta(gt=0)] = 4e-3
+    batch: Annotated[int, Meta(ge=2)] = 32
     anchor_weight: Annotated[float, Meta(ge=0)] = 1.0
-    shared_share: Annotated[float, Meta(ge=0, lt=1)] = 0.3
+    shared_share: Annotated[float, Meta(ge=0, lt=1)] = 0.4
     device_cap: Annotated[float, Meta(gt=0, le=1)] = 0.5
     half_life: Annotated[float, Meta(gt=0)] = 2.0
     ema: Annotated[float, Meta(ge=0, lt=1)] = 0.98

@@ -31,7 +31,7 @@ from broker_server.distiller import (
 )
 from broker_server.proxy_set import build, load_samples
 from broker_server.strategies import Strategy, make_strategy
-from broker_server.strategies.base import Fusion, check_report
+from broker_server.strategies.base import F4, Fusion, check_report
 from edge_models.samples import Samples
 from edge_models.students import Student, build_student
 from edge_models.tasks import load_task, plugin_of
@@ -39,7 +39,7 @@ from edge_protocol.errors import DistillationError, RemoteProtocolError, Roadcas
 from edge_protocol.ids import DeviceId
 from edge_protocol.messages import KnowledgeReport
 from edge_protocol.task import TIERS, TaskSpec, Tier
-from export import build_artifact
+from export import BuiltArtifact, build_artifact
 
 EXPORT_BATCH = 8
 Say = Callable[[Mapping[str, object]], None]
@@ -63,6 +63,7 @@ def run_job(job_dir: Path, say: Say) -> DistilResult:
     Raises:
         RoadcastError: it cannot be done; nothing but candidate files is left behind.
     """
+    (job_dir / "error.json").unlink(missing_ok=True)
     bench = open_bench(read_job(job_dir))
     x, valid = inputs_of(bench.proxies, bench.spec), inputs_of(bench.validation, bench.spec)
     strategy, refused = _collect(job_dir, bench, x) if bench.current else (None, {})
@@ -70,7 +71,9 @@ def run_job(job_dir: Path, say: Say) -> DistilResult:
     parameters: dict[Tier, int] = {}
     for tier in TIERS:
         candidate = _teach(tier, bench, strategy, x, say)
-        parameters[tier] = _leave(job_dir / "candidate" / tier, candidate, bench.spec, tier, x[:EXPORT_BATCH])
+        artifact = _export(job_dir.parent / "templates", candidate, bench.spec, tier, x[:EXPORT_BATCH].numpy())
+        _leave(job_dir / "candidate" / tier, candidate, artifact)
+        parameters[tier] = artifact.parameters
         both = {"current": bench.current.get(tier), "candidate": candidate}
         metrics[tier] = {
             which: score(student, valid, bench.validation, bench.spec) for which, student in both.items() if student
@@ -85,7 +88,7 @@ def run_job(job_dir: Path, say: Say) -> DistilResult:
         devices=refused,
         parameters=parameters,
     )
-    _write(job_dir / "result.json", result)
+    _write(job_dir / "result.json", msgspec.json.encode(result))
     return result
 
 
@@ -140,15 +143,26 @@ def _teach(tier: Tier, bench: Bench, strategy: Strategy | None, x: Tensor, say: 
     return distil(bench.current[tier], lesson, bench.anchors, bench.spec, settings, progress)
 
 
-def _leave(folder: Path, student: Student, spec: TaskSpec, tier: Tier, x: Tensor) -> int:
-    """Write a candidate's files; return its number of parameters."""
-    artifact = build_artifact(spec, tier, student, x.numpy())
+def _export(cache: Path, student: Student, spec: TaskSpec, tier: Tier, x: F4) -> BuiltArtifact:
+    """Build a candidate's artifact; a template is the same for every release, so it is traced once and kept."""
+    kept = cache / f"{spec.label_space}-{spec.students[tier]}-torch{torch.__version__}.onnx"
+    if kept.exists():
+        try:
+            return build_artifact(spec, tier, student, x, template=kept.read_bytes())
+        except RoadcastError:
+            kept.unlink()  # traced by another version of the student: trace again
+    artifact = build_artifact(spec, tier, student, x)
+    cache.mkdir(parents=True, exist_ok=True)
+    _write(kept, artifact.template)
+    return artifact
+
+
+def _leave(folder: Path, student: Student, artifact: BuiltArtifact) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in student.state_dict().items()}, folder / "state.safetensors")
-    (folder / "template.onnx").write_bytes(artifact.template)
-    (folder / "weights.safetensors").write_bytes(artifact.weights)
-    (folder / "golden.safetensors").write_bytes(artifact.golden)
-    return artifact.parameters
+    _write(folder / "template.onnx", artifact.template)
+    _write(folder / "weights.safetensors", artifact.weights)
+    _write(folder / "golden.safetensors", artifact.golden)
 
 
 def _load(path: Path, spec: TaskSpec, tier: Tier) -> Student:
@@ -160,9 +174,9 @@ def _load(path: Path, spec: TaskSpec, tier: Tier) -> Student:
     return student.eval()
 
 
-def _write(path: Path, value: msgspec.Struct) -> None:
+def _write(path: Path, data: bytes) -> None:
     partial = path.with_suffix(".partial")
-    partial.write_bytes(msgspec.json.encode(value))
+    partial.write_bytes(data)
     partial.replace(path)
 
 
@@ -184,7 +198,7 @@ def main(arguments: list[str], say: Say = _print) -> int:
         failure = Failure(type(error).__name__, str(error))
         say({"stage": "failed", "kind": failure.kind, "message": failure.message})
         if job_dir.is_dir():
-            _write(job_dir / "error.json", failure)
+            _write(job_dir / "error.json", msgspec.json.encode(failure))
         return 1
     return 0
 

@@ -1,0 +1,160 @@
+"""Heads fitted on devices."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edge_models.fit import FitSettings, fit_personal_head, fit_report_head
+from edge_models.head_weights import HeadWeights
+from edge_models.tasks import load_task
+from edge_protocol.errors import DataError
+
+VEHICLE, SPEED = load_task("vehicle"), load_task("speed")
+SETTINGS = FitSettings()
+
+
+def images(n: int = 240, classes: tuple[int, ...] = (0, 1, 2), seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Draw features in which each class lies on its own axis."""
+    rng = np.random.default_rng(seed)
+    targets = rng.choice(classes, n)
+    features = rng.normal(0, 0.5, (n, 64)).astype(np.float32)
+    features[np.arange(n), targets] += 2
+    return features, targets.astype(np.int64)
+
+
+def windows(n: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Draw features whose first column is the change at every horizon, some of it not measured."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(n, 64)).astype(np.float32)
+    targets = (features[:, :1] + rng.normal(0, 0.1, (n, 3))).astype(np.float32)
+    targets[rng.random((n, 3)) < 0.2] = np.nan
+    return features, targets
+
+
+def blank(outputs: int) -> HeadWeights:
+    """A shared head that knows nothing."""
+    return HeadWeights(np.zeros((outputs, 64), np.float32), np.zeros(outputs, np.float32))
+
+
+def axes() -> HeadWeights:
+    """A shared head that knows all six classes."""
+    return HeadWeights(np.eye(6, 64, dtype=np.float32) * 2, np.zeros(6, np.float32))
+
+
+def no_side(n: int) -> np.ndarray:
+    """Side inputs of a task without any."""
+    return np.zeros((n, 0), np.float32)
+
+
+def test_report_head_learns_what_the_device_sees() -> None:
+    """From a blank head to the classes of the device, on samples it was not fitted on."""
+    head = fit_report_head(*images(), blank(6), VEHICLE, SETTINGS)
+    features, targets = images(seed=1)
+    assert (head.apply(features).argmax(1) == targets).mean() > 0.95
+
+
+def test_report_head_keeps_what_the_device_does_not_see() -> None:
+    """Fitted on classes 0 and 1 only, it still recognises 3, 4 and 5 as the shared head did."""
+    features, targets = images(400, (0, 1))
+    strange, truth = images(300, (3, 4, 5), seed=2)
+    report = fit_report_head(features, targets, axes(), VEHICLE, SETTINGS)
+    assert (report.apply(strange).argmax(1) == truth).mean() > 0.95
+
+
+def test_report_head_does_not_learn_how_often_classes_occur() -> None:
+    """On samples that say nothing, a device with 95 % of one class reports no preference for it."""
+    rng = np.random.default_rng(0)
+    targets = (rng.random(2000) < 0.05).astype(np.int64)
+    features = rng.normal(0, 0.01, (2000, 64)).astype(np.float32)
+    head = fit_report_head(features, targets, blank(6), VEHICLE, FitSettings(anchor=0.1))
+    logits = head.apply(np.zeros((1, 64), np.float32))[0]
+    assert abs(logits[0] - logits[1]) < 0.5
+
+
+def test_forecast_report_learns_mean_and_spread() -> None:
+    """The mean follows the feature and the spread comes near the true noise of 0.1."""
+    features, targets = windows()
+    head = fit_report_head(features, targets, blank(6), SPEED, FitSettings(epochs=200, anchor=1e-4))
+    fresh, truth = windows(seed=1)
+    outputs = head.apply(fresh)
+    assert np.nanmean(np.abs(outputs[:, :3] - truth)) < 0.2
+    assert 0.05 < np.exp(outputs[:, 3:]).mean() < 0.2
+
+
+def test_unlabelled_samples_are_left_out_and_none_gives_the_shared_head() -> None:
+    """Unlabelled samples change nothing; without labels the report is the shared model's own."""
+    features, targets = images()
+    extra = np.concatenate([features, features + 9]), np.concatenate([targets, np.full(len(targets), -1)])
+    with_extra = fit_report_head(*extra, blank(6), VEHICLE, SETTINGS)
+    np.testing.assert_array_equal(
+        with_extra.weight, fit_report_head(features, targets, blank(6), VEHICLE, SETTINGS).weight
+    )
+    shared = axes()
+    assert fit_report_head(features, np.full(len(features), -1), shared, VEHICLE, SETTINGS) is shared
+
+
+def test_fits_are_deterministic() -> None:
+    """The same samples and seed give the same bytes."""
+    features, targets = images()
+    heads = [fit_personal_head(features, no_side(240), targets, blank(6), VEHICLE, SETTINGS).head for _ in range(2)]
+    assert heads[0].to_bytes() == heads[1].to_bytes()
+
+
+def test_personal_head_is_chosen_when_it_is_better() -> None:
+    """A blank shared head loses on the samples kept back, and the scores say so."""
+    features, targets = images()
+    fit = fit_personal_head(features, no_side(240), targets, blank(6), VEHICLE, SETTINGS)
+    assert fit.chosen == "personal"
+    assert fit.personal["accuracy"] > fit.shared["accuracy"]
+    assert (fit.n_train, fit.n_valid) == (180, 60)
+
+
+def test_shared_head_stays_when_nothing_is_gained() -> None:
+    """Where the shared head is right already, it stays, as the same object."""
+    features, targets = images(seed=3)
+    features[np.arange(240), targets] += 8
+    shared = axes()
+    fit = fit_personal_head(features, no_side(240), targets, shared, VEHICLE, SETTINGS)
+    assert fit.chosen == "shared"
+    assert fit.head is shared
+    assert fit.shared["accuracy"] == 1
+
+
+def test_few_samples_keep_the_shared_head() -> None:
+    """With fewer labels than the settings ask for there is no choice to make, and no score to show."""
+    features, targets = images(10)
+    fit = fit_personal_head(features, no_side(10), targets, blank(6), VEHICLE, SETTINGS)
+    assert (fit.chosen, fit.shared, fit.personal, fit.n_valid) == ("shared", {}, {}, 0)
+
+
+def test_side_inputs_reach_the_personal_head() -> None:
+    """When only the side input tells the classes apart, the personal head uses it, whatever its unit."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 2, 300)
+    side = (1000 + 50 * targets[:, None] + rng.normal(0, 5, (300, 1))).astype(np.float32)
+    features = rng.normal(size=(300, 64)).astype(np.float32)
+    fit = fit_personal_head(features, side, targets, blank(6), VEHICLE, SETTINGS)
+    assert fit.head.side == 1
+    assert fit.personal["accuracy"] > 0.95
+
+
+def test_forecasts_keep_back_the_last_samples_and_score_in_the_unit() -> None:
+    """The personal head is tested on the future, in mph: twice the spread is twice the error."""
+    features, targets = windows()
+    scale = np.tile(np.array([50, 1], np.float32), (200, 1))
+    once = fit_personal_head(features, no_side(200), targets, blank(6), SPEED, SETTINGS, scale=scale)
+    twice = fit_personal_head(features, no_side(200), targets, blank(6), SPEED, SETTINGS, scale=scale * [1, 2])
+    assert once.chosen == "personal"
+    assert once.personal["mae"] < once.shared["mae"]
+    assert twice.personal["mae"] == pytest.approx(2 * once.personal["mae"], rel=1e-3)
+
+
+def test_bad_input_is_refused() -> None:
+    """NaN features and targets of another length are errors that say what to do."""
+    features, targets = images(20)
+    with pytest.raises(DataError, match="belong together"):
+        fit_report_head(features, targets[:-1], blank(6), VEHICLE, SETTINGS)
+    features[3, 3] = np.nan
+    with pytest.raises(DataError, match="NaN"):
+        fit_report_head(features, targets, blank(6), VEHICLE, SETTINGS)
