@@ -1,1 +1,1 @@
-"""The fleet in a box behind `roadcast demo`: real processes, real data, one machine. Importing it loads nothing heavy."""
+"""The fleet in a box behind `roadcast demo`: real processes, real data, one machine. Imports little."""
