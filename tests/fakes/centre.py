@@ -104,10 +104,10 @@ def scripted_distiller(scores: list[float]) -> Distiller:
         result = DistilResult(
             headline="accuracy",
             higher_is_better=True,
-            metrics={tier: sides for tier in TIERS},
+            metrics=dict.fromkeys(TIERS, sides),
             teacher={"reports": float(len(job.reports))},
             devices={},
-            parameters={tier: 3000 for tier in TIERS},
+            parameters=dict.fromkeys(TIERS, 3000),
         )
         (folder / "result.json").write_bytes(msgspec.json.encode(result))
 

@@ -24,11 +24,11 @@ from edge_protocol.manifest import ReleaseManifest, decode_manifest
 from edge_protocol.signing import Keyring
 from edge_protocol.task import TIERS, TaskSpec
 from edge_protocol.topics import ChunkTopic, Downlink, ReleaseTopic, RoundTopic, Topics
-from edge_protocol.transport.base import Connected, LastWill, Received
+from edge_protocol.transport.base import Connected, LastWill, Received, Transport
 from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
-from tests.fakes.clock import FakeClock
 
 RESEND_S = 5.0
+Connect = Callable[[str, "Queue[Any]", LastWill], Transport]
 Votes = m.ClassVotes | m.ForecastVotes
 Knowledge = Callable[[DeviceId, m.RoundCall], "Votes | None"]
 """What a device answers to a call; None when it says nothing."""
@@ -79,7 +79,7 @@ class SimulatedDevice:
         self._answered = 0
         self._due: tuple[float, m.RoundCall] | None = None
         will = LastWill(fleet.topics.online(self.name), encode(self._header(), m.Presence(False)))
-        self.transport = MemoryTransport(fleet.broker, self.inbox, will)
+        self.transport = fleet.connect(self.name, self.inbox, will)
 
     def start(self) -> None:
         """Subscribe to what concerns this device, and connect."""
@@ -218,6 +218,7 @@ class FleetSimulator:
     """Many simulated devices of one task.
 
     Args:
+        connect: makes a device's link from its name, its inbox and its last will.
         spec: their task.
         trusted: the server's public key; None while they are to believe any manifest (cheaper by the thousand).
         knowledge: what they answer.
@@ -227,9 +228,9 @@ class FleetSimulator:
 
     def __init__(
         self,
-        broker: MemoryBroker,
+        connect: Connect,
         spec: TaskSpec,
-        clock: FakeClock,
+        clock: Callable[[], float],
         count: int,
         *,
         knowledge: Knowledge,
@@ -239,7 +240,7 @@ class FleetSimulator:
         fleet: str = "sim",
         seed: int = 0,
     ) -> None:
-        self.broker, self.spec, self.clock, self.knowledge = broker, spec, clock, knowledge
+        self.connect, self.spec, self.clock, self.knowledge = connect, spec, clock, knowledge
         self.patience, self.fetch = patience, fetch
         self.topics = Topics(FleetId(fleet))
         self.random = random.Random(seed)
@@ -259,9 +260,19 @@ class FleetSimulator:
         for device in self.devices:
             device.start()
 
+    def close(self) -> None:
+        """Disconnect every device."""
+        for device in self.devices:
+            device.transport.close()
+
     def step(self) -> int:
         """Let every device do what it has to do; return how many events were taken."""
         return sum(device.step() for device in self.devices)
+
+
+def in_memory(broker: MemoryBroker) -> Connect:
+    """Links on a broker in this process."""
+    return lambda _, inbox, will: MemoryTransport(broker, inbox, will)
 
 
 def class_votes(labels: np.ndarray[Any, np.dtype[np.int64]], classes: int, confidence: float = 0.9) -> m.ClassVotes:
