@@ -267,10 +267,8 @@ class MqttTransport:
         self.traffic.bytes_down += len(topic.encode()) + len(payload)
         self.traffic.messages_down += 1
         received = Received(topic, payload, message.retain)
-        if self._renewing and len(self._early) < _EARLY:
-            self._early.append(received)
-        else:
-            self._delivery.put(received)
+        early = self._renewing and len(self._early) < _EARLY
+        self._early.append(received) if early else self._delivery.put(received)
 
     def _send_subscribe(self, client: Client, filters: list[str]) -> None:
         """Ask for filters, several in a packet; the lock is held, so that no SUBACK overtakes its note."""

@@ -1,4 +1,4 @@
-"""Real brokers as fixtures, imported in a conftest: each test gets a started broker, or is skipped where there is none."""
+"""Real brokers as fixtures, imported in a conftest: each test gets a started one, or is skipped where there is none."""
 
 from __future__ import annotations
 

@@ -5,10 +5,18 @@ from __future__ import annotations
 import pytest
 
 from edge_protocol.transport.base import Connected, Disconnected, LastWill, Received
-from tests.edge_protocol.transport.conftest import Bench
+from tests.edge_protocol.transport.conftest import Bench, Client
 from tests.fakes.waiting import next_of, take, wait_for
 
 pytestmark = pytest.mark.broker
+
+
+def topics_until(client: Client, last: str) -> list[str]:
+    """Topics of the messages that arrive, up to the first of topic `last`; a message may come twice."""
+    found = [next_of(client.inbox, Received).topic]
+    while found[-1] != last:
+        found.append(next_of(client.inbox, Received).topic)
+    return found
 
 
 def test_a_message_arrives_byte_for_byte(bench: Bench) -> None:
@@ -30,7 +38,7 @@ def test_a_filter_added_while_connected_counts(bench: Bench) -> None:
     next_of(receiver.inbox, Received)
     sender.transport.publish("a/other", b"no")
     sender.transport.publish("a/one", b"yes")
-    assert next_of(receiver.inbox, Received) == Received("a/one", b"yes")
+    assert set(topics_until(receiver, "a/one")) <= {"a/ready", "a/one"}
 
 
 def test_a_retained_message_waits_for_late_subscribers(bench: Bench) -> None:
@@ -75,7 +83,7 @@ def test_an_unsubscribed_filter_is_silent(bench: Bench) -> None:
     assert next_of(receiver.inbox, Received).topic == "x/3"
     sender.transport.publish("x/1", b"no")
     sender.transport.publish("x/2", b"yes")
-    assert next_of(receiver.inbox, Received) == Received("x/2", b"yes")
+    assert set(topics_until(receiver, "x/2")) <= {"x/3", "x/2"}
 
 
 def test_filters_are_renewed_after_a_cut(bench: Bench) -> None:
