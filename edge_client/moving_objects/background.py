@@ -22,7 +22,7 @@ _MIN_PIXELS = 50
 _REFRESH = 5
 _MAX_LOG_GAIN, _BINS = 2.0, 80
 _LIKE, _PATCHES, _TRUST = 0.2, 4, 0.02
-_OPEN, _CLOSE = 3, 7
+_SMOOTH, _OPEN, _CLOSE = 5, 3, 7
 _STUCK = 100
 
 
@@ -60,7 +60,7 @@ class Background:
         small = self._shrink(image)
         if self._reference is not None and self._reference.shape != small.shape:
             self.reset()
-        levelled = self._level(small)
+        levelled = self._level(self._cv2.GaussianBlur(small, (_SMOOTH, _SMOOTH), 0))
         mask: U1 = self._model.apply(levelled)
         self.frames += 1
         moving = ((mask == _FOREGROUND) * np.uint8(_FOREGROUND)).astype(np.uint8)

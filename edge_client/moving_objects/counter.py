@@ -56,9 +56,10 @@ class MovingObjects:
         return [Crossing(line, way, self._label(track), at_s, track.number) for track, line, way in crossed]
 
     def _crossed(self, track: Track, aspect: float) -> list[tuple[str, Direction]]:
+        margin = self.config.margin
+        back = max(margin, track.size(aspect) / 2)
         ways = (
-            (line.name, track.lines.crossed(line, track.centre, aspect, self.config.margin))
-            for line in self.config.lines
+            (line.name, track.lines.crossed(line, track.centre, aspect, margin, back)) for line in self.config.lines
         )
         return [(name, way) for name, way in ways if way is not None]
 

@@ -39,9 +39,9 @@ class LineMemory:
 
     _sides: dict[str, bool] = field(default_factory=dict)
     _places: dict[str, float] = field(default_factory=dict)
-    _counted: set[tuple[str, Direction]] = field(default_factory=set)
+    _counted: dict[str, set[Direction]] = field(default_factory=dict)
 
-    def crossed(self, line: Line, at: Point, aspect: float, margin: float) -> Direction | None:
+    def crossed(self, line: Line, at: Point, aspect: float, margin: float, back: float) -> Direction | None:
         """The direction in which the line was crossed just now, for the first time by this track.
 
         Args:
@@ -49,9 +49,10 @@ class LineMemory:
             at: (x, y) of the track, relative to the picture.
             aspect: height over width of the picture.
             margin: distance from the line, relative to the width, at which a side is believed.
+            back: the same once the track was counted here: its own size, so that a changing outline is no return.
         """
         ahead, beside = _place(line, at, aspect)
-        if abs(beside) < margin:
+        if abs(beside) < (back if line.name in self._counted else margin):
             return None
         right, was_right = beside > 0, self._sides.get(line.name)
         between = (ahead + self._places.get(line.name, ahead)) / 2
@@ -59,9 +60,10 @@ class LineMemory:
         if was_right is None or was_right == right or not 0 <= between <= 1:
             return None
         direction: Direction = "forward" if right else "backward"
-        if (line.name, direction) in self._counted:
+        counted = self._counted.setdefault(line.name, set())
+        if direction in counted:
             return None
-        self._counted.add((line.name, direction))
+        counted.add(direction)
         return direction
 
 

@@ -51,6 +51,10 @@ class Track:
         """(x, y) of the middle of its box."""
         return float(self.box[0] + self.box[2]) / 2, float(self.box[1] + self.box[3]) / 2
 
+    def size(self, aspect: float) -> float:
+        """Its longer side, in picture widths."""
+        return float(max(self.box[2] - self.box[0], (self.box[3] - self.box[1]) * aspect))
+
     def predicted(self, at_s: float) -> F8:
         """(4,) where its box should be."""
         return self.box + self.speed * (at_s - self.seen_s)

@@ -102,15 +102,17 @@ class Scene:
 def busy_scene(*, vehicles: int = 12, seed: int = 0) -> Scene:
     """Vehicles of several sizes and colours in two lanes each way, spaced so that a person can count them."""
     rng = np.random.default_rng(seed)
-    passings = []
+    passings: list[Passing] = []
+    speeds = rng.uniform(5, 8, 4)  # one per lane, and never the same lane twice in a row: nobody catches up
+    lane = 0
     for i in range(vehicles):
-        lane = int(rng.integers(4))
+        lane = (lane + int(rng.integers(1, 4))) % 4
         long = bool(rng.random() < 0.25)  # noqa: PLR2004
         passings.append(
             Passing(
                 first=30 + i * 22,
                 x=14 + lane * 78 + int(rng.integers(0, 10)),
-                speed=float(rng.uniform(5, 8)) * (1 if lane < 2 else -1),  # noqa: PLR2004
+                speed=float(speeds[lane]) * (1 if lane < 2 else -1),  # noqa: PLR2004
                 length=110 if long else int(rng.integers(55, 75)),
                 width=44 if long else int(rng.integers(30, 38)),
                 colour=_PAINTS[int(rng.integers(len(_PAINTS)))],
