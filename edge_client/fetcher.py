@@ -70,6 +70,11 @@ class Fetcher:
         self._queue: dict[str, BlobRef] = {}
         self._active: _Active | None = None
 
+    @property
+    def folder(self) -> Path:
+        """``blobs/``."""
+        return self._folder
+
     def path(self, sha256: str) -> Path:
         """Where a blob is, or will be."""
         return self._folder / sha256 / "data"

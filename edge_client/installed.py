@@ -62,8 +62,8 @@ class Resolved:
 
 def resolve(
     folder: Path, blobs: Path, *, spec: TaskSpec, tier: Tier, keyring: Keyring
-) -> tuple[Resolved | None, list[str]]:
-    """Decide from the disk alone what to run: the newest pointer whose files are whole; and why others are not.
+) -> tuple[list[Resolved], list[str]]:
+    """Decide from the disk alone what may run: releases whose files are whole, newest first; and why others may not.
 
     Args:
         folder: ``<state>/<task>``.
@@ -72,16 +72,16 @@ def resolve(
         tier: the device's tier.
         keyring: the keys it trusts.
     """
+    whole: list[Resolved] = []
     skipped: list[str] = []
-    for name in ("current.json", "previous.json"):
-        path = folder / name
-        if not path.exists():
-            continue
+    for path in (folder / "current.json", folder / "previous.json"):
         try:
-            return _check(path, blobs, spec, tier, keyring), skipped
+            whole.append(_check(path, blobs, spec, tier, keyring))
+        except FileNotFoundError:  # noqa: PERF203 - two files
+            continue
         except (RoadcastError, msgspec.DecodeError, OSError, ValueError) as error:
-            skipped.append(f"{name}: {error}")
-    return None, skipped
+            skipped.append(f"{path.name}: {error}")
+    return whole, skipped
 
 
 def _check(path: Path, blobs: Path, spec: TaskSpec, tier: Tier, keyring: Keyring) -> Resolved:

@@ -176,14 +176,27 @@ def read_samples(path: Path, spec: TaskSpec) -> Samples:
         StoreError: the file cannot be read, or its samples are of another shape.
     """
     try:
-        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-        try:
-            rows = db.execute("select raw, target, side, scale from samples order by at_s, rowid").fetchall()
-        finally:
-            db.close()
+        rows = _read(path, "select raw, target, side, scale from samples order by at_s, rowid")
         return _samples(rows, spec)
     except (sqlite3.Error, ValueError) as error:
         raise StoreError(f"replay store {path}: {error}") from error
+
+
+def latest_raw(path: Path, spec: TaskSpec, count: int) -> npt.NDArray[np.generic]:
+    """The newest samples kept, (≤ count, *raw_shape), for another thread than the writer's; none when unreadable."""
+    try:
+        rows = _read(path, "select raw, target, side, scale from samples order by at_s desc limit ?", count)
+    except (sqlite3.Error, OSError):
+        rows = []
+    return _samples(rows, spec).raw
+
+
+def _read(path: Path, query: str, *values: object) -> list[tuple[bytes, bytes, bytes, bytes]]:
+    db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+    try:
+        return db.execute(query, values).fetchall()
+    finally:
+        db.close()
 
 
 def _samples(rows: list[tuple[bytes, bytes, bytes, bytes]], spec: TaskSpec) -> Samples:

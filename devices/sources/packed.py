@@ -42,9 +42,13 @@ class SeriesPackSource(Closing):
     """Plays the rows of a series; each frame carries its row's own time, however fast it is played.
 
     In a loop the time goes on rising: the second pass continues one interval after the first.
+
+    Attributes:
+        sensors: names of the readings.
     """
 
     def __init__(self, pack: SeriesPack, *, name: str, pace: Pace, loop: bool) -> None:
+        self.sensors = pack.sensors
         self._pack, self._name, self._pace = pack, name, pace
         self._loop = loop and len(pack) > 0
         self._next = 0

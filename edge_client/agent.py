@@ -1,0 +1,294 @@
+"""The agent of one device: joins brain, link, disk, runner and trainer; one inbox, and the pump its only consumer.
+
+Threads: the pump (this module's loop; it alone touches the brain, the databases and the fetcher), the transport's own,
+``inference``, one reader a source, ``installer``. The serving half never loads torch: training is a subprocess.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from queue import Empty, Queue
+from time import monotonic
+from typing import TypeAlias
+
+from edge_client import board
+from edge_client.build import Parts, build_parts, label_file
+from edge_client.carry import Carry, Hands
+from edge_client.config import DeviceConfig
+from edge_client.core import DeviceCore, Remembered
+from edge_client.effects import Event, Linked, Stopping, Unlinked
+from edge_client.fetcher import Fetcher
+from edge_client.inference import Inference
+from edge_client.installed import InstalledStore, resolve
+from edge_client.installer import Installer, load_release
+from edge_client.labels import LabelFile
+from edge_client.lessons import Fitted, Lessons
+from edge_client.notify import notify
+from edge_client.outbox import Outbox
+from edge_client.releasing import Running
+from edge_client.replay import ReplayStore, latest_raw
+from edge_client.stamp import Stamp
+from edge_client.training import Training
+from edge_client.uplink import Uplink
+from edge_models.tasks import load_task
+from edge_protocol import messages as m
+from edge_protocol.codec import decode, encode
+from edge_protocol.effects import Send
+from edge_protocol.errors import RemoteProtocolError, RoadcastError
+from edge_protocol.ids import SERVER
+from edge_protocol.topics import ChunkTopic, Downlink, ReleaseTopic, RoundTopic, Topics
+from edge_protocol.transport.base import Connected, Disconnected, Inbox, LastWill, Received, Refused, Transport
+from edge_protocol.transport.settings import read_password, tls_context
+
+LOG = logging.getLogger(__name__)
+INBOX = 4096
+_LONGEST_WAIT_S = 0.5
+_BUSY_WAIT_S = 0.1
+_HOUSEKEEPING_S = 1.0
+_CLOSE_S = 2.0
+_BURST = 64
+MakeTransport: TypeAlias = Callable[[Inbox, LastWill], Transport]
+
+
+class Agent:
+    """Everything that runs on one device.
+
+    Args:
+        config: the device's.
+        make_transport: makes the link; MQTT as configured when None.
+
+    Raises:
+        ConfigError: the configuration does not fit the task.
+        DataError: the commissioning pack cannot be read.
+        StoreError: the state directory cannot be used.
+    """
+
+    def __init__(self, config: DeviceConfig, make_transport: MakeTransport | None = None) -> None:
+        self.config, self.spec = config, load_task(config.task)
+        state = Path(config.state_dir)
+        self._inbox: Inbox = Queue(INBOX)
+        self._topics = Topics(config.fleet_id)
+        stamp = Stamp(config.fleet_id, config.device_id)
+        self.outbox = Outbox(state / "outbox.db")
+        self.replay = ReplayStore(state / "replay.db", config.replay.budget_bytes)
+        parts = build_parts(config, self.spec, self.replay, self._inbox.put)
+        self.inference = Inference(parts.feeds, config.queue)
+        will = LastWill(self._topics.online(config.device_id), encode(stamp.header(), m.Presence(online=False)))
+        self.transport = (make_transport or self._mqtt)(self._inbox, will)
+        fetcher = Fetcher(state / "blobs", self._topics, self.transport)
+        self._installed = InstalledStore(state / self.spec.name)
+        self._installer = self._make_installer(parts, fetcher)
+        self._drops: Counter[str] = Counter()
+        uplink = Uplink(self._topics, config.device_id, stamp, self.outbox, self.transport, self._drops)
+        training = Training(state / "jobs", config.train.timeout_s)
+        self._lessons = Lessons(config, self.spec, training, fetcher.path, lambda: self.carry.serving)
+        self.carry = Carry(
+            Hands(
+                config=config,
+                spec=self.spec,
+                outbox=self.outbox,
+                replay=self.replay,
+                seen=parts.seen,
+                fetcher=fetcher,
+                inference=self.inference,
+                installer=self._installer,
+                installed=self._installed,
+                lessons=self._lessons,
+                transport=self.transport,
+                uplink=uplink,
+                drops=self._drops,
+            )
+        )
+        self._uplink = uplink
+        self._label_file = LabelFile(path) if (path := label_file(config)) else None
+        self._stopping = threading.Event()
+        self._housekeeping_at = 0.0
+        self._frames_told = -1
+        self.core = self._make_core(self._boot(state / self.spec.name, fetcher))
+
+    def run(self) -> None:
+        """Serve until `stop`, SIGTERM or SIGINT; then leave in order within 5 s."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: self.stop())
+        try:
+            self.start()
+            notify("READY=1")
+            while not self._stopping.is_set():
+                self.turn()
+        finally:
+            notify("STOPPING=1")
+            self.close()
+
+    def stop(self) -> None:
+        """Ask the pump to end."""
+        self._stopping.set()
+
+    def start(self) -> None:
+        """Subscribe, connect, and begin to answer frames."""
+        self.transport.subscribe(
+            [
+                self._topics.every_downlink(self.config.device_id),
+                self._topics.release(self.spec.task_id),
+                self._topics.round(self.spec.task_id),
+            ]
+        )
+        self._installer.start()
+        self.inference.start()
+        self.transport.start()
+
+    def turn(self) -> None:
+        """Take what is in the inbox, and do what is due; waits at most half a second."""
+        try:
+            self._take(self._inbox.get(timeout=self._wait_s()))
+            for _ in range(_BURST):
+                self._take(self._inbox.get_nowait())
+        except Empty:
+            pass
+        now = monotonic()
+        self._feed_all(self.carry.poll(now), now)
+        self.carry.perform(self.core.tick(now), now, self._feed)
+        if now >= self._housekeeping_at:
+            self._housekeeping_at = now + _HOUSEKEEPING_S
+            self._keep_house(now)
+
+    def close(self) -> None:
+        """End every thread and file; safe to call once."""
+        now = monotonic()
+        self.carry.perform(self.core.handle(Stopping(), now), now, self._feed)
+        self.inference.stop(_CLOSE_S)
+        self._drain_results(now)
+        leaving = threading.Thread(target=self.transport.close, name="leaving", daemon=True)
+        leaving.start()
+        self.carry.close()
+        leaving.join(_CLOSE_S)
+
+    def _take(self, event: object) -> None:
+        now = monotonic()
+        match event:
+            case Received():
+                self._receive(event, now)
+            case Connected():
+                self.carry.relink()
+                self._feed(Linked(), now)
+            case Disconnected():
+                self._feed(Unlinked(), now)
+            case Refused():
+                self.carry.drop(event.reason, event.detail)
+            case m.IntervalResult():
+                self._uplink.send(Send(event, durable=True), now)
+            case _:
+                self._feed(event, now)  # type: ignore[arg-type]  # the installer's own events
+
+    def _receive(self, received: Received, now: float) -> None:
+        if not received.payload:
+            return
+        try:
+            topic = self._topics.parse(received.topic)
+            match topic:
+                case ChunkTopic():
+                    self._feed_all(self.carry.chunk(topic, received.payload, now), now)
+                    return
+                case Downlink():
+                    kind: m.Kind = "ack" if topic.kind == "ack" else "command"
+                case ReleaseTopic():
+                    kind = "release"
+                case RoundTopic():
+                    kind = "round"
+                case _:
+                    self.carry.drop("unknown-topic", received.topic)
+                    return
+            envelope = decode(received.payload, kind=kind, fleet=self.config.fleet, sender=SERVER)
+        except RemoteProtocolError as error:
+            self.carry.drop(error.reason, str(error))
+            return
+        self._feed(envelope, now)
+
+    def _feed(self, event: Event, now: float) -> None:
+        """Give the brain an event, and do what it wants done."""
+        self.carry.perform(self.core.handle(event, now), now, self._feed)
+
+    def _feed_all(self, events: list[Event], now: float) -> None:
+        for event in events:
+            self._feed(event, now)
+
+    def _wait_s(self) -> float:
+        deadlines = [self.core.next_deadline(), self._housekeeping_at, *self.carry.deadlines()]
+        longest = _BUSY_WAIT_S if self._lessons.busy else _LONGEST_WAIT_S
+        return max(0.0, min(min(deadlines) - monotonic(), longest))
+
+    def _keep_house(self, now: float) -> None:
+        self.carry.keep_samples()
+        if self._label_file is not None:
+            for sample, label in self._label_file.poll():
+                self.carry.remember(m.Label(self.spec.name, sample[:64], label[:64]))
+        frames = self.inference.counters.frames
+        if frames != self._frames_told or self.inference.ended:
+            self._frames_told = frames
+            notify("WATCHDOG=1")
+        self._uplink.flush(now)
+
+    def _drain_results(self, now: float) -> None:
+        while True:
+            try:
+                event = self._inbox.get_nowait()
+            except Empty:
+                return
+            if isinstance(event, m.IntervalResult):
+                self._uplink.send(Send(event, durable=True), now)
+
+    def _boot(self, folder: Path, fetcher: Fetcher) -> Running:
+        """Serve the newest release that the disk holds whole and that can be loaded."""
+        config = self.config
+        whole, skipped = resolve(folder, fetcher.folder, spec=self.spec, tier=config.tier, keyring=config.keyring)
+        for found in whole:
+            try:
+                candidate = load_release(found.release, found.artifact, fetcher.path, config.threads)
+            except RoadcastError as error:
+                skipped.append(f"release {found.release}: {error}")
+                continue
+            head = self._installed.load_head(found.release)
+            self.carry.serve(candidate, Fitted(found.release, *head) if head else None)
+            break
+        for reason in skipped:
+            self.carry.drop("fallback", reason)
+        serving, bundle = self.carry.serving, self.inference.bundle
+        return Running(bundle.release, serving.weights.sha256) if bundle and serving else Running()
+
+    def _make_installer(self, parts: Parts, fetcher: Fetcher) -> Installer:
+        database = Path(self.config.state_dir) / "replay.db"
+        return Installer(
+            spec=self.spec,
+            config=self.config.probation,
+            threads=self.config.threads,
+            blob=fetcher.path,
+            seen=parts.seen,
+            stored=lambda count: latest_raw(database, self.spec, count),
+            prepare=parts.prepare,
+            running=lambda: self.inference.bundle,
+            answer=self._inbox.put,
+        )
+
+    def _make_core(self, running: Running) -> DeviceCore:
+        remembered = Remembered(running=running, answered=self.outbox.answered, attempts=self._installed.attempts())
+        config = self.config
+        who = board.profile(
+            fleet=config.fleet_id,
+            device=config.device_id,
+            tier=config.tier,
+            spec=self.spec,
+            report_interval_s=config.report_interval_s,
+        )
+        return DeviceCore(who, config.keyring, remembered, monotonic())
+
+    def _mqtt(self, inbox: Inbox, will: LastWill) -> Transport:
+        from edge_protocol.transport.mqtt import MqttTransport  # noqa: PLC0415  # simulations run without paho
+
+        settings = self.config.broker
+        name = f"{self.config.fleet}-{self.config.device}"
+        return MqttTransport(settings, name, inbox, will, password=read_password(settings), tls=tls_context(settings))

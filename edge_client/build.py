@@ -1,0 +1,116 @@
+"""Puts a device's parts together from its configuration: preprocessing, feeds, memories; owns no loop and no link."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from devices.packs import ImagePack
+from devices.preprocess import Preprocess
+from devices.sources import Source, open_source
+from edge_client.config import DeviceConfig, SourceConfig
+from edge_client.inference import Feed
+from edge_client.installer import Prepare
+from edge_client.labels import image_samples, open_commissioning, series_samples
+from edge_client.moving_objects import MovingObjectsConfig
+from edge_client.pipelines import Objects, Pipeline, Series, WholeSample
+from edge_client.replay import ReplayStore
+from edge_client.results import Tally
+from edge_client.seen import Seen
+from edge_models.windows import LiveWindows, Scale
+from edge_protocol.errors import ConfigError
+from edge_protocol.messages import IntervalResult
+from edge_protocol.task import ImageInput, SeriesInput, TaskSpec
+
+Emit = Callable[[IntervalResult], None]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Parts:
+    """What frames go through.
+
+    Attributes:
+        feeds: one per source.
+        seen: what was just seen.
+        prepare: from stored samples to the student's input.
+    """
+
+    feeds: list[Feed]
+    seen: Seen
+    prepare: Prepare
+
+
+def build_parts(config: DeviceConfig, spec: TaskSpec, replay: ReplayStore, emit: Emit) -> Parts:
+    """Make feeds for every source, and fill the replay store with what the installer gathered.
+
+    Raises:
+        ConfigError: a source does not fit the task.
+        DataError: the commissioning pack cannot be read, or is of another kind.
+        SourceError: a series source cannot be opened to learn its sensors.
+    """
+    seen = Seen(config.replay.every_s)
+    if isinstance(spec.input, ImageInput):
+        preprocess = Preprocess(spec.input, config.preprocess)
+        _commission_images(config, spec, preprocess, replay)
+        feeds = [_image_feed(source, spec, preprocess, seen, emit) for source in config.sources]
+        return Parts(feeds, seen, preprocess.batch)
+    scale = _commission_series(config, spec, replay)
+    feeds = [_series_feed(source, spec, scale, seen, emit) for source in config.sources]
+    return Parts(feeds, seen, lambda raw: np.ascontiguousarray(raw, np.float32))
+
+
+def _image_feed(source: SourceConfig, spec: TaskSpec, preprocess: Preprocess, seen: Seen, emit: Emit) -> Feed:
+    tally = Tally(task=spec.name, source=source.name, interval_s=spec.interval_s, slot_s=None, emit=emit)
+    pipeline: Pipeline = WholeSample(spec, preprocess, tally, seen)
+    if (source.serving or spec.serving) == "moving-objects":
+        pipeline = Objects(spec, preprocess, MovingObjectsConfig(lines=source.lines), tally, seen)
+    elif source.lines:
+        raise ConfigError(f"sources: {source.name!r} has lines, which only 'serving: moving-objects' counts at")
+    return Feed(source.name, _opener(source), pipeline, tally)
+
+
+def _series_feed(source: SourceConfig, spec: TaskSpec, scale: Scale | None, seen: Seen, emit: Emit) -> Feed:
+    assert isinstance(spec.input, SeriesInput)
+    with open_source(source.uri, name=source.name, rate_hz=source.rate_hz, loop=source.loop) as opened:
+        sensors = getattr(opened, "sensors", None)
+    if not sensors:
+        raise ConfigError(f"sources: {source.name!r} delivers no readings, task {spec.name!r} takes series")
+    if scale is not None and len(scale.mean) != len(sensors):
+        raise ConfigError(
+            f"sources: {source.name!r} has {len(sensors)} sensors, the commissioning pack {len(scale.mean)}"
+        )
+    tally = Tally(
+        task=spec.name, source=source.name, interval_s=spec.interval_s, slot_s=spec.input.interval_s, emit=emit
+    )
+    pipeline = Series(spec, LiveWindows(spec, len(sensors), scale), sensors, tally, seen, source.name)
+    return Feed(source.name, _opener(source), pipeline, tally)
+
+
+def _opener(source: SourceConfig) -> Callable[[], Source]:
+    return partial(open_source, source.uri, name=source.name, rate_hz=source.rate_hz, loop=source.loop)
+
+
+def _commission_images(config: DeviceConfig, spec: TaskSpec, preprocess: Preprocess, replay: ReplayStore) -> None:
+    if config.labels.commissioning is not None:
+        pack = open_commissioning(config.labels.commissioning, spec)
+        assert isinstance(pack, ImagePack)
+        replay.add(image_samples(pack, spec, preprocess))
+
+
+def _commission_series(config: DeviceConfig, spec: TaskSpec, replay: ReplayStore) -> Scale | None:
+    if config.labels.commissioning is None:
+        return None
+    pack = open_commissioning(config.labels.commissioning, spec)
+    assert not isinstance(pack, ImagePack)
+    scale = Scale.fit(pack.values)
+    replay.add(series_samples(pack, spec, scale))
+    return scale
+
+
+def label_file(config: DeviceConfig) -> Path | None:
+    """Where the label file is, None when there is none."""
+    return Path(config.state_dir) / config.labels.file if config.labels.file else None

@@ -1,0 +1,278 @@
+"""Carries the brain's effects out on the device's parts; owns which files are needed and what serves, no decision."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from typing_extensions import assert_never
+
+from edge_client import effects as e
+from edge_client.config import DeviceConfig
+from edge_client.fetcher import Fetcher, Outcome
+from edge_client.inference import Inference
+from edge_client.installed import HeadChoice, InstalledStore
+from edge_client.installer import Candidate, Installer
+from edge_client.lessons import Fitted, Lessons
+from edge_client.outbox import Outbox
+from edge_client.pipelines import Bundle
+from edge_client.replay import ReplayStore
+from edge_client.seen import Seen
+from edge_client.uplink import Uplink
+from edge_models.tasks import plugin_of
+from edge_protocol.effects import Drop, Send
+from edge_protocol.errors import StoreError
+from edge_protocol.manifest import Artifact
+from edge_protocol.messages import DeviceState, Label
+from edge_protocol.task import TaskSpec
+from edge_protocol.topics import ChunkTopic
+from edge_protocol.transport.base import Transport
+
+LOG = logging.getLogger(__name__)
+Feed: TypeAlias = Callable[[e.Event, float], None]
+_MAX_DROP_KEYS = 200
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Hands:
+    """The parts that effects are carried out on."""
+
+    config: DeviceConfig
+    spec: TaskSpec
+    outbox: Outbox
+    replay: ReplayStore
+    seen: Seen
+    fetcher: Fetcher
+    inference: Inference
+    installer: Installer
+    installed: InstalledStore
+    lessons: Lessons
+    transport: Transport
+    uplink: Uplink
+    drops: Counter[str]
+
+
+class Carry:
+    """Does what the brain wants done; used by the pump alone.
+
+    Args:
+        hands: the parts.
+
+    Attributes:
+        serving: files of the release that answers frames.
+    """
+
+    def __init__(self, hands: Hands) -> None:
+        self._hands = hands
+        self._choice: HeadChoice | None = None
+        self._wanted: set[str] = set()
+        self._candidate: Artifact | None = None
+        self.serving: Artifact | None = None
+
+    def perform(self, effects: Iterable[e.Effect], now: float, feed: Feed) -> None:
+        """Carry effects out in order; what comes of one at once is fed back before the next."""
+        for effect in effects:
+            for event in self._do(effect, now):
+                feed(event, now)
+
+    def outcomes(self, outcomes: Iterable[Outcome], now: float) -> list[e.Event]:
+        """Sort what the fetcher says: events for the brain, the rest is done here."""
+        events: list[e.Event] = []
+        for outcome in outcomes:
+            if isinstance(outcome, e.Fetched | e.FetchFailed):
+                events.append(outcome)
+            else:
+                events += self._do(outcome, now)
+        return events
+
+    def chunk(self, topic: ChunkTopic, payload: bytes, now: float) -> list[e.Event]:
+        """Give the fetcher a chunk."""
+        return self.outcomes(self._hands.fetcher.chunk(topic, payload, now), now)
+
+    def poll(self, now: float) -> list[e.Event]:
+        """Say what has come of fetching and training by `now` (s)."""
+        hands = self._hands
+        fetched = hands.fetcher.tick(now) if hands.transport.connected else []
+        return [*self.outcomes(fetched, now), *hands.lessons.poll(now)]
+
+    def relink(self) -> None:
+        """The link is new: what was asked for and what was not acknowledged is due again."""
+        self._hands.fetcher.relink()
+        self._hands.outbox.relink()
+
+    def deadlines(self) -> list[float]:
+        """Times at which something is due (s)."""
+        hands = self._hands
+        if not hands.transport.connected:
+            return []
+        return [at for at in (hands.fetcher.next_deadline(), hands.outbox.next_deadline()) if at is not None]
+
+    def drop(self, reason: str, detail: str) -> None:
+        """Count something that was refused; the number of reasons is bounded."""
+        drops = self._hands.drops
+        drops[reason if reason in drops or len(drops) < _MAX_DROP_KEYS else "other"] += 1
+        LOG.warning("dropped (%s): %s", reason, detail)
+
+    def serve(self, candidate: Candidate, fitted: Fitted | None) -> None:
+        """Answer frames with a loaded release from the next one on; `fitted` is this device's head for it."""
+        personal = fitted.head if fitted is not None and fitted.choice.chosen == "personal" else None
+        self._choice = fitted.choice if fitted is not None else None
+        self.serving = candidate.artifact
+        self._hands.inference.swap(Bundle(candidate.release, candidate.runner, personal))
+
+    def remember(self, label: Label) -> None:
+        """Keep a sample that somebody named."""
+        hands = self._hands
+        if label.label not in hands.spec.labels:
+            self.drop("unknown-label", f"{label.label!r} is not a class of {hands.spec.name!r}")
+            return
+        target = hands.spec.labels.index(label.label)
+        if not hands.seen.labelled(label.sample, target) and not hands.replay.relabel(label.sample, target):
+            self.drop("unknown-sample", f"sample {label.sample!r} is not remembered any more")
+
+    def keep_samples(self) -> None:
+        """Move what was seen to the replay store; a full disk costs samples, which are counted."""
+        hands = self._hands
+        refused = hands.replay.add(hands.seen.drain())
+        if refused:
+            hands.drops["replay-full"] += refused
+
+    def close(self) -> None:
+        """End training, and close every file."""
+        hands = self._hands
+        hands.lessons.close()
+        hands.installer.stop()
+        self.keep_samples()
+        hands.fetcher.close()
+        hands.replay.close()
+        hands.outbox.close()
+
+    def _do(self, effect: e.Effect, now: float) -> list[e.Event]:  # noqa: C901, PLR0912 - one case per effect
+        hands = self._hands
+        match effect:
+            case Send():
+                hands.uplink.send(effect, now)
+            case Drop():
+                self.drop(effect.reason, effect.detail)
+            case e.Fetch():
+                self._wanted.add(effect.ref.sha256)
+                return self.outcomes(hands.fetcher.fetch(effect.ref, now), now)
+            case e.Abandon():
+                hands.fetcher.abandon(effect.sha256)
+            case e.Check():
+                return self._check(effect)
+            case e.Probe():
+                hands.installer.ask(effect)
+            case e.Train():
+                self.keep_samples()
+                return [*hands.lessons.start(effect, now)]
+            case e.Stop():
+                hands.lessons.stop(effect.job)
+            case e.Install():
+                self._install(effect)
+            case e.Discard():
+                self._discard(effect.release)
+            case e.Adopt():
+                self._adopt()
+            case e.Forget():
+                return self._forget(effect)
+            case e.Remember():
+                self.remember(effect.label)
+            case e.ReportState():
+                hands.uplink.send(Send(self._state(effect)), now)
+            case _:
+                assert_never(effect)
+        return []
+
+    def _check(self, effect: e.Check) -> list[e.Event]:
+        self._candidate = effect.artifact
+        try:
+            self._hands.installed.begin_attempt(effect.release)
+        except StoreError as error:
+            return [e.CheckFailed(effect.release, str(error))]
+        self._hands.installer.ask(effect)
+        return []
+
+    def _install(self, effect: e.Install) -> None:
+        """The pointer is written before the swap; when the disk refuses it, the release serves until a restart."""
+        hands = self._hands
+        candidate = hands.installer.take(effect.release)
+        assert candidate is not None
+        fitted = hands.lessons.refitted(effect.release)
+        try:
+            if fitted is not None:
+                hands.installed.save_head(effect.release, fitted.head, fitted.choice)
+            hands.installed.commit(effect.release, candidate.artifact, effect.signed)
+        except StoreError as error:
+            self.drop("pointer-failed", str(error))
+        self.serve(candidate, fitted)
+        hands.installed.end_attempt()
+        hands.fetcher.collect(hands.installed.named_blobs() | _files(candidate.artifact) | self._wanted)
+        self._wanted.clear()
+
+    def _discard(self, release: int) -> None:
+        hands = self._hands
+        hands.installed.end_attempt()
+        candidate = hands.installer.take(release)
+        if candidate is not None:
+            candidate.runner.close()
+        if self._candidate is not None:
+            self._wanted -= _files(self._candidate)
+        serving = _files(self.serving) if self.serving else set()
+        hands.fetcher.collect(hands.installed.named_blobs() | serving | self._wanted)
+
+    def _adopt(self) -> None:
+        hands = self._hands
+        bundle = hands.inference.bundle
+        fitted = hands.lessons.refitted(bundle.release) if bundle else None
+        if bundle is None or fitted is None:
+            return
+        try:
+            hands.installed.save_head(fitted.release, fitted.head, fitted.choice)
+        except StoreError as error:
+            self.drop("head-failed", str(error))
+        self._choice = fitted.choice
+        personal = fitted.head if fitted.choice.chosen == "personal" else None
+        hands.inference.swap(Bundle(bundle.release, bundle.runner, personal))
+
+    def _forget(self, effect: e.Forget) -> list[e.Event]:
+        try:
+            known, number = self._hands.outbox.clear(effect.message_id)
+        except StoreError as error:
+            self.drop("outbox-failed", str(error))
+            return []
+        if known and not effect.accepted:
+            self.drop(f"refused-{effect.reason}"[:64], f"the server refused a message: {effect.reason}")
+        return [e.Delivered(number)] if known else []
+
+    def _state(self, asked: e.ReportState) -> DeviceState:
+        hands, counted = self._hands, self._hands.inference.counters
+        counts = {
+            "frames": counted.frames,
+            "answered": counted.answered,
+            "swap_skipped": counted.swap_skipped,
+            "queue_dropped": counted.queue_dropped,
+            "missing": counted.missing,
+            "replay_samples": len(hands.replay),
+            "bytes_up": hands.transport.traffic.bytes_up,
+            "bytes_down": hands.transport.traffic.bytes_down,
+            "drop:frame-failed": counted.failed,
+            "drop:source-failed": counted.source_failures,
+            "drop:replay-overrun": hands.seen.overrun,
+            **{f"drop:{reason}"[:64]: count for reason, count in hands.drops.items()},
+        }
+        values = hands.inference.latency_ms()
+        headline = plugin_of(hands.spec).headline
+        for which in ("shared", "personal") if self._choice else ():
+            score = getattr(self._choice, which).get(headline)
+            if score is not None:
+                values[f"{which}_{headline}"] = score
+        shown = {name: count for name, count in counts.items() if count or not name.startswith("drop:")}
+        return DeviceState(hands.spec.name, asked.session, asked.release, shown, values)
+
+
+def _files(artifact: Artifact) -> set[str]:
+    return {artifact.template.sha256, artifact.weights.sha256, artifact.golden.sha256}

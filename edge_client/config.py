@@ -1,0 +1,158 @@
+"""What an installer decides about one device: the `DeviceConfig` that its YAML fills; owns no file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from devices.preprocess import PreprocessConfig
+from edge_client.moving_objects.config import Line
+from edge_protocol.errors import ConfigError
+from edge_protocol.ids import SERVER, DeviceId, FleetId, check_id
+from edge_protocol.signing import KEY_BYTES, Keyring
+from edge_protocol.task import Serving, Tier
+from edge_protocol.transport.settings import BrokerSettings
+
+Text = Annotated[str, Meta(min_length=1, max_length=4096)]
+
+
+class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A camera, clip, pack or series.
+
+    Attributes:
+        name: its name in results.
+        uri: see `devices.sources`.
+        rate_hz: frames a second; None for the source's own pace.
+        loop: begin again at its end.
+        serving: how a frame becomes an answer; None as the task says.
+        lines: counting lines, for moving objects.
+    """
+
+    name: Text
+    uri: Text
+    rate_hz: Annotated[float, Meta(gt=0)] | None = None
+    loop: bool = False
+    serving: Serving | None = None
+    lines: tuple[Line, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_id(self.name, "source")
+
+
+class LabelsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where labels come from beside operators' messages.
+
+    Attributes:
+        commissioning: pack of labelled samples that the installer gathered, or of a sensor's history.
+        file: CSV of ``sample,label`` lines that may grow; relative to the state directory.
+    """
+
+    commissioning: Text | None = None
+    file: Text | None = None
+
+
+class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The store of samples to learn from.
+
+    Attributes:
+        budget_bytes: what it may take on disk.
+        every_s: seconds between two unlabelled images that are kept.
+    """
+
+    budget_bytes: Annotated[int, Meta(ge=100_000, le=1 << 40)] = 20_000_000
+    every_s: Annotated[float, Meta(ge=0)] = 1.0
+
+
+class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How training may load the board.
+
+    Attributes:
+        epochs: passes over the samples at most.
+        max_samples: that one job learns from, spread evenly over what the replay store holds.
+        memory_mb: of the training subprocess; it is refused more.
+        nice: its priority, 19 is the lowest.
+        timeout_s: after which it is killed.
+    """
+
+    epochs: Annotated[int, Meta(ge=1, le=10_000)] = 30
+    max_samples: Annotated[int, Meta(ge=16, le=1_000_000)] = 4000
+    memory_mb: Annotated[int, Meta(ge=128)] = 1024
+    nice: Annotated[int, Meta(ge=0, le=19)] = 10
+    timeout_s: Annotated[float, Meta(gt=0)] = 600.0
+
+
+class ProbationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a new release must stand beside the running one.
+
+    Attributes:
+        frames: live samples that both answer; what does not come in time is taken from the replay store.
+        latency_factor: the new p95 may be so many times the old one.
+        wait_s: how long to wait for live samples.
+    """
+
+    frames: Annotated[int, Meta(ge=1, le=10_000)] = 20
+    latency_factor: Annotated[float, Meta(ge=1)] = 3.0
+    wait_s: Annotated[float, Meta(ge=0)] = 10.0
+
+
+class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One device; ``roadcast client schema`` prints it for editors.
+
+    Attributes:
+        fleet, device: its names in topics.
+        tier: which student fits it.
+        task: name or path of a task.
+        broker: where the broker is.
+        trusted_keys: public keys (64 hex digits) whose releases it takes.
+        state_dir: where it keeps everything.
+        sources: what it looks at.
+        labels, preprocess, replay, train, probation: see there.
+        report_interval_s: seconds between two reports of its state.
+        threads: that one inference may use.
+        queue: frames that may wait; the oldest gives way.
+    """
+
+    fleet: str
+    device: str
+    tier: Tier
+    task: Text
+    trusted_keys: tuple[Annotated[str, Meta(pattern="^[0-9a-f]{64}$")], ...]
+    state_dir: Text
+    sources: Annotated[tuple[SourceConfig, ...], Meta(min_length=1, max_length=16)]
+    broker: BrokerSettings = BrokerSettings()
+    labels: LabelsConfig = LabelsConfig()
+    preprocess: PreprocessConfig = PreprocessConfig()
+    replay: ReplayConfig = ReplayConfig()
+    train: TrainConfig = TrainConfig()
+    probation: ProbationConfig = ProbationConfig()
+    report_interval_s: Annotated[float, Meta(gt=0, le=86_400)] = 10.0
+    threads: Annotated[int, Meta(ge=1, le=64)] = 1
+    queue: Annotated[int, Meta(ge=1, le=10_000)] = 8
+
+    def __post_init__(self) -> None:
+        check_id(self.fleet, "fleet")
+        if check_id(self.device, "device") == SERVER:
+            raise ConfigError(f"device: {SERVER!r} is the server's own name; choose another")
+        if len({source.name for source in self.sources}) < len(self.sources):
+            raise ConfigError("sources: two of them have the same name")
+        _ = self.keyring
+
+    @property
+    def fleet_id(self) -> FleetId:
+        """The fleet's name."""
+        return FleetId(self.fleet)
+
+    @property
+    def device_id(self) -> DeviceId:
+        """The device's name."""
+        return DeviceId(self.device)
+
+    @property
+    def keyring(self) -> Keyring:
+        """The keys it trusts."""
+        keys = [bytes.fromhex(key) for key in self.trusted_keys]
+        if not keys:
+            raise ConfigError(f"trusted_keys: give one or more public keys, {2 * KEY_BYTES} hex digits each")
+        return Keyring(keys)

@@ -1,0 +1,100 @@
+"""What passes between the agent and its training subprocess: files in a folder, no pickle; owns no process, no torch.
+
+::
+
+    job.json        TrainJob                           written by the agent
+    result.json     TrainResult                        written last: when it is there, all of it is
+    personal.safetensors                               HeadWeights
+    votes.safetensors    probabilities or mean, spread; density       only when a proxy set was given
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from devices.preprocess import PreprocessConfig
+from edge_client.disk import write_atomic
+from edge_client.installed import HeadChoice
+from edge_protocol.errors import RoadcastError, StoreError
+from edge_protocol.task import TaskSpec
+
+T = TypeVar("T")
+
+
+class TrainJob(msgspec.Struct, frozen=True, kw_only=True):
+    """One training job.
+
+    Attributes:
+        spec: the task.
+        preprocess: the device's own.
+        template, weights: paths of the release's files.
+        replay: path of the replay store.
+        proxy: path of the proxy set to answer; None to refit the personal head only.
+        epochs: passes at most.
+        max_samples: that are learned from.
+        nice, memory_mb: what the subprocess grants itself.
+        seed: of the split.
+    """
+
+    spec: TaskSpec
+    preprocess: PreprocessConfig
+    template: str
+    weights: str
+    replay: str
+    proxy: str | None
+    epochs: int
+    max_samples: int
+    nice: int
+    memory_mb: int
+    seed: int = 0
+
+
+class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a job.
+
+    Attributes:
+        choice: personal or shared head, and their scores.
+        examples: labelled samples.
+        held: 1 for classes with examples; empty for forecasts.
+    """
+
+    choice: HeadChoice
+    examples: int
+    held: tuple[int, ...]
+
+
+def write_job(folder: Path, job: TrainJob) -> None:
+    """Write a job down.
+
+    Raises:
+        StoreError: the disk refused.
+    """
+    write_atomic(folder / "job.json", msgspec.json.encode(job))
+
+
+def read_job(folder: Path) -> TrainJob:
+    """Read a job.
+
+    Raises:
+        StoreError: there is none, or it is damaged.
+    """
+    return _read(folder / "job.json", TrainJob)
+
+
+def read_result(folder: Path) -> TrainResult:
+    """Read a result.
+
+    Raises:
+        StoreError: there is none, or it is damaged.
+    """
+    return _read(folder / "result.json", TrainResult)
+
+
+def _read(path: Path, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.DecodeError, RoadcastError) as error:
+        raise StoreError(f"training file {path}: {error}") from error

@@ -1,0 +1,88 @@
+"""Where labels come from: what the installer gathered, a file that grows, operators; sensors wait for their own truth.
+
+Owns the meaning of a label's name; the replay store owns the samples.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from devices.packs import ImagePack, SeriesPack, open_pack
+from devices.preprocess import Preprocess
+from edge_client.replay import Kept
+from edge_models.samples import UNLABELLED
+from edge_models.windows import Scale, cut_windows
+from edge_protocol.errors import DataError
+from edge_protocol.task import TaskSpec
+
+MAX_LINE = 4096
+
+
+def image_samples(pack: ImagePack, spec: TaskSpec, preprocess: Preprocess) -> Iterator[Kept]:
+    """Labelled images of a commissioning pack; those without a label, or with one the task lacks, are left out.
+
+    Args:
+        pack: what the installer gathered.
+        spec: the task.
+        preprocess: the device's own.
+    """
+    known = [spec.labels.index(name) if name in spec.labels else UNLABELLED for name in pack.classes]
+    for at, label in enumerate(pack.labels):
+        target = known[label] if label != UNLABELLED else UNLABELLED
+        if target != UNLABELLED:
+            side = pack.side[at] if spec.side else None
+            yield Kept(f"commissioning-{at}", float(at), preprocess.raw(pack.images[at]), target, side)
+
+
+def series_samples(pack: SeriesPack, spec: TaskSpec, scale: Scale) -> Iterator[Kept]:
+    """Windows of a sensor's history, with what came after them."""
+    samples = cut_windows(pack.values, pack.time_s, spec, scale)
+    times = np.linspace(pack.time_s[0], pack.time_s[-1], len(samples))
+    for at in np.flatnonzero(samples.labelled):
+        target = samples.targets[at].astype(np.float32)
+        yield Kept(f"commissioning-{at}", float(times[at]), samples.raw[at], target, scale=samples.scale[at])
+
+
+def open_commissioning(path: str, spec: TaskSpec) -> ImagePack | SeriesPack:
+    """Open a commissioning pack of the task's kind.
+
+    Raises:
+        DataError: it cannot be read, or is of the other kind.
+    """
+    pack = open_pack(path)
+    if isinstance(pack, SeriesPack) != (spec.kind == "forecast"):
+        raise DataError(f"{path}: task {spec.name!r} needs {'a series' if spec.kind == 'forecast' else 'images'}")
+    return pack
+
+
+class LabelFile:
+    """A CSV file of ``sample,label`` lines that may grow; each line is read once it is complete.
+
+    Args:
+        path: of the file; it need not be there yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._at = 0
+
+    def poll(self) -> list[tuple[str, str]]:
+        """New lines since the last call; a file that shrank is read anew, a line that is wrong is left out."""
+        try:
+            size = self._path.stat().st_size
+            if size == self._at:
+                return []
+            self._at = 0 if size < self._at else self._at
+            with self._path.open("rb") as file:
+                file.seek(self._at)
+                data = file.read()
+        except OSError:
+            return []
+        whole = data[: data.rfind(b"\n") + 1]
+        self._at += len(whole)
+        rows = csv.reader(line[:MAX_LINE] for line in whole.decode(errors="replace").splitlines())
+        return [(row[0].strip(), row[1].strip()) for row in rows if len(row) == 2]  # noqa: PLR2004 - sample and label

@@ -1,0 +1,117 @@
+"""Training jobs from the brain's request to heads and reports; owns which head came from which job, and no process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_client.config import DeviceConfig
+from edge_client.effects import Train, Trained, TrainFailed
+from edge_client.installed import HeadChoice
+from edge_client.jobs import TrainJob
+from edge_client.knowledge import read_report
+from edge_client.training import Finished, Training
+from edge_models.head_weights import HeadWeights
+from edge_protocol.errors import RoadcastError
+from edge_protocol.manifest import Artifact
+from edge_protocol.task import TaskSpec
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Fitted:
+    """A head that a job fitted on a release's trunk."""
+
+    release: int
+    head: HeadWeights
+    choice: HeadChoice
+
+
+class Lessons:
+    """Starts jobs and reads what came of them; used by one thread only.
+
+    Args:
+        config: the device's.
+        spec: the task.
+        training: runs the subprocess.
+        blob: where a blob is.
+        running: files of the release that answers frames.
+    """
+
+    def __init__(
+        self,
+        config: DeviceConfig,
+        spec: TaskSpec,
+        training: Training,
+        blob: Callable[[str], Path],
+        running: Callable[[], Artifact | None],
+    ) -> None:
+        self._config, self._spec, self._training = config, spec, training
+        self._blob, self._running = blob, running
+        self._asked: Train | None = None
+        self._fitted: dict[int, Fitted] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is running."""
+        return self._training.busy
+
+    def start(self, asked: Train, now: float) -> list[TrainFailed]:
+        """Start a job; fails at once when there is nothing to train on or no process to be had."""
+        artifact = asked.artifact or self._running()
+        if artifact is None:
+            return [TrainFailed(asked.job, "there is no release to train on")]
+        train = self._config.train
+        job = TrainJob(
+            spec=self._spec,
+            preprocess=self._config.preprocess,
+            template=str(self._blob(artifact.template.sha256).resolve()),
+            weights=str(self._blob(artifact.weights.sha256).resolve()),
+            replay=str((Path(self._config.state_dir) / "replay.db").resolve()),
+            proxy=str(self._blob(asked.call.proxy.sha256).resolve()) if asked.call else None,
+            epochs=train.epochs,
+            max_samples=train.max_samples,
+            nice=train.nice,
+            memory_mb=train.memory_mb,
+        )
+        self._asked = asked
+        failed = self._training.start(asked.job, job, now)
+        return [] if failed is None else [TrainFailed(asked.job, failed.reason)]
+
+    def stop(self, job: int) -> None:
+        """End a job, if it is the one that runs."""
+        self._training.stop(job)
+
+    def poll(self, now: float) -> list[Trained | TrainFailed]:
+        """Say when the job has ended."""
+        finished = self._training.poll(now)
+        if finished is None:
+            return []
+        try:
+            return [self._read(finished)]
+        finally:
+            self._training.discard(finished.folder)
+
+    def refitted(self, release: int) -> Fitted | None:
+        """The newest head that was fitted on a release's trunk; older ones are forgotten."""
+        found = [fitted for _, fitted in sorted(self._fitted.items()) if fitted.release == release]
+        self._fitted.clear()
+        return found[-1] if found else None
+
+    def close(self) -> None:
+        """End whatever runs."""
+        self._training.stop()
+
+    def _read(self, finished: Finished) -> Trained | TrainFailed:
+        asked, result = self._asked, finished.result
+        if result is None or asked is None:
+            return TrainFailed(finished.job, finished.reason)
+        try:
+            head = HeadWeights.from_bytes((finished.folder / "personal.safetensors").read_bytes())
+            report = None
+            if asked.call is not None:
+                report = read_report(finished.folder, result, spec=self._spec, call=asked.call, release=asked.release)
+        except (RoadcastError, OSError) as error:
+            return TrainFailed(finished.job, str(error))
+        self._fitted[finished.job] = Fitted(asked.release, head, result.choice)
+        return Trained(finished.job, report)

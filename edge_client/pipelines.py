@@ -1,0 +1,153 @@
+"""From a frame to an answer, as the task says: whole sample, moving objects, or series; owns no thread, no source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from devices.preprocess import Preprocess
+from devices.runners.base import Runner
+from devices.sources import Frame
+from edge_client.moving_objects import MovingObjects, MovingObjectsConfig
+from edge_client.replay import Kept
+from edge_client.results import Tally
+from edge_client.seen import Seen
+from edge_models.head_weights import HeadWeights
+from edge_models.samples import F4, UNLABELLED
+from edge_models.windows import LiveWindows
+from edge_protocol.task import SeriesInput, TaskSpec
+
+U1 = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Bundle:
+    """What answers frames: it is replaced as a whole, so that a frame never meets halves of two releases.
+
+    Attributes:
+        release: counter of the release.
+        runner: its student.
+        head: the personal head; None for the shared one inside the student.
+    """
+
+    release: int
+    runner: Runner
+    head: HeadWeights | None = None
+
+    def logits(self, x: F4, side: F4 | None = None) -> F4:
+        """Answer x (N, *input shape) float32 with (N, outputs) float32; `side` is (F,), the same for all."""
+        answer = self.runner.infer(x)
+        head = self.head
+        if head is None:
+            return answer.logits
+        if not head.side:
+            return head.apply(answer.features)
+        row = np.zeros(head.side, np.float32) if side is None else side
+        return head.apply(answer.features, np.broadcast_to(row, (len(x), len(row))))
+
+
+class Pipeline(Protocol):
+    """Turns frames of one source into answers."""
+
+    def step(self, frame: Frame, bundle: Bundle | None, now: float) -> bool:
+        """Take one good frame at `now` (s); return whether it was answered. Without a bundle it is only remembered."""
+        ...
+
+
+class WholeSample:
+    """Each image is one sample."""
+
+    def __init__(self, spec: TaskSpec, preprocess: Preprocess, tally: Tally, seen: Seen) -> None:
+        self._labels, self._preprocess, self._tally, self._seen = spec.labels, preprocess, tally, seen
+
+    def step(self, frame: Frame, bundle: Bundle | None, now: float) -> bool:
+        """Classify the image."""
+        assert frame.image is not None
+        raw = self._preprocess.raw(frame.image)
+        target = UNLABELLED if frame.label is None else frame.label
+        self._seen.see(Kept(frame.sample, frame.at_s, raw, target, frame.side), now)
+        if bundle is None:
+            return False
+        logits = bundle.logits(self._preprocess.batch(raw[None]), frame.side)
+        self._tally.count(self._labels[int(logits.argmax())])
+        return True
+
+
+class Objects:
+    """Moving objects are found, followed, classified by votes, and counted at lines."""
+
+    def __init__(
+        self, spec: TaskSpec, preprocess: Preprocess, config: MovingObjectsConfig, tally: Tally, seen: Seen
+    ) -> None:
+        self._preprocess, self._tally, self._seen = preprocess, tally, seen
+        self._objects = MovingObjects(config, self._classify, spec.labels)
+        self._outputs = spec.outputs
+        self._bundle: Bundle | None = None
+        self._frame: Frame | None = None
+        self._now = 0.0
+
+    def step(self, frame: Frame, bundle: Bundle | None, now: float) -> bool:
+        """Follow what moves, and count what crosses a line."""
+        assert frame.image is not None
+        self._bundle, self._frame, self._now = bundle, frame, now
+        for crossing in self._objects.frame(frame.image, frame.at_s):
+            if bundle is not None:
+                self._tally.count(f"{crossing.line}/{crossing.direction}/{crossing.label}")
+        return bundle is not None
+
+    def _classify(self, crops: Sequence[U1]) -> F4:
+        assert self._frame is not None
+        raw = np.stack([self._preprocess.raw(crop) for crop in crops])
+        for number, one in enumerate(raw):
+            self._seen.see(Kept(f"{self._frame.sample}.{number}", self._frame.at_s, one), self._now)
+        if self._bundle is None:
+            return np.full((len(raw), self._outputs), 1 / self._outputs, np.float32)
+        logits = self._bundle.logits(self._preprocess.batch(raw), self._frame.side)
+        exps = np.exp(logits - logits.max(1, keepdims=True))
+        probabilities: F4 = exps / exps.sum(1, keepdims=True)
+        return probabilities
+
+
+class Series:
+    """Each row of readings ends a window per sensor, and tells what earlier windows should have been answered."""
+
+    def __init__(
+        self, spec: TaskSpec, windows: LiveWindows, sensors: Sequence[str], tally: Tally, seen: Seen, source: str
+    ) -> None:
+        self._windows, self._tally, self._seen, self._source = windows, tally, seen, source
+        interval_s = spec.input.interval_s if isinstance(spec.input, SeriesInput) else 0.0
+        self._horizons = len(spec.horizons)
+        self._keys = [[f"{sensor}/+{h * interval_s / 60:g}min" for h in spec.horizons] for sensor in sensors]
+
+    def step(self, frame: Frame, bundle: Bundle | None, now: float) -> bool:
+        """Forecast each sensor that was measured within its window."""
+        del now
+        assert frame.readings is not None
+        windows, matured = self._windows.push(frame.readings, frame.at_s)
+        for number, (window, target, scale) in enumerate(matured):
+            name = f"{self._source}-{int(frame.at_s)}-{number}"
+            self._seen.keep(Kept(name, frame.at_s, window, target, scale=scale))
+        known = np.flatnonzero(windows[:, :, 1].any(axis=1))
+        if not len(known):
+            return False
+        self._seen.see_windows(windows[known])
+        if bundle is None:
+            return False
+        self._tell(known, windows[known], bundle.logits(windows[known], frame.side))
+        return True
+
+    def _tell(self, sensors: npt.NDArray[np.intp], windows: F4, logits: F4) -> None:
+        scale = self._windows.scale
+        steps = windows.shape[1]
+        latest = steps - 1 - windows[:, ::-1, 1].argmax(axis=1)
+        last = windows[np.arange(len(windows)), latest, 0]
+        change = logits[:, : self._horizons]
+        values = scale.mean[sensors, None] + scale.std[sensors, None] * (last[:, None] + change)
+        for sensor, row in zip(sensors, values, strict=True):
+            for key, value in zip(self._keys[sensor], row, strict=True):
+                if np.isfinite(value):
+                    self._tally.values[key] = float(value)

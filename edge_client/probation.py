@@ -1,0 +1,91 @@
+"""Whether a candidate may take over: it answers live samples beside the running release; pure but for its stopwatch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from devices.runners.base import Answer
+from edge_models.samples import F4
+from edge_protocol.errors import DeploymentError, RoadcastError
+
+WARM_UP = 3
+_GRACE_S = 0.002
+"""Below this, a ratio of latencies says more about the scheduler than about the student."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a probation measured.
+
+    Attributes:
+        samples: that both answered.
+        latency_s, previous_latency_s: p95 of one sample, candidate and running release.
+        agreement: share of samples with the same most likely answer; None without a running release or for forecasts.
+    """
+
+    samples: int
+    latency_s: float
+    previous_latency_s: float | None
+    agreement: float | None
+
+
+def try_candidate(
+    candidate: Callable[[F4], Answer],
+    running: Callable[[F4], Answer] | None,
+    batches: Sequence[F4],
+    *,
+    latency_factor: float,
+    classes: bool,
+    clock: Callable[[], float] = perf_counter,
+) -> Verdict:
+    """Let both answer the same samples in turn.
+
+    Args:
+        candidate: the new runner's ``infer``, warmed up here.
+        running: the running one's; None for a first release.
+        batches: inputs as live frames gave them, each (N, *shape) float32, N ≥ 1.
+        latency_factor: the candidate's p95 may be so many times the running one's.
+        classes: whether logits are class scores that may agree.
+        clock: seconds.
+
+    Raises:
+        DeploymentError: it does not answer, answers NaN, or is too slow; the message is the reason of the rollback.
+    """
+    for batch in [*batches[:1]] * WARM_UP:
+        _checked(candidate, batch, clock)
+    times: list[float] = []
+    before: list[float] = []
+    same: list[bool] = []
+    for batch in batches:
+        answer, seconds = _checked(candidate, batch, clock)
+        times.append(seconds)
+        if running is not None:
+            old, seconds = _timed(running, batch, clock)
+            before.append(seconds)
+            same += (answer.logits.argmax(1) == old.logits.argmax(1)).tolist()
+    latency = float(np.percentile(times, 95)) if times else 0.0
+    previous = float(np.percentile(before, 95)) if before else None
+    if previous is not None and latency > latency_factor * max(previous, _GRACE_S):
+        raise DeploymentError(
+            f"p95 latency {latency * 1e3:.2f} ms is above {latency_factor:g} times the running {previous * 1e3:.2f} ms"
+        )
+    return Verdict(len(times), latency, previous, float(np.mean(same)) if same and classes else None)
+
+
+def _timed(infer: Callable[[F4], Answer], batch: F4, clock: Callable[[], float]) -> tuple[Answer, float]:
+    begun = clock()
+    return infer(batch), clock() - begun
+
+
+def _checked(infer: Callable[[F4], Answer], batch: F4, clock: Callable[[], float]) -> tuple[Answer, float]:
+    try:
+        answer, seconds = _timed(infer, batch, clock)
+    except RoadcastError as error:
+        raise DeploymentError(f"the candidate does not answer a live sample: {error}") from error
+    if not (np.isfinite(answer.logits).all() and np.isfinite(answer.features).all()):
+        raise DeploymentError("the candidate answers a live sample with NaN or infinity")
+    return answer, seconds

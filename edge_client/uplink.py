@@ -1,0 +1,87 @@
+"""Everything a device says: header, topic, bytes, and the outbox for what must not be lost; owns no decision."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from edge_client.outbox import Outbox
+from edge_client.stamp import Stamp
+from edge_protocol import messages as m
+from edge_protocol.codec import encode, kind_of
+from edge_protocol.effects import Send
+from edge_protocol.errors import LocalProtocolError, StoreError
+from edge_protocol.ids import DeviceId
+from edge_protocol.topics import Topics
+from edge_protocol.transport.base import Transport
+
+_BATCH = 16
+
+
+class Uplink:
+    """Sends messages over a transport; used by one thread only.
+
+    Args:
+        topics: of the fleet.
+        device: the device's name.
+        stamp: makes headers.
+        outbox: keeps what must not be lost.
+        transport: the link.
+        drops: where what could not be sent is counted by reason.
+    """
+
+    def __init__(
+        self,
+        topics: Topics,
+        device: DeviceId,
+        stamp: Stamp,
+        outbox: Outbox,
+        transport: Transport,
+        drops: Counter[str],
+    ) -> None:
+        self._topics, self._device, self._stamp = topics, device, stamp
+        self._outbox, self._transport, self._drops = outbox, transport, drops
+
+    def send(self, effect: Send, now: float) -> None:
+        """Send a message, or write it down and send it until it is acknowledged."""
+        header = self._stamp.header()
+        try:
+            payload = encode(header, effect.body)
+        except LocalProtocolError as error:
+            self._drops[error.reason] += 1
+            return
+        if not effect.durable:
+            self._transport.publish(self._topic(kind_of(effect.body)), payload, retain=effect.retain)
+            return
+        number = effect.body.round if isinstance(effect.body, m.KnowledgeReport) else None
+        try:
+            dropped = self._outbox.put(
+                header.message_id, kind_of(effect.body), payload, slot=_slot(effect.body), number=number
+            )
+        except StoreError:
+            self._drops["outbox-failed"] += 1
+            self._transport.publish(self._topic(kind_of(effect.body)), payload)
+            return
+        if dropped:
+            self._drops["outbox-full"] += dropped
+        self.flush(now)
+
+    def flush(self, now: float) -> None:
+        """Send what is due, as far as the link takes it."""
+        if not self._transport.ready:
+            return
+        for waiting in self._outbox.due(now, _BATCH):
+            if not self._transport.publish(self._topic(waiting.kind), waiting.payload):
+                return
+            self._outbox.sent(waiting.message_id, now)
+
+    def _topic(self, kind: m.Kind) -> str:
+        return self._topics.online(self._device) if kind == "online" else self._topics.up(self._device, kind)
+
+
+def _slot(body: m.Body) -> str | None:
+    """Newer state takes the place of older: only the last deployment state and the last report count."""
+    match body:
+        case m.Deployment() | m.KnowledgeReport():
+            return f"{kind_of(body)}/{body.task}"
+        case _:
+            return None

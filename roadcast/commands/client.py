@@ -1,0 +1,94 @@
+"""``roadcast client``: run one device, check its configuration, print the schema of it."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edge_protocol.errors import ConfigError
+from roadcast.output import JsonFlag, emit
+
+if TYPE_CHECKING:
+    from edge_client.config import DeviceConfig
+
+app = typer.Typer(no_args_is_help=True)
+ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="YAML of the device; see `roadcast client schema`.")]
+StateDir = Annotated[Path | None, typer.Option(help="Where the device keeps everything, instead of the file's.")]
+
+
+@app.callback()
+def client() -> None:
+    """Run one device: answer frames, learn, report."""
+
+
+@app.command()
+def run(
+    *,
+    config: ConfigFile,
+    state_dir: StateDir = None,
+    device: Annotated[str | None, typer.Option(help="Name of the device, instead of the file's.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Serve until Ctrl-C or SIGTERM; say at the end what was counted."""
+    from edge_client.agent import Agent  # noqa: PLC0415  # start-up time
+
+    logging.basicConfig(level=os.environ.get("ROADCAST_LOG", "WARNING"), format="%(asctime)s %(name)s %(message)s")
+    agent = Agent(_load(config, state_dir, device))
+    agent.run()
+    counted = agent.inference.counters
+    said = {
+        "device": agent.config.device,
+        "release": agent.core.running.release,
+        "frames": counted.frames,
+        "answered": counted.answered,
+        "swap_skipped": counted.swap_skipped,
+    }
+    emit(said, json, lambda found: "  ".join(f"{name} {value}" for name, value in found.items()))
+
+
+@app.command()
+def check(*, config: ConfigFile, state_dir: StateDir = None, json: JsonFlag = False) -> None:
+    """Read the configuration and its task as `run` would, and open the commissioning pack; start nothing."""
+    from edge_client.labels import open_commissioning  # noqa: PLC0415  # start-up time
+    from edge_models.tasks import load_task  # noqa: PLC0415
+
+    found = _load(config, state_dir, None)
+    spec = load_task(found.task)
+    if found.labels.commissioning is not None:
+        open_commissioning(found.labels.commissioning, spec)
+    said = {
+        "device": found.device,
+        "fleet": found.fleet,
+        "task": spec.name,
+        "student": spec.students[found.tier],
+        "sources": [source.name for source in found.sources],
+    }
+    emit(said, json, lambda told: f"{told['device']} of {told['fleet']}: {told['task']} with {told['student']}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration, for editors."""
+    from edge_client.config import DeviceConfig  # noqa: PLC0415  # start-up time
+    from edge_protocol.config import schema as schema_of  # noqa: PLC0415
+
+    typer.echo(jsonlib.dumps(schema_of(DeviceConfig), indent=2))
+
+
+def _load(path: Path, state_dir: Path | None, device: str | None) -> DeviceConfig:
+    from edge_client.config import DeviceConfig  # noqa: PLC0415  # start-up time
+    from edge_protocol.config import load_config  # noqa: PLC0415
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path}: cannot be read: {error}; `roadcast client schema` shows what it must hold"
+        ) from error
+    flags = {"state_dir": None if state_dir is None else str(state_dir), "device": device}
+    return load_config(text, DeviceConfig, where=str(path), environment=os.environ, flags=flags)
