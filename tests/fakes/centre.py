@@ -1,4 +1,4 @@
-"""A whole server in this process: memory transport, fake clock, real database, real folders, threads replaced by turns."""
+"""A whole server in this process: memory transport, fake clock, real database and folders, turns instead of threads."""
 
 from __future__ import annotations
 
@@ -97,9 +97,7 @@ def scripted_distiller(scores: list[float]) -> Distiller:
         job = read_job(folder)
         spec, reached = load_task(job.task), next(left)
         write_artifacts(folder / "candidate", spec, seed=job.round)
-        sides = {"candidate": {"accuracy": reached}} | (
-            {"current": {"accuracy": best["score"]}} if job.current else {}
-        )
+        sides = {"candidate": {"accuracy": reached}} | ({"current": {"accuracy": best["score"]}} if job.current else {})
         best["score"] = max(best["score"], reached)
         result = DistilResult(
             headline="accuracy",
@@ -112,4 +110,3 @@ def scripted_distiller(scores: list[float]) -> Distiller:
         (folder / "result.json").write_bytes(msgspec.json.encode(result))
 
     return run
-

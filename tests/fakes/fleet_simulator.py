@@ -1,7 +1,7 @@
 """A fleet in one process: devices without a model that speak the real messages through the real codec.
 
-Each holds what a device holds on the wire: an outbox that sends again until acknowledged, a pull of the chunks it lacks,
-the newest release and the open round. What it knows is a function given by the test.
+Each holds what a device holds on the wire: an outbox that sends again until acknowledged, a pull of the chunks it
+lacks, the newest release and the open round. What it knows is a function given by the test.
 """
 
 from __future__ import annotations
