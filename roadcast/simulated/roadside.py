@@ -21,7 +21,9 @@ _LICENCE = "none needed: made by this program"
 _FRAMES = 400
 
 
-def simulate_roadside(folder: Path, *, seed: int = 0, per_class: int = 300, days: int = 7) -> list[Path]:
+def simulate_roadside(
+    folder: Path, *, seed: int = 0, per_class: int = 300, days: int = 7, roads: int = 4, detectors: int = 7
+) -> list[Path]:
     """Write vehicle crops, a week of speeds and a road clip; the files written, without their cards.
 
     Args:
@@ -29,6 +31,8 @@ def simulate_roadside(folder: Path, *, seed: int = 0, per_class: int = 300, days
         seed: the same seed gives the same roadside.
         per_class: vehicle crops of each of the six classes.
         days: of traffic.
+        roads: carriageways.
+        detectors: on each road.
 
     Raises:
         StoreError: the disk refuses.
@@ -43,7 +47,7 @@ def simulate_roadside(folder: Path, *, seed: int = 0, per_class: int = 300, days
     )
     save_pack(
         speeds,
-        simulate_speeds(seed=seed, days=days),
+        simulate_speeds(seed=seed, days=days, roads=roads, detectors=detectors),
         title=f"simulated: detector speeds of a cell-transmission model, mph, 5 min (seed {seed})",
         source=_SOURCE,
         licence=_LICENCE,

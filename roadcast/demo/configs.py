@@ -1,0 +1,121 @@
+"""Writes the YAML of the server and of each device, as an installer would; owns no default of theirs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from edge_protocol.signing import generate_key, public_key
+from roadcast.demo import fleet
+from roadcast.demo.fleet import FLEET, Member
+from roadcast.demo.partition import Shares
+
+LINE = {"name": "across", "from": [0.0, 0.55], "to": [1.0, 0.55]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How fast the demo goes; a test goes faster.
+
+    Attributes:
+        deadline_s: how long a round takes reports.
+        distil: the server's ``distil`` section.
+        train: a device's ``train`` section.
+        image_hz: pictures a second of each camera; reading rows a second of each sensor group is `row_hz`.
+        clip_hz: pictures a second of the clip.
+    """
+
+    deadline_s: float = 60.0
+    distil: Mapping[str, Any]
+    train: Mapping[str, Any]
+    image_hz: float = 8.0
+    row_hz: float = 1.0
+    clip_hz: float = 12.0
+
+
+@dataclass(frozen=True)
+class Places:
+    """The demo's work folder."""
+
+    root: Path
+
+    @property
+    def server_config(self) -> Path:
+        """The server's YAML."""
+        return self.root / "server.yaml"
+
+    @property
+    def server_state(self) -> Path:
+        """The server's state."""
+        return self.root / "server"
+
+    def device_config(self, name: str) -> Path:
+        """A device's YAML."""
+        return self.root / f"{name}.yaml"
+
+    def device_state(self, name: str) -> Path:
+        """A device's state."""
+        return self.root / "devices" / name
+
+
+def write_configs(places: Places, shares: Shares, clip: Path, pace: Pace, *, port: int, rounds: int) -> bytes:
+    """Write every configuration and the release key; return the public key, 32 bytes."""
+    private = generate_key()
+    key = places.root / "release.key"
+    with os.fdopen(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(private.hex() + "\n")
+    public = public_key(private)
+    broker = {"host": "127.0.0.1", "port": port}
+    _write(places.server_config, _server(places, shares, pace, broker, rounds))
+    for member in FLEET:
+        tree = _device(member, places, shares, clip, pace)
+        _write(places.device_config(member.name), {**tree, "broker": broker, "trusted_keys": [public.hex()]})
+    return public
+
+
+def _server(places: Places, shares: Shares, pace: Pace, broker: dict[str, Any], rounds: int) -> dict[str, Any]:
+    half = len(FLEET) // len(fleet.TASKS)
+    schedule = {"limit": rounds, "quorum": half, "wait_for": half, "deadline_s": pace.deadline_s, "pause_s": 0.5}
+    return {
+        "fleet": fleet.NAME,
+        "broker": broker,
+        "state_dir": str(places.server_state),
+        "release_key_file": str(places.root / "release.key"),
+        "tasks": {
+            task: {
+                "task": task,
+                **{part: str(shares.server(task, part)) for part in ("anchors", "proxies", "validation")},
+                "rounds": schedule,
+            }
+            for task in fleet.TASKS
+        },
+        "distil": dict(pace.distil),
+    }
+
+
+def _device(member: Member, places: Places, shares: Shares, clip: Path, pace: Pace) -> dict[str, Any]:
+    live = {"name": "main", "uri": f"pack://{shares.device(member.name, 'live')}", "loop": True}
+    live |= {"serving": "whole-sample", "rate_hz": pace.image_hz if member.is_camera else pace.row_hz}
+    road = {"name": fleet.CLIP_SOURCE, "uri": f"file://{clip}", "rate_hz": pace.clip_hz, "loop": False}
+    road |= {"serving": "moving-objects", "lines": [LINE]}
+    return {
+        "fleet": fleet.NAME,
+        "device": member.name,
+        "tier": member.tier,
+        "task": member.task,
+        "state_dir": str(places.device_state(member.name)),
+        "sources": [live, road] if member.plays_clip else [live],
+        "labels": {"commissioning": str(shares.device(member.name, "commissioning"))},
+        "preprocess": dict(member.preprocess),
+        "train": dict(pace.train),
+        "report_interval_s": 2,
+    }
+
+
+def _write(path: Path, tree: Mapping[str, Any]) -> None:
+    path.write_text(yaml.safe_dump(dict(tree), sort_keys=False), encoding="utf-8")
