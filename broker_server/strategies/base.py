@@ -123,8 +123,15 @@ def density_of(votes: Votes) -> F4:
 def check_report(report: KnowledgeReport, spec: TaskSpec, proxy: str, samples: int) -> None:
     """Refuse a report that does not answer this task's proxy set.
 
+    Args:
+        report: as decoded.
+        spec: the task.
+        proxy: hash of the proxy set that must have been answered; "" for any.
+        samples: N, the number of proxies.
+
     Raises:
-        RemoteProtocolError: its `reason` is ``wrong-task``, ``wrong-proxy``, ``wrong-shape`` or ``not-finite``.
+        RemoteProtocolError: its `reason` is ``wrong-task``, ``wrong-proxy`` or ``wrong-shape``; NaN was
+            refused when it was decoded.
     """
     if report.task != spec.name or report.label_space != spec.label_space:
         raise RemoteProtocolError("wrong-task", f"report answers {report.task!r} in label space {report.label_space}")
@@ -139,6 +146,3 @@ def check_report(report: KnowledgeReport, spec: TaskSpec, proxy: str, samples: i
             "wrong-shape",
             f"report holds {report.votes.samples} {type(report.votes).__name__}, not {samples} of {spec.kind}",
         )
-    opinion = opinion_of(report.votes)
-    if not np.isfinite(opinion.value).all() or not (opinion.spread is None or np.isfinite(opinion.spread).all()):
-        raise RemoteProtocolError("not-finite", "report holds NaN or infinity")

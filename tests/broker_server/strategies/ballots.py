@@ -1,0 +1,38 @@
+"""Votes written the short way, for the tests of the strategies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edge_protocol.arrays import pack
+from edge_protocol.messages import ClassVotes, ForecastVotes
+
+
+def class_votes(
+    classes: Sequence[int],
+    confidence: float = 1.0,
+    density: float = 1.0,
+    held: Sequence[int] = (1, 1, 1),
+) -> ClassVotes:
+    """Votes for classes, all with one confidence and one density."""
+    n = len(classes)
+    return ClassVotes(
+        pack(np.array(classes, np.uint8)),
+        pack(np.full(n, round(255 * confidence), np.uint8)),
+        pack(np.full(n, round(255 * density), np.uint8)),
+        pack(np.array(held, np.uint8)),
+    )
+
+
+def forecast_votes(
+    mean: Sequence[float], spread: float = 1.0, density: float = 1.0, horizons: int = 1
+) -> ForecastVotes:
+    """Forecasts of the same mean at each horizon, all with one spread and one density."""
+    values = np.repeat(np.array(mean, np.float16)[:, None], horizons, axis=1)
+    return ForecastVotes(
+        pack(values),
+        pack(np.full_like(values, spread)),
+        pack(np.full(len(mean), round(255 * density), np.uint8)),
+    )

@@ -1,0 +1,90 @@
+"""Packs to samples, samples to the blob that devices pull."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from broker_server.proxy_set import build, load_samples, read
+from devices.packs import ImagePack, SeriesPack, save_pack
+from edge_models.samples import Samples
+from edge_models.tasks import load_task, plugin_of
+from edge_protocol.errors import DataError
+from edge_protocol.messages import MAX_SAMPLES
+
+VEHICLE, SPEED = load_task("vehicle"), load_task("speed")
+
+
+def save_images(path: Path, classes: tuple[str, ...] = VEHICLE.labels) -> Path:
+    """Save four images of 64 by 64 pixels, the last one unlabelled."""
+    images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    save_pack(path, ImagePack.of(images, classes=classes, labels=np.array([0, 1, 2, -1])), title="four")
+    return path
+
+
+def save_series(path: Path, rows: int = 60) -> Path:
+    """Save two sensors."""
+    values = np.random.default_rng(0).normal(50, 5, (rows, 2)).astype(np.float32)
+    time_s = 300.0 * np.arange(rows)
+    save_pack(
+        path, SeriesPack(values=values, time_s=time_s, interval_s=300, sensors=("a", "b"), unit="mph"), title="two"
+    )
+    return path
+
+
+def test_images_come_in_the_size_of_the_task(tmp_path: Path) -> None:
+    """A pack of 64 by 64 becomes samples of 32 by 32 with their labels."""
+    samples = load_samples(save_images(tmp_path / "images.npz"), VEHICLE)
+    assert samples.raw.shape == (4, 32, 32, 3)
+    assert samples.raw.dtype == np.uint8
+    assert samples.targets.tolist() == [0, 1, 2, -1]
+
+
+def test_series_are_cut_into_windows(tmp_path: Path) -> None:
+    """A series pack becomes windows of the task's length, each with its sensor's scale."""
+    samples = load_samples(save_series(tmp_path / "series.npz"), SPEED)
+    assert samples.raw.shape[1:] == SPEED.input.raw_shape
+    assert samples.scale.shape == (len(samples), 2)
+    assert samples.labelled.any()
+
+
+@pytest.mark.parametrize("task", [VEHICLE, SPEED])
+def test_blob_round_trips_and_is_deterministic(task: object) -> None:
+    """The same samples give the same bytes, and a device reads the raw samples back; no label travels."""
+    spec = VEHICLE if task is VEHICLE else SPEED
+    samples = plugin_of(spec).simulate(spec, np.random.default_rng(0), 20)
+    blob = build(samples)
+    assert blob == build(samples)
+    np.testing.assert_array_equal(read(blob, spec), samples.raw)
+    assert b"targets" not in blob
+
+
+def test_other_packs_are_refused(tmp_path: Path) -> None:
+    """A series cannot feed a camera task, images cannot feed a forecast, and other classes are named."""
+    images, series = save_images(tmp_path / "i.npz"), save_series(tmp_path / "s.npz")
+    for path, spec in ((series, VEHICLE), (images, SPEED)):
+        with pytest.raises(DataError, match="cannot feed"):
+            load_samples(path, spec)
+    with pytest.raises(DataError, match="are not"):
+        load_samples(save_images(tmp_path / "other.npz", ("a", "b", "c")), VEHICLE)
+    with pytest.raises(DataError):
+        load_samples(tmp_path / "missing.npz", VEHICLE)
+
+
+@pytest.mark.parametrize("n", [0, MAX_SAMPLES + 1])
+def test_sets_that_no_report_can_answer_are_refused(n: int) -> None:
+    """No sample, or more than a report may hold, is an error on the server."""
+    with pytest.raises(DataError, match="proxy set"):
+        build(Samples.of(np.zeros((n, 1), np.uint8)))
+
+
+@pytest.mark.parametrize(
+    "blob", [b"junk", save({"other": np.zeros(3)}), save({"raw": np.zeros((2, 8, 8, 3), np.uint8)})]
+)
+def test_other_blobs_are_refused(blob: bytes) -> None:
+    """Bytes that are no proxy set, or one of another task, are an error."""
+    with pytest.raises(DataError):
+        read(blob, VEHICLE)
