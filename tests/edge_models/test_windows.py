@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -206,7 +208,7 @@ def test_scale_and_task_must_fit_the_series() -> None:
         cut_windows(np.zeros((30, 2)), times(30), load_task("vehicle"))
 
 
-def test_real_week_gives_windows(real_data) -> None:
+def test_real_week_gives_windows(real_data: Path) -> None:
     """A real week of speeds gives one window per sensor and row, and persistence errs by a few miles per hour."""
     with np.load(real_data / "metrla_week_speed.npz") as pack:
         values = pack["speed"][:200, :20]

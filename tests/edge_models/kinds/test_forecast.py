@@ -20,7 +20,7 @@ def test_errors_are_in_the_sensors_own_unit_and_only_where_measured() -> None:
     targets = np.array([[0, NAN, 2], [NAN, NAN, -1]], np.float32)
     scale = np.array([[50, 4], [30, 10]], np.float32)
     found = forecast.score(SPEC, logits, targets, scale)
-    assert list(found)[0] == "mae"
+    assert next(iter(found)) == "mae"
     assert found["mae"] == pytest.approx((4 + 8 + 10) / 3)
     assert found["rmse"] == pytest.approx(np.sqrt((16 + 64 + 100) / 3))
     assert found["mae_15min"] == pytest.approx(4)

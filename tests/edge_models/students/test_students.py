@@ -1,4 +1,4 @@
-"""Students: six architectures with one signature, small enough for their tier, that learn what is simulated for them."""
+"""Students: six architectures with one signature, small enough for their tier, that learn what is simulated."""
 
 from __future__ import annotations
 

@@ -1,0 +1,100 @@
+"""`roadcast export`: files a device can run, checks that can fail, and exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from edge_protocol.errors import ExitCode
+from roadcast import output
+from roadcast.commands.export import app
+
+torch.set_num_threads(1)
+
+
+def call(*arguments: object) -> int:
+    """Run a command as the command line does and return its exit code."""
+    return output.run(lambda: app([str(a) for a in arguments], prog_name="export"))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported student of the speed task."""
+    folder = tmp_path_factory.mktemp("export") / "speed"
+    assert call("build", "speed", "--tier", "nano", "--seed", 3, "-o", folder) == ExitCode.OK
+    return folder
+
+
+@pytest.fixture
+def copy(built: Path, tmp_path: Path) -> Path:
+    """A copy of its folder, to be damaged."""
+    for path in built.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def test_build_then_check_then_inspect(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was built passes its check, against golden answers and PyTorch, and can be looked into."""
+    assert call("check", built, "--json") == ExitCode.OK
+    found = json.loads(capsys.readouterr().out)
+    assert found["golden"] == "match"
+    assert found["provider"] == "CPUExecutionProvider"
+    assert found["parity"].startswith("match")
+    assert call("inspect", built, "--json") == ExitCode.OK
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["task"], facts["tier"], facts["student"]) == ("speed", "nano", "mlp")
+    assert facts["weights"]["head.weight"] == [6, 64]
+    assert facts["bytes"]["template.onnx"] < facts["bytes"]["weights.safetensors"]
+
+
+def test_a_table_is_shown_without_json(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a pipe the same facts are tab-separated lines."""
+    assert call("inspect", built) == ExitCode.OK
+    assert "opset\t18" in capsys.readouterr().out
+
+
+def test_a_trained_state_is_exported(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --weights the given state is what gets exported, and the template stays the same."""
+    state = load_file(built / "state.safetensors")
+    state["head.bias"] += 1
+    save_file(state, tmp_path / "trained.safetensors")
+    out = tmp_path / "out"
+    trained = tmp_path / "trained.safetensors"
+    assert call("build", "speed", "--tier", "nano", "--weights", trained, "-o", out, "--json") == ExitCode.OK
+    assert json.loads(capsys.readouterr().out)["parameters"] > 0
+    assert (out / "template.onnx").read_bytes() == (built / "template.onnx").read_bytes()
+    assert (out / "weights.safetensors").read_bytes() != (built / "weights.safetensors").read_bytes()
+
+
+def test_a_damaged_file_fails_the_check(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A truncated payload exits 3 and says which folder."""
+    weights = copy / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    assert call("check", copy) == ExitCode.CHECK_FAILED
+    assert str(copy.name) in capsys.readouterr().err.replace("\n", "")
+
+
+def test_a_state_that_is_not_what_was_exported_fails_the_check(copy: Path) -> None:
+    """A state dict changed after the export no longer agrees with the files: exit 3."""
+    state = load_file(copy / "state.safetensors")
+    save_file({**state, "head.bias": state["head.bias"] + 1}, copy / "state.safetensors")
+    assert call("check", copy) == ExitCode.CHECK_FAILED
+
+
+def test_without_a_state_the_check_says_what_it_left_out(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A device has no state dict: golden answers are checked, parity is named as not checked."""
+    (copy / "state.safetensors").unlink()
+    assert call("check", copy, "--json") == ExitCode.OK
+    assert json.loads(capsys.readouterr().out)["parity"] == "not checked: no state.safetensors"
+
+
+def test_what_is_missing_or_wrong_has_its_own_code(built: Path, tmp_path: Path) -> None:
+    """No such task, a state of another student, an empty folder."""
+    assert call("build", "sped", "-o", tmp_path) == ExitCode.CONFIG
+    state = built / "state.safetensors"
+    assert call("build", "speed", "--tier", "base", "--weights", state, "-o", tmp_path) == ExitCode.CONFIG
+    assert call("check", tmp_path) == ExitCode.NOT_READY
