@@ -1,4 +1,4 @@
-"""The real server process on a real Mosquitto: killed mid-round and restarted, a broker that forgets, an orderly end."""
+"""The real server process on a real Mosquitto: killed mid-round, a broker that forgets, an orderly end."""
 
 from __future__ import annotations
 

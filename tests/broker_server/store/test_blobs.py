@@ -1,0 +1,74 @@
+"""The blob folder: whole or not at all, and checked on the way out."""
+
+from __future__ import annotations
+
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+
+from broker_server.store.blobs import BlobFolder, write_atomic
+from edge_protocol.blobs import cut
+from edge_protocol.errors import DigestError, StoreError
+
+DATA = bytes(range(256)) * 4
+
+
+def test_a_blob_comes_back_whole_and_in_chunks(tmp_path: Path) -> None:
+    """Chunks put together are the blob, and putting it again changes nothing."""
+    blobs = BlobFolder(tmp_path / "a" / "b")
+    ref = blobs.put(DATA, 100)
+    assert blobs.put(DATA, 100) == ref
+    assert blobs.read(ref) == DATA
+    assert b"".join(blobs.chunk(ref, i) for i in range(ref.chunks)) == DATA
+    assert [p.name for p in blobs.root.iterdir()] == [ref.sha256]
+
+
+def test_damage_is_found(tmp_path: Path) -> None:
+    """A changed byte, an index too high, and a missing file are all refused."""
+    blobs = BlobFolder(tmp_path)
+    ref = blobs.put(DATA, 100)
+    (tmp_path / ref.sha256).write_bytes(b"\xff" + DATA[1:])
+    with pytest.raises(DigestError, match="damaged"):
+        blobs.read(ref)
+    with pytest.raises(DigestError):
+        blobs.chunk(ref, 0)
+    with pytest.raises(DigestError, match="no chunk"):
+        blobs.chunk(ref, ref.chunks)
+    missing, _ = cut(b"missing")
+    with pytest.raises(StoreError, match=missing.sha256[:12]):
+        blobs.read(missing)
+    with pytest.raises(StoreError):
+        blobs.chunk(missing, 0)
+
+
+def test_a_blob_cut_short_by_a_crash_is_written_again(tmp_path: Path) -> None:
+    """A file of another size under the right name is replaced."""
+    blobs = BlobFolder(tmp_path)
+    ref = blobs.put(DATA)
+    (tmp_path / ref.sha256).write_bytes(DATA[:10])
+    assert blobs.read(blobs.put(DATA)) == DATA
+
+
+def test_a_disk_that_refuses_leaves_nothing_behind(tmp_path: Path) -> None:
+    """A write that the system cuts off raises StoreError, keeps the old file, and removes its own."""
+    path = tmp_path / "file"
+    write_atomic(path, b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(StoreError, match="file"):
+            write_atomic(path, bytes(100_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (path.read_bytes(), [p.name for p in tmp_path.iterdir()]) == (b"old", ["file"])
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """A file where the folder should be is a StoreError."""
+    (tmp_path / "blobs").write_bytes(b"")
+    with pytest.raises(StoreError, match="blobs"):
+        BlobFolder(tmp_path / "blobs")

@@ -1,0 +1,201 @@
+"""The rounds of a task: from call to release, given up, superseded, and taken up again after a restart."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from broker_server import effects as e
+from broker_server.config import RoundsConfig
+from broker_server.events import Distilled, JobFailed, ReleaseStored
+from broker_server.rounds import RoundState, restored
+from edge_protocol import messages as m
+from edge_protocol.blobs import cut
+from edge_protocol.ids import TaskId
+from tests.broker_server.scenes import PROXY, SPEC, TASK, Scene, drops, of, release, result
+
+
+def test_without_a_release_the_first_is_distilled_from_anchors() -> None:
+    """Round 0 asks no device: it opens, begins, and its candidate becomes release 1."""
+    scene = Scene()
+    begun = scene.core.tick(scene.now)
+    assert of(begun, e.Distil) == [e.Distil(TASK, 0, 0)]
+    judged = scene.core.learn(Distilled(TASK, 0, result(None, 0.5)), scene.now)
+    assert of(judged, e.MakeRelease)[0].metrics["nano/accuracy"] == 0.5
+    done = scene.core.learn(ReleaseStored(release(1)), scene.now)
+    assert of(done, e.PublishRelease) == [e.PublishRelease(TASK, 1)]
+    assert (scene.round.state, scene.task.release) == (RoundState.RELEASED, 1)
+
+
+def test_a_round_is_called_once_enough_devices_have_committed() -> None:
+    """Two committed devices of three are not enough; the third sets off the call, with its deadline."""
+    scene = Scene()
+    scene.collecting(2)
+    assert scene.round.state is RoundState.OPEN
+    scene.birth("cam-2")
+    call = of(scene.deployed("cam-2", 1), e.PublishRound)[0].call
+    assert (call.number, call.open, call.release, call.deadline_s) == (1, True, 1, scene.now + 60)
+    assert call.proxy == PROXY
+
+
+def test_a_round_closes_when_everybody_has_answered() -> None:
+    """The last expected report closes the round at once: saved, no longer open, and handed to the distiller."""
+    scene = Scene()
+    scene.collecting()
+    scene.report("cam-0")
+    assert scene.round.collecting
+    scene.report("cam-1")
+    assert scene.round.collecting
+    effects = scene.report("cam-2")
+    assert of(effects, e.Distil) == [e.Distil(TASK, 1, 1)]
+    assert [call.call.open for call in of(effects, e.PublishRound)] == [False]
+    assert set(scene.round.answered) == {"cam-0", "cam-1", "cam-2"}
+
+
+def test_a_deadline_with_a_quorum_goes_on_and_without_is_abandoned() -> None:
+    """At the deadline two reports of a quorum of two suffice, one does not."""
+    for reports, state in ((2, RoundState.DISTILLING), (1, RoundState.ABANDONED)):
+        scene = Scene()
+        scene.collecting()
+        for number in range(reports):
+            scene.report(f"cam-{number}")
+        assert scene.core.next_deadline() == scene.round.deadline_s
+        scene.core.tick(scene.now + 59)
+        assert scene.round.collecting
+        scene.core.tick(scene.now + 60)
+        assert scene.round.state is state
+    assert "1 of the 2 reports" in scene.round.reason
+
+
+def test_a_device_that_leaves_is_not_waited_for() -> None:
+    """The last will of the only device that has not answered closes the round."""
+    scene = Scene()
+    scene.collecting()
+    scene.report("cam-0")
+    scene.report("cam-1")
+    effects = scene.say("cam-2", m.Presence(False))
+    assert of(effects, e.Distil)
+    assert of(effects, e.SaveDevice)[0].record.state == "offline"
+
+
+def test_a_candidate_that_is_no_better_is_not_released() -> None:
+    """The judge's no abandons the round with its reason, and the next one follows after the pause."""
+    scene = Scene()
+    scene.collecting()
+    for number in range(3):
+        scene.report(f"cam-{number}")
+    effects = scene.core.learn(Distilled(TASK, 1, result(0.6, 0.6)), scene.now)
+    assert not of(effects, e.MakeRelease)
+    assert (scene.round.state, scene.task.release) == (RoundState.ABANDONED, 1)
+    assert "0.6" in scene.round.reason
+    assert scene.core.next_deadline() == scene.now + 5
+    assert of(scene.core.tick(scene.now + 5), e.PublishRound)[0].call.number == 2
+
+
+def test_rounds_end_at_the_limit() -> None:
+    """After the last round nothing opens and no deadline of the task is left."""
+    scene = Scene(rounds=RoundsConfig(limit=1, quorum=1, wait_for=1, deadline_s=60, pause_s=0))
+    scene.collecting(1)
+    scene.report("cam-0")
+    scene.core.learn(JobFailed(TASK, 1, "no memory"), scene.now)
+    assert (scene.round.state, scene.round.reason) == (RoundState.ABANDONED, "no memory")
+    assert scene.core.tick(scene.now + 50) == []
+    assert scene.task.next_deadline() is None
+
+
+def test_a_first_release_that_fails_is_tried_again_later() -> None:
+    """A failed round 0 rests at least half a minute, then begins anew."""
+    scene = Scene()
+    scene.core.tick(scene.now)
+    scene.core.learn(JobFailed(TASK, 0, "anchors are gone"), scene.now)
+    assert scene.core.tick(scene.now + 29) == []
+    assert of(scene.core.tick(scene.now + 30), e.Distil) == [e.Distil(TASK, 0, 0)]
+
+
+@pytest.mark.parametrize("state", ["collecting", "distilling", "open"])
+def test_a_release_that_an_operator_pushes_ends_the_round_that_knows_only_the_old_one(state: str) -> None:
+    """Reports from the old release are not distilled into the new one; an uncalled round just starts from it."""
+    scene = Scene()
+    scene.collecting(2 if state == "open" else 3)
+    if state == "distilling":
+        for number in range(3):
+            scene.report(f"cam-{number}")
+    effects = scene.core.learn(ReleaseStored(release(2, None)), scene.now)
+    assert of(effects, e.PublishRelease) == [e.PublishRelease(TASK, 2)]
+    assert bool(of(effects, e.CancelDistil)) is (state == "distilling")
+    assert scene.round.state is (RoundState.OPEN if state == "open" else RoundState.ABANDONED)
+    assert scene.round.release == (2 if state == "open" else 1)
+    assert scene.task.ready == set()
+
+
+def test_a_push_while_a_release_is_being_made_does_not_stop_it() -> None:
+    """The round's own release follows the pushed one, with the next counter."""
+    scene = Scene()
+    scene.collecting()
+    for number in range(3):
+        scene.report(f"cam-{number}")
+    scene.core.learn(Distilled(TASK, 1, result(0.5, 0.6)), scene.now)
+    scene.core.learn(ReleaseStored(release(2, None)), scene.now)
+    assert scene.round.state is RoundState.JUDGING
+    scene.core.learn(ReleaseStored(release(3, 1)), scene.now)
+    assert (scene.round.state, scene.task.release) == (RoundState.RELEASED, 3)
+
+
+def test_outcomes_that_nobody_waits_for_change_nothing() -> None:
+    """A result of an earlier round, an old release, and a release of another task are ignored."""
+    scene = Scene()
+    scene.collecting()
+    assert scene.core.learn(Distilled(TASK, 0, result(None, 0.9)), scene.now) == []
+    assert scene.core.learn(JobFailed(TASK, 0, "late"), scene.now) == []
+    assert scene.core.learn(ReleaseStored(release(1)), scene.now) == []
+    other = ReleaseStored(msgspec.structs.replace(release(1), task=TaskId("speed")))
+    assert drops(scene.core.learn(other, scene.now)) == ["unknown-task"]
+    assert scene.round.collecting
+
+
+@pytest.mark.parametrize("state", list(RoundState))
+def test_after_a_restart_each_state_goes_on(state: RoundState) -> None:
+    """A restored round waits, distils again, or is known to be over, and its call is told again."""
+    scene = Scene()
+    scene.collecting()
+    scene.report("cam-0")
+    record = scene.round.record(SPEC)
+    changed = type(record)(**{f: getattr(record, f) for f in record.__struct_fields__} | {"state": state.value})
+    devices = [device.record() for device in scene.core.registry.devices.values()]
+    again, later = Scene(), scene.now + 100
+    effects = again.task.resume(release(1), restored(changed, dict(scene.round.answered), 2), later)
+    effects += again.core.restore(devices, [], later)
+    redone = state in {RoundState.DISTILLING, RoundState.JUDGING}
+    assert bool(of(effects, e.Distil)) is redone
+    assert of(effects, e.PublishRelease) == [e.PublishRelease(TASK, 1)]
+    if state is RoundState.COLLECTING:
+        assert again.round.deadline_s == later + 30
+        assert again.round.waiting == {"cam-1", "cam-2"}
+        assert of(effects, e.PublishRound)[0].call.open
+    if state in {RoundState.OPEN, RoundState.RELEASED, RoundState.ABANDONED}:
+        assert again.round.state is RoundState.COLLECTING
+        assert again.round.number == (1 if state is RoundState.OPEN else 2)
+
+
+def test_a_release_found_after_a_restart_ends_its_round() -> None:
+    """Killed between the making of a release and its announcement, the server finds it and calls the round released."""
+    scene = Scene()
+    scene.collecting()
+    for number in range(3):
+        scene.report(f"cam-{number}")
+    scene.core.learn(Distilled(TASK, 1, result(0.5, 0.6)), scene.now)
+    again = Scene()
+    effects = again.task.resume(release(2, 1), restored(scene.round.record(SPEC), {}, 2), scene.now)
+    assert (again.round.state, again.task.release) == (RoundState.RELEASED, 2)
+    assert not of(effects, e.Distil)
+
+
+def test_a_changed_proxy_set_does_not_touch_the_open_round() -> None:
+    """A restored round goes on with the proxies that it was called with."""
+    scene, (other, _) = Scene(), cut(b"other")
+    scene.collecting()
+    record = scene.round.record(SPEC)
+    again = Scene()
+    again.task.setup = type(again.task.setup)(SPEC, other, 9, again.rounds)
+    again.task.resume(release(1), restored(record, {}, 2), scene.now)
+    assert again.round.call(SPEC).proxy == PROXY
