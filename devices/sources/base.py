@@ -104,7 +104,7 @@ class Pace:
 
     def turn(self, now: float) -> None:
         """A turn was taken. Who is a whole turn late starts a new rhythm and does not race to catch up."""
-        self._due = max(self._due, now - self.interval_s) + self.interval_s
+        self._due = (self._due if now - self._due < self.interval_s else now) + self.interval_s
 
     def sleep(self, timeout_s: float) -> bool:
         """Wait for the next turn, at most `timeout_s`; True when the turn is there (and is taken)."""

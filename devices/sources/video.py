@@ -17,6 +17,7 @@ from devices.sources.quality import FrameCheck
 from edge_protocol.errors import SourceError
 
 _AHEAD = 2
+_OPENING_S = 15.0
 _RETRY_S = 1.0
 _MAX_RETRY_S = 60.0
 _FALLBACK_FPS = 25.0
@@ -56,7 +57,7 @@ class VideoSource(Closing):
         self._pace = Pace(rate_hz)
         self._child: DecodingChild | None = None
         self._count = self._failures = self._asked = 0
-        self._ended, self._due = False, False
+        self._ended = self._due = self._flowing = False
         self._retry_at = self._waiting_since = time.monotonic()
         self._connect()
 
@@ -109,13 +110,15 @@ class VideoSource(Closing):
         if image is not None:
             self._asked -= 1
             self._waiting_since = time.monotonic()
-            self._failures = 0
+            self._failures, self._flowing = 0, True
         elif child.ended:
             if self._job.live:
                 raise SourceError(f"{self._shown}: the stream ended")
             self.close()
-        elif time.monotonic() - self._waiting_since > self._stall_s:
-            raise SourceError(f"{self._shown}: no frame for {self._stall_s:g} s; check camera, cable and network")
+        else:
+            limit_s = self._stall_s if self._flowing else max(self._stall_s, _OPENING_S)
+            if time.monotonic() - self._waiting_since > limit_s:
+                raise SourceError(f"{self._shown}: no frame for {limit_s:g} s; check camera, cable and network")
         if self._rate_hz is None and child.fps:
             self._pace.rate_hz = child.fps if math.isfinite(child.fps) else _FALLBACK_FPS
         return image
@@ -150,7 +153,7 @@ class VideoSource(Closing):
             self._fail(error)
 
     def _drop(self) -> None:
-        self._asked = 0
+        self._asked, self._flowing = 0, False
         if self._child is not None:
             self._child.close()
             self._child = None
