@@ -1,0 +1,75 @@
+"""Hypothesis strategies for legal messages: everything the contract allows, and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+
+from edge_protocol import messages as m
+from edge_protocol.arrays import Array, pack
+from edge_protocol.blobs import BlobRef, cut
+
+names = st.text(max_size=64)
+ids = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True).filter(lambda text: text != "server")
+counts = st.integers(0, 2**53)
+seconds = st.floats(0, 1e12)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+values = st.dictionaries(names, finite, max_size=8)
+digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
+message_ids = st.binary(min_size=16, max_size=16)
+headers = st.builds(
+    m.Header, names, names, message_ids, st.binary(min_size=8, max_size=8), counts, seconds, st.booleans()
+)
+
+
+@st.composite
+def class_votes(draw: st.DrawFn) -> m.ClassVotes:
+    """Votes of up to 50 samples over up to 256 classes."""
+    samples, classes = draw(st.integers(0, 50)), draw(st.integers(1, 256))
+
+    def bytes_of(size: int, top: int) -> Array:
+        return pack(np.array(draw(st.lists(st.integers(0, top), min_size=size, max_size=size)), "u1"))
+
+    return m.ClassVotes(
+        bytes_of(samples, classes - 1), bytes_of(samples, 255), bytes_of(samples, 255), bytes_of(classes, 1)
+    )
+
+
+@st.composite
+def forecast_votes(draw: st.DrawFn) -> m.ForecastVotes:
+    """Forecasts of up to 20 samples and 4 horizons."""
+    samples, horizons = draw(st.integers(0, 20)), draw(st.integers(1, 4))
+    size = samples * horizons
+    mean = draw(st.lists(st.floats(-100, 100, width=16), min_size=size, max_size=size))
+    spread = draw(st.lists(st.floats(2**-10, 100, width=16), min_size=size, max_size=size))
+    density = draw(st.binary(min_size=samples, max_size=samples))
+    shape = (samples, horizons)
+    return m.ForecastVotes(
+        pack(np.array(mean, "<f2").reshape(shape)),
+        pack(np.array(spread, "<f2").reshape(shape)),
+        pack(np.frombuffer(density, "u1")),
+    )
+
+
+@st.composite
+def blob_refs(draw: st.DrawFn) -> BlobRef:
+    """References to blobs of up to ten chunks."""
+    return cut(draw(st.binary(min_size=1, max_size=100)), draw(st.integers(10, 40)))[0]
+
+
+running = st.builds(m.RunningTask, names, names, names, names, counts)
+bodies: st.SearchStrategy[m.Body] = st.one_of(
+    st.builds(m.Birth, names, names, names, counts, counts, st.lists(running, max_size=3).map(tuple)),
+    st.builds(m.DeviceState, names, names, counts, st.dictionaries(names, counts, max_size=8), values),
+    st.builds(m.KnowledgeReport, names, names, counts, counts, digests, counts, class_votes() | forecast_votes()),
+    st.builds(m.Telemetry, values),
+    st.builds(m.Deployment, names, counts, names, counts, digests | st.just(""), st.text(max_size=512)),
+    st.builds(m.Need, digests, st.lists(st.integers(0, 2**20 - 1), max_size=20).map(tuple)),
+    st.builds(m.IntervalResult, names, names, seconds, seconds, st.floats(0, 1), values),
+    st.builds(m.Ack, message_ids, st.booleans(), st.text(max_size=512)),
+    st.just(m.Rebirth()),
+    st.builds(m.Label, names, names, names),
+    st.builds(m.RoundCall, names, names, counts, counts, blob_refs(), seconds, st.booleans()),
+    st.builds(m.SignedManifest, st.binary(max_size=500), names, st.binary(min_size=64, max_size=64)),
+    st.builds(m.Presence, st.booleans()),
+)
