@@ -26,6 +26,7 @@ from edge_models.tasks import plugin_of
 from edge_protocol.task import ImageInput, TaskSpec, Tier
 
 ANSWER_BATCH = 256
+MAX_GRADIENT = 5.0
 Loss = Callable[[Tensor, Tensor], Tensor]
 Progress = Callable[[int, int, float], None]
 """Called after each epoch with the epoch, the number of epochs, and the mean loss."""
@@ -108,33 +109,46 @@ def train(
     """
     generator = torch.Generator().manual_seed(settings.seed)
     pupil, average = deepcopy(student).train(), deepcopy(student)
+    pupil.to(memory_format=_layout(spec))  # type: ignore[call-overload]  # torch's types lack this form
     steps = max(1, len(lessons[0].x) // settings.batch)
     optimiser = torch.optim.AdamW(pupil.parameters(), lr=learning_rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=epochs * steps, pct_start=0.2)
-    streams = [
-        _batches(lesson, settings.batch if at == 0 else settings.batch // 2, generator)
-        for at, lesson in enumerate(lessons)
-    ]
+    sizes = [settings.batch, *(settings.batch // 2 for _ in lessons[1:])]
+    streams = [_batches(lesson, size, generator) for lesson, size in zip(lessons, sizes, strict=True)]
     for epoch in range(epochs):
         total = 0.0
         for _ in range(steps):
-            loss = torch.zeros(())
             picks = [next(stream) for stream in streams]
-            x = torch.cat([lesson.x[pick] for lesson, pick in zip(lessons, picks, strict=True)])
-            _, logits = pupil(augment(x, spec.input, generator) if settings.augment else x)
-            for lesson, pick, part in zip(
-                lessons, picks, torch.split(logits, [len(pick) for pick in picks]), strict=True
-            ):
-                loss = loss + lesson.weight * lesson.loss(part, lesson.truth[pick])
+            loss = _loss(pupil, lessons, picks, spec, generator if settings.augment else None)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(pupil.parameters(), 5.0)
+            torch.nn.utils.clip_grad_norm_(pupil.parameters(), MAX_GRADIENT)
             optimiser.step()
             schedule.step()
             _follow(average, pupil, min(settings.ema, schedule.last_epoch / (schedule.last_epoch + 10)))
             total += loss.item()
         progress(epoch + 1, epochs, total / steps)
     return average.eval()
+
+
+def _loss(
+    pupil: Student, lessons: Sequence[Lesson], picks: Sequence[Tensor], spec: TaskSpec, vary: torch.Generator | None
+) -> Tensor:
+    """Answer the picked samples of all lessons in one batch; return the weighted sum of their losses."""
+    x = torch.cat([lesson.x[pick] for lesson, pick in zip(lessons, picks, strict=True)])
+    x = augment(x, spec.input, vary) if vary else x
+    _, logits = pupil(x.contiguous(memory_format=_layout(spec)))
+    parts = torch.split(logits, [len(pick) for pick in picks])
+    losses = [
+        lesson.weight * lesson.loss(part, lesson.truth[pick])
+        for lesson, pick, part in zip(lessons, picks, parts, strict=True)
+    ]
+    return torch.stack(losses).sum()
+
+
+def _layout(spec: TaskSpec) -> torch.memory_format:
+    """Images lie channels last: a third less time on a CPU."""
+    return torch.channels_last if isinstance(spec.input, ImageInput) else torch.contiguous_format
 
 
 @torch.no_grad()
