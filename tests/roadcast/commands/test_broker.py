@@ -1,0 +1,70 @@
+"""``roadcast broker run``: says where it listens, serves until told to stop, and tells when the broker ends by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from broker_server.brokers.base import answers
+from edge_protocol.errors import NotReadyError, TransportError
+from roadcast.commands.broker import app, watch
+from tests.fakes.brokers import make_broker
+from tests.fakes.waiting import wait_for
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_real_command_serves_until_a_signal(tmp_path: Path, number: signal.Signals) -> None:
+    """One JSON line tells the address; a client is accepted; the signal ends broker and command with code 0."""
+    make_broker("auto", tmp_path)
+    command = [sys.executable, "-m", "roadcast", "broker", "run", "--port", "0", "--state-dir", str(tmp_path), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        text = b""
+        while not text.rstrip().endswith(b"}"):
+            text += process.stdout.readline()
+        place = json.loads(text)
+        assert answers(place["host"], place["port"], timeout_s=5)
+        process.send_signal(number)
+        assert process.wait(20) == 0
+    assert not answers(place["host"], place["port"], timeout_s=1)
+
+
+def test_a_line_for_people_and_a_warning_for_the_brave(tmp_path: Path) -> None:
+    """Without --json there is one line; binding to every address warns."""
+    make_broker("auto", tmp_path)
+    threading.Thread(target=_interrupt_when, args=(tmp_path,)).start()
+    arguments = ["run", "--port", "0", "--host", "0.0.0.0", "--state-dir", str(tmp_path)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert " at 127.0.0.1:" in result.stdout
+    assert "anyone who reaches 0.0.0.0" in result.stderr
+
+
+def test_a_broker_that_dies_ends_the_command(tmp_path: Path) -> None:
+    """Watching a killed broker raises, and names its log."""
+    broker = make_broker("auto", tmp_path)
+    with broker:
+        broker.kill()
+        with pytest.raises(TransportError, match="ended by itself"):
+            watch(broker, threading.Event())
+
+
+def test_no_broker_is_an_error_that_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine without brokers the command says how to get one."""
+    monkeypatch.setattr("broker_server.brokers.choose.BROKERS", ())
+    result = CliRunner().invoke(app, ["run", "--state-dir", str(tmp_path)])
+    assert isinstance(result.exception, NotReadyError)
+
+
+def _interrupt_when(folder: Path) -> None:
+    wait_for(lambda: [f for f in folder.glob("*.log") if "roadcast-probe" in f.read_text() or f.stem == "nats"], "log")
+    wait_for(lambda: signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL, "handler")
+    os.kill(os.getpid(), signal.SIGTERM)
