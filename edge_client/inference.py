@@ -142,17 +142,29 @@ class Inference:
 
     def _drain(self, feed: Feed, source: Source) -> bool:
         """Read a source to its end; False when the agent stops first."""
-        queue, limit = self._queue, self._limit
         while not self._stopping.is_set():
             frame = source.read(_READ_S)
             if frame is None:
                 if source.ended:
                     return True
                 continue
-            if queue.qsize() >= limit:
-                self._drop_oldest()
-            queue.put((feed, frame, time.perf_counter()))
+            self.offer(feed, frame)
         return False
+
+    def offer(self, feed: Feed, frame: Frame) -> None:
+        """Queue a frame; the oldest gives way when too many wait."""
+        if self._queue.qsize() >= self._limit:
+            self._drop_oldest()
+        self._queue.put((feed, frame, time.perf_counter()))
+
+    def answer_next(self, timeout_s: float = _IDLE_S) -> float:
+        """Answer the next frame when one comes within `timeout_s`; return the time (s, `perf_counter`)."""
+        try:
+            feed, frame, arrived = self._queue.get(timeout=timeout_s)
+        except Empty:
+            return time.perf_counter()
+        self.take(feed, frame, arrived)
+        return arrived
 
     def _drop_oldest(self) -> None:
         try:
@@ -168,12 +180,7 @@ class Inference:
     def _answer(self) -> None:
         tick_at = 0.0
         while not self._stopping.is_set():
-            try:
-                feed, frame, arrived = self._queue.get(timeout=_IDLE_S)
-            except Empty:
-                arrived = time.perf_counter()
-            else:
-                self.take(feed, frame, arrived)
+            arrived = self.answer_next()
             if arrived >= tick_at:
                 tick_at = arrived + _TICK_S
                 for each in self._feeds:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -24,7 +23,6 @@ from edge_protocol.task import SeriesInput, TaskSpec
 U1 = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True, eq=False, slots=True)
 class Bundle:
     """What answers frames: it is replaced as a whole, so that a frame never meets halves of two releases.
 
@@ -34,20 +32,24 @@ class Bundle:
         head: the personal head; None for the shared one inside the student.
     """
 
-    release: int
-    runner: Runner
-    head: HeadWeights | None = None
+    __slots__ = ("_plain", "head", "release", "runner")
+
+    def __init__(self, release: int, runner: Runner, head: HeadWeights | None = None) -> None:
+        self.release, self.runner, self.head = release, runner, head
+        self._plain = None if head is None or head.side else (np.ascontiguousarray(head.weight.T), head.bias)
 
     def logits(self, x: F4, side: F4 | None = None) -> F4:
         """Answer x (N, *input shape) float32 with (N, outputs) float32; `side` is (F,), the same for all."""
         answer = self.runner.infer(x)
-        head = self.head
-        if head is None:
+        if self.head is None:
             return answer.logits
-        if not head.side:
-            return head.apply(answer.features)
-        row = np.zeros(head.side, np.float32) if side is None else side
-        return head.apply(answer.features, np.broadcast_to(row, (len(x), len(row))))
+        if self._plain is not None:
+            weight, bias = self._plain
+            logits: F4 = answer.features.dot(weight)
+            logits += bias
+            return logits
+        row = np.zeros(self.head.side, np.float32) if side is None else side
+        return self.head.apply(answer.features, np.broadcast_to(row, (len(x), len(row))))
 
 
 class Pipeline(Protocol):

@@ -34,9 +34,9 @@ create index if not exists place on samples(class, hour, at_s);
 """
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class Kept:
-    """One sample to keep.
+    """One sample to keep; made for every frame, so not frozen: that would cost the loop a microsecond.
 
     Attributes:
         sample: its name.

@@ -36,10 +36,14 @@ class Tally:
         self._end_s = 0.0
         self._live = False
         self._seen: set[int] = set()
+        self._slot: int | None = None
         self.values: dict[str, float] = {}
 
     def see(self, at_s: float, wall_s: float) -> None:
         """Close what ended before a frame of time `at_s` that is answered at `wall_s` (both s since 1970)."""
+        slot = int(at_s // self._slot_s)
+        if slot == self._slot:
+            return  # most frames fall into the part of the interval that was seen last
         if self._start_s is None:
             self._begin(at_s)
         while at_s >= self._end_s:
@@ -47,7 +51,8 @@ class Tally:
             if at_s >= self._end_s + _LATE_INTERVALS * self._interval_s:
                 self._begin(at_s)
         self._live = abs(wall_s - at_s) < _LATE_INTERVALS * self._interval_s
-        self._seen.add(floor(at_s / self._slot_s))
+        self._seen.add(slot)
+        self._slot = slot
 
     def count(self, key: str, amount: float = 1) -> None:
         """Add to a value; a key is there only once something was counted."""
@@ -76,5 +81,6 @@ class Tally:
         values = dict(sorted(self.values.items())[:1024])
         self._emit(IntervalResult(self._task, self._source, self._start_s, end_s, coverage, values))
         self._seen.clear()
+        self._slot = None
         self.values.clear()
         self._start_s, self._end_s = end_s, end_s + self._interval_s
