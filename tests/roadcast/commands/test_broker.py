@@ -1,4 +1,4 @@
-"""``roadcast broker run``: says where it listens, serves until told to stop, and tells when the broker ends by itself."""
+"""``roadcast broker run``: says where it listens, serves until told to stop, and reports a broker that dies."""
 
 from __future__ import annotations
 
