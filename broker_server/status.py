@@ -108,7 +108,7 @@ def _device(device: DeviceRecord, states: dict[tuple[Any, Any], StoredState]) ->
     tasks = {}
     for runs in device.tasks:
         stored = states.get((device.device, runs.task))
-        told = {"at_s": stored.at_s, **msgspec.to_builtins(stored.state)} if stored else None
+        told = {"at_s": stored.at_s, **msgspec.structs.asdict(stored.state)} if stored else None
         tasks[TaskId(runs.task)] = {**msgspec.to_builtins(runs), "state": told}
     return {
         "device": device.device,

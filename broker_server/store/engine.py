@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,11 +52,15 @@ def _configure(connection: Any, _record: object) -> None:  # noqa: ANN401 - a DB
 def migrate(engine: Engine) -> None:
     """Bring the database to the newest revision; does nothing when it is there.
 
+    One process at a time: a status command may open a database that the server is just making.
+
     Raises:
         StoreError: the disk refused, or a newer Roadcast made this database.
     """
-    with translated(f"migration of {engine.url.database}"), engine.begin() as connection:
-        command.upgrade(_alembic(connection), "head")
+    with translated(f"migration of {engine.url.database}"), Path(f"{engine.url.database}-migration").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with engine.begin() as connection:
+            command.upgrade(_alembic(connection), "head")
 
 
 def _alembic(connection: Connection) -> Config:
