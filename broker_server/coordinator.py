@@ -123,6 +123,8 @@ class Coordinator:
                 return self._durable(header, now, lambda: ([saved], ""))
             case m.Deployment():
                 return self._durable(header, now, lambda: self._deployment(device, header, body, now))
+            case m.DeviceState() if body.task not in device.tasks:
+                return [Drop("wrong-task", f"{header.sender} told of no task {body.task!r} at its birth")]
             case m.DeviceState():
                 if device.newer(header, f"state/{body.task}"):
                     return [SaveState(StoredState(device=device.device, at_s=now, state=body))]

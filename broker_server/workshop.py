@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,16 +169,22 @@ def worker_process(timeout_s: float) -> Distiller:
 
 
 def _await(process: subprocess.Popen[bytes], cancelled: Cancelled, timeout_s: float, folder: Path) -> None:
+    """Wait for the process to end, and log what it says meanwhile."""
     waited = 0.0
-    with (folder / "worker.log").open(encoding="utf-8", errors="replace") as progress:
+    with (folder / "worker.log").open(encoding="utf-8", errors="replace") as said:
         while process.poll() is None:
-            for line in progress:
-                log.info("%s: %s", folder.name, line.rstrip())
+            _log_lines(folder.name, said)
             if cancelled.wait(POLL_S):
                 raise DistillationError(f"{folder.name}: cancelled")
             waited += POLL_S
             if waited >= timeout_s:
                 raise DistillationError(f"{folder.name}: the distiller took more than {timeout_s} s and was stopped")
+        _log_lines(folder.name, said)
+
+
+def _log_lines(job: str, lines: Iterable[str]) -> None:
+    for line in lines:
+        log.info("%s: %s", job, line.rstrip())
 
 
 def _tail(folder: Path) -> str:

@@ -151,6 +151,13 @@ def test_states_and_telemetry_that_come_late_do_not_replace_newer_ones() -> None
         assert drops(scene.core.handle(m.Envelope(old, body), scene.now)) == ["out-of-order"]
 
 
+def test_states_of_tasks_that_a_device_does_not_run_are_dropped() -> None:
+    """Names of tasks made up by a device take no room."""
+    scene = Scene()
+    scene.birth("cam-0")
+    assert drops(scene.say("cam-0", m.DeviceState("other", "IDLE", 1, {}, {}))) == ["wrong-task"]
+
+
 def test_a_deployment_of_an_earlier_boot_changes_nothing_but_is_acknowledged() -> None:
     """An outbox may hold messages of a boot before; the birth of the new one tells what runs."""
     scene = Scene()

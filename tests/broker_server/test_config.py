@@ -1,0 +1,56 @@
+"""The server's configuration: paths, defaults, and mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from broker_server.config import read_config
+from edge_protocol.errors import ConfigError
+
+TEXT = """
+fleet: demo
+state_dir: ./server
+release_key_file: release.key
+tasks:
+  vehicle: {task: vehicle, anchors: a.npz, proxies: /data/p.npz, validation: v.npz, rounds: {limit: 3}}
+  mine: {task: mine.yaml, anchors: a.npz, proxies: p.npz, validation: v.npz}
+distil: {epochs: 5, timeout_s: 60}
+"""
+
+
+def test_paths_begin_at_the_file_and_names_of_tasks_stay_names(tmp_path: Path) -> None:
+    """Relative paths are relative to the configuration, absolute ones stay."""
+    file = tmp_path / "server.yaml"
+    file.write_text(TEXT)
+    config = read_config(file, flags={"fleet": "other"}, environment={"ROADCAST__DISTIL__SEED": "9"})
+    assert (config.fleet, config.distil.seed, config.distil.settings.epochs) == ("other", 9, 5)
+    assert config.state_dir == str(tmp_path / "server")
+    assert config.tasks["vehicle"].task == "vehicle"
+    assert config.tasks["vehicle"].proxies == "/data/p.npz"
+    assert config.tasks["mine"].task == str(tmp_path / "mine.yaml")
+    assert config.tasks["mine"].rounds.limit is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("state_dir", "statedir", "did you mean 'state_dir'"),
+        ("fleet: demo", "fleet: a/b", "a/b"),
+        ("limit: 3", "limit: -1", "limit"),
+        ("  mine:", "  mi ne:", "mi ne"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    """Unknown keys, illegal names and impossible numbers are errors that say where."""
+    file = tmp_path / "server.yaml"
+    file.write_text(TEXT.replace(old, new))
+    with pytest.raises(ConfigError, match=message):
+        read_config(file)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """No file is a ConfigError, not a traceback."""
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
+        read_config(tmp_path / "nowhere.yaml")

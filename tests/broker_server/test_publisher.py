@@ -1,0 +1,229 @@
+"""What the broker should keep: published in order, looked for on each connection, sent again on need, cleared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import pytest
+
+from broker_server.publisher import BURST, COOLDOWN_S, PROBE_S, Publisher
+from broker_server.store.blobs import BlobFolder
+from edge_protocol.blobs import BlobRef
+from edge_protocol.ids import FleetId, TaskId
+from edge_protocol.topics import Topics
+from edge_protocol.transport.base import Received
+from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
+
+TASK = TaskId("vehicle")
+TOPICS = Topics(FleetId("f"))
+
+
+class Slow(MemoryTransport):
+    """Takes a given number of messages, then is not ready."""
+
+    room = 10**9
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is room."""
+        return self.connected and self.room > 0
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
+        """Take a message if there is room."""
+        if not self.ready:
+            return False
+        self.room -= 1
+        return super().publish(topic, payload, retain=retain)
+
+
+class Scene:
+    """A publisher on a broker in memory."""
+
+    def __init__(self, folder: Path, *, connected: bool = True) -> None:
+        self.broker, self.inbox = MemoryBroker(), Queue[Any]()
+        self.transport, self.blobs = Slow(self.broker, self.inbox), BlobFolder(folder)
+        self.publisher = Publisher(TOPICS, self.blobs, self.transport)
+        if connected:
+            self.transport.start()
+
+    def blob(self, fill: bytes, chunks: int = 3) -> BlobRef:
+        """Keep a blob of some chunks."""
+        return self.blobs.put(fill * (10 * chunks), 10)
+
+    def chunks(self, ref: BlobRef) -> list[int]:
+        """Chunks of a blob that the broker keeps."""
+        return [i for i in range(ref.chunks) if TOPICS.chunk(ref.sha256, i) in self.broker.retained]
+
+    def settle(self, now: float = 0.0) -> None:
+        """Pump until nothing goes out, with whatever came in."""
+        while True:
+            while not self.inbox.empty():
+                event = self.inbox.get()
+                if isinstance(event, Received):
+                    self.publisher.found(event.topic)
+            if not self.publisher.pump(now) and self.inbox.empty():
+                return
+
+
+def test_chunks_come_before_the_message_that_names_them(tmp_path: Path) -> None:
+    """Until the last chunk is out, the manifest is not; a round call does not wait."""
+    scene = Scene(tmp_path)
+    ref = scene.blob(b"a", 5)
+    scene.publisher.hold(TASK, "release/1", (ref,))
+    scene.publisher.keep("manifest", b"m")
+    scene.publisher.announce("round", b"r")
+    scene.transport.room = 6
+    scene.settle()
+    assert (scene.chunks(ref), set(scene.broker.retained) & {"manifest", "round"}) == ([0, 1, 2, 3, 4], {"round"})
+    scene.transport.room = 1
+    scene.settle()
+    assert scene.broker.retained["manifest"] == b"m"
+    assert scene.publisher.idle
+
+
+def test_one_call_publishes_a_bounded_number(tmp_path: Path) -> None:
+    """A large blob takes several calls, so that the pump is never held up."""
+    scene = Scene(tmp_path)
+    ref = scene.blob(b"a", BURST + 10)
+    scene.publisher.hold(TASK, "release/1", (ref,))
+    assert [scene.publisher.pump(0.0) for _ in range(3)] == [BURST, 10, 0]
+    assert len(scene.chunks(ref)) == BURST + 10
+
+
+def test_a_broker_that_has_everything_is_not_sent_chunks_again(tmp_path: Path) -> None:
+    """After a reconnection two chunks of each blob are looked for; found, nothing but the small topics is sent."""
+    scene = Scene(tmp_path)
+    scene.publisher.hold(TASK, "release/1", (scene.blob(b"a", 9),))
+    scene.publisher.keep("manifest", b"m")
+    scene.settle()
+    before = scene.transport.traffic.messages_up
+    scene.publisher.connected(10.0)
+    scene.settle(10.0)
+    assert scene.transport.traffic.messages_up == before + 1
+    assert scene.publisher.idle
+    assert scene.publisher.next_deadline() is None
+
+
+def test_a_broker_that_lost_its_store_is_filled_again(tmp_path: Path) -> None:
+    """What does not come within the time counts as lost and is published whole."""
+    scene = Scene(tmp_path)
+    ref, kept = scene.blob(b"a", 4), scene.blob(b"b", 4)
+    scene.publisher.hold(TASK, "release/1", (ref, kept))
+    scene.publisher.keep("manifest", b"m")
+    scene.settle()
+    lost = [TOPICS.chunk(ref.sha256, i) for i in range(4)]
+    for topic in [*lost, "manifest"]:
+        del scene.broker.retained[topic]
+    scene.publisher.connected(10.0)
+    scene.settle(10.0)
+    assert (scene.chunks(ref), scene.broker.retained["manifest"]) == ([], b"m")
+    assert scene.publisher.next_deadline() == 10.0 + PROBE_S
+    before = scene.transport.traffic.messages_up
+    scene.settle(10.0 + PROBE_S)
+    assert scene.chunks(ref) == [0, 1, 2, 3]
+    assert scene.transport.traffic.messages_up == before + 4
+
+
+def test_what_was_held_without_a_link_goes_out_with_the_first_one(tmp_path: Path) -> None:
+    """A server that starts before its broker publishes once it is there."""
+    scene = Scene(tmp_path, connected=False)
+    ref = scene.blob(b"a")
+    scene.publisher.hold(TASK, "proxy", (ref,))
+    scene.settle()
+    scene.transport.start()
+    scene.publisher.connected(0.0)
+    scene.settle(PROBE_S)
+    assert scene.chunks(ref) == [0, 1, 2]
+
+
+def test_a_chunk_that_a_device_misses_is_sent_again_but_not_too_often(tmp_path: Path) -> None:
+    """Ten devices that miss the same chunk at once cost one publication."""
+    scene = Scene(tmp_path)
+    ref = scene.blob(b"a")
+    scene.publisher.hold(TASK, "release/1", (ref,))
+    scene.settle(0.0)
+    scene.broker.lose_store()
+    for _ in range(10):
+        assert scene.publisher.need(ref.sha256, (1,), COOLDOWN_S - 0.1) == ""
+    scene.settle(COOLDOWN_S)
+    assert scene.chunks(ref) == []
+    for _ in range(10):
+        scene.publisher.need(ref.sha256, (1,), COOLDOWN_S)
+    before = scene.transport.traffic.messages_up
+    scene.settle(COOLDOWN_S)
+    assert (scene.chunks(ref), scene.transport.traffic.messages_up) == ([1], before + 1)
+
+
+def test_a_need_for_what_is_not_kept_is_refused(tmp_path: Path) -> None:
+    """Unknown blobs and chunks have a reason; the known chunks of the same need still go out."""
+    scene = Scene(tmp_path)
+    ref = scene.blob(b"a")
+    assert scene.publisher.need(ref.sha256, (0,), 0.0) == "unknown-blob"
+    scene.publisher.hold(TASK, "release/1", (ref,))
+    assert scene.publisher.need(ref.sha256, (0, 99), 0.0) == "unknown-chunk"
+
+
+def test_chunks_of_a_name_given_up_are_cleared_unless_another_holds_them(tmp_path: Path) -> None:
+    """A template that two releases share stays when the older one goes."""
+    scene = Scene(tmp_path)
+    template, old, new = scene.blob(b"t"), scene.blob(b"a"), scene.blob(b"b")
+    scene.publisher.hold(TASK, "release/1", (template, old))
+    scene.publisher.hold(TASK, "release/2", (template, new))
+    scene.settle()
+    scene.publisher.release(TASK, "release/1")
+    scene.settle()
+    assert (len(scene.chunks(template)), scene.chunks(old), len(scene.chunks(new))) == (3, [], 3)
+    scene.publisher.clear(new)
+    scene.publisher.hold(TASK, "release/2", (template,))
+    scene.settle()
+    assert scene.chunks(new) == []
+
+
+def test_a_blob_held_again_before_it_was_cleared_stays(tmp_path: Path) -> None:
+    """Clearing that still waits is forgotten when the blob is wanted again, even without a link."""
+    scene = Scene(tmp_path)
+    ref = scene.blob(b"a")
+    scene.publisher.hold(TASK, "release/1", (ref,))
+    scene.settle()
+    scene.publisher.release(TASK, "release/1")
+    scene.transport.cut()
+    scene.publisher.hold(TASK, "release/3", (ref,))
+    scene.transport.start()
+    scene.publisher.connected(0.0)
+    scene.settle(PROBE_S)
+    assert scene.chunks(ref) == [0, 1, 2]
+
+
+def test_a_blob_that_is_gone_from_disk_does_not_stop_the_rest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The error is logged, and what comes after goes out."""
+    scene = Scene(tmp_path)
+    ref = scene.blob(b"a")
+    (tmp_path / ref.sha256).unlink()
+    scene.publisher.hold(TASK, "release/1", (ref,))
+    scene.publisher.keep("manifest", b"m")
+    scene.settle()
+    assert (scene.chunks(ref), scene.broker.retained["manifest"]) == ([], b"m")
+    assert ref.sha256[:12] in caplog.text
+
+
+def test_a_link_that_refuses_loses_nothing(tmp_path: Path) -> None:
+    """A message that was not taken waits for the next time."""
+
+    class Refusing(Slow):
+        refuse = True
+
+        def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
+            return not self.refuse and super().publish(topic, payload, retain=retain)
+
+    scene = Scene(tmp_path, connected=False)
+    scene.transport = link = Refusing(scene.broker, scene.inbox)
+    scene.publisher = Publisher(TOPICS, scene.blobs, link)
+    link.start()
+    scene.publisher.keep("manifest", b"m")
+    scene.publisher.pump(0.0)
+    assert scene.broker.retained == {}
+    link.refuse = False
+    scene.settle()
+    assert scene.broker.retained == {"manifest": b"m"}

@@ -1,0 +1,119 @@
+"""Making releases: signed, numbered, content-addressed, and nothing half done."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker_server.releases import Provenance, ReleaseFolder, signed_manifest
+from broker_server.store.blobs import BlobFolder
+from broker_server.store.database import Database
+from edge_protocol.errors import ArtifactError
+from edge_protocol.signing import Keyring, generate_key, public_key
+from edge_protocol.task import TIERS
+from tests.broker_server.scenes import SPEC, TASK
+from tests.fakes.centre import write_artifacts
+
+KEY = generate_key()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """An empty database."""
+    made = Database(tmp_path / "server.db")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def releases(tmp_path: Path, database: Database) -> ReleaseFolder:
+    """A release folder."""
+    return ReleaseFolder(tmp_path, "f", database, BlobFolder(tmp_path / "blobs"), KEY)
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> Path:
+    """An artifact folder of every tier."""
+    write_artifacts(tmp_path / "artifacts", SPEC, size=100)
+    return tmp_path / "artifacts"
+
+
+def test_a_release_is_signed_numbered_and_complete(
+    releases: ReleaseFolder, artifacts: Path, database: Database, tmp_path: Path
+) -> None:
+    """The manifest opens with our key only, names every tier, and its blobs are in the folder."""
+    record = releases.make(SPEC, artifacts, Provenance(3, {"nano/accuracy": 0.5}, "why"), 7.0)
+    manifest = Keyring([public_key(KEY)]).open(signed_manifest(record))
+    assert (manifest.fleet, manifest.counter, manifest.round, manifest.notes) == ("f", 1, 3, "why")
+    assert [(a.tier, a.student, a.parameters) for a in manifest.artifacts] == [
+        ("nano", "a", 100),
+        ("small", "b", 100),
+        ("base", "c", 100),
+    ]
+    blobs = BlobFolder(tmp_path / "blobs")
+    weights = manifest.artifact_for("small").weights
+    assert blobs.read(weights) == (artifacts / "small" / "weights.safetensors").read_bytes()
+    assert database.releases(TASK) == [record]
+    assert sorted(p.name for p in releases.folder(TASK, 1).iterdir()) == [
+        "base.safetensors",
+        "manifest.bin",
+        "nano.safetensors",
+        "small.safetensors",
+    ]
+    assert releases.make(SPEC, artifacts, Provenance(None, {}), 8.0).counter == 2
+
+
+def test_two_that_push_at_once_get_two_counters(releases: ReleaseFolder, artifacts: Path, database: Database) -> None:
+    """One waits for the other; nothing of either is lost."""
+    threads = [
+        threading.Thread(target=releases.make, args=(SPEC, artifacts, Provenance(None, {}, f"{n}"), 1.0))
+        for n in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert [r.counter for r in database.releases(TASK)] == [1, 2, 3, 4]
+    assert {r.notes for r in database.releases(TASK)} == set("0123")
+    for counter in (1, 2, 3, 4):
+        assert (releases.folder(TASK, counter) / "manifest.bin").exists()
+
+
+def test_what_a_killed_make_left_behind_is_replaced(releases: ReleaseFolder, artifacts: Path) -> None:
+    """A folder without a row belongs to nobody."""
+    orphan = releases.folder(TASK, 1)
+    orphan.mkdir(parents=True)
+    (orphan / "stale.safetensors").write_bytes(b"x")
+    releases.make(SPEC, artifacts, Provenance(None, {}), 1.0)
+    assert not (orphan / "stale.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["template.onnx", "weights.safetensors", "golden.safetensors"])
+def test_a_missing_or_empty_file_is_named_and_takes_no_counter(
+    releases: ReleaseFolder, artifacts: Path, database: Database, name: str
+) -> None:
+    """Nothing is recorded for an incomplete artifact."""
+    file = artifacts / "small" / name
+    file.unlink()
+    with pytest.raises(ArtifactError, match=rf"small/{name}.*export the tier again"):
+        releases.make(SPEC, artifacts, Provenance(None, {}), 1.0)
+    file.write_bytes(b"")
+    with pytest.raises(ArtifactError, match="is empty"):
+        releases.make(SPEC, artifacts, Provenance(None, {}), 1.0)
+    assert database.releases() == []
+
+
+def test_broken_weights_metrics_and_folders_are_refused(
+    releases: ReleaseFolder, artifacts: Path, tmp_path: Path
+) -> None:
+    """Weights that are no safetensors, a metric that is no number, a folder without tiers."""
+    with pytest.raises(ArtifactError, match="not finite"):
+        releases.make(SPEC, artifacts, Provenance(1, {"nano/accuracy": float("nan")}), 1.0)
+    with pytest.raises(ArtifactError, match="nothing to release"):
+        releases.make(SPEC, tmp_path / "nowhere", Provenance(1, {}), 1.0)
+    (artifacts / TIERS[0] / "weights.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(ArtifactError, match="not safetensors"):
+        releases.make(SPEC, artifacts, Provenance(1, {}), 1.0)

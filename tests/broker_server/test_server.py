@@ -1,0 +1,126 @@
+"""The server as a whole: one at a time, ended in order, and without a deep-learning stack in its process."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from broker_server.config import RoundsConfig
+from broker_server.events import JobFailed
+from broker_server.server import Server, _alone, _signals, real_seams, serve
+from broker_server.setup import task_specs
+from broker_server.workshop import Distiller
+from edge_protocol.errors import ConfigError, DataError, NotReadyError
+from edge_protocol.ids import TaskId
+from edge_protocol.transport.memory import MemoryBroker
+from edge_protocol.transport.settings import BrokerSettings
+from tests.fakes.centre import centre_config, make_server, scripted_distiller, write_packs
+from tests.fakes.clock import FakeClock
+
+WITHIN_S = 20.0
+NOWHERE = BrokerSettings(port=9)
+
+
+def test_the_coordinators_process_loads_no_deep_learning_stack() -> None:
+    """Importing the server brings neither torch nor onnx."""
+    code = "import sys, broker_server.server as s; print(*sorted({'torch', 'onnx', 'onnxscript'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_two_servers_do_not_share_a_state_folder(tmp_path: Path) -> None:
+    """The second says who is in its way, and the folder is free again afterwards."""
+    with _alone(tmp_path), pytest.raises(NotReadyError, match="another server"), _alone(tmp_path):
+        raise AssertionError("two servers at once")
+    with _alone(tmp_path):
+        assert (tmp_path / ".lock").exists()
+
+
+def test_a_signal_asks_for_a_stop_and_handlers_come_back() -> None:
+    """SIGTERM sets the stop, and what was installed before is installed again."""
+    asked = threading.Event()
+    before = signal.getsignal(signal.SIGTERM)
+    with _signals(asked.set):
+        signal.raise_signal(signal.SIGTERM)
+    assert asked.is_set()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_serve_runs_until_it_is_stopped_and_leaves_no_thread(tmp_path: Path) -> None:
+    """With no broker to reach, the server still starts its work and ends when told."""
+    write_packs(tmp_path)
+    config = msgspec.structs.replace(centre_config(tmp_path, rounds=RoundsConfig(limit=0)), broker=NOWHERE)
+    config = msgspec.structs.replace(config, distil=msgspec.structs.replace(config.distil, timeout_s=0.1))
+    threads = set(threading.enumerate())
+
+    def ready(server: Server) -> None:
+        threading.Timer(0.5, server.stop).start()
+
+    serve(config, ready=ready)
+    left = {
+        thread for thread in threading.enumerate() if thread not in threads and not isinstance(thread, threading.Timer)
+    }
+    assert left == set()
+
+
+def test_work_that_ends_after_the_stop_is_not_waited_for(tmp_path: Path) -> None:
+    """An outcome that finds a full inbox waits for room, but not beyond the end."""
+    write_packs(tmp_path)
+    config = centre_config(tmp_path, rounds=RoundsConfig(limit=0))
+    distiller: Distiller = scripted_distiller([0.5])
+    server = make_server(config, MemoryBroker(), FakeClock(), distiller)
+    try:
+        server.inbox.maxsize = 1
+        server.inbox.put("in the way")
+        threading.Timer(0.7, server.inbox.get).start()
+        server._done(JobFailed(TaskId("vehicle"), 0, "late"))
+        assert isinstance(server.inbox.get(timeout=WITHIN_S), JobFailed)
+        server.stop()
+        server._done(JobFailed(TaskId("vehicle"), 0, "too late"))
+        assert server.inbox.empty()
+    finally:
+        server.close()
+
+
+def test_patience_follows_the_next_deadline(tmp_path: Path) -> None:
+    """Idle, the pump waits half a second at most; with a deadline at hand or messages waiting, less."""
+    write_packs(tmp_path)
+    config = centre_config(tmp_path, rounds=RoundsConfig(limit=0))
+    clock = FakeClock()
+    server = make_server(config, MemoryBroker(), clock, scripted_distiller([0.5]))
+    try:
+        server.start()
+        assert 0 < server._patience() <= 0.5
+        server.step()
+        assert server.pump.busy
+        assert server._patience() < 0.01
+        while server.pump.busy:
+            server.step()
+            clock.advance(1.0)
+        assert server._patience() == 0.5
+    finally:
+        server.close()
+
+
+def test_a_section_must_bear_its_tasks_name(tmp_path: Path) -> None:
+    """A task under another name would be published under one name and asked for under another."""
+    config = centre_config(tmp_path, rounds=RoundsConfig())
+    wrong = msgspec.structs.replace(config, tasks={"cars": config.tasks["vehicle"]})
+    with pytest.raises(ConfigError, match=r"tasks\.cars.*'vehicle'"):
+        task_specs(wrong)
+
+
+def test_a_server_without_its_packs_says_which(tmp_path: Path) -> None:
+    """A missing proxy pack is named before anything is started."""
+    config = centre_config(tmp_path, rounds=RoundsConfig())
+    seams = real_seams(config)
+    with pytest.raises(DataError, match=r"proxies\.npz"):
+        Server(config, seams)
+    for executor in seams.executors:
+        executor.shutdown()

@@ -1,0 +1,162 @@
+"""Long work: done elsewhere, cancelled, timed out, failed; the outcome always arrives."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+import broker_server.workshop as module
+from broker_server import effects as e
+from broker_server.config import RoundsConfig
+from broker_server.distil_job import read_job
+from broker_server.events import Distilled, JobFailed, ReleaseStored
+from broker_server.releases import ReleaseFolder
+from broker_server.store.blobs import BlobFolder
+from broker_server.store.database import Database
+from broker_server.workshop import Desk, Distiller, Workshop, worker_process
+from edge_models.tasks import load_task
+from edge_protocol.errors import DistillationError
+from edge_protocol.ids import TaskId
+from tests.fakes.centre import centre_config, scripted_distiller
+
+TASK = TaskId("vehicle")
+WITHIN_S = 20.0
+
+
+class Place:
+    """A workshop with threads, and its outcomes."""
+
+    def __init__(self, folder: Path, distiller: Distiller) -> None:
+        self.done: Queue[Any] = Queue()
+        config = centre_config(folder, rounds=RoundsConfig())
+        state = Path(config.state_dir)
+        self.database = Database(state / "server.db")
+        releases = ReleaseFolder(state, "sim", self.database, BlobFolder(state / "blobs"), bytes(32))
+        desk = Desk(config, {TASK: load_task("vehicle")}, self.database, releases, lambda: 5.0, self.done.put)
+        self.workshop = Workshop(desk, distiller, distilling=ThreadPoolExecutor(1), making=ThreadPoolExecutor(1))
+
+    def outcome(self) -> Any:
+        """The next outcome."""
+        return self.done.get(timeout=WITHIN_S)
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Iterator[Any]:
+    """Makes places, and closes them."""
+    made: list[Place] = []
+
+    def make(distiller: Distiller) -> Place:
+        made.append(Place(tmp_path, distiller))
+        return made[-1]
+
+    yield make
+    for place in made:
+        place.workshop.close()
+        place.database.close()
+
+
+def test_a_candidate_becomes_a_release_that_the_next_job_starts_from(places: Any) -> None:
+    """Distil, make, distil again: the second job knows the first release's students; old jobs are swept."""
+    place = places(scripted_distiller([0.1 * n for n in range(1, 9)]))
+    for number in range(5):
+        place.workshop.do(e.Distil(TASK, number, number), "")
+        done = place.outcome()
+        assert isinstance(done, Distilled)
+        assert done.round == number
+        place.workshop.do(e.MakeRelease(TASK, number, {"nano/accuracy": 0.5}), "")
+        stored = place.outcome()
+        assert isinstance(stored, ReleaseStored)
+        assert (stored.release.counter, stored.release.round) == (number + 1, number)
+    job = read_job(place.workshop.job_dir(TASK, 4))
+    assert job.current is not None
+    assert job.current.endswith("releases/vehicle/4")
+    assert [place.workshop.job_dir(TASK, n).exists() for n in range(5)] == [False, False, True, True, True]
+
+
+def test_errors_of_any_kind_become_an_outcome(places: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A distiller that raises what it may, or what it should not, and a candidate that is not there."""
+    errors: list[Exception] = [DistillationError("no memory"), ZeroDivisionError("a bug")]
+
+    def broken(_folder: Path, _cancelled: threading.Event) -> None:
+        raise errors.pop(0)
+
+    place = places(broken)
+    for text in ("DistillationError: no memory", "ZeroDivisionError: a bug"):
+        place.workshop.do(e.Distil(TASK, 1, 0), "")
+        assert place.outcome() == JobFailed(TASK, 1, text)
+    assert "Traceback" in caplog.text
+    place.workshop.do(e.MakeRelease(TASK, 1, {}), "")
+    assert "nothing to release" in place.outcome().reason
+
+
+def test_cancelling_ends_the_job_that_runs(places: Any) -> None:
+    """The distiller hears of it, and the outcome is a failure."""
+    begun = threading.Event()
+
+    def patient(folder: Path, cancelled: threading.Event) -> None:
+        begun.set()
+        assert cancelled.wait(WITHIN_S)
+        raise DistillationError(f"{folder.name}: cancelled")
+
+    place = places(patient)
+    place.workshop.do(e.Distil(TASK, 2, 0), "")
+    assert begun.wait(WITHIN_S)
+    place.workshop.do(e.CancelDistil(TASK, 9), "")
+    place.workshop.do(e.CancelDistil(TASK, 2), "")
+    assert place.outcome() == JobFailed(TASK, 2, "DistillationError: vehicle-2: cancelled")
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Puts a program of the test in place of the worker: `python -m broker_server.distil_worker` runs it."""
+
+    def install(code: str) -> Path:
+        script = tmp_path / "worker.sh"
+        script.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{code}'\n")
+        script.chmod(0o755)
+        monkeypatch.setattr(module, "sys", SimpleNamespace(executable=str(script)))
+        (tmp_path / "job-1").mkdir()
+        return tmp_path / "job-1"
+
+    return install
+
+
+def test_a_worker_that_takes_too_long_is_stopped(program: Any) -> None:
+    """The process is killed at its time limit."""
+    with pytest.raises(DistillationError, match=r"more than 0\.3 s"):
+        worker_process(0.3)(program("import time; time.sleep(60)"), threading.Event())
+
+
+def test_a_worker_can_be_cancelled(program: Any) -> None:
+    """A cancelled job ends its process at once."""
+    cancelled = threading.Event()
+    cancelled.set()
+    with pytest.raises(DistillationError, match="cancelled"):
+        worker_process(60)(program("import time; time.sleep(60)"), cancelled)
+
+
+def test_a_worker_that_dies_is_quoted(program: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Its last lines stand in the error, and its progress in the log."""
+    caplog.set_level("INFO")
+    with pytest.raises(DistillationError, match=r"ended with 3: epoch 1 \| out of memory"):
+        worker_process(60)(
+            program('print("epoch 1"); print("out of memory"); exit(3)'),
+            threading.Event(),
+        )
+    assert "job-1: out of memory" in caplog.text
+
+
+def test_a_worker_that_explains_itself_is_left_to_its_explanation(program: Any) -> None:
+    """With error.json in place nothing is raised here: reading the result tells."""
+    folder = program("exit(1)")
+    (folder / "error.json").write_text("{}")
+    worker_process(60)(folder, threading.Event())
+    assert cast("Path", folder / "worker.log").exists()

@@ -1,0 +1,134 @@
+"""`roadcast server` and `roadcast release` as a user types them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from broker_server.brokers import Broker
+from broker_server.config import RoundsConfig, ServerConfig
+from edge_models.tasks import load_task
+from edge_protocol.errors import ConfigError, NotReadyError
+from edge_protocol.ids import TaskId
+from edge_protocol.transport.memory import MemoryBroker
+from roadcast.cli import app
+from tests.fakes.brokers import mosquitto_broker
+from tests.fakes.centre import centre_config, make_server, scripted_distiller, write_artifacts, write_packs
+from tests.fakes.clock import FakeClock
+from tests.fakes.fleet_simulator import FleetSimulator, class_votes, in_memory
+
+__all__ = ["mosquitto_broker"]
+
+
+def call(*words: str) -> str:
+    """Run a command that succeeds; return what it printed."""
+    result = CliRunner().invoke(app, list(words))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> ServerConfig:
+    """Packs and a configuration file beside them."""
+    write_packs(tmp_path)
+    made = centre_config(tmp_path, rounds=RoundsConfig(limit=0, quorum=1, wait_for=1))
+    (tmp_path / "server.yaml").write_text(yaml.safe_dump(msgspec.to_builtins(made)))
+    return made
+
+
+def push(folder: Path) -> Any:
+    """Push a release of random numbers."""
+    write_artifacts(folder / "mine", load_task("vehicle"))
+    return json.loads(
+        call("release", "push", str(folder / "mine"), "-c", str(folder / "server.yaml"), "--task", "vehicle", "--json")
+    )
+
+
+def test_check_counts_the_samples_of_every_pack(config: ServerConfig, tmp_path: Path) -> None:
+    """Each pack is read as its task, and its samples counted."""
+    rows = json.loads(call("server", "check", "-c", str(tmp_path / "server.yaml"), "--json"))
+    assert rows == [{"task": "vehicle", "pack": p, "samples": 60} for p in ("anchors", "proxies", "validation")]
+    assert "validation" in call("server", "check", "-c", str(tmp_path / "server.yaml"))
+    assert config.fleet == "sim"
+
+
+def test_a_pushed_release_is_listed_and_shown(config: ServerConfig, tmp_path: Path) -> None:
+    """Push, list and show agree on counter, signature and files."""
+    pushed = push(tmp_path)
+    assert (pushed["counter"], pushed["round"], len(pushed["artifacts"])) == (1, None, 3)
+    listed = json.loads(call("release", "list", "--state-dir", config.state_dir, "--json"))
+    assert [(r["task"], r["counter"]) for r in listed] == [("vehicle", 1)]
+    assert "pushed" in call("release", "list", "--state-dir", config.state_dir)
+    shown = json.loads(call("release", "show", "vehicle", "1", "--state-dir", config.state_dir, "--json"))
+    assert shown == pushed
+    assert pushed["key_id"] in call("release", "show", "vehicle", "1", "--state-dir", config.state_dir)
+
+
+def test_what_is_not_there_is_said(config: ServerConfig, tmp_path: Path) -> None:
+    """No database, no such release, no such task: each error says what to do."""
+    with pytest.raises(NotReadyError, match="start the server once"):
+        call("server", "status", "--state-dir", str(tmp_path / "nowhere"))
+    push(tmp_path)
+    with pytest.raises(NotReadyError, match="roadcast release list"):
+        call("release", "show", "vehicle", "7", "--state-dir", config.state_dir)
+    with pytest.raises(ConfigError, match="there is vehicle"):
+        call("release", "push", str(tmp_path), "-c", str(tmp_path / "server.yaml"), "--task", "speed")
+
+
+def test_status_shows_rounds_releases_and_devices(config: ServerConfig, tmp_path: Path) -> None:
+    """After a round the state folder tells who runs what."""
+    config = msgspec.structs.replace(
+        config,
+        tasks={
+            "vehicle": msgspec.structs.replace(
+                config.tasks["vehicle"], rounds=RoundsConfig(limit=1, quorum=2, wait_for=2, pause_s=0)
+            )
+        },
+    )
+    clock, broker = FakeClock(), MemoryBroker()
+    truth = write_packs(tmp_path)["proxies"].targets
+    server = make_server(config, broker, clock, scripted_distiller([0.4, 0.5]))
+    try:
+        server.start()
+        spec = load_task("vehicle")
+        fleet = FleetSimulator(in_memory(broker), spec, clock, 2, knowledge=lambda *_: class_votes(truth, 6))
+        fleet.start()
+        while not all(device.running == 2 for device in fleet.devices):
+            if not server.step() + fleet.step():
+                clock.advance(0.5)
+        server.step()
+    finally:
+        server.close()
+    found = json.loads(call("server", "status", "--state-dir", config.state_dir, "--json"))
+    rounds = found["tasks"][TaskId("vehicle")]["rounds"]
+    assert [(r["number"], r["state"], r["reports"]) for r in rounds] == [(0, "released", 0), (1, "released", 2)]
+    assert [d["tasks"]["vehicle"]["release"] for d in found["devices"]] == [2, 2]
+    table = call("server", "status", "--state-dir", config.state_dir)
+    assert "dev-0" in table
+    assert "committed" in table
+
+
+@pytest.mark.broker
+def test_run_with_a_broker_of_its_own(config: ServerConfig, tmp_path: Path, mosquitto_broker: Broker) -> None:
+    """One command starts broker and server; a signal ends both."""
+    port = mosquitto_broker.port
+    mosquitto_broker.stop()
+    push(tmp_path)
+    own = msgspec.structs.replace(config, broker=msgspec.structs.replace(config.broker, port=port))
+    (tmp_path / "server.yaml").write_text(yaml.safe_dump(msgspec.to_builtins(own)))
+    timer = threading.Timer(2.0, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    said = json.loads(call("server", "run", "-c", str(tmp_path / "server.yaml"), "--with-broker", "--json"))
+    timer.join()
+    assert said["broker"] == f"127.0.0.1:{port}"
+    assert len(said["trusted_key"]) == 64
