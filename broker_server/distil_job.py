@@ -34,6 +34,7 @@ class DistilSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         strategy: rule that fuses reports into a teacher: ``feddistill`` or ``mean``.
         first_epochs: passes over the anchors for the first release.
         epochs: passes over the proxies of a round.
+        max_steps: of the optimiser, per student: bounds the time that a large pack can take.
         temperature: T of the distillation loss.
         learning_rate: peak of the one-cycle schedule of a round; the first release takes `first_learning_rate`.
         batch: samples in a step.
@@ -50,6 +51,7 @@ class DistilSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     strategy: str = "feddistill"
     first_epochs: Annotated[int, Meta(ge=1)] = 50
     epochs: Annotated[int, Meta(ge=1)] = 5
+    max_steps: Annotated[int, Meta(ge=1)] = 400
     temperature: Annotated[float, Meta(gt=0)] = 1.0
     learning_rate: Annotated[float, Meta(gt=0)] = 4e-3
     first_learning_rate: Annotated[float, Meta(gt=0)] = 4e-3

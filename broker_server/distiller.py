@@ -102,7 +102,7 @@ def train(
     *,
     progress: Progress,
 ) -> Student:
-    """Train a copy of a student; an epoch is one pass over the first lesson, the others keep step in proportion.
+    """Train a copy of a student; an epoch is one pass over the first lesson, the others keep step.
 
     Returns:
         The moving average of the weights, in evaluation mode.
@@ -111,6 +111,8 @@ def train(
     pupil, average = deepcopy(student).train(), deepcopy(student)
     pupil.to(memory_format=_layout(spec))  # type: ignore[call-overload]  # torch's types lack this form
     steps = max(1, len(lessons[0].x) // settings.batch)
+    epochs = max(1, min(epochs, settings.max_steps // steps))
+    steps = min(steps, settings.max_steps)
     optimiser = torch.optim.AdamW(pupil.parameters(), lr=learning_rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=epochs * steps, pct_start=0.2)
     sizes = [settings.batch, *(settings.batch // 2 for _ in lessons[1:])]

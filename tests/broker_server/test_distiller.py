@@ -109,6 +109,15 @@ def test_a_batch_larger_than_the_set_is_no_error() -> None:
     assert distil(student, lesson, anchors, SPEED, DistilSettings(epochs=2), quiet).head.weight.isfinite().all()
 
 
+@pytest.mark.parametrize(("most", "epochs"), [(400, 4), (12, 3), (2, 1)])
+def test_steps_are_bounded(most: int, epochs: int) -> None:
+    """A large set gets fewer passes, never more steps than allowed; 128 samples are four steps a pass."""
+    seen: list[int] = []
+    settings = DistilSettings(first_epochs=4, max_steps=most)
+    first_student(SPEED, "nano", simulate(SPEED, 128, 0), settings, lambda epoch, *_: seen.append(epoch))
+    assert seen == list(range(1, epochs + 1))
+
+
 def test_anchor_lessons_leave_out_the_unlabelled() -> None:
     """Only labelled anchors are taught."""
     samples = simulate(VEHICLE, 10, 0)
