@@ -68,8 +68,9 @@ class Scene:
             picture = road.copy()
             for passing in self.passings:
                 self._draw(picture, passing, number)
-            noise = rng.normal(0, self.noise, picture.shape)
-            yield np.clip(picture * self.gain(number) + noise, 0, 255).astype(np.uint8)
+            picture *= np.float32(self.gain(number))
+            picture += np.float32(self.noise) * rng.standard_normal(picture.shape, np.float32)
+            yield np.clip(picture, 0, 255).astype(np.uint8)
 
     def truth(self) -> dict[str, int]:
         """How many vehicles cross the picture downwards (``forward``) and upwards (``backward``)."""
