@@ -1,6 +1,6 @@
 """Encoding and decoding a report of 1,000 samples, relative to packing the same content by hand with `struct`.
 
-The raw side is a fixed header, lengths, and the bytes one after the other; it names every field again when it reads, and
+The raw side is a fixed header, lengths, and the bytes one after the other; it names every field when it reads, and
 checks nothing: no type, no bound, no sender. Ours checks all of them. CPU time of batches, in turn.
 """
 
