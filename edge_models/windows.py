@@ -38,10 +38,18 @@ class Scale:
     @classmethod
     def fit(cls, values: npt.ArrayLike) -> Scale:
         """Measure level and spread of (T, S) readings; NaN is missing."""
-        running = RunningScale(np.shape(values)[1])
-        for row in np.asarray(values, np.float64):
-            running.push(row)
-        return running.scale
+        table = np.asarray(values, np.float64)
+        known = np.isfinite(table)
+        count = known.sum(axis=0)
+        mean = np.where(known, table, 0.0).sum(axis=0) / np.maximum(count, 1)
+        squares = (np.where(known, table - mean, 0.0) ** 2).sum(axis=0)
+        return cls._of(count, mean, squares, _MIN_MEASURED)
+
+    @classmethod
+    def _of(cls, count: npt.NDArray[np.int64], mean: F8, squares: F8, least: int) -> Scale:
+        """A sensor that never changes gets a thousandth of its level as spread."""
+        std = np.maximum(np.sqrt(squares / np.maximum(count, 1)), 1e-3 * np.maximum(np.abs(mean), 1.0))
+        return cls(np.where(count >= least, mean, np.nan), np.where(count >= least, std, np.nan))
 
     def pairs(self) -> F4:
         """Return (S, 2) float32: mean and spread."""
@@ -58,7 +66,7 @@ class RunningScale:
 
     def __init__(self, sensors: int, least: int = _MIN_MEASURED) -> None:
         self._least = max(least, _MIN_MEASURED)
-        self._count = np.zeros(sensors)
+        self._count = np.zeros(sensors, np.int64)
         self._mean = np.zeros(sensors)
         self._squares = np.zeros(sensors)
 
@@ -73,11 +81,8 @@ class RunningScale:
 
     @property
     def scale(self) -> Scale:
-        """What is known so far; a sensor that never changes gets a thousandth of its level as spread."""
-        enough = self._count >= self._least
-        std = np.sqrt(self._squares / np.maximum(self._count, 1))
-        floor = 1e-3 * np.maximum(np.abs(self._mean), 1.0)
-        return Scale(np.where(enough, self._mean, np.nan), np.where(enough, np.maximum(std, floor), np.nan))
+        """What is known so far."""
+        return Scale._of(self._count, self._mean, self._squares, self._least)  # noqa: SLF001 - one module
 
 
 def cut_windows(

@@ -152,6 +152,8 @@ def test_a_running_scale_is_the_scale_of_all(readings: list[float]) -> None:
     floor = 1e-3 * max(abs(np.mean(readings)), 1)
     assert running.scale.mean[0] == pytest.approx(np.mean(readings), abs=1e-6)
     assert running.scale.std[0] == pytest.approx(max(np.std(readings), floor), abs=1e-6)
+    fitted = Scale.fit(np.array([[np.nan, *readings]]).T)
+    assert fitted.pairs() == pytest.approx(running.scale.pairs(), abs=1e-4)
 
 
 def test_a_sensor_that_was_never_measured_gives_no_sample() -> None:
