@@ -132,7 +132,8 @@ def _collect(job_dir: Path, bench: Bench, x: Tensor) -> tuple[Strategy, dict[str
 
 
 def _teach(tier: Tier, bench: Bench, strategy: Strategy | None, x: Tensor, say: Say) -> Student:
-    settings = bench.job.settings
+    plan = bench.job.settings
+    settings = msgspec.structs.replace(plan, seed=plan.seed + bench.job.round)  # each round in another order
 
     def progress(epoch: int, epochs: int, loss: float) -> None:
         say({"stage": "train", "tier": tier, "epoch": epoch, "epochs": epochs, "loss": round(loss, 5)})
