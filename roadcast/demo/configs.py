@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from roadcast.demo.fleet import FLEET, Member
 from roadcast.demo.partition import Shares
 
 LINE = {"name": "across", "from": [0.0, 0.55], "to": [1.0, 0.55]}
+LATENCY_FACTOR = 200.0
+"""Eight devices, their trainers and two distillers share this machine's cores: latency says nothing of a release here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +33,8 @@ class Pace:
     """
 
     deadline_s: float = 60.0
-    distil: Mapping[str, Any]
-    train: Mapping[str, Any]
+    distil: Mapping[str, Any] = field(default_factory=lambda: {"strategy": "feddistill", "seed": 7, "parallel": 2})
+    train: Mapping[str, Any] = field(default_factory=dict)
     image_hz: float = 8.0
     row_hz: float = 1.0
     clip_hz: float = 12.0
@@ -54,6 +56,16 @@ class Places:
         """The server's state."""
         return self.root / "server"
 
+    @property
+    def clip(self) -> Path:
+        """Where the camera looks for its clip: it is put there once the camera has a model to count with."""
+        return self.root / "clip.mp4"
+
+    @property
+    def heads(self) -> Path:
+        """Personal heads that are kept for the evaluation."""
+        return self.root / "heads"
+
     def device_config(self, name: str) -> Path:
         """A device's YAML."""
         return self.root / f"{name}.yaml"
@@ -63,7 +75,7 @@ class Places:
         return self.root / "devices" / name
 
 
-def write_configs(places: Places, shares: Shares, clip: Path, pace: Pace, *, port: int, rounds: int) -> bytes:
+def write_configs(places: Places, shares: Shares, pace: Pace, *, port: int, rounds: int) -> bytes:
     """Write every configuration and the release key; return the public key, 32 bytes."""
     private = generate_key()
     key = places.root / "release.key"
@@ -73,7 +85,7 @@ def write_configs(places: Places, shares: Shares, clip: Path, pace: Pace, *, por
     broker = {"host": "127.0.0.1", "port": port}
     _write(places.server_config, _server(places, shares, pace, broker, rounds))
     for member in FLEET:
-        tree = _device(member, places, shares, clip, pace)
+        tree = _device(member, places, shares, pace)
         _write(places.device_config(member.name), {**tree, "broker": broker, "trusted_keys": [public.hex()]})
     return public
 
@@ -98,10 +110,10 @@ def _server(places: Places, shares: Shares, pace: Pace, broker: dict[str, Any], 
     }
 
 
-def _device(member: Member, places: Places, shares: Shares, clip: Path, pace: Pace) -> dict[str, Any]:
+def _device(member: Member, places: Places, shares: Shares, pace: Pace) -> dict[str, Any]:
     live = {"name": "main", "uri": f"pack://{shares.device(member.name, 'live')}", "loop": True}
     live |= {"serving": "whole-sample", "rate_hz": pace.image_hz if member.is_camera else pace.row_hz}
-    road = {"name": fleet.CLIP_SOURCE, "uri": f"file://{clip}", "rate_hz": pace.clip_hz, "loop": False}
+    road = {"name": fleet.CLIP_SOURCE, "uri": f"file://{places.clip}", "rate_hz": pace.clip_hz, "loop": False}
     road |= {"serving": "moving-objects", "lines": [LINE]}
     return {
         "fleet": fleet.NAME,
@@ -113,6 +125,7 @@ def _device(member: Member, places: Places, shares: Shares, clip: Path, pace: Pa
         "labels": {"commissioning": str(shares.device(member.name, "commissioning"))},
         "preprocess": dict(member.preprocess),
         "train": dict(pace.train),
+        "probation": {"frames": 10, "wait_s": 5, "latency_factor": LATENCY_FACTOR},
         "report_interval_s": 2,
     }
 

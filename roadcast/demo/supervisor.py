@@ -30,11 +30,12 @@ class Supervisor:
 
     Args:
         logs: folder for ``<name>.log`` (stderr) and ``<name>.out`` (stdout).
+        environment: of every child; this process's own when None.
         grace_s: patience with a child that was asked to end.
     """
 
-    def __init__(self, logs: Path, *, grace_s: float = GRACE_S) -> None:
-        self._logs, self._grace_s = logs, grace_s
+    def __init__(self, logs: Path, *, environment: Mapping[str, str] | None = None, grace_s: float = GRACE_S) -> None:
+        self._logs, self._environment, self._grace_s = logs, environment, grace_s
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         logs.mkdir(parents=True, exist_ok=True)
 
@@ -44,18 +45,23 @@ class Supervisor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:  # a second Ctrl-C must not leave children behind
+            self.stop()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     @property
     def pids(self) -> dict[str, int]:
         """Process id of each child."""
         return {name: child.pid for name, child in self._children.items()}
 
-    def start(self, name: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+    def start(self, name: str, *arguments: str) -> None:
         """Start ``roadcast`` with `arguments` as the child `name`."""
-        self.launch(name, [sys.executable, "-m", "roadcast", *arguments], environment=environment)
+        self.launch(name, [sys.executable, "-m", "roadcast", *arguments])
 
-    def launch(self, name: str, command: Sequence[str], *, environment: Mapping[str, str] | None = None) -> None:
+    def launch(self, name: str, command: Sequence[str]) -> None:
         """Start any program as the child `name`, in its own process group."""
         with self._file(name, "out").open("wb") as out, self._file(name, "log").open("wb") as log:
             self._children[name] = subprocess.Popen(
@@ -63,7 +69,7 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=log,
-                env={**os.environ, **(environment or {})},
+                env=self._environment,
                 start_new_session=True,
             )
 

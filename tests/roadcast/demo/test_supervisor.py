@@ -106,6 +106,6 @@ def test_a_child_that_never_gets_ready_is_reported(tmp_path: Path) -> None:
 
 def test_it_starts_roadcast_itself(tmp_path: Path) -> None:
     """`start` runs our own command line, with an environment of its own."""
-    with Supervisor(tmp_path) as fleet:
-        fleet.start("version", "version", "--json", environment={"NO_COLOR": "1"})
+    with Supervisor(tmp_path, environment={"NO_COLOR": "1"}) as fleet:
+        fleet.start("version", "version", "--json")
         assert '"roadcast"' in fleet.wait_for("version", "tensorrt", 20)
