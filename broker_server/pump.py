@@ -23,7 +23,7 @@ from edge_protocol import messages as m
 from edge_protocol.codec import decode, encode, kind_of
 from edge_protocol.effects import Drop, Send
 from edge_protocol.errors import ProtocolError, StoreError
-from edge_protocol.ids import SERVER, DeviceId, check_id
+from edge_protocol.ids import SERVER, DeviceId
 from edge_protocol.topics import ChunkTopic, Presence, Topics, Uplink
 from edge_protocol.transport.base import Connected, Disconnected, Inbox, Received, Refused, Transport
 
@@ -163,7 +163,6 @@ class Pump:
             return [Drop(error.reason, f"{event.topic[:120]}: {error}")]
 
     def _message(self, event: Received, kind: str, device: DeviceId, now: float) -> list[e.Effect]:
-        check_id(device, "device")
         envelope = decode(event.payload, kind=kind, fleet=self._topics.fleet, sender=device)  # type: ignore[arg-type]
         return self._coordinator.handle(envelope, now)
 

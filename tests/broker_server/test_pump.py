@@ -132,7 +132,7 @@ def test_a_name_that_no_topic_may_hold_is_refused(world: World) -> None:
     for name in ("two words", "$x", ""):
         world.publish("birth", encode(header(name), m.Birth("b", "1", "r", 1, 1, ())), device=name)
     world.run(1)
-    assert world.drops["bad-id"] == 3
+    assert world.drops["unknown-topic"] == 3
     assert len(world.server.coordinator.registry.devices) == 4
 
 
@@ -180,6 +180,31 @@ def test_answers_wait_for_a_link_that_is_down(world: World) -> None:
     del world.server.transport.publish  # type: ignore[attr-defined]
     world.run(1)
     assert device.outbox == {}
+
+
+def test_a_link_that_breaks_and_comes_back_changes_nothing(world: World) -> None:
+    """The server says that it is not busy while there is no link, and finds its chunks on the next one."""
+    world.server.transport.cut()  # type: ignore[attr-defined]
+    world.run(1)
+    assert not world.server.pump.connected
+    assert not world.server.pump.busy
+    world.server.inbox.put("something that nobody knows")
+    world.server.transport.start()
+    world.run(5)
+    assert world.server.pump.connected
+    assert world.server.publisher.idle
+
+
+def test_a_need_is_met_or_counted(world: World) -> None:
+    """A chunk that the broker lost comes back at a device's word; one that never was is counted."""
+    device, sha256 = world.fleet.devices[0], world.server.coordinator.tasks[TASK].setup.proxy.sha256
+    topic = world.server.topics.chunk(sha256, 1)
+    del world.broker.retained[topic]
+    device.say(m.Need(sha256, (1,)))
+    device.say(m.Need("0" * 64, (1,)))
+    world.run(1)
+    assert topic in world.broker.retained
+    assert world.drops["unknown-blob"] == 1
 
 
 def test_a_pushed_release_reaches_every_device(world: World, tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
-import threading
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ def test_a_pushed_release_is_listed_and_shown(config: ServerConfig, tmp_path: Pa
     assert "pushed" in call("release", "list", "--state-dir", config.state_dir)
     shown = json.loads(call("release", "show", "vehicle", "1", "--state-dir", config.state_dir, "--json"))
     assert shown == pushed
-    assert pushed["key_id"] in call("release", "show", "vehicle", "1", "--state-dir", config.state_dir)
+    weights = pushed["artifacts"][0]["files"]["weights"]["sha256"]
+    assert weights in call("release", "show", "vehicle", "1", "--state-dir", config.state_dir)
 
 
 def test_what_is_not_there_is_said(config: ServerConfig, tmp_path: Path) -> None:
@@ -126,9 +128,14 @@ def test_run_with_a_broker_of_its_own(config: ServerConfig, tmp_path: Path, mosq
     push(tmp_path)
     own = msgspec.structs.replace(config, broker=msgspec.structs.replace(config.broker, port=port))
     (tmp_path / "server.yaml").write_text(yaml.safe_dump(msgspec.to_builtins(own)))
-    timer = threading.Timer(2.0, signal.raise_signal, [signal.SIGINT])
-    timer.start()
-    said = json.loads(call("server", "run", "-c", str(tmp_path / "server.yaml"), "--with-broker", "--json"))
-    timer.join()
+    command = [sys.executable, "-m", "roadcast", "server", "run", "-c", str(tmp_path / "server.yaml")]
+    with subprocess.Popen(
+        [*command, "--with-broker", "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as run:
+        assert run.stdout is not None
+        begun = run.stdout.read(1)
+        run.send_signal(signal.SIGINT)
+        said = json.loads(begun + run.stdout.read())
+        assert run.wait(timeout=5) == 0
     assert said["broker"] == f"127.0.0.1:{port}"
     assert len(said["trusted_key"]) == 64
