@@ -1,6 +1,7 @@
 """The NATS server in MQTT 3.1.1 mode as a private broker: pip-installable, keeps retained messages on disk at once.
 
-It grants shared subscriptions (`$share/…`) and then delivers nothing on them; Roadcast uses none. A client's filters
+It grants shared subscriptions (`$share/…`) and then delivers nothing on them; Roadcast uses none. A retained
+message published in the moment in which a filter is granted may be missed; say it again. A client's filters
 times `max_ack_pending` must stay below 65,536: beyond that it denies filters.
 """
 
