@@ -64,6 +64,7 @@ def push(
     config: Annotated[Path, typer.Option("--config", "-c", help="The server's YAML file.")],
     task: Annotated[str, typer.Option(help="Name of the task.")],
     notes: Annotated[str, typer.Option(help="A line for people.")] = "",
+    check: Annotated[bool, typer.Option(help="Have every tier answer its golden inputs first.")] = True,
     json: JsonFlag = False,
 ) -> None:
     """Sign an artifact folder as the next release of a task; a running server publishes it within seconds."""
@@ -72,8 +73,27 @@ def push(
     from broker_server.status import release_details  # noqa: PLC0415  # start-up time
 
     settings = read_config(config, environment=os.environ)
+    if check:
+        check_answers(folder)
     record = push_release(settings, task, folder, notes=notes, now=time.time())
     emit(release_details(record), json, _details)
+
+
+def check_answers(folder: Path) -> None:
+    """Run every tier of an artifact folder on its golden inputs.
+
+    Raises:
+        RoadcastError: a file is missing or broken, or answers differ.
+    """
+    from devices.runners.ort_runner import OrtRunner  # noqa: PLC0415  # start-up time
+    from edge_protocol.task import TIERS  # noqa: PLC0415  # start-up time
+    from export.folder import GOLDEN, TEMPLATE, WEIGHTS, read_part  # noqa: PLC0415  # start-up time
+    from export.golden import check_golden  # noqa: PLC0415  # start-up time
+
+    for place in (folder / tier for tier in TIERS if (folder / tier).is_dir()):
+        template, weights, golden = (read_part(place, name) for name in (TEMPLATE, WEIGHTS, GOLDEN))
+        with OrtRunner(template, weights) as runner:
+            check_golden(runner, golden)
 
 
 def _table(found: list[dict[str, Any]]) -> Any:  # noqa: ANN401 - whatever rich draws

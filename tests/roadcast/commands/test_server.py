@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from broker_server.brokers import Broker
 from broker_server.config import RoundsConfig, ServerConfig
 from edge_models.tasks import load_task
-from edge_protocol.errors import ConfigError, NotReadyError
+from edge_protocol.errors import ConfigError, NotReadyError, RoadcastError
 from edge_protocol.ids import TaskId
 from edge_protocol.transport.memory import MemoryBroker
 from roadcast.cli import app
@@ -48,11 +48,22 @@ def config(tmp_path: Path) -> ServerConfig:
 
 
 def push(folder: Path) -> Any:
-    """Push a release of random numbers."""
+    """Push a release of random numbers, which could answer no golden input."""
     write_artifacts(folder / "mine", load_task("vehicle"))
-    return json.loads(
-        call("release", "push", str(folder / "mine"), "-c", str(folder / "server.yaml"), "--task", "vehicle", "--json")
-    )
+    words = ["-c", str(folder / "server.yaml"), "--task", "vehicle", "--no-check", "--json"]
+    return json.loads(call("release", "push", str(folder / "mine"), *words))
+
+
+def test_a_push_that_does_not_answer_its_golden_inputs_is_refused(config: ServerConfig, tmp_path: Path) -> None:
+    """Files that no runner can load are not signed; files that answer as they should are."""
+    write_artifacts(tmp_path / "mine", load_task("vehicle"))
+    words = ["-c", str(tmp_path / "server.yaml"), "--task", "vehicle", "--json"]
+    with pytest.raises(RoadcastError):
+        call("release", "push", str(tmp_path / "mine"), *words)
+    assert not (Path(config.state_dir) / "releases").exists()
+    call("export", "build", "vehicle", "--tier", "nano", "-o", str(tmp_path / "good" / "nano"))
+    pushed = json.loads(call("release", "push", str(tmp_path / "good"), *words))
+    assert [artifact["tier"] for artifact in pushed["artifacts"]] == ["nano"]
 
 
 def test_check_counts_the_samples_of_every_pack(config: ServerConfig, tmp_path: Path) -> None:
