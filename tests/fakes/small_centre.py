@@ -1,0 +1,171 @@
+"""The smallest centre a device can live with: real messages, real artifacts, signed releases, rounds, answers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from queue import Empty, Queue
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load, save
+
+from edge_models.tasks import load_task, plugin_of
+from edge_protocol import messages as m
+from edge_protocol.blobs import BlobRef, cut
+from edge_protocol.codec import decode, encode, kind_of
+from edge_protocol.ids import SERVER, DeviceId, FleetId
+from edge_protocol.manifest import Artifact, ReleaseManifest
+from edge_protocol.signing import public_key, sign
+from edge_protocol.task import TaskSpec, Tier
+from edge_protocol.topics import Topics, Uplink
+from edge_protocol.transport.base import Received
+from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
+
+KEY = bytes(range(32))
+TRUSTED = public_key(KEY).hex()
+FLEET = FleetId("sim")
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one tier's artifact."""
+
+    template: bytes
+    weights: bytes
+    golden: bytes
+    parameters: int = 1
+
+
+@lru_cache(maxsize=8)
+def artifact_files(task: str = "vehicle", tier: Tier = "nano", seed: int = 0) -> Files:
+    """A real, untrained student as the exporter writes it."""
+    from edge_models.students import build_student  # noqa: PLC0415 - loads torch
+    from export import build_artifact  # noqa: PLC0415
+
+    spec = load_task(task)
+    x = np.random.default_rng(seed).normal(size=(4, *spec.input.shape)).astype(np.float32)
+    built = build_artifact(spec, tier, build_student(spec, tier, seed=seed), x)
+    return Files(built.template, built.weights, built.golden, built.parameters)
+
+
+def spoilt(files: Files, *, weights: float | None = None, golden: float | None = None) -> Files:
+    """Files of which a tensor was set to a value: NaN weights, or golden answers that nothing gives."""
+    changed = {}
+    for name, value in (("weights", weights), ("golden", golden)):
+        if value is not None:
+            tensors: dict[str, Any] = {key: array.copy() for key, array in load(getattr(files, name)).items()}
+            key = "logits" if name == "golden" else min(tensors)
+            tensors[key][...] = value
+            changed[name] = save(tensors)
+    return Files(**{"template": files.template, "weights": files.weights, "golden": files.golden, **changed})
+
+
+def manifest_of(
+    counter: int,
+    files: Mapping[Tier, Files],
+    *,
+    spec: TaskSpec,
+    fleet: str = FLEET,
+) -> tuple[ReleaseManifest, dict[BlobRef, list[bytes]]]:
+    """A manifest, and the chunks of every blob that it names."""
+    blobs: dict[str, tuple[BlobRef, list[bytes]]] = {}
+    artifacts = []
+    for tier, each in files.items():
+        refs = []
+        for data in (each.template, each.weights, each.golden):
+            ref, chunks = cut(data, 16 * 1024)
+            blobs[ref.sha256] = (ref, chunks)
+            refs.append(ref)
+        artifacts.append(Artifact(tier, spec.students[tier], *refs, parameters=each.parameters))
+    manifest = ReleaseManifest(fleet, counter, spec, 1.0, tuple(artifacts), {"accuracy": 0.5})
+    return manifest, dict(blobs.values())
+
+
+@dataclass
+class SmallCentre:
+    """Runs in turns on a `MemoryBroker`.
+
+    Attributes:
+        broker: the broker.
+        heard: every body that a device sent, in order.
+        deaf: message kinds that are not acknowledged.
+    """
+
+    broker: MemoryBroker
+    heard: list[m.Body] = field(default_factory=list)
+    headers: list[m.Header] = field(default_factory=list)
+    deaf: set[str] = field(default_factory=set)
+    _sequence: int = 0
+
+    def __post_init__(self) -> None:
+        self.topics = Topics(FLEET)
+        self.inbox: Queue[object] = Queue()
+        self.link = MemoryTransport(self.broker, self.inbox)
+        self.link.subscribe(self.topics.every_uplink)
+        self.link.start()
+
+    def release(
+        self, counter: int, files: Mapping[Tier, Files], *, task: str = "vehicle", key: bytes = KEY
+    ) -> m.SignedManifest:
+        """Publish a release: chunks first, then the manifest."""
+        spec = load_task(task)
+        manifest, blobs = manifest_of(counter, files, spec=spec)
+        for ref, chunks in blobs.items():
+            self.blob(ref, chunks)
+        signed = sign(manifest, key)
+        self.say(self.topics.release(spec.task_id), signed, retain=True)
+        return signed
+
+    def blob(self, ref: BlobRef, chunks: list[bytes]) -> None:
+        """Publish a blob's chunks."""
+        for index, chunk in enumerate(chunks):
+            self.link.publish(self.topics.chunk(ref.sha256, index), chunk, retain=True)
+
+    def call(
+        self, number: int, release: int, *, task: str = "vehicle", proxies: int = 24, collecting: bool = True
+    ) -> m.RoundCall:
+        """Open (or close) a round with a small proxy set."""
+        spec = load_task(task)
+        raw = plugin_of(spec).simulate(spec, np.random.default_rng(99), proxies).raw
+        ref, chunks = cut(save({"raw": np.ascontiguousarray(raw)}), 16 * 1024)
+        self.blob(ref, chunks)
+        call = m.RoundCall(task, spec.label_space, number, release, ref, 4e9, collecting)
+        self.say(self.topics.round(spec.task_id), call, retain=True)
+        return call
+
+    def tell(self, device: str, body: m.Ack | m.Rebirth | m.Label) -> None:
+        """Send one device a message."""
+        self.say(self.topics.down(DeviceId(device), kind_of(body)), body)
+
+    def say(self, topic: str, body: m.Body, *, retain: bool = False) -> None:
+        """Publish a message as the server."""
+        self.link.publish(topic, encode(self._header(), body), retain=retain)
+
+    def turn(self) -> None:
+        """Hear what devices said, and acknowledge what must not be lost."""
+        while True:
+            try:
+                event = self.inbox.get_nowait()
+            except Empty:
+                return
+            if not isinstance(event, Received):
+                continue
+            topic = self.topics.parse(event.topic)
+            kind = topic.kind if isinstance(topic, Uplink) else "online"
+            envelope = decode(event.payload, kind=kind, fleet=FLEET)  # type: ignore[arg-type]
+            self.heard.append(envelope.body)
+            self.headers.append(envelope.header)
+            durable = isinstance(envelope.body, m.KnowledgeReport | m.IntervalResult | m.Deployment)
+            if durable and kind not in self.deaf:
+                self.tell(envelope.header.sender, m.Ack(envelope.header.message_id, True))
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        """Everything of one kind that was heard."""
+        return [body for body in self.heard if isinstance(body, kind)]
+
+    def _header(self) -> m.Header:
+        self._sequence += 1
+        return m.Header(FLEET, SERVER, os.urandom(16), b"centre00", self._sequence, 1.7e9, True)
