@@ -171,7 +171,7 @@ class Publisher:
         self._forget_probe()
         for sha256 in lost & self._live.keys():
             ref = self._live[sha256]
-            log.info("broker lost blob %s: publishing its %d chunks again", sha256[:12], ref.chunks)
+            log.info("broker does not hold blob %s: publishing its %d chunks", sha256[:12], ref.chunks)
             self._publish(ref, range(ref.chunks))
 
     def _forget_probe(self) -> None:

@@ -16,7 +16,7 @@ import pytest
 import broker_server.workshop as module
 from broker_server import effects as e
 from broker_server.config import RoundsConfig
-from broker_server.distil_job import read_job
+from broker_server.distil_job import read_job, read_result
 from broker_server.events import Distilled, JobFailed, ReleaseStored
 from broker_server.releases import ReleaseFolder
 from broker_server.store.blobs import BlobFolder
@@ -160,3 +160,12 @@ def test_a_worker_that_explains_itself_is_left_to_its_explanation(program: Any) 
     (folder / "error.json").write_text("{}")
     worker_process(60)(folder, threading.Event())
     assert cast("Path", folder / "worker.log").exists()
+
+
+def test_the_real_worker_says_why_it_cannot(tmp_path: Path) -> None:
+    """The real process, given an empty folder, leaves an error that the reader of results raises."""
+    folder = tmp_path / "job-1"
+    folder.mkdir()
+    worker_process(100)(folder, threading.Event())
+    with pytest.raises(DistillationError, match=r"job\.json"):
+        read_result(folder)
