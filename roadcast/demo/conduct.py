@@ -104,7 +104,7 @@ def conduct(plan: Plan, display: Display, parts: Mapping[str, str | None]) -> Ou
         releases=releases,
         devices=devices,
         fleet=facts,
-        clip=clip_facts(ran.observer),
+        clip=clip_facts(ran.observer, plan.data.clip_truth),
         reasons=ran.late + reasons_against(ran.tasks, releases, facts, members),
         parts=dict(parts),
     )

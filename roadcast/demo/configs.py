@@ -17,7 +17,7 @@ from roadcast.demo.partition import Shares
 
 LINE = {"name": "across", "from": [0.0, 0.55], "to": [1.0, 0.55]}
 LATENCY_FACTOR = 200.0
-"""Eight devices, their trainers and two distillers share this machine's cores: latency says nothing of a release here."""
+"""Eight devices, their trainers and two distillers share this machine's cores: latency tells nothing here."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,11 +85,19 @@ class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClipFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the camera that plays the clip counted: ``line/direction/class`` → vehicles, and the share that it saw."""
+    """What the camera that plays the clip counted.
+
+    Attributes:
+        counts: ``line/direction/class`` → vehicles. The classes are the model's: it learnt from pictures of other
+            views.
+        coverage: share of the clip that it saw.
+        truth: what a person counts, for people; "" when nobody has.
+    """
 
     device: str
     counts: dict[str, float]
     coverage: float
+    truth: str = ""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,12 +148,14 @@ def device_facts(view: DeviceView) -> DeviceFacts:
     )
 
 
-def clip_facts(observer: Observer) -> ClipFacts | None:
+def clip_facts(observer: Observer, truth: str) -> ClipFacts | None:
     """What was counted on the clip; None when no camera told anything of it."""
     for view in observer.devices.values():
         if CLIP_SOURCE in view.results:
             seen = view.coverage[CLIP_SOURCE]
-            return ClipFacts(device=view.name, counts=view.results[CLIP_SOURCE], coverage=sum(seen) / len(seen))
+            return ClipFacts(
+                device=view.name, counts=view.results[CLIP_SOURCE], coverage=sum(seen) / len(seen), truth=truth
+            )
     return None
 
 

@@ -19,6 +19,7 @@ from roadcast.simulated.roadside import CLIP, SPEED_PACK, VEHICLE_PACK, simulate
 
 U1 = npt.NDArray[np.uint8]
 REAL = ("vehicle6_64_jpeg.npz", "metrla_week_speed.npz", "intel_car_detection.mp4")
+REAL_CLIP_TRUTH = "2 cars forward, 2 backward"
 _PER_CLASS, _ROADS, _DETECTORS = 500, 8, 14
 """Of the simulated roadside: enough for everybody's share."""
 
@@ -31,6 +32,7 @@ class RawData:
         origin: for people: where it was found, or that it is simulated.
         images, series, clip: the files.
         real: whether it was recorded, not simulated.
+        clip_truth: what a person counts on the clip, for people; "" when nobody has.
     """
 
     origin: str
@@ -38,6 +40,7 @@ class RawData:
     series: Path
     clip: Path
     real: bool
+    clip_truth: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ def _in_folder(place: DataLocation, folder: Path) -> RawData | None:
     for names, real in ((REAL, True), ((VEHICLE_PACK, SPEED_PACK, CLIP), False)):
         images, series, clip = (folder.resolve() / name for name in names)
         if images.is_file() and series.is_file() and clip.is_file():
-            return RawData(f"{folder} (from {place.origin})", images, series, clip, real=real)
+            truth = REAL_CLIP_TRUTH if real else ""
+            return RawData(f"{folder} (from {place.origin})", images, series, clip, real=real, clip_truth=truth)
     if place.origin in {"--data", "$ROADCAST_DATA"}:
         raise DataError(f"{folder} (from {place.origin}): the demo needs {', '.join(REAL)} there; or name no folder")
     return None

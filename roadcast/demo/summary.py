@@ -1,4 +1,4 @@
-"""What came of a demo, as tables: for the terminal and, as rows, for the report. Owns no number, only how it is said."""
+"""What came of a demo, as tables: for the terminal and, as rows, for the report. Owns no number."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from roadcast.demo.live import amount
-from roadcast.demo.outcome import DeviceScore, Outcome, TaskFacts, mean_by_release
+from roadcast.demo.outcome import ClipFacts, DeviceScore, Outcome, TaskFacts, mean_by_release
 from roadcast.output import table
 
 if TYPE_CHECKING:
@@ -16,18 +16,20 @@ Row = tuple[str, ...]
 
 
 class Section(NamedTuple):
-    """One table; the first `texts` columns are text, the others are numbers."""
+    """One table; the first `texts` columns are text, the others are numbers; a narrow one fits beside another."""
 
     title: str
     columns: Row
     rows: list[Row]
     texts: int = 1
+    narrow: bool = False
 
 
 def sections(outcome: Outcome) -> list[Section]:
     """Every table of the summary."""
     tasks = {task.task: task for task in outcome.tasks}
     return [
+        _rounds(outcome),
         *(_releases(outcome, task) for task in outcome.tasks),
         Section(
             "Each device on its own held-out share",
@@ -78,6 +80,27 @@ def _gain(outcome: Outcome, task: TaskFacts) -> str:
     return f"{task.task} {task.headline} {first} → {last} over {max(means)} releases"
 
 
+def clip_text(clip: ClipFacts) -> str:
+    """What to know about the counts: who counted, how much was seen, and what the truth is."""
+    truth = f"; a person counts {clip.truth}" if clip.truth else ""
+    return f"{clip.device}, {100 * clip.coverage:.0f} % of the clip seen{truth}"
+
+
+def _rounds(outcome: Outcome) -> Section:
+    longest = max((len(task.rounds) for task in outcome.tasks), default=0)
+    rows = [
+        (str(number) if number else "first release", *(_at(task.rounds, number) for task in outcome.tasks))
+        for number in range(longest)
+    ]
+    return Section(
+        "What came of each round", ("round", *(task.task for task in outcome.tasks)), rows, texts=3, narrow=True
+    )
+
+
+def _at(rounds: list[str], number: int) -> str:
+    return rounds[number] if number < len(rounds) else "-"
+
+
 def _releases(outcome: Outcome, task: TaskFacts) -> Section:
     scores = [score for score in outcome.releases if score.task == task.task]
     tiers = list(dict.fromkeys(score.tier for score in scores))
@@ -111,7 +134,7 @@ def _device(score: DeviceScore, task: TaskFacts) -> Row:
 
 def _bytes(outcome: Outcome) -> Section:
     rounds = range(outcome.rounds + 1)
-    rows = []
+    rows: list[Row] = []
     for device in outcome.fleet:
         spent = (device.bytes_by_round.get(number) for number in rounds)
         cells = ("-" if pair is None else f"{amount(pair[0])} / {amount(pair[1])}" for pair in spent)
@@ -121,7 +144,7 @@ def _bytes(outcome: Outcome) -> Section:
 
 
 def _serving(outcome: Outcome) -> Section:
-    rows = [
+    rows: list[Row] = [
         (
             device.device,
             f"{device.tier} ({device.student})",
@@ -141,12 +164,18 @@ def _serving(outcome: Outcome) -> Section:
 def _clip(outcome: Outcome) -> list[Section]:
     if outcome.clip is None:
         return []
-    rows = []
+    rows: list[Row] = []
     for key, count in sorted(outcome.clip.counts.items()):
         line, direction, label = key.split("/")
         rows.append((line, direction, label, f"{count:.0f}"))
-    title = f"Counted by {outcome.clip.device} on the video clip ({100 * outcome.clip.coverage:.0f} % of it seen)"
-    return [Section(title, ("line", "direction", "class", "vehicles"), rows, texts=3)]
+    return [
+        Section(
+            f"Counted on the video clip: {clip_text(outcome.clip)}",
+            ("line", "direction", "class", "vehicles"),
+            rows,
+            texts=3,
+        )
+    ]
 
 
 def _milliseconds(value: float | None) -> str:
