@@ -56,8 +56,8 @@ class DistilSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     learning_rate: Annotated[float, Meta(gt=0)] = 4e-3
     first_learning_rate: Annotated[float, Meta(gt=0)] = 4e-3
     batch: Annotated[int, Meta(ge=2)] = 32
-    anchor_weight: Annotated[float, Meta(ge=0)] = 1.0
-    shared_share: Annotated[float, Meta(ge=0, lt=1)] = 0.4
+    anchor_weight: Annotated[float, Meta(ge=0)] = 0.5
+    shared_share: Annotated[float, Meta(ge=0, lt=1)] = 0.3
     device_cap: Annotated[float, Meta(gt=0, le=1)] = 0.5
     half_life: Annotated[float, Meta(gt=0)] = 2.0
     ema: Annotated[float, Meta(ge=0, lt=1)] = 0.98
