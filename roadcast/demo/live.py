@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _KILO = 1024
+_ENDS = {"committed", "rejected", "failed", "rolled-back"}
 _COLUMNS = ("device", "tier", "student", "state", "release", "own accuracy", "p50 ms", "p95 ms", "up", "down")
 
 
@@ -48,7 +49,7 @@ class Lines:
     def show(self, observer: Observer, at_s: float) -> None:
         """Print what changed since the last time."""
         now = {task: round_line(observer, task) for task in sorted(observer.tasks)}
-        now |= {v.name: f"{v.name}: release {v.release} {v.deployment}" for v in observer.devices.values() if v.release}
+        now |= {v.name: _deployed(v) for v in observer.devices.values() if v.deployment.partition(":")[0] in _ENDS}
         for name, line in now.items():
             if self._last.get(name) != line:
                 self.say(f"{at_s:5.0f} s  {line}")
@@ -139,6 +140,11 @@ def amount(count: int) -> str:
     if count < _KILO:
         return f"{count} B"
     return f"{count / _KILO:.0f} KiB" if count < _KILO**2 else f"{count / _KILO**2:.1f} MiB"
+
+
+def _deployed(view: DeviceView) -> str:
+    done = view.deployment == "committed"
+    return f"{view.name}: runs release {view.release}" + ("" if done else f", newer one {view.deployment}")
 
 
 def _cells(view: DeviceView) -> tuple[str, ...]:
