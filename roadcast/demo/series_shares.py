@@ -1,4 +1,4 @@
-"""Deals the sensors of a road network out to the server and to devices: by road, and by time. Pure; owns no file.
+"""Deals the sensors of a road network out: to devices by road, to the server at random, and by time. Pure; no file.
 
 The first part of the time is history (every device's own), the next is what the judge measures on and what devices
 see live, and the last part is held out.
@@ -85,9 +85,10 @@ def share_series(pack: SeriesPack, names: Sequence[str], sizes: SeriesSizes, rng
             f"the demo needs {sum(kinds)} sensors and {max(sizes.anchor_rows, sizes.proxy_rows)} rows of history, "
             f"this pack has {len(pack.sensors)} and {past}"
         )
-    own = sum(kinds[:4])
-    roads = by_road(_distances(pack), [*kinds[4:], own], rng)
-    server = pack.columns(rng.permutation(roads[-1]))
+    mixed = rng.permutation(len(pack.sensors))
+    own, rest = mixed[: sum(kinds[:4])], np.sort(mixed[sum(kinds[:4]) :])
+    roads = [rest[road] for road in by_road(_distances(pack)[np.ix_(rest, rest)], kinds[4:], rng)]
+    server = pack.columns(own)
     edges = np.cumsum([0, *kinds[:4]])
     anchors, proxies, validation, test = (server.columns(np.arange(a, b)) for a, b in pairwise(edges))
     return SeriesShares(
@@ -98,7 +99,7 @@ def share_series(pack: SeriesPack, names: Sequence[str], sizes: SeriesSizes, rng
         past=test.rows(slice(0, past)),
         devices={
             name: SensorShare(*(mine.rows(rows) for rows in (slice(0, past), slice(past, end), slice(end, None))))
-            for name, mine in ((name, pack.columns(road)) for name, road in zip(names, roads[:-1], strict=True))
+            for name, mine in ((name, pack.columns(road)) for name, road in zip(names, roads, strict=True))
         },
     )
 

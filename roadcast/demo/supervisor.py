@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 from types import TracebackType
@@ -45,12 +47,8 @@ class Supervisor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:  # a second Ctrl-C must not leave children behind
+        with _signals_held():  # a second Ctrl-C must not leave children behind
             self.stop()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     @property
     def pids(self) -> dict[str, int]:
@@ -63,7 +61,8 @@ class Supervisor:
 
     def launch(self, name: str, command: Sequence[str]) -> None:
         """Start any program as the child `name`, in its own process group."""
-        with self._file(name, "out").open("wb") as out, self._file(name, "log").open("wb") as log:
+        out_file, log_file = self._file(name, "out"), self._file(name, "log")
+        with _signals_held(), out_file.open("wb") as out, log_file.open("wb") as log:
             self._children[name] = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -119,6 +118,27 @@ class Supervisor:
 
     def _file(self, name: str, suffix: str) -> Path:
         return self._logs / f"{name}.{suffix}"
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Hold back what would raise between the start of a child and its entry in the list, or between two kills.
+
+    Handlers, not the signal mask: a child would inherit the mask.
+    """
+    held: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is interrupted
+        return
+    before = {number: signal.signal(number, lambda number, _: held.append(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for caught in held[:1]:
+            signal.raise_signal(caught)
 
 
 def _signal(child: subprocess.Popen[bytes], number: signal.Signals) -> None:

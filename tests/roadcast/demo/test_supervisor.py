@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 import psutil
 import pytest
@@ -109,3 +113,39 @@ def test_it_starts_roadcast_itself(tmp_path: Path) -> None:
     with Supervisor(tmp_path, environment={"NO_COLOR": "1"}) as fleet:
         fleet.start("version", "version", "--json")
         assert '"roadcast"' in fleet.wait_for("version", "tensorrt", 20)
+
+
+def test_a_signal_while_a_child_is_started_does_not_lose_the_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Ctrl-C that comes just after the fork is raised once the child is listed, so that it ends with the others."""
+    real = subprocess.Popen
+    born: list[int] = []
+
+    def interrupted(*arguments: Any, **settings: Any) -> subprocess.Popen[bytes]:
+        child = real(*arguments, **settings)
+        born.append(child.pid)
+        signal.raise_signal(signal.SIGINT)
+        return child
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    with pytest.raises(KeyboardInterrupt), Supervisor(tmp_path) as fleet:
+        fleet.launch("one", [sys.executable, "-c", OBEDIENT])
+    assert len(born) == 1
+    assert not psutil.pid_exists(born[0])
+
+
+def test_it_works_off_the_main_thread(tmp_path: Path) -> None:
+    """Only the main thread has signal handlers; children are started and ended from any."""
+    pids: list[int] = []
+
+    def elsewhere() -> None:
+        with Supervisor(tmp_path) as fleet:
+            _launch(fleet, "one", OBEDIENT)
+            pids.extend(fleet.pids.values())
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join(30)
+    assert len(pids) == 1
+    assert not psutil.pid_exists(pids[0])
