@@ -61,6 +61,7 @@ class Agent:
     Args:
         config: the device's.
         make_transport: makes the link; MQTT as configured when None.
+        trainer: command that runs a training job; `edge_client.trainer` when empty.
 
     Raises:
         ConfigError: the configuration does not fit the task.
@@ -68,7 +69,9 @@ class Agent:
         StoreError: the state directory cannot be used.
     """
 
-    def __init__(self, config: DeviceConfig, make_transport: MakeTransport | None = None) -> None:
+    def __init__(
+        self, config: DeviceConfig, make_transport: MakeTransport | None = None, trainer: tuple[str, ...] = ()
+    ) -> None:
         self.config, self.spec = config, load_task(config.task)
         state = Path(config.state_dir)
         self._inbox: Inbox = Queue(INBOX)
@@ -85,7 +88,7 @@ class Agent:
         self._installer = self._make_installer(parts, fetcher)
         self._drops: Counter[str] = Counter()
         uplink = Uplink(self._topics, config.device_id, stamp, self.outbox, self.transport, self._drops)
-        training = Training(state / "jobs", config.train.timeout_s)
+        training = Training(state / "jobs", config.train.timeout_s, trainer)
         self._lessons = Lessons(config, self.spec, training, fetcher.path, lambda: self.carry.serving)
         self.carry = Carry(
             Hands(

@@ -20,6 +20,7 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from devices.preprocess import Preprocess
@@ -108,11 +109,11 @@ def shared_head(weights: bytes) -> HeadWeights:
     Raises:
         IncompatibleError: the payload holds none.
     """
-    tensors = load(weights)
     try:
+        tensors = load(weights)
         return HeadWeights(tensors["head.weight"].astype(np.float32), tensors["head.bias"].astype(np.float32))
-    except KeyError as error:
-        raise IncompatibleError(f"weights payload has no tensor {error}; its student is not one of ours") from error
+    except (KeyError, SafetensorError) as error:
+        raise IncompatibleError(f"weights payload holds no shared head: {error}") from error
 
 
 def features_of(runner: Runner, job: TrainJob, raw: npt.NDArray[np.generic]) -> F4:
@@ -130,7 +131,7 @@ def proxy_raw(path: Path, spec: TaskSpec) -> npt.NDArray[np.generic]:
     """
     try:
         raw = load(path.read_bytes())["raw"]
-    except (KeyError, ValueError, OSError) as error:
+    except (KeyError, SafetensorError, OSError) as error:
         raise DataError(f"proxy set {path.parent.name[:12]} cannot be read: {error}") from error
     if raw.shape[1:] != spec.input.raw_shape:
         raise DataError(f"proxy samples are {raw.shape[1:]}, task {spec.name!r} takes {spec.input.raw_shape}")

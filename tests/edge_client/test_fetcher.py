@@ -1,4 +1,4 @@
-"""Pulling blobs: loss, repeats, disorder, corruption, kills and full disks all end in the same bytes, or in a reason."""
+"""Pulling blobs: loss, repeats, disorder, corruption, kills and full disks end in the same bytes, or in a reason."""
 
 from __future__ import annotations
 

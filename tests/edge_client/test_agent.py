@@ -1,0 +1,347 @@
+"""The whole agent against a small centre: real runner, real files, real threads; no network."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_client.agent import Agent
+from edge_client.pipelines import Bundle
+from edge_models.head_weights import HeadWeights
+from edge_protocol import messages as m
+from edge_protocol.ids import DeviceId
+from edge_protocol.transport.base import Refused
+from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
+from tests.edge_client.device_rig import DeviceRig, device_config, series_pack
+from tests.fakes.small_centre import SmallCentre, artifact_files, spoilt
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[DeviceRig]:
+    """A camera that has booted with nothing installed."""
+    made = DeviceRig(device_config(tmp_path))
+    yield made
+    made.close()
+
+
+def running(rig: DeviceRig, release: int) -> bool:
+    """Whether a release answers frames."""
+    return rig.agent.core.running.release == release
+
+
+def told(rig: DeviceRig) -> m.Deployment:
+    """What the device last said about its deployment."""
+    found: m.Deployment = rig.centre.of(m.Deployment)[-1]
+    return found
+
+
+def test_a_release_is_fetched_checked_swapped_in_and_no_frame_is_skipped(rig: DeviceRig) -> None:
+    """From nothing to release 1 to release 2 while frames flow; every frame is answered from the first release on."""
+    files = artifact_files()
+    rig.centre.release(1, {"nano": files})
+    rig.until(lambda: running(rig, 1), "release 1")
+    assert told(rig).state == "committed"
+    assert told(rig).weights == rig.agent.core.running.weights
+    answered = rig.agent.inference.counters
+    waiting = answered.frames - answered.answered
+    rig.centre.release(2, {"nano": artifact_files(seed=1)})
+    rig.until(lambda: running(rig, 2), "release 2")
+    count = answered.answered
+    rig.until(lambda: answered.answered > count + 20, "more answers")
+    rig.until(lambda: [s for s in rig.centre.of(m.DeviceState) if s.release == 2], "a state of release 2")
+    state = next(s for s in rig.centre.of(m.DeviceState) if s.release == 2)
+    assert state.counts["swap_skipped"] == 0
+    assert state.counts["frames"] - state.counts["answered"] - state.counts["queue_dropped"] <= waiting + 2
+    assert state.values["latency_p50_ms"] <= state.values["latency_p95_ms"]
+    assert state.counts["bytes_down"] > len(files.weights)
+    folders = {path.name for path in (Path(rig.config.state_dir) / "blobs").iterdir()}
+    assert len(folders) <= 6, "two releases of three files at most"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "state", "reason"),
+    [
+        ({"weights": float("nan")}, "failed", "not a finite number"),
+        ({"golden": 9.0}, "failed", "golden"),
+    ],
+    ids=["NaN weights", "wrong golden answers"],
+)
+def test_a_release_that_fails_its_check_leaves_the_running_one(
+    rig: DeviceRig, spoil: dict[str, float], state: str, reason: str
+) -> None:
+    """The reason is told, the old release goes on answering."""
+    files = artifact_files()
+    rig.centre.release(1, {"nano": files})
+    rig.until(lambda: running(rig, 1), "release 1")
+    rig.centre.release(2, {"nano": spoilt(files, **spoil)})
+    rig.until(lambda: told(rig).state == state, state)
+    assert reason in told(rig).reason
+    assert told(rig).running == 1
+    answered = rig.agent.inference.counters.answered
+    rig.until(lambda: rig.agent.inference.counters.answered > answered, "more answers")
+    rig.centre.release(3, {"nano": artifact_files(seed=1)})
+    rig.until(lambda: running(rig, 3), "release 3")
+
+
+def test_a_candidate_that_is_too_slow_is_rolled_back(tmp_path: Path) -> None:
+    """The probation's reason is told; nothing of the candidate is left in memory."""
+    rig = DeviceRig(device_config(tmp_path))
+    rig.centre.release(1, {"nano": artifact_files()})
+    rig.until(lambda: running(rig, 1), "release 1")
+    bundle = rig.agent.inference.bundle
+    assert bundle is not None
+
+    class Slow:
+        provider = "slow"
+
+        def infer(self, x: np.ndarray) -> object:
+            time.sleep(0.05)
+            return bundle.runner.infer(x)
+
+    rig.agent._installer._config = type(rig.config.probation)(frames=2, wait_s=1, latency_factor=1.0)
+    before = rig.agent._installer._check
+
+    def checked(request: object) -> object:
+        outcome = before(request)  # type: ignore[arg-type]
+        candidate = rig.agent._installer.candidate
+        assert candidate is not None
+        rig.agent._installer.candidate = type(candidate)(2, candidate.artifact, Slow(), candidate.golden)  # type: ignore[arg-type]
+        Slow.close = candidate.runner.close  # type: ignore[attr-defined]
+        return outcome
+
+    rig.agent._installer._check = checked  # type: ignore[assignment,method-assign]
+    rig.centre.release(2, {"nano": artifact_files(seed=1)})
+    rig.until(lambda: told(rig).state == "rolled-back", "rollback")
+    assert "p95 latency" in told(rig).reason
+    assert rig.agent.inference.bundle is bundle
+    assert rig.agent._installer.candidate is None
+    rig.close()
+
+
+def test_a_restart_serves_at_once_from_the_disk(tmp_path: Path) -> None:
+    """Without the server, the installed release answers frames; a damaged one falls back to the one before."""
+    rig = DeviceRig(device_config(tmp_path))
+    for counter in (1, 2):
+        rig.centre.release(counter, {"nano": artifact_files(seed=counter - 1)})
+        rig.until(lambda counter=counter: running(rig, counter), f"release {counter}")
+    rig.close()
+    alone = DeviceRig(rig.config, MemoryBroker())
+    assert running(alone, 2)
+    alone.until(lambda: alone.agent.inference.counters.answered > 3, "answers")
+    alone.close()
+    weights = Path(rig.config.state_dir) / "blobs" / alone.agent.core.running.weights / "data"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    fallen = DeviceRig(rig.config, MemoryBroker())
+    assert running(fallen, 1)
+    assert fallen.agent._drops["fallback"] == 1
+    fallen.close()
+    healed = DeviceRig(rig.config, rig.broker)
+    healed.until(lambda: running(healed, 2), "release 2 again")
+    healed.close()
+    (Path(rig.config.state_dir) / "vehicle" / "current.json").write_text("{ torn")
+    (Path(rig.config.state_dir) / "vehicle" / "previous.json").unlink()
+    empty = DeviceRig(rig.config, MemoryBroker())
+    assert running(empty, 0)
+    empty.close()
+
+
+def test_a_device_killed_while_it_fetches_goes_on_where_it_was(tmp_path: Path) -> None:
+    """What was written before the kill is not fetched again."""
+    rig = DeviceRig(device_config(tmp_path))
+    rig.until(lambda: rig.centre.of(m.Birth), "birth")
+    rig.centre.release(1, {"nano": artifact_files()})
+    blobs = Path(rig.config.state_dir) / "blobs"
+    rig.agent._receive = lambda *_: None  # type: ignore[method-assign] # nothing more comes in before the kill
+    rig.close()
+    assert not list(blobs.glob("*/data"))
+    again = DeviceRig(rig.config, rig.broker)
+    again.until(lambda: running(again, 1), "release 1")
+    again.close()
+
+
+def test_wrong_messages_are_counted_and_change_nothing(rig: DeviceRig) -> None:
+    """Garbage, other fleets, other senders, forged chunks: counted by reason, reported, survived."""
+    topics, link = rig.centre.topics, rig.centre.link
+    rig.until(lambda: rig.centre.of(m.Birth), "birth")
+    down = topics.down(DeviceId("cam-1"), "command")
+    for payload in (b"", b"garbage", b"RC\x09", b"RC\x01\xc1", b"x" * 400_000):
+        link.publish(down, payload)
+    link.publish(topics.release(rig.agent.spec.task_id), b"RC\x01\x92")
+    rig.centre.say(topics.round(rig.agent.spec.task_id), m.Rebirth())
+    rig.agent._inbox.put(Refused("inbox-full", "a test"))
+    rig.centre.tell("cam-1", m.Label("vehicle", "nobody-knows", "car"))
+    rig.centre.tell("cam-1", m.Label("vehicle", "main-1", "zeppelin"))
+    drops = rig.agent._drops
+    rig.until(lambda: drops["unknown-label"] and drops["inbox-full"], "the last drop")
+    assert drops["malformed"] >= 3
+    assert drops["wrong-version"] == 1
+    assert drops["oversized"] == 1
+    assert drops["wrong-kind"] == 1
+    assert drops["unknown-sample"] == 1
+    rig.until(lambda: "drop:malformed" in rig.centre.of(m.DeviceState)[-1].counts, "a state with drops")
+
+
+def test_labels_come_from_operators_and_from_a_file(tmp_path: Path) -> None:
+    """A remembered sample becomes a labelled one in the replay store."""
+    rig = DeviceRig(device_config(tmp_path, labels={"file": "labels.csv"}, replay={"every_s": 1000}))
+    rig.until(lambda: rig.agent.inference.counters.frames > 30, "frames")
+    rig.centre.tell("cam-1", m.Label("vehicle", "main-3", "truck"))
+    (Path(rig.config.state_dir) / "labels.csv").write_text("main-5,car\nbroken\n")
+
+    def kept() -> dict[str, int]:
+        return dict(rig.agent.replay._db.execute("select sample, class from samples where class >= 0").fetchall())
+
+    rig.until(lambda: len(kept()) == 2, "both labels")
+    assert kept() == {"main-3": 5, "main-5": 1}
+    rig.close()
+
+
+def test_results_are_kept_until_the_server_has_them(tmp_path: Path) -> None:
+    """Counts made while the broker is away arrive after it is back, once."""
+    rig = DeviceRig(device_config(tmp_path))
+    rig.centre.release(1, {"nano": artifact_files()})
+    rig.until(lambda: running(rig, 1), "release 1")
+    link = rig.agent.transport
+    assert isinstance(link, MemoryTransport)
+    link.cut()
+    rig.until(lambda: rig.centre.of(m.Presence)[-1] == m.Presence(online=False), "the last will")
+    result = m.IntervalResult("vehicle", "main", 0, 60, 1, {"car": 3})
+    rig.agent._inbox.put(result)
+    rig.until(lambda: len(rig.agent.outbox) == 1, "the outbox")
+    link.start()
+    rig.until(lambda: rig.centre.of(m.IntervalResult), "the result")
+    rig.until(lambda: len(rig.agent.outbox) == 0, "the ack")
+    assert rig.centre.of(m.IntervalResult) == [result]
+    rig.close()
+
+
+def test_a_refusal_by_the_server_is_counted_and_not_repeated(rig: DeviceRig) -> None:
+    """The message is forgotten: sending it again would be in vain."""
+    rig.until(lambda: rig.centre.of(m.Birth), "birth")
+    rig.until(lambda: len(rig.agent.outbox) == 0, "an empty outbox")
+    rig.centre.deaf = {"result"}
+    rig.agent._inbox.put(m.IntervalResult("vehicle", "main", 0, 60, 1, {}))
+    rig.until(lambda: rig.centre.of(m.IntervalResult), "the result")
+    header = next(
+        h for h, b in zip(rig.centre.headers, rig.centre.heard, strict=True) if isinstance(b, m.IntervalResult)
+    )
+    rig.centre.tell("cam-1", m.Ack(header.message_id, False, "too old"))
+    rig.until(lambda: rig.agent._drops["refused-too old"], "the refusal")
+    assert len(rig.agent.outbox) == 0
+
+
+def test_a_sensor_forecasts_and_learns_from_what_came_to_pass(tmp_path: Path) -> None:
+    """Windows are answered per sensor and horizon; matured truth fills the replay store."""
+    config = device_config(
+        tmp_path,
+        task="speed",
+        labels={"commissioning": str(series_pack(tmp_path, 120, name="history.npz"))},
+        sources=[{"name": "road", "uri": f"pack://{series_pack(tmp_path)}", "rate_hz": 100, "loop": True}],
+    )
+    rig = DeviceRig(config)
+    assert len(rig.agent.replay) > 100
+    rig.centre.release(1, {"nano": artifact_files("speed")}, task="speed")
+    rig.until(lambda: running(rig, 1), "release 1")
+    before = len(rig.agent.replay)
+    rig.until(lambda: len(rig.agent.replay) > before, "matured samples")
+    rig.until(lambda: len(rig.centre.of(m.IntervalResult)) > 40, "results")
+    keys = {key for result in rig.centre.of(m.IntervalResult) for key in result.values}
+    assert keys == {f"loop{i}/+{h}min" for i in range(3) for h in (15, 30, 60)}
+    rig.close()
+
+
+def test_a_round_is_answered_by_the_real_trainer_and_its_head_serves(tmp_path: Path) -> None:
+    """Release, refit, round, report, personal head: with the subprocess that a device runs."""
+    pack = f"{tmp_path}/images.npz"
+    config = device_config(tmp_path, labels={"commissioning": pack})
+    rig = DeviceRig(config, trainer=())
+    rig.centre.release(1, {"nano": artifact_files()})
+    rig.centre.call(1, 1)
+    rig.until(lambda: rig.centre.of(m.KnowledgeReport), "report", within_s=90)
+    (report,) = rig.centre.of(m.KnowledgeReport)
+    assert (report.round, report.release, report.examples, report.votes.samples) == (1, 1, 60, 24)
+    rig.until(lambda: "shared_accuracy" in rig.centre.of(m.DeviceState)[-1].values, "scores")
+    state = rig.centre.of(m.DeviceState)[-1]
+    assert state.values["personal_accuracy"] > state.values["shared_accuracy"]
+    bundle = rig.agent.inference.bundle
+    assert bundle is not None
+    assert bundle.head is not None
+    rig.until(lambda: len(rig.agent.outbox) == 0, "the last ack")
+    rig.close()
+    again = DeviceRig(config, rig.broker)
+    assert again.agent.inference.bundle is not None
+    assert isinstance(again.agent.inference.bundle.head, HeadWeights)
+    again.until(lambda: again.centre.of(m.Presence), "link")
+    again.until(lambda: again.centre.of(m.DeviceState), "state")
+    assert not again.centre.of(m.KnowledgeReport), "an answered round is not answered again after a restart"
+    again.close()
+
+
+def test_the_agent_leaves_within_five_seconds(tmp_path: Path) -> None:
+    """Run in a thread as `run` does it; every thread of its own ends."""
+    config = device_config(tmp_path)
+    broker = MemoryBroker()
+    centre = SmallCentre(broker)
+    agent = Agent(config, lambda inbox, will: MemoryTransport(broker, inbox, will))
+    thread = threading.Thread(target=agent.run)
+    thread.start()
+    deadline = time.monotonic() + 20
+    while agent.inference.counters.frames < 5 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    begun = time.monotonic()
+    agent.stop()
+    thread.join(10)
+    assert time.monotonic() - begun < 5
+    assert not thread.is_alive()
+    names = {each.name for each in threading.enumerate()}
+    assert not names & {"inference", "installer", "source-main"}
+    centre.turn()
+    assert centre.of(m.Presence)[-1] == m.Presence(online=False)
+
+
+def test_a_real_process_serves_without_torch_and_ends_on_sigterm(tmp_path: Path) -> None:
+    """Nothing that the serving agent imports pulls in a deep-learning stack or the server's parts."""
+    config = device_config(tmp_path)
+    import msgspec  # noqa: PLC0415
+    import yaml  # noqa: PLC0415
+
+    (tmp_path / "device.yaml").write_text(yaml.safe_dump(msgspec.to_builtins(config)))
+    script = (
+        "import sys\nfrom roadcast.commands.client import app\n"
+        "try:\n    app(sys.argv[1:], standalone_mode=False)\n"
+        "finally:\n    heavy = ('torch', 'onnx', 'onnxscript', 'sqlalchemy', 'alembic', 'fastapi', 'matplotlib')\n"
+        "    print('loaded', [name for name in heavy if name in sys.modules])\n"
+    )
+    command = [sys.executable, "-c", script, "run", "--config", str(tmp_path / "device.yaml"), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 30
+        while not (Path(config.state_dir) / "replay.db-wal").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    assert "loaded []" in out
+    assert '"swap_skipped": 0' in out or '"swap_skipped":0' in out
+
+
+def test_a_bundle_with_side_inputs_answers_with_and_without_them() -> None:
+    """A personal head of a clinic sees the device's own inputs; those it lacks count as not measured."""
+    from devices.runners.ort_runner import OrtRunner  # noqa: PLC0415
+
+    files = artifact_files()
+    weight = np.zeros((6, 66), np.float32)
+    weight[2, 64] = 1.0
+    x = np.zeros((2, 3, 32, 32), np.float32)
+    with OrtRunner(files.template, files.weights) as runner:
+        bundle = Bundle(1, runner, HeadWeights(weight, np.zeros(6, np.float32)))
+        assert bundle.logits(x, np.float32([5, 0]))[:, 2].tolist() == [5, 5]
+        assert bundle.logits(x)[:, 2].tolist() == [0, 0]

@@ -1,0 +1,151 @@
+"""A device's configuration: what is wrong is said with key and remedy."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_client import board
+from edge_client.build import build_parts
+from edge_client.config import DeviceConfig
+from edge_client.notify import notify
+from edge_client.replay import ReplayStore
+from edge_models.tasks import load_task
+from edge_protocol.config import load_config
+from edge_protocol.errors import ConfigError, DataError
+from edge_protocol.ids import DeviceId, FleetId
+from tests.edge_client.device_rig import device_config, image_pack, series_pack
+
+VEHICLE, SPEED = load_task("vehicle"), load_task("speed")
+EXAMPLE = """
+fleet: demo
+device: cam-1
+tier: nano
+task: vehicle
+broker: {host: 127.0.0.1, port: 1883, keepalive_s: 15}
+trusted_keys: [%s]
+state_dir: /var/lib/roadcast
+sources:
+  - {name: main, uri: "pack:///data/cam-1.npz", rate_hz: 20, loop: true, serving: whole-sample}
+  - {name: road, uri: "file:///data/clip.mp4", rate_hz: 25, loop: false, serving: moving-objects,
+     lines: [{name: a, from: [0.0, 0.5], to: [1.0, 0.5]}]}
+labels: {commissioning: /data/cam-1-train.npz, file: labels.csv}
+preprocess: {gains: [1.1, 1.0, 0.9], equalise: false}
+replay: {budget_bytes: 20000000}
+train: {epochs: 30, memory_mb: 1024, nice: 10}
+probation: {frames: 20, latency_factor: 3.0}
+report_interval_s: 2
+""" % ("ab" * 32)
+
+
+def test_the_documented_example_is_read_and_flags_go_before_environment_before_file() -> None:
+    """Flag > environment > file > default."""
+    environment = {"ROADCAST__DEVICE": "cam-2", "ROADCAST__TRAIN__NICE": "3"}
+    config = load_config(
+        EXAMPLE, DeviceConfig, where="device.yaml", environment=environment, flags={"device": "cam-3", "task": None}
+    )
+    assert (config.device_id, config.fleet_id, config.train.nice, config.replay.every_s) == ("cam-3", "demo", 3, 1.0)
+    assert config.sources[1].lines[0].end == (1.0, 0.5)
+    assert config.keyring is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"device": "server"}, "server's own name"),
+        ({"device": "a/b"}, "device"),
+        ({"trusted_keys": []}, "trusted_keys"),
+        ({"trusted_keys": ["xyz"]}, "trusted_keys"),
+        ({"sources": []}, "sources"),
+        ({"sources": [{"name": "a", "uri": "x"}] * 2}, "same name"),
+        ({"sources": [{"name": "a b", "uri": "x"}]}, "source"),
+        ({"replay": {"budget": 3}}, "did you mean 'budget_bytes'"),
+        ({"tier": "huge"}, "tier"),
+        ({"report_interval_s": 0}, "report_interval_s"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    """The message holds the key, and the file before it."""
+    with pytest.raises(ConfigError, match=said):
+        device_config(tmp_path, **change)
+
+
+def built(folder: Path, **changes: Any) -> Any:
+    """The parts of a configuration."""
+    config = device_config(folder, **changes)
+    replay = ReplayStore(folder / "replay.db", config.replay.budget_bytes)
+    try:
+        return build_parts(config, load_task(config.task), replay, lambda _: None), len(replay)
+    finally:
+        replay.close()
+
+
+def test_parts_fit_task_and_source(tmp_path: Path) -> None:
+    """A camera counts at lines or answers whole samples; the commissioning pack fills the replay store."""
+    pack = str(image_pack(tmp_path, 30))
+    line = {"name": "a", "from": [0.0, 0.5], "to": [1.0, 0.5]}
+    sources = [
+        {"name": "whole", "uri": f"pack://{pack}", "serving": "whole-sample"},
+        {"name": "road", "uri": f"pack://{pack}", "lines": [line]},
+    ]
+    parts, kept = built(tmp_path, sources=sources, labels={"commissioning": pack})
+    assert [type(feed.pipeline).__name__ for feed in parts.feeds] == ["WholeSample", "Objects"]
+    assert kept == 30
+
+
+def test_sources_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    """Lines without moving objects, readings from a camera, a history of other sensors, images for a sensor."""
+    pack, series = image_pack(tmp_path, 4), series_pack(tmp_path, 40)
+    line = {"name": "a", "from": [0.0, 0.5], "to": [1.0, 0.5]}
+    source = {"name": "main", "uri": f"pack://{pack}", "serving": "whole-sample", "lines": [line]}
+    with pytest.raises(ConfigError, match="lines"):
+        built(tmp_path, sources=[source])
+    with pytest.raises(ConfigError, match="no readings"):
+        built(tmp_path, task="speed", sources=[{"name": "main", "uri": f"pack://{pack}"}])
+    history = series_pack(tmp_path, 40, sensors=2, name="history.npz")
+    sensors = [{"name": "road", "uri": f"pack://{series}"}]
+    with pytest.raises(ConfigError, match="3 sensors, the commissioning pack 2"):
+        built(tmp_path, task="speed", sources=sensors, labels={"commissioning": str(history)})
+    with pytest.raises(DataError, match="needs a series"):
+        built(tmp_path, task="speed", sources=sensors, labels={"commissioning": str(pack)})
+    (tmp_path / "fresh").mkdir()
+    parts, kept = built(tmp_path / "fresh", task="speed", sources=sensors)
+    assert (len(parts.feeds), kept) == (1, 0)
+
+
+def test_the_board_is_described_from_its_own_files(tmp_path: Path) -> None:
+    """The device tree names a Jetson; without one, system and machine are told."""
+    (tmp_path / "proc/device-tree").mkdir(parents=True)
+    (tmp_path / "proc/device-tree/model").write_text("NVIDIA Jetson Orin Nano\0")
+    (tmp_path / "proc/meminfo").write_text("MemTotal:        8000 kB\nMemFree: 1 kB\n")
+    who: dict[str, Any] = {
+        "fleet": FleetId("f"),
+        "device": DeviceId("d"),
+        "tier": "nano",
+        "spec": VEHICLE,
+        "report_interval_s": 1.0,
+    }
+    told = board.profile(root=tmp_path, **who)
+    assert (told.board, told.memory_bytes) == ("NVIDIA Jetson Orin Nano", 8000 * 1024)
+    assert told.runtime.startswith("onnxruntime ")
+    bare = board.profile(root=tmp_path / "none", **who)
+    assert bare.memory_bytes == 0
+    assert bare.board
+    assert board._version("no-such-package") == "unknown"
+
+
+def test_systemd_is_told_when_it_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A datagram to the socket that it names; nothing without one, and nothing raised when it is gone."""
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    notify("READY=1")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        notify("WATCHDOG=1")
+        assert systemd.recv(100) == b"WATCHDOG=1"
+    monkeypatch.setenv("NOTIFY_SOCKET", "@roadcast-test-nobody-listens")
+    notify("STOPPING=1")

@@ -1,0 +1,142 @@
+"""The boot resolver reads nothing but the disk, and falls back whatever is damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_client.disk import file_sha256, write_atomic
+from edge_client.installed import HeadChoice, InstalledStore, Resolved, resolve
+from edge_models.head_weights import HeadWeights
+from edge_models.tasks import load_task
+from edge_protocol.errors import StoreError
+from edge_protocol.manifest import ReleaseManifest
+from edge_protocol.signing import Keyring, generate_key, public_key, sign
+from tests.edge_client.core_driver import SPEC, artifact
+from tests.fakes.small_centre import FLEET, KEY
+
+CHOICE = HeadChoice(chosen="personal", shared={"accuracy": 0.5}, personal={"accuracy": 0.8}, n_train=9, n_valid=3)
+
+
+def commit(folder: Path, counter: int, key: bytes = KEY) -> InstalledStore:
+    """Install a release of small files."""
+    store, files = InstalledStore(folder / "vehicle"), artifact(counter)
+    for text, ref in (
+        ("template", files.template),
+        (f"weights {counter}", files.weights),
+        (f"golden {counter}", files.golden),
+    ):
+        place = folder / "blobs" / ref.sha256
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "data").write_bytes(text.encode())
+    store.commit(counter, files, sign(ReleaseManifest(FLEET, counter, SPEC, 1.0, (files,), {}), key))
+    return store
+
+
+def boot(folder: Path, **other: object) -> tuple[list[int], list[str]]:
+    """What would be booted, newest first, and why not others."""
+    keyring = Keyring([public_key(KEY)])
+    how = {"spec": SPEC, "tier": "nano", "keyring": keyring} | other
+    found, skipped = resolve(folder / "vehicle", folder / "blobs", **how)  # type: ignore[arg-type]
+    assert all(isinstance(each, Resolved) for each in found)
+    return [each.release for each in found], skipped
+
+
+def test_the_newest_release_comes_first_and_the_one_before_stands_by(tmp_path: Path) -> None:
+    """An empty disk boots nothing and complains about nothing."""
+    assert boot(tmp_path) == ([], [])
+    store = commit(tmp_path, 1)
+    assert boot(tmp_path) == ([1], [])
+    commit(tmp_path, 2)
+    commit(tmp_path, 3)
+    assert boot(tmp_path) == ([3, 2], [])
+    names = {artifact(c).weights.sha256 for c in (2, 3)}
+    assert names <= store.named_blobs()
+    assert artifact(1).weights.sha256 not in store.named_blobs()
+
+
+@pytest.mark.parametrize("damage", ["torn pointer", "empty pointer", "missing blob", "changed blob", "wrong counter"])
+def test_whatever_is_damaged_the_release_before_is_booted(tmp_path: Path, damage: str) -> None:
+    """Torn or forged pointers and damaged files are passed over with the reason."""
+    commit(tmp_path, 1)
+    commit(tmp_path, 2)
+    current = tmp_path / "vehicle" / "current.json"
+    weights = tmp_path / "blobs" / artifact(2).weights.sha256 / "data"
+    match damage:
+        case "torn pointer":
+            current.write_bytes(current.read_bytes()[:50])
+        case "empty pointer":
+            current.write_bytes(b"")
+        case "missing blob":
+            weights.unlink()
+        case "changed blob":
+            weights.write_bytes(b"weights 3")
+        case _:
+            current.write_bytes(current.read_bytes().replace(b'"release":2', b'"release":9'))
+    releases, (reason,) = boot(tmp_path)
+    assert releases == [1]
+    assert reason.startswith("current.json: ")
+
+
+def test_what_a_trusted_key_did_not_sign_is_never_booted(tmp_path: Path) -> None:
+    """A pointer that somebody wrote by hand does not run; nor does one for another task or tier."""
+    commit(tmp_path, 1)
+    assert boot(tmp_path, keyring=Keyring([public_key(generate_key())]))[0] == []
+    assert boot(tmp_path, spec=load_task("clinic"))[0] == []
+    assert boot(tmp_path, tier="base")[0] == []
+    assert boot(tmp_path)[0] == [1]
+
+
+def test_a_pointer_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    """A folder where the temporary file should be: the disk refuses, the device keeps what it has."""
+    commit(tmp_path, 1)
+    (tmp_path / "vehicle" / "current.json.tmp").mkdir()
+    with pytest.raises(StoreError, match="directory"):
+        commit(tmp_path, 2)
+    assert boot(tmp_path)[0][0] == 1
+
+
+def test_attempts_are_counted_across_restarts_and_cleared_by_an_outcome(tmp_path: Path) -> None:
+    """Only the newest candidate counts; a damaged record is no record."""
+    store = InstalledStore(tmp_path / "vehicle")
+    assert store.attempts() == {}
+    store.begin_attempt(4)
+    InstalledStore(tmp_path / "vehicle").begin_attempt(4)
+    assert store.attempts() == {4: 2}
+    store.begin_attempt(5)
+    assert store.attempts() == {5: 1}
+    store.end_attempt()
+    store.end_attempt()
+    assert store.attempts() == {}
+    (tmp_path / "vehicle" / "attempts.json").write_text("{")
+    assert store.attempts() == {}
+
+
+def test_heads_belong_to_releases_and_old_ones_go(tmp_path: Path) -> None:
+    """Two are kept; a damaged head is none."""
+    store = InstalledStore(tmp_path / "vehicle")
+    head = HeadWeights(np.ones((6, 64), np.float32), np.zeros(6, np.float32))
+    for release in (1, 2, 10):
+        store.save_head(release, head, CHOICE)
+    assert store.load_head(1) is None
+    loaded = store.load_head(10)
+    assert loaded is not None
+    np.testing.assert_array_equal(loaded[0].weight, head.weight)
+    assert loaded[1] == CHOICE
+    (tmp_path / "vehicle" / "heads" / "10.safetensors").write_bytes(b"torn")
+    assert store.load_head(10) is None
+    assert store.load_head(2) is not None
+
+
+def test_an_atomic_write_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+    """Never a part of it, never a temporary file."""
+    path = tmp_path / "a" / "b.json"
+    write_atomic(path, b"old")
+    write_atomic(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [p.name for p in path.parent.iterdir()] == ["b.json"]
+    with pytest.raises(StoreError, match="File exists"):
+        write_atomic(path / "below", b"x")
+    assert file_sha256(tmp_path / "none") == ""

@@ -1,0 +1,88 @@
+"""A candidate takes over only when it answers live samples, finitely and fast enough."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from devices.runners.base import Answer
+from edge_client.probation import try_candidate
+from edge_protocol.errors import DeploymentError, IncompatibleError
+from tests.fakes.clock import FakeClock
+
+BATCHES = [np.full((1, 3), i, np.float32) for i in range(10)]
+
+
+class Student:
+    """Answers after so many seconds of a fake clock."""
+
+    def __init__(self, clock: FakeClock, seconds: float = 0.01, value: float = 1.0, best: int = 0) -> None:
+        self.clock, self.seconds, self.value, self.best = clock, seconds, value, best
+
+    def infer(self, x: np.ndarray) -> Answer:
+        """One best class."""
+        self.clock.advance(self.seconds)
+        logits = np.zeros((len(x), 4), np.float32)
+        logits[:, self.best] = self.value
+        return Answer(np.full((len(x), 64), self.value, np.float32), logits)
+
+
+def test_a_good_candidate_passes_and_its_agreement_is_measured() -> None:
+    """Latency of both and the share of equal answers."""
+    clock = FakeClock()
+    new, old = Student(clock, 0.02), Student(clock, 0.01)
+    verdict = try_candidate(new.infer, old.infer, BATCHES, latency_factor=3, classes=True, clock=clock)
+    assert verdict.samples == 10
+    assert verdict.latency_s == pytest.approx(0.02, abs=1e-6)
+    assert verdict.previous_latency_s == pytest.approx(0.01, abs=1e-6)
+    assert verdict.agreement == 1
+    other = Student(clock, best=2)
+    assert try_candidate(other.infer, old.infer, BATCHES, latency_factor=3, classes=True, clock=clock).agreement == 0
+    assert (
+        try_candidate(other.infer, old.infer, BATCHES, latency_factor=3, classes=False, clock=clock).agreement is None
+    )
+
+
+def test_a_first_release_is_compared_with_nothing() -> None:
+    """Without a running release there is no latency to keep and nobody to agree with."""
+    clock = FakeClock()
+    verdict = try_candidate(Student(clock, 9).infer, None, BATCHES, latency_factor=1, classes=True, clock=clock)
+    assert (verdict.previous_latency_s, verdict.agreement) == (None, None)
+    nothing = try_candidate(Student(clock).infer, None, [], latency_factor=1, classes=True, clock=clock)
+    assert nothing.samples == 0
+
+
+def test_a_candidate_that_is_too_slow_is_sent_back() -> None:
+    """The reason names both latencies."""
+    clock = FakeClock()
+    with pytest.raises(DeploymentError, match=r"p95 latency 50\.00 ms is above 3 times the running 10\.00 ms"):
+        try_candidate(
+            Student(clock, 0.05).infer, Student(clock).infer, BATCHES, latency_factor=3, classes=True, clock=clock
+        )
+
+
+def test_latencies_too_short_to_compare_do_not_send_a_candidate_back() -> None:
+    """Under two milliseconds the scheduler decides the ratio."""
+    clock = FakeClock()
+    new, old = Student(clock, 0.003), Student(clock, 0.0001)
+    assert try_candidate(new.infer, old.infer, BATCHES, latency_factor=3, classes=True, clock=clock).samples == 10
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_candidate_that_answers_nonsense_is_sent_back(value: float) -> None:
+    """NaN and infinity are no answers."""
+    clock = FakeClock()
+    with pytest.raises(DeploymentError, match="NaN or infinity"):
+        try_candidate(Student(clock, value=value).infer, None, BATCHES, latency_factor=3, classes=True, clock=clock)
+
+
+def test_a_candidate_that_does_not_answer_is_sent_back() -> None:
+    """The runner's error is the reason."""
+
+    def refuse(_: np.ndarray) -> Answer:
+        raise IncompatibleError("another shape")
+
+    with pytest.raises(DeploymentError, match="another shape"):
+        try_candidate(refuse, None, BATCHES, latency_factor=3, classes=True)

@@ -1,0 +1,83 @@
+"""``roadcast client``: run, check, schema."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import msgspec
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from edge_client.agent import Agent
+from edge_client.config import DeviceConfig
+from edge_protocol.errors import ConfigError, DataError
+from roadcast.commands.client import app
+from tests.edge_client.device_rig import device_config, image_pack
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    """A device's YAML."""
+    config = device_config(tmp_path, labels={"commissioning": str(image_pack(tmp_path))}, broker={"port": 9})
+    (tmp_path / "device.yaml").write_text(yaml.safe_dump(msgspec.to_builtins(config)))
+    return tmp_path / "device.yaml"
+
+
+def test_check_reads_everything_and_starts_nothing(config_file: Path, tmp_path: Path) -> None:
+    """It says which student would run; the state directory is not made."""
+    done = CliRunner().invoke(app, ["check", "--config", str(config_file), "--json"], catch_exceptions=False)
+    assert json.loads(done.stdout) == {
+        "device": "cam-1",
+        "fleet": "sim",
+        "task": "vehicle",
+        "student": "depthwise",
+        "sources": ["main"],
+    }
+    told = CliRunner().invoke(app, ["check", "--config", str(config_file)], catch_exceptions=False)
+    assert "cam-1 of sim: vehicle with depthwise" in told.stdout
+    assert not (tmp_path / "state").exists()
+
+
+def test_check_finds_what_run_would_stumble_over(config_file: Path, tmp_path: Path) -> None:
+    """No file, a wrong key, a commissioning pack that is not there."""
+    runner = CliRunner()
+    missing = runner.invoke(app, ["check", "--config", str(tmp_path / "none.yaml")])
+    assert isinstance(missing.exception, ConfigError)
+    text = config_file.read_text()
+    config_file.write_text(text + "colour: red\n")
+    assert "colour" in str(runner.invoke(app, ["check", "--config", str(config_file)]).exception)
+    config_file.write_text(text.replace("images.npz", "gone.npz"))
+    assert isinstance(runner.invoke(app, ["check", "--config", str(config_file)]).exception, DataError)
+
+
+def test_schema_is_a_json_schema() -> None:
+    """For editors: every key of the configuration is in it."""
+    done = CliRunner().invoke(app, ["schema"], catch_exceptions=False)
+    schema = json.loads(done.stdout)
+    assert set(schema["$defs"]["DeviceConfig"]["properties"]) == set(DeviceConfig.__struct_fields__)
+
+
+def test_run_serves_and_says_what_was_counted(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flags go before the file; it ends in order when it is told to."""
+    turn = Agent.turn
+
+    def until_frames(self: Agent) -> None:
+        turn(self)
+        if self.inference.counters.frames > 3:
+            self.stop()
+
+    monkeypatch.setattr(Agent, "turn", until_frames)
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    command = ["run", "--config", str(config_file), "--state-dir", str(tmp_path / "other"), "--device", "cam-9"]
+    done = CliRunner().invoke(app, [*command, "--json"], catch_exceptions=False)
+    said = json.loads(done.stdout)
+    assert said["device"] == "cam-9"
+    assert said["frames"] > 3
+    assert said["swap_skipped"] == 0
+    assert (tmp_path / "other" / "replay.db").exists()
