@@ -6,6 +6,7 @@ Threads: the pump (this module's loop; it alone touches the brain, the databases
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import threading
@@ -134,6 +135,7 @@ class Agent:
 
     def start(self) -> None:
         """Subscribe, connect, and begin to answer frames."""
+        gc.freeze()  # what lives as long as the agent is not searched for garbage while frames wait
         self.transport.subscribe(
             [
                 self._topics.every_downlink(self.config.device_id),

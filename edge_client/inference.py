@@ -50,10 +50,10 @@ class Feed:
 
 @dataclass(slots=True)
 class Counters:
-    """What the loop counted since the start; each is written by one thread.
+    """What the loop counted since the start.
 
     Attributes:
-        frames: that arrived.
+        taken: frames that the inference thread took out of the queue.
         answered: by a bundle.
         swap_skipped: that found no bundle although there had been one: must stay 0.
         queue_dropped: that gave way to newer ones.
@@ -62,13 +62,18 @@ class Counters:
         source_failures: times a source had to be opened again.
     """
 
-    frames: int = 0
+    taken: int = 0
     answered: int = 0
     swap_skipped: int = 0
     queue_dropped: int = 0
     missing: int = 0
     failed: int = 0
     source_failures: int = 0
+
+    @property
+    def frames(self) -> int:
+        """Frames that arrived and are not waiting any more."""
+        return self.taken + self.queue_dropped
 
 
 class Inference:
@@ -87,6 +92,7 @@ class Inference:
         self._bundle: Bundle | None = None
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
         self._stopping = threading.Event()
+        self._dropping = threading.Lock()  # readers share the counter of what gave way
         self._threads: list[threading.Thread] = []
 
     @property
@@ -136,7 +142,8 @@ class Inference:
                         self._queue.put((feed, None, 0.0))
                         return
             except RoadcastError as error:  # noqa: PERF203 - once a failure
-                self.counters.source_failures += 1
+                with self._dropping:
+                    self.counters.source_failures += 1
                 LOG.warning("source %s: %s; it is opened again in %g s", feed.name, error, _REOPEN_S)
                 self._stopping.wait(_REOPEN_S)
 
@@ -174,8 +181,8 @@ class Inference:
         if frame is None:
             self._queue.put((feed, None, 0.0))
         else:
-            self.counters.frames += 1
-            self.counters.queue_dropped += 1
+            with self._dropping:
+                self.counters.queue_dropped += 1
 
     def _answer(self) -> None:
         tick_at = 0.0
@@ -195,7 +202,7 @@ class Inference:
             feed.tally.finish()
             return
         counters, bundle, readings = self.counters, self._bundle, frame.readings
-        counters.frames += 1
+        counters.taken += 1
         if frame.fault is not None or (frame.image is None and readings is None):
             counters.missing += 1
             return

@@ -21,6 +21,8 @@ from edge_models.windows import LiveWindows
 from edge_protocol.task import SeriesInput, TaskSpec
 
 U1 = npt.NDArray[np.uint8]
+MAX_KEY = 64
+"""Longest key of a result on the wire."""
 
 
 class Bundle:
@@ -98,7 +100,7 @@ class Objects:
         self._bundle, self._frame, self._now = bundle, frame, now
         for crossing in self._objects.frame(frame.image, frame.at_s):
             if bundle is not None:
-                self._tally.count(f"{crossing.line}/{crossing.direction}/{crossing.label}")
+                self._tally.count(f"{crossing.line}/{crossing.direction}/{crossing.label}"[:MAX_KEY])
         return bundle is not None
 
     def _classify(self, crops: Sequence[U1]) -> F4:
@@ -123,7 +125,9 @@ class Series:
         self._windows, self._tally, self._seen, self._source = windows, tally, seen, source
         interval_s = spec.input.interval_s if isinstance(spec.input, SeriesInput) else 0.0
         self._horizons = len(spec.horizons)
-        self._keys = [[f"{sensor}/+{h * interval_s / 60:g}min" for h in spec.horizons] for sensor in sensors]
+        self._keys = [
+            [f"{sensor[: MAX_KEY - 16]}/+{h * interval_s / 60:g}min" for h in spec.horizons] for sensor in sensors
+        ]
 
     def step(self, frame: Frame, bundle: Bundle | None, now: float) -> bool:
         """Forecast each sensor that was measured within its window."""

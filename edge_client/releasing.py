@@ -38,6 +38,7 @@ from edge_protocol.messages import Deployment, SignedManifest
 from edge_protocol.signing import Keyring
 from edge_protocol.task import TaskSpec, Tier
 
+MAX_REASON = 500
 MAX_ATTEMPTS = 3
 """Starts of a candidate that may end in a crash of the agent before the release is refused for good."""
 
@@ -113,7 +114,12 @@ class Releasing:
     def status(self) -> Send:
         """Where the deployment stands."""
         message = Deployment(
-            self._spec.name, self._shown, self.stage.value, self.running.release, self.running.weights, self._reason
+            self._spec.name,
+            self._shown,
+            self.stage.value,
+            self.running.release,
+            self.running.weights,
+            self._reason[:MAX_REASON],
         )
         return Send(message, durable=True)
 

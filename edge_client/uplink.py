@@ -69,7 +69,12 @@ class Uplink:
         """Send what is due, as far as the link takes it."""
         if not self._transport.ready:
             return
-        for waiting in self._outbox.due(now, _BATCH):
+        try:
+            due = self._outbox.due(now, _BATCH)
+        except StoreError:
+            self._drops["outbox-failed"] += 1
+            return
+        for waiting in due:
             if not self._transport.publish(self._topic(waiting.kind), waiting.payload):
                 return
             self._outbox.sent(waiting.message_id, now)
