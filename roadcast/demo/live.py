@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _KILO = 1024
+_RUNNING = "devices learn, report, and take what the server distils; Ctrl-C ends every process"
 _ENDS = {"committed", "rejected", "failed", "rolled-back"}
-_COLUMNS = ("device", "tier", "student", "state", "release", "own accuracy", "p50 ms", "p95 ms", "up", "down")
+_COLUMNS = ("device", "tier", "student", "state", "release", "own score", "p50 ms", "p95 ms", "up", "down")
 
 
 class Display(Protocol):
@@ -81,7 +82,8 @@ class Screen:
 
     def show(self, observer: Observer, at_s: float) -> None:
         """Draw the table anew."""
-        self._live.update(fleet_table(observer, at_s, self._doing), refresh=True)
+        doing = _RUNNING if any(task.release for task in observer.tasks.values()) else self._doing
+        self._live.update(fleet_table(observer, at_s, doing), refresh=True)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -128,10 +130,11 @@ def round_line(observer: Observer, task: str) -> str:
 
 
 def own_score(view: DeviceView) -> str:
-    """The score that the device measured itself, with its own head: a share in per cent, an error in its unit."""
+    """The score that the device measured itself, with its own head: a share in per cent, an error by its name."""
     for name, value in view.values.items():
         if name.startswith("personal_"):
-            return f"{100 * value:.1f} %" if name.endswith("accuracy") else f"{value:.2f} {name[len('personal_') :]}"
+            headline = name.removeprefix("personal_")
+            return f"{100 * value:.1f} %" if headline == "accuracy" else f"{headline} {value:.2f}"
     return "-"
 
 

@@ -89,10 +89,11 @@ def test_the_screen_draws_the_fleet() -> None:
         screen.show(_fleet(), 3.0)
     assert "first releases" in text.getvalue()
     assert "cam-1" in text.getvalue()
+    assert "Ctrl-C ends every process" in text.getvalue()
 
 
 def test_scores_and_amounts_are_for_people() -> None:
     """Shares in per cent, errors as they are, nothing measured as a dash; bytes in binary units."""
-    assert own_score(DeviceView("x", values={"personal_mae": 3.456})) == "3.46 mae"
+    assert own_score(DeviceView("x", values={"personal_mae": 3.456})) == "mae 3.46"
     assert own_score(DeviceView("x", values={"shared_accuracy": 0.5})) == "-"
     assert [amount(n) for n in (0, 1023, 2048, 3 << 20)] == ["0 B", "1023 B", "2 KiB", "3.0 MiB"]
