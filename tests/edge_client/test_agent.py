@@ -345,3 +345,37 @@ def test_a_bundle_with_side_inputs_answers_with_and_without_them() -> None:
         bundle = Bundle(1, runner, HeadWeights(weight, np.zeros(6, np.float32)))
         assert bundle.logits(x, np.float32([5, 0]))[:, 2].tolist() == [5, 5]
         assert bundle.logits(x)[:, 2].tolist() == [0, 0]
+
+
+def test_a_disk_that_refuses_pointers_and_heads_is_counted_and_serving_goes_on(tmp_path: Path) -> None:
+    """The release answers frames until a restart; what could not be written is told."""
+    rig = DeviceRig(device_config(tmp_path))
+    rig.until(lambda: rig.centre.of(m.Birth), "birth")
+    (tmp_path / "state" / "vehicle" / "current.json.tmp").mkdir(parents=True)
+    rig.centre.release(1, {"nano": artifact_files()})
+    rig.until(lambda: running(rig, 1), "release 1")
+    assert rig.agent._drops["pointer-failed"] == 1
+    rig.until(lambda: rig.agent.inference.counters.answered > 3, "answers")
+    (tmp_path / "state" / "vehicle" / "attempts.json.tmp").mkdir()
+    rig.centre.release(2, {"nano": artifact_files(seed=1)})
+    rig.until(lambda: told(rig).state == "failed", "a failed check")
+    assert told(rig).running == 1
+    rig.close()
+
+
+def test_an_outbox_that_cannot_forget_is_counted(rig: DeviceRig) -> None:
+    """The message is sent, and acknowledged, again; nothing crashes."""
+    rig.until(lambda: rig.centre.of(m.Birth), "birth")
+    rig.until(lambda: len(rig.agent.outbox) == 0, "an empty outbox")
+    rig.centre.deaf = {"result"}
+    rig.agent._inbox.put(m.IntervalResult("vehicle", "main", 0, 60, 1, {}))
+    rig.until(lambda: rig.centre.of(m.IntervalResult), "the result")
+    rig.agent.outbox._db.execute("pragma query_only = on")
+    rig.centre.tell("cam-1", m.Ack(rig.centre.headers[-1].message_id, True))
+    header = next(
+        h for h, b in zip(rig.centre.headers, rig.centre.heard, strict=True) if isinstance(b, m.IntervalResult)
+    )
+    rig.centre.tell("cam-1", m.Ack(header.message_id, True))
+    rig.until(lambda: rig.agent._drops["outbox-failed"], "the refusal")
+    rig.agent.outbox._db.execute("pragma query_only = off")
+    assert len(rig.agent.outbox) == 1
