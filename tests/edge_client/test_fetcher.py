@@ -271,9 +271,7 @@ def test_a_full_disk_is_said_and_staging_is_freed(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
-    (failed,) = rig.said
-    assert isinstance(failed, FetchFailed)
-    assert failed.disk
+    assert [failed.disk for failed in rig.all(FetchFailed)] == [True]
     assert not (tmp_path / "blobs" / ref.sha256).exists()
     assert not rig.link._filters
 
@@ -283,9 +281,7 @@ def test_a_folder_that_cannot_be_made_is_a_reason(tmp_path: Path) -> None:
     (tmp_path / "blobs").write_text("in the way")
     rig = Rig(tmp_path / "blobs")
     rig.fetch(rig.publish(DATA))
-    (failed,) = rig.said
-    assert isinstance(failed, FetchFailed)
-    assert failed.disk
+    assert [failed.disk for failed in rig.all(FetchFailed)] == [True]
 
 
 def test_what_nothing_names_is_collected_and_what_is_under_way_is_not(tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""Sensors: rows of readings become forecasts, and later the truth about earlier ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from devices.runners.base import Answer
+from devices.sources import Frame
+from edge_client.inference import Feed, Inference
+from edge_client.pipelines import Bundle, Series
+from edge_client.results import Tally
+from edge_client.seen import Seen
+from edge_models.tasks import load_task
+from edge_models.windows import LiveWindows, Scale
+from edge_protocol.messages import IntervalResult
+from edge_protocol.task import ImageInput
+from tests.edge_client.test_inference import Constant, Frames
+
+VEHICLE, SPEED = load_task("vehicle"), load_task("speed")
+assert isinstance(VEHICLE.input, ImageInput)
+
+
+def sensors(out: list[IntervalResult], scale: Scale | None) -> tuple[Inference, Feed, Seen]:
+    """Two speed sensors."""
+    seen = Seen(0.0)
+    tally = Tally(task="speed", source="road", interval_s=300, slot_s=300, emit=out.append)
+    windows = LiveWindows(SPEED, 2, scale)
+    feed = Feed("road", lambda: Frames([]), Series(SPEED, windows, ("a", "b"), tally, seen, "road"), tally)  # type: ignore[arg-type, return-value]
+    return Inference([feed], 8), feed, seen
+
+
+def row(number: int, *values: float) -> Frame:
+    """A row of readings."""
+    return Frame(sample=f"r-{number}", at_s=300.0 * number, readings=np.float32(values))
+
+
+def test_forecasts_are_in_the_sensors_own_unit_and_silent_sensors_have_none() -> None:
+    """A student that says +0 at every horizon forecasts the last reading; a sensor without readings is absent."""
+    out: list[IntervalResult] = []
+    inference, feed, seen = sensors(out, Scale(np.array([50.0, 40.0]), np.array([10.0, 5.0])))
+
+    class Steady(Constant):
+        def infer(self, x: np.ndarray) -> Answer:
+            return Answer(np.ones((len(x), 64), np.float32), np.zeros((len(x), 6), np.float32))
+
+    inference.swap(Bundle(1, Steady()))
+    for number in range(30):
+        inference.take(feed, row(number, 60.0 + number, np.nan), 0.0)
+    inference.take(feed, None, 0.0)
+    last = out[-1]
+    assert last.values == pytest.approx({f"a/+{h}min": 89.0 for h in (15, 30, 60)}, abs=0.01)
+    matured = seen.drain()
+    assert len(matured) == 30 - max(SPEED.horizons) - 1
+    assert all(np.asarray(kept.target).shape == (3,) for kept in matured)
+    assert len(seen.latest(5)) == 5
+
+
+def test_a_row_without_any_reading_is_missing_but_time_goes_on() -> None:
+    """It is not answered, and the windows move on."""
+    out: list[IntervalResult] = []
+    inference, feed, _ = sensors(out, Scale(np.array([50.0, 40.0]), np.array([10.0, 5.0])))
+    inference.swap(Bundle(1, Constant()))
+    for number in range(5):
+        inference.take(feed, row(number, 50.0, 40.0), 0.0)
+    for number in range(5, 20):
+        inference.take(feed, row(number, np.nan, np.nan), 0.0)
+    assert (inference.counters.missing, inference.counters.answered) == (15, 5)
+    inference.take(feed, row(20, np.inf, np.nan), 0.0)
+    assert inference.counters.missing == 16
+
+
+def test_a_sensor_without_a_history_waits_until_it_has_a_scale() -> None:
+    """It is answered once it was measured as often as a window is long."""
+    inference, feed, seen = sensors([], None)
+    inference.swap(Bundle(1, Constant()))
+    for number in range(SPEED.input.steps + 3):  # type: ignore[union-attr]
+        inference.take(feed, row(number, 50.0 + number % 3, 40.0 - number % 2), 0.0)
+    assert 0 < inference.counters.answered < inference.counters.frames
+    inference.take(feed, row(0, 1.0), 0.0)
+    assert inference.counters.failed == 1, "another number of sensors"
+    assert seen.total == inference.counters.answered
+
+
+def test_an_answer_that_is_not_finite_is_left_out() -> None:
+    """A forecast of NaN is no forecast."""
+    out: list[IntervalResult] = []
+    inference, feed, _ = sensors(out, Scale(np.array([50.0, 40.0]), np.array([10.0, 5.0])))
+
+    class Broken(Constant):
+        def infer(self, x: np.ndarray) -> Answer:
+            return Answer(np.ones((len(x), 64), np.float32), np.full((len(x), 6), np.nan, np.float32))
+
+    inference.swap(Bundle(1, Broken()))
+    inference.take(feed, row(1, 50.0, 40.0), 0.0)
+    inference.take(feed, None, 0.0)
+    assert out[-1].values == {}

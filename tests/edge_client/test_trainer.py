@@ -1,0 +1,209 @@
+"""What the training subprocess fits and says, and how it stands back."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save, save_file
+
+from devices.preprocess import PreprocessConfig
+from edge_client import trainer
+from edge_client.installed import HeadChoice
+from edge_client.jobs import TrainJob, TrainResult, read_job, read_result, write_job
+from edge_client.knowledge import read_report
+from edge_client.replay import Kept, ReplayStore
+from edge_models.head_weights import HeadWeights
+from edge_models.samples import Samples
+from edge_models.tasks import load_task, plugin_of
+from edge_protocol.arrays import unpack
+from edge_protocol.blobs import cut
+from edge_protocol.errors import DataError, IncompatibleError, StoreError
+from edge_protocol.messages import ClassVotes, ForecastVotes, RoundCall
+from edge_protocol.task import TaskSpec
+from tests.fakes.small_centre import artifact_files
+from tests.fakes.waiting import wait_for
+
+VEHICLE, SPEED = load_task("vehicle"), load_task("speed")
+CHOICE = HeadChoice(chosen="shared", shared={}, personal={}, n_train=0, n_valid=0)
+
+
+def fill(folder: Path, spec: TaskSpec, samples: int) -> Samples:
+    """A replay store of simulated samples."""
+    made = plugin_of(spec).simulate(spec, np.random.default_rng(5), samples)
+    store = ReplayStore(folder / "replay.db", 100_000_000)
+    store.add(
+        Kept(
+            f"s-{i}",
+            float(i),
+            made.raw[i],
+            int(made.targets[i]) if spec.labels else made.targets[i].astype(np.float32),
+            made.side[i],
+            made.scale[i],
+        )
+        for i in range(len(made))
+    )
+    store.close()
+    return made
+
+
+def job(folder: Path, spec: TaskSpec, *, proxies: int = 12, samples: int = 120) -> TrainJob:
+    """A whole job's files."""
+    fill(folder, spec, samples)
+    files = artifact_files(spec.name)
+    (folder / "template").write_bytes(files.template)
+    (folder / "weights").write_bytes(files.weights)
+    raw = plugin_of(spec).simulate(spec, np.random.default_rng(6), proxies).raw if proxies else None
+    if raw is not None:
+        (folder / "proxy").write_bytes(save({"raw": np.ascontiguousarray(raw)}))
+    return TrainJob(
+        spec=spec,
+        preprocess=PreprocessConfig(),
+        template=str(folder / "template"),
+        weights=str(folder / "weights"),
+        replay=str(folder / "replay.db"),
+        proxy=str(folder / "proxy") if raw is not None else None,
+        epochs=20,
+        max_samples=1000,
+        nice=0,
+        memory_mb=4096,
+    )
+
+
+def call(spec: TaskSpec) -> RoundCall:
+    """A round."""
+    return RoundCall(spec.name, spec.label_space, 3, 1, cut(b"proxy")[0], 4e9, open=True)
+
+
+def test_a_camera_learns_and_answers_the_proxy_set(tmp_path: Path) -> None:
+    """The personal head beats the shared one of an untrained student; the votes make a legal report."""
+    write_job(tmp_path, job(tmp_path, VEHICLE))
+    result = trainer.run_job(tmp_path)
+    assert result == read_result(tmp_path)
+    assert result.choice.chosen == "personal"
+    assert result.choice.personal["accuracy"] > result.choice.shared["accuracy"]
+    assert (result.examples, sum(result.held)) == (120, 6)
+    HeadWeights.from_bytes((tmp_path / "personal.safetensors").read_bytes())
+    report = read_report(tmp_path, result, spec=VEHICLE, call=call(VEHICLE), release=1)
+    assert isinstance(report.votes, ClassVotes)
+    assert report.votes.samples == 12
+    assert (report.round, report.release, report.examples) == (3, 1, 120)
+    assert unpack(report.votes.density).max() > 10, "proxies like the device's own samples are familiar to it"
+
+
+def test_a_sensor_learns_and_answers_the_proxy_set(tmp_path: Path) -> None:
+    """Mean and spread per horizon, scored in the task's unit."""
+    write_job(tmp_path, job(tmp_path, SPEED))
+    result = trainer.run_job(tmp_path)
+    assert "mae" in result.choice.shared
+    assert result.held == ()
+    report = read_report(tmp_path, result, spec=SPEED, call=call(SPEED), release=1)
+    assert isinstance(report.votes, ForecastVotes)
+    assert unpack(report.votes.mean).shape == (12, 3)
+
+
+def test_a_device_that_has_seen_nothing_answers_as_the_shared_model_and_says_so(tmp_path: Path) -> None:
+    """No examples, no classes held, no familiarity."""
+    write_job(tmp_path, job(tmp_path, VEHICLE, samples=0))
+    result = trainer.run_job(tmp_path)
+    assert (result.choice.chosen, result.examples, sum(result.held)) == ("shared", 0, 0)
+    assert not load_file(tmp_path / "votes.safetensors")["density"].any()
+
+
+def test_a_refit_answers_no_proxy_set(tmp_path: Path) -> None:
+    """Only the personal head."""
+    write_job(tmp_path, job(tmp_path, VEHICLE, proxies=0))
+    trainer.run_job(tmp_path)
+    assert not (tmp_path / "votes.safetensors").exists()
+    assert (tmp_path / "personal.safetensors").exists()
+
+
+def test_jobs_learn_from_a_bounded_number_of_samples_spread_over_time() -> None:
+    """The first and the last are among them."""
+    samples = plugin_of(VEHICLE).simulate(VEHICLE, np.random.default_rng(1), 50)
+    assert trainer.thinned(samples, 50) is samples
+    few = trainer.thinned(samples, 7)
+    assert len(few) == 7
+    np.testing.assert_array_equal(few.raw[[0, -1]], samples.raw[[0, -1]])
+
+
+def test_wrong_files_are_errors_that_name_them(tmp_path: Path) -> None:
+    """A payload without a head, a proxy set of another task, no proxy set, no job."""
+    with pytest.raises(IncompatibleError, match=r"head\.weight"):
+        trainer.shared_head(save({"w": np.zeros(3, np.float32)}))
+    save_file({"raw": np.zeros((2, 5), np.float32)}, tmp_path / "proxy")
+    with pytest.raises(DataError, match="takes"):
+        trainer.proxy_raw(tmp_path / "proxy", VEHICLE)
+    for content in (b"garbage", save({"other": np.zeros(1, np.float32)})):
+        (tmp_path / "proxy").write_bytes(content)
+        with pytest.raises(DataError, match="cannot be read"):
+            trainer.proxy_raw(tmp_path / "proxy", VEHICLE)
+    for read in (read_job, read_result):
+        with pytest.raises(StoreError, match=r"\.json"):
+            read(tmp_path)
+    assert trainer.main([str(tmp_path)]) == 1
+
+
+def test_main_limits_itself_and_runs_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, without the limits, which the next test sees at work."""
+    granted: list[tuple[int, int]] = []
+    monkeypatch.setattr(trainer, "limit_this_process", lambda nice, memory_mb: granted.append((nice, memory_mb)))
+    write_job(tmp_path, job(tmp_path, VEHICLE, samples=30))
+    assert trainer.main([str(tmp_path)]) == 0
+    assert granted == [(0, 4096)]
+
+
+def test_a_real_subprocess_stands_back_and_is_refused_too_much_memory(tmp_path: Path) -> None:
+    """It lowers its priority, bounds its memory, offers itself first when memory runs out, and goes with its parent."""
+    script = (
+        "import os, resource\nfrom edge_client.trainer import limit_this_process\n"
+        "limit_this_process(7, 200)\n"
+        "print(os.nice(0), resource.getrlimit(resource.RLIMIT_DATA)[0])\n"
+        "print(open('/proc/self/oom_score_adj').read().strip())\n"
+        "try:\n    bytearray(400 << 20)\nexcept MemoryError:\n    print('refused')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["7", str(200 << 20), "900", "refused"]
+    assert resource.getrlimit(resource.RLIMIT_DATA)[0] != 200 << 20
+
+
+def test_votes_of_nan_are_no_report(tmp_path: Path) -> None:
+    """A forecast that is not finite never leaves the device."""
+    result = TrainResult(choice=CHOICE, examples=1, held=())
+    bad = np.full((2, 3), np.nan, np.float32)
+    save_file({"mean": bad, "spread": bad, "density": np.ones(2, np.float32)}, tmp_path / "votes.safetensors")
+    with pytest.raises(StoreError, match="NaN"):
+        read_report(tmp_path, result, spec=SPEED, call=call(SPEED), release=1)
+
+
+def test_a_trainer_goes_when_its_agent_is_killed(tmp_path: Path) -> None:
+    """No orphan goes on burning the board's cores."""
+    child_script = (
+        "import time\nfrom edge_client.trainer import limit_this_process\nlimit_this_process(0, 1024)\n"
+        "print(1, flush=True)\ntime.sleep(600)\n"
+    )
+    script = (
+        "import subprocess, sys, time\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {child_script!r}], stdout=subprocess.PIPE)\n"
+        "child.stdout.readline()\nprint(child.pid, flush=True)\ntime.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.kill()
+        parent.wait(10)
+
+    def gone() -> bool:
+        try:
+            return "Z" in Path(f"/proc/{child}/stat").read_text().split(")")[1].split()[0]
+        except OSError:
+            return True
+
+    begun = time.monotonic()
+    wait_for(gone, "end of the orphan", within_s=10)
+    assert time.monotonic() - begun < 10
