@@ -14,11 +14,9 @@ from edge_client.seen import Seen
 from edge_models.tasks import load_task
 from edge_models.windows import LiveWindows, Scale
 from edge_protocol.messages import IntervalResult
-from edge_protocol.task import ImageInput
 from tests.edge_client.test_inference import Constant, Frames
 
-VEHICLE, SPEED = load_task("vehicle"), load_task("speed")
-assert isinstance(VEHICLE.input, ImageInput)
+SPEED = load_task("speed")
 
 
 def sensors(out: list[IntervalResult], scale: Scale | None) -> tuple[Inference, Feed, Seen]:
