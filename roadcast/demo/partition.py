@@ -87,8 +87,9 @@ def _in_folder(place: DataLocation, folder: Path) -> RawData | None:
     for names, real in ((REAL, True), ((VEHICLE_PACK, SPEED_PACK, CLIP), False)):
         images, series, clip = (folder.resolve() / name for name in names)
         if images.is_file() and series.is_file() and clip.is_file():
+            origin = str(folder) if place.origin == f"{folder}/" else f"{folder} (from {place.origin})"
             truth = REAL_CLIP_TRUTH if real else ""
-            return RawData(f"{folder} (from {place.origin})", images, series, clip, real=real, clip_truth=truth)
+            return RawData(origin, images, series, clip, real=real, clip_truth=truth)
     if place.origin in {"--data", "$ROADCAST_DATA"}:
         raise DataError(f"{folder} (from {place.origin}): the demo needs {', '.join(REAL)} there; or name no folder")
     return None

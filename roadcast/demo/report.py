@@ -134,7 +134,7 @@ def _by_release(outcome: Outcome, task: TaskFacts) -> str:
     ]
     still = scores[0].scores.get("mae_persistence") if scores else None
     if still is not None:
-        lines.append(svg.Series("as now", [(release, still) for release in sorted({s.release for s in scores})]))
+        lines.append(svg.Series("no change", [(release, still) for release in sorted({s.release for s in scores})]))
     return svg.line_chart(
         lines,
         title=f"{task.headline} by release",

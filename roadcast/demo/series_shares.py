@@ -32,13 +32,13 @@ class SeriesSizes:
         history, live: parts of the time; the rest is held out.
     """
 
-    anchors: int = 4
-    proxies: int = 4
+    anchors: int = 6
+    proxies: int = 6
     validation: int = 6
     device: int = 12
     test: int = 40
-    anchor_rows: int = 300
-    proxy_rows: int = 250
+    anchor_rows: int = 432
+    proxy_rows: int = 288
     history: float = 0.7
     live: float = 0.1
 

@@ -113,7 +113,7 @@ def _releases(outcome: Outcome, task: TaskFacts) -> Section:
     ]
     still = scores[0].scores.get("mae_persistence") if scores else None
     if still is not None:
-        rows.append(("as now", *(score_text(still, task) for _ in tiers), score_text(still, task)))
+        rows.append(("no change", *(score_text(still, task) for _ in tiers), score_text(still, task)))
     return Section(
         f"{task.title}: {task.headline} on held-out data by release",
         ("release", *(names[tier] for tier in tiers), "mean"),

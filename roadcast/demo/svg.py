@@ -38,18 +38,20 @@ class Axes:
 
     Attributes:
         x, y: (lowest, highest) of the data shown.
+        right: pixels right of the area, for names at the ends of lines.
     """
 
     x: tuple[float, float]
     y: tuple[float, float]
     width: int = _WIDTH
     height: int = _HEIGHT
+    right: int = _RIGHT
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Pixel of a data point."""
         across = (x - self.x[0]) / ((self.x[1] - self.x[0]) or 1)
         up = (y - self.y[0]) / ((self.y[1] - self.y[0]) or 1)
-        inner_width, inner_height = self.width - _LEFT - _RIGHT, self.height - _TOP - _BOTTOM
+        inner_width, inner_height = self.width - _LEFT - self.right, self.height - _TOP - _BOTTOM
         return _LEFT + across * inner_width, self.height - _BOTTOM - up * inner_height
 
 
@@ -102,7 +104,7 @@ def column_chart(groups: Sequence[str], series: Sequence[Column], *, title: str,
     if not values:
         return _empty(title)
     y_ticks = ticks(0, max(values))
-    axes = Axes((0, len(groups)), (0, y_ticks[-1]), width=_WIDTH + _RIGHT - 20)
+    axes = Axes((0, len(groups)), (0, y_ticks[-1]), right=8)
     parts = _frame(axes, y_ticks, y_text)
     room = (axes.at(1, 0)[0] - axes.at(0, 0)[0]) * 0.8
     width = room / len(series)

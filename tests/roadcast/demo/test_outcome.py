@@ -94,7 +94,7 @@ def test_the_summary_in_a_pipe_is_lines() -> None:
     assert isinstance(text, str)
     lines = text.splitlines()
     assert "1\t50.0 %\t60.0 %\t55.0 %" in lines
-    assert "as now\t5.00 mph\t5.00 mph" in lines
+    assert "no change\t5.00 mph\t5.00 mph" in lines
     assert "cam-1\tvehicle\tnano\tlow resolution\t50.0 %\t80.0 %\t60.0 %\t90.0 %" in lines
     assert "loop-1\tspeed\tnano\tits own road\t6.00 mph\t5.00 mph\t4.50 mph\t-" in lines
     assert "cam-1\t1000 B / 2.0 MiB\t2 KiB / 3.0 MiB\t3 KiB / 5.0 MiB" in lines
