@@ -30,8 +30,17 @@ TORCH_HOMES = (
 """Modules (and all below them) that may import torch and onnx at their top; nothing else may import them at its top."""
 SQL_HOMES = ("broker_server.store", "broker_server.migrations")
 """Modules that may import SQLAlchemy and Alembic."""
-SERVER_SHELLS = ("broker_server.server",)
-"""Modules that may import SQL_HOMES."""
+SERVER_SHELLS = (
+    "broker_server.broadcast",
+    "broker_server.publisher",
+    "broker_server.pump",
+    "broker_server.releases",
+    "broker_server.server",
+    "broker_server.setup",
+    "broker_server.status",
+    "broker_server.workshop",
+)
+"""Modules of the server's process that may import SQL_HOMES."""
 
 BLOCK = f"""
 import sys

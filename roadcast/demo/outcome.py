@@ -91,7 +91,7 @@ class ClipFacts(msgspec.Struct, frozen=True, kw_only=True):
         counts: ``line/direction/class`` → vehicles. The classes are the model's: it learnt from pictures of other
             views.
         coverage: share of the clip that it saw.
-        truth: what a person counts, for people; "" when nobody has.
+        truth: how many vehicles the clip shows, for people; "" when nobody knows.
     """
 
     device: str

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from devices.opencv import opencv
-from devices.packs import ImagePack, Pack, SeriesPack, open_pack, save_pack
+from devices.packs import ImagePack, Pack, SeriesPack, card_path, open_pack, save_pack
 from edge_protocol.errors import DataError
 from roadcast.data.find import DataLocation, find_data_dir
 from roadcast.demo.fleet import cameras, sensors
@@ -19,9 +20,9 @@ from roadcast.simulated.roadside import CLIP, SPEED_PACK, VEHICLE_PACK, simulate
 
 U1 = npt.NDArray[np.uint8]
 REAL = ("vehicle6_64_jpeg.npz", "metrla_week_speed.npz", "intel_car_detection.mp4")
-REAL_CLIP_TRUTH = "2 cars forward, 2 backward"
-_PER_CLASS, _ROADS, _DETECTORS = 500, 8, 14
-"""Of the simulated roadside: enough for everybody's share."""
+REAL_CLIP_TRUTH = "2 forward, 2 backward"
+_PER_CLASS, _ROADS, _DETECTORS, _DAYS = 500, 8, 14, 10
+"""Of the simulated roadside: enough for everybody's share, and held-out days that are working days as most are."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class RawData:
         origin: for people: where it was found, or that it is simulated.
         images, series, clip: the files.
         real: whether it was recorded, not simulated.
-        clip_truth: what a person counts on the clip, for people; "" when nobody has.
+        clip_truth: how many vehicles the clip shows, for people: counted by hand, or as it was rendered.
     """
 
     origin: str
@@ -78,9 +79,9 @@ def find_data(explicit: Path | None, work: Path, *, seed: int) -> RawData:
         if found is not None:
             return found
     folder = work / "simulated"
-    simulate_roadside(folder, seed=seed, per_class=_PER_CLASS, roads=_ROADS, detectors=_DETECTORS)
+    simulate_roadside(folder, seed=seed, per_class=_PER_CLASS, days=_DAYS, roads=_ROADS, detectors=_DETECTORS)
     images, series, clip = (folder.resolve() / name for name in (VEHICLE_PACK, SPEED_PACK, CLIP))
-    return RawData("built-in simulated roadside", images, series, clip, real=False)
+    return RawData("built-in simulated roadside", images, series, clip, real=False, clip_truth=_truth(clip))
 
 
 def _in_folder(place: DataLocation, folder: Path) -> RawData | None:
@@ -88,11 +89,26 @@ def _in_folder(place: DataLocation, folder: Path) -> RawData | None:
         images, series, clip = (folder.resolve() / name for name in names)
         if images.is_file() and series.is_file() and clip.is_file():
             origin = str(folder) if place.origin == f"{folder}/" else f"{folder} (from {place.origin})"
-            truth = REAL_CLIP_TRUTH if real else ""
+            truth = REAL_CLIP_TRUTH if real else _truth(clip)
             return RawData(origin, images, series, clip, real=real, clip_truth=truth)
     if place.origin in {"--data", "$ROADCAST_DATA"}:
         raise DataError(f"{folder} (from {place.origin}): the demo needs {', '.join(REAL)} there; or name no folder")
     return None
+
+
+class _ClipCard(msgspec.Struct):
+    """What a simulated clip's card says of it: direction → vehicles."""
+
+    truth: dict[str, int] = {}
+
+
+def _truth(clip: Path) -> str:
+    """What a simulated clip shows, for people; "" when its card does not say."""
+    try:
+        card = msgspec.json.decode(card_path(clip).read_bytes(), type=_ClipCard)
+    except (OSError, msgspec.DecodeError):
+        return ""
+    return ", ".join(f"{count} {way}" for way, count in card.truth.items())
 
 
 def partition(data: RawData, root: Path, sizes: Sizes, *, seed: int) -> Shares:

@@ -82,7 +82,7 @@ def _gain(outcome: Outcome, task: TaskFacts) -> str:
 
 def clip_text(clip: ClipFacts) -> str:
     """What to know about the counts: who counted, how much was seen, and what the truth is."""
-    truth = f"; a person counts {clip.truth}" if clip.truth else ""
+    truth = f"; it shows {clip.truth}" if clip.truth else ""
     return f"{clip.device}, {100 * clip.coverage:.0f} % of the clip seen{truth}"
 
 

@@ -47,7 +47,15 @@ def test_real_data_is_preferred_and_named(real_data: Path, tmp_path: Path) -> No
 def test_a_named_folder_of_simulated_packs_is_used(roadside: Path, tmp_path: Path) -> None:
     """Packs that `roadcast data simulate` wrote serve as well, and are not called real."""
     found = part.find_data(roadside, tmp_path, seed=0)
-    assert (found.real, found.series, found.clip_truth) == (False, roadside / SPEED_PACK, "")
+    assert (found.real, found.series) == (False, roadside / SPEED_PACK)
+    assert found.clip_truth == "7 forward, 5 backward"
+
+
+def test_a_clip_whose_card_is_missing_has_no_truth(roadside: Path, tmp_path: Path) -> None:
+    """What nobody knows is not invented."""
+    for name in (VEHICLE_PACK, SPEED_PACK, CLIP):
+        shutil.copy(roadside / name, tmp_path)
+    assert part.find_data(tmp_path, tmp_path, seed=0).clip_truth == ""
 
 
 def test_a_named_folder_without_the_packs_is_an_error(roadside: Path, tmp_path: Path) -> None:
