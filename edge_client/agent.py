@@ -12,6 +12,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from queue import Empty, Queue
 from time import monotonic
@@ -52,6 +53,7 @@ _LONGEST_WAIT_S = 0.5
 _BUSY_WAIT_S = 0.1
 _HOUSEKEEPING_S = 1.0
 _CLOSE_S = 2.0
+_ASK_AGAIN_S = 10.0  # NATS has been seen to lose what is retained while it grants a filter
 _BURST = 64
 MakeTransport: TypeAlias = Callable[[Inbox, LastWill], Transport]
 
@@ -77,6 +79,7 @@ class Agent:
         state = Path(config.state_dir)
         self._inbox: Inbox = Queue(INBOX)
         self._topics = Topics(config.fleet_id)
+        self._desired = [self._topics.release(self.spec.task_id), self._topics.round(self.spec.task_id)]
         stamp = Stamp(config.fleet_id, config.device_id)
         self.outbox = Outbox(state / "outbox.db")
         self.replay = ReplayStore(state / "replay.db", config.replay.budget_bytes)
@@ -111,7 +114,7 @@ class Agent:
         self._uplink = uplink
         self._label_file = LabelFile(path) if (path := label_file(config)) else None
         self._stopping = threading.Event()
-        self._housekeeping_at = 0.0
+        self._housekeeping_at, self._ask_again_at = 0.0, inf
         self._frames_told = -1
         self.core = self._make_core(self._boot(state / self.spec.name, fetcher))
 
@@ -136,13 +139,7 @@ class Agent:
     def start(self) -> None:
         """Subscribe, connect, and begin to answer frames."""
         gc.freeze()  # what lives as long as the agent is not searched for garbage while frames wait
-        self.transport.subscribe(
-            [
-                self._topics.every_downlink(self.config.device_id),
-                self._topics.release(self.spec.task_id),
-                self._topics.round(self.spec.task_id),
-            ]
-        )
+        self.transport.subscribe([self._topics.every_downlink(self.config.device_id), *self._desired])
         self._installer.start()
         self.inference.start()
         self.transport.start()
@@ -179,6 +176,7 @@ class Agent:
             case Received():
                 self._receive(event, now)
             case Connected():
+                self._ask_again_at = now + _ASK_AGAIN_S
                 self.carry.relink()
                 self._feed(Linked(), now)
             case Disconnected():
@@ -228,6 +226,9 @@ class Agent:
         return max(0.0, min(min(deadlines) - monotonic(), longest))
 
     def _keep_house(self, now: float) -> None:
+        if now >= self._ask_again_at and self.transport.connected:
+            self._ask_again_at = inf
+            self.transport.subscribe(self._desired)
         self.carry.keep_samples()
         if self._label_file is not None:
             for sample, label in self._label_file.poll():

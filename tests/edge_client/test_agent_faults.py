@@ -206,3 +206,24 @@ def test_an_outbox_that_cannot_forget_is_counted(rig: DeviceRig) -> None:
     rig.until(lambda: rig.agent._drops["outbox-failed"], "the refusal")
     rig.agent.outbox._db.execute("pragma query_only = off")
     assert len(rig.agent.outbox) == 1
+
+
+def test_the_desired_state_is_asked_for_again_after_a_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release that the broker lost while it granted the filter arrives once the device has asked a second time."""
+    monkeypatch.setattr("edge_client.agent._ASK_AGAIN_S", 0.5)
+    rig = DeviceRig(device_config(tmp_path))
+    lost: list[str] = []
+
+    def lose_the_first(topic: str, payload: bytes) -> list[bytes]:
+        if "/all/release/" in topic and not lost:
+            lost.append(topic)
+            return []
+        return [payload]
+
+    rig.broker.fault = lose_the_first
+    rig.centre.release(1, {"nano": artifact_files()})
+    rig.until(lambda: rig.agent.core.running.release == 1, "release 1")
+    assert len(lost) == 1
+    rig.close()
