@@ -1,6 +1,6 @@
 """Messages that must reach the server, on disk until it says that it stored them; owns ``outbox.db``, no link.
 
-QoS 1 loses messages silently (research: mqtt §3), so a message stays here, with its id, until an `Ack` names it. The
+QoS 1 loses messages silently, so a message stays here, with its id, until an `Ack` names it. The
 file is bounded: results make room first, oldest first, and are counted; a report is never given up for a result.
 """
 

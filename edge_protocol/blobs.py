@@ -15,7 +15,7 @@ import msgspec
 from edge_protocol.errors import DigestError, LocalProtocolError
 
 CHUNK_BYTES = 60 * 1024
-"""Small enough for every hosted broker (research: Azure retains ≤ 64 KB, AWS takes ≤ 128 KB)."""
+"""Small enough for every hosted broker (Azure retains ≤ 64 KB, AWS takes ≤ 128 KB)."""
 MAX_BLOB_BYTES = 256 << 20
 MAX_CHUNKS = 1 << 20
 _DIGEST_BYTES = 32
