@@ -2,8 +2,8 @@
 
 Owns what should be on the broker and a queue of what is not there yet. Never waits: it publishes while the transport is
 ready, a bounded number at a time, and goes on at the next call. A broker may forget everything at any moment, even what
-it has acknowledged: on each connection the small topics are published again, and of each blob two chunks are looked for;
-a blob that lacks one is published again. Chunks lost between those are asked for by devices (`Need`).
+it has acknowledged: on each connection the small topics are published again, and of each blob two chunks are looked
+for; a blob that lacks one is published again. Chunks lost between those are asked for by devices (`Need`).
 """
 
 from __future__ import annotations
