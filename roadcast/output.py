@@ -125,7 +125,18 @@ def run(command: Callable[[], object]) -> int:
         return 128 + signal.SIGINT
     except Exception as error:  # noqa: BLE001  # the last line of defence of a process
         return _translate(error)
+    finally:
+        _settle()
     return ExitCode.OK
+
+
+def _settle() -> None:
+    """Write out what stdout still holds; a reader that has gone must not make the interpreter complain at its end."""
+    if sys.__stdout__ is not None:
+        try:
+            sys.__stdout__.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
 
 
 def _translate(error: Exception) -> ExitCode:

@@ -40,7 +40,7 @@ def test_real_data_is_preferred_and_named(real_data: Path, tmp_path: Path) -> No
     """A folder with the real packs is used as it is, with the count that a person made of its clip."""
     found = part.find_data(real_data, tmp_path, seed=0)
     assert found.real
-    assert found.images == real_data / part.REAL[0]
+    assert found.images == (real_data / part.REAL[0]).resolve()
     assert "--data" in found.origin
     assert found.clip_truth
 
