@@ -7,7 +7,7 @@ JOBS   ?= 2
 ROUNDS ?= 3
 export OMP_NUM_THREADS ?= 1
 
-DEV := --group dev hatchling editables
+DEV := --group dev
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test slow check format bench resolve docs clean
