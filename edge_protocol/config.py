@@ -70,6 +70,8 @@ def _yaml(text: str, where: str) -> Any:  # noqa: ANN401  YAML holds anything
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{where}: nested too deep") from error
 
 
 def _overlay(tree: dict[str, Any], path: list[str], value: object, *, where: str) -> None:

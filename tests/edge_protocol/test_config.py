@@ -48,6 +48,7 @@ def test_each_layer_overrides_the_one_below() -> None:
     ("text", "overlays", "message"),
     [
         ("a: [", {}, "x.yaml: not YAML"),
+        ("[" * 5000, {}, "x.yaml: nested too deep"),
         ("- a", {}, "x.yaml: must hold 'key: value' lines, not a list"),
         ("flet: a", {}, "x.yaml: unknown key 'flet'; did you mean 'fleet'"),
         ("broker: {prot: 1}", {}, "x.yaml: unknown key 'prot' in 'broker'; did you mean 'port'"),
