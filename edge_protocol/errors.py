@@ -142,6 +142,7 @@ class StoreError(RoadcastError):
     """The disk refused: full, read-only or corrupt."""
 
     retryable = True
+    exit_code = ExitCode.NOT_READY
 
 
 class ConfigError(RoadcastError):

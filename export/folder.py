@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edge_protocol.errors import NotReadyError
+from edge_protocol.errors import NotReadyError, StoreError
 from edge_protocol.task import TaskSpec, Tier
 
 if TYPE_CHECKING:
@@ -41,13 +41,21 @@ class Card(msgspec.Struct, frozen=True):
 
 
 def write_artifact(folder: Path, artifact: BuiltArtifact, spec: TaskSpec, tier: Tier) -> Card:
-    """Write an artifact's files into a folder, which is made when it is not there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, data in ((TEMPLATE, artifact.template), (WEIGHTS, artifact.weights), (GOLDEN, artifact.golden)):
-        (folder / name).write_bytes(data)
+    """Write an artifact's files into a folder, which is made when it is not there.
+
+    Raises:
+        StoreError: the disk refuses.
+    """
     parity = {"features": artifact.parity.features, "logits": artifact.parity.logits}
     card = Card(spec, tier, artifact.parameters, parity)
-    (folder / CARD).write_bytes(msgspec.json.format(msgspec.json.encode(card)))
+    text = msgspec.json.format(msgspec.json.encode(card))
+    parts = {TEMPLATE: artifact.template, WEIGHTS: artifact.weights, GOLDEN: artifact.golden, CARD: text}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in parts.items():
+            (folder / name).write_bytes(data)
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written: {error.strerror or error}; give another folder") from error
     return card
 
 

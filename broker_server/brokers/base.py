@@ -20,7 +20,7 @@ from typing import ClassVar, Final
 
 from typing_extensions import Self
 
-from edge_protocol.errors import NotReadyError, TransportError
+from edge_protocol.errors import NotReadyError, StoreError, TransportError
 from edge_protocol.transport.settings import BrokerSettings
 
 _CONNECT: Final = b"\x10\x1a\x00\x04MQTT\x04\x02\x00\x05\x00\x0eroadcast-probe"
@@ -104,6 +104,7 @@ class Broker(ABC):
 
         Raises:
             NotReadyError: the program is missing, or it ended.
+            StoreError: its state folder cannot be written.
             TransportError: it did not answer within `start_timeout_s`.
         """
         if self.running:
@@ -111,11 +112,8 @@ class Broker(ABC):
         program = self.program()
         if program is None:
             raise NotReadyError(f"broker {self.kind}: the program is not installed; {self.install}")
-        self.options.state_dir.mkdir(parents=True, exist_ok=True)
         self.port = self.port or _free_port(self.options.host)
-        file = self.options.state_dir / f"{self.kind}.conf"
-        file.write_text(self.configuration(), encoding="utf-8")
-        command = [*_ends_with_its_parent(), program, *self.arguments(file)]
+        command = [*_ends_with_its_parent(), program, *self.arguments(self._configure())]
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(  # in its own session: Ctrl-C is for us, and we end it last
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -125,6 +123,16 @@ class Broker(ABC):
         except BaseException:
             self.stop()
             raise
+
+    def _configure(self) -> Path:
+        folder = self.options.state_dir
+        file = folder / f"{self.kind}.conf"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file.write_text(self.configuration(), encoding="utf-8")
+        except OSError as error:
+            raise StoreError(f"{folder}: cannot be written: {error.strerror or error}; give another folder") from error
+        return file
 
     def stop(self) -> None:
         """End it by SIGTERM, so that it saves what it retains, or SIGKILL when that takes too long. Safe to repeat."""

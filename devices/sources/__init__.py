@@ -27,7 +27,7 @@ from devices.sources.table import TableSource
 from devices.sources.video import VideoSource
 from edge_protocol.errors import ConfigError, SourceError
 
-__all__ = ["Fault", "Frame", "Source", "open_source"]
+__all__ = ["Fault", "Frame", "Source", "check_address", "open_source"]
 
 _CAMERA: Final = frozenset({"width", "height", "fps", "stall_s", "frozen_s"})
 _OPTIONS: Final = {
@@ -44,6 +44,15 @@ _BACKENDS: Final[dict[str, Backend]] = {"rtsp": "network", "rtsps": "network", "
 _SPLITS: Final = {"train": 0, "test": 1}
 _STALL_S = 10.0
 _FROZEN_S = 30.0
+
+
+def check_address(uri: str) -> None:
+    """Read a source's address without opening it.
+
+    Raises:
+        ConfigError: the URI or one of its options is wrong.
+    """
+    parse_address(uri, _OPTIONS)
 
 
 def open_source(uri: str, *, name: str, rate_hz: float | None = None, loop: bool = False) -> Source:

@@ -37,7 +37,10 @@ def run(
     """Serve until Ctrl-C or SIGTERM; say at the end what was counted."""
     from edge_client.agent import Agent  # noqa: PLC0415  # start-up time
 
-    logging.basicConfig(level=os.environ.get("ROADCAST_LOG", "WARNING"), format="%(asctime)s %(name)s %(message)s")
+    level = os.environ.get("ROADCAST_LOG", "WARNING").upper()
+    if not isinstance(logging.getLevelName(level), int):
+        raise ConfigError(f"$ROADCAST_LOG: no level {level!r}; one of DEBUG, INFO, WARNING, ERROR")
+    logging.basicConfig(level=level, format="%(asctime)s %(name)s %(message)s")
     agent = Agent(_load(config, state_dir, device))
     agent.run()
     counted = agent.inference.counters
@@ -53,12 +56,15 @@ def run(
 
 @app.command()
 def check(*, config: ConfigFile, state_dir: StateDir = None, json: JsonFlag = False) -> None:
-    """Read the configuration and its task as `run` would, and open the commissioning pack; start nothing."""
+    """Read the configuration, its task and the addresses of its sources; open the commissioning pack; start nothing."""
+    from devices.sources import check_address  # noqa: PLC0415  # start-up time
     from edge_client.labels import open_commissioning  # noqa: PLC0415  # start-up time
     from edge_models.tasks import load_task  # noqa: PLC0415
 
     found = _load(config, state_dir, None)
     spec = load_task(found.task)
+    for source in found.sources:
+        check_address(source.uri)
     if found.labels.commissioning is not None:
         open_commissioning(found.labels.commissioning, spec)
     said = {
@@ -72,7 +78,7 @@ def check(*, config: ConfigFile, state_dir: StateDir = None, json: JsonFlag = Fa
 
 
 @app.command()
-def schema() -> None:
+def schema(*, json: JsonFlag = True) -> None:  # noqa: ARG001  # a schema is JSON with and without the flag
     """Print the JSON Schema of the configuration, for editors."""
     from edge_client.config import DeviceConfig  # noqa: PLC0415  # start-up time
     from edge_protocol.config import schema as schema_of  # noqa: PLC0415

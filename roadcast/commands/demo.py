@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from edge_protocol.errors import CheckFailedError
+from edge_protocol.errors import CheckFailedError, StoreError
 from roadcast.output import JsonFlag, emit, stderr
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ def demo(
     from roadcast.demo.report import write_report  # noqa: PLC0415
     from roadcast.demo.summary import summary  # noqa: PLC0415
 
+    _writable(report.parent, "--report")
     work = Path(tempfile.mkdtemp(prefix="roadcast-demo-")) if work_dir is None else work_dir
+    _writable(work, "--work-dir")
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGHUP, _leave)
     outcome = _run(rounds, data, work, seed)
@@ -51,13 +53,21 @@ def demo(
     stderr().print(f"report: {report}", markup=False)
 
 
+def _writable(folder: Path, option: str) -> None:
+    """Find out before the minutes that a demo takes, not after them."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise StoreError(f"{option}: {folder} cannot be written: {error.strerror or error}; give another") from error
+
+
 def _run(rounds: int, data: Path | None, work: Path, seed: int) -> Outcome:
     from roadcast.commands.version import versions  # noqa: PLC0415  # start-up time
     from roadcast.demo.conduct import Plan, conduct  # noqa: PLC0415
     from roadcast.demo.live import display_for  # noqa: PLC0415
     from roadcast.demo.partition import find_data  # noqa: PLC0415
 
-    work.mkdir(parents=True, exist_ok=True)
     with display_for(stderr()) as display:
         display.say(f"work folder: {work}")
         found = find_data(data, work, seed=seed)

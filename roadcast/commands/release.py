@@ -83,17 +83,22 @@ def check_answers(folder: Path) -> None:
     """Run every tier of an artifact folder on its golden inputs.
 
     Raises:
-        RoadcastError: a file is missing or broken, or answers differ.
+        NotReadyError: a file is missing.
+        CheckFailedError: a file is broken, or answers differ.
     """
     from devices.runners.ort_runner import OrtRunner  # noqa: PLC0415  # start-up time
+    from edge_protocol.errors import ArtifactError, CheckFailedError, DeploymentError  # noqa: PLC0415  # start-up time
     from edge_protocol.task import TIERS  # noqa: PLC0415  # start-up time
     from export.folder import GOLDEN, TEMPLATE, WEIGHTS, read_part  # noqa: PLC0415  # start-up time
     from export.golden import check_golden  # noqa: PLC0415  # start-up time
 
     for place in (folder / tier for tier in TIERS if (folder / tier).is_dir()):
         template, weights, golden = (read_part(place, name) for name in (TEMPLATE, WEIGHTS, GOLDEN))
-        with OrtRunner(template, weights) as runner:
-            check_golden(runner, golden)
+        try:
+            with OrtRunner(template, weights) as runner:
+                check_golden(runner, golden)
+        except (ArtifactError, DeploymentError) as error:
+            raise CheckFailedError(f"{place}: {error}") from error
 
 
 def _table(found: list[dict[str, Any]]) -> Any:  # noqa: ANN401 - whatever rich draws

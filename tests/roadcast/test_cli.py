@@ -52,13 +52,13 @@ def test_each_command_has_help(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, entry in Root.entries.items() if entry.group])
 def test_each_subcommand_speaks_json(name: str) -> None:
-    """Each subcommand takes --json, or prints nothing but JSON, and its help says what it does."""
+    """Each subcommand takes --json, and its help says what it does."""
     group = import_module(Root.entries[name].module).app
     for command in group.registered_commands:
         called = command.name or command.callback.__name__.replace("_", "-")
         result = CliRunner().invoke(app, [name, called, "--help"])
         assert result.exit_code == 0, result.output
-        assert "--json" in result.output or "JSON Schema" in result.output, f"roadcast {name} {called}"
+        assert "--json" in result.output, f"roadcast {name} {called}"
 
 
 def test_root_help_names_every_command() -> None:

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from broker_server.brokers.base import answers
-from edge_protocol.errors import NotReadyError, TransportError
+from edge_protocol.errors import NotReadyError, StoreError, TransportError
 from roadcast.commands.broker import app, watch
 from tests.fakes.brokers import make_broker
 from tests.fakes.waiting import wait_for
@@ -55,6 +55,15 @@ def test_a_broker_that_dies_ends_the_command(tmp_path: Path) -> None:
         broker.kill()
         with pytest.raises(TransportError, match="ended by itself"):
             watch(broker, threading.Event())
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """A file stands where the state folder should be."""
+    make_broker("auto", tmp_path)
+    (tmp_path / "file").touch()
+    failed = CliRunner().invoke(app, ["run", "--port", "0", "--state-dir", str(tmp_path / "file")]).exception
+    assert isinstance(failed, StoreError)
+    assert str(tmp_path / "file") in str(failed)
 
 
 def test_no_broker_is_an_error_that_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,8 +49,19 @@ def test_check_finds_what_run_would_stumble_over(config_file: Path, tmp_path: Pa
     text = config_file.read_text()
     config_file.write_text(text + "colour: red\n")
     assert "colour" in str(runner.invoke(app, ["check", "--config", str(config_file)]).exception)
+    uri = yaml.safe_load(text)["sources"][0]["uri"]
+    config_file.write_text(text.replace(uri, "ftp://camera"))
+    assert "unknown scheme 'ftp'" in str(runner.invoke(app, ["check", "--config", str(config_file)]).exception)
     config_file.write_text(text.replace("images.npz", "gone.npz"))
     assert isinstance(runner.invoke(app, ["check", "--config", str(config_file)]).exception, DataError)
+
+
+def test_a_wrong_log_level_is_a_configuration_error(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable and the levels are named."""
+    monkeypatch.setenv("ROADCAST_LOG", "loud")
+    failed = CliRunner().invoke(app, ["run", "--config", str(config_file)]).exception
+    assert isinstance(failed, ConfigError)
+    assert "ROADCAST_LOG" in str(failed)
 
 
 def test_schema_is_a_json_schema() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from edge_protocol.errors import CheckFailedError, DataError
+from edge_protocol.errors import CheckFailedError, DataError, StoreError
 from roadcast.cli import app
 from roadcast.commands import demo
 from roadcast.demo.outcome import Outcome
@@ -69,6 +69,15 @@ def test_a_demo_that_did_not_learn_fails_with_the_reason(monkeypatch: pytest.Mon
     assert result.exception.exit_code == 3
     assert "vehicle: no release was made" in str(result.exception)
     assert str(used[0] / "logs") in str(result.exception)
+
+
+@pytest.mark.parametrize("option", ["--work-dir", "--report"])
+def test_a_folder_that_refuses_is_told_before_anything_starts(tmp_path: Path, option: str) -> None:
+    """Not after the minutes that a demo takes."""
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(app, ["demo", option, str(tmp_path / "file" / "in")])
+    assert isinstance(result.exception, StoreError)
+    assert option in str(result.exception)
 
 
 def test_missing_data_is_an_error_before_anything_starts(tmp_path: Path) -> None:

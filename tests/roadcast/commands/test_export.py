@@ -92,6 +92,13 @@ def test_without_a_state_the_check_says_what_it_left_out(copy: Path, capsys: pyt
     assert json.loads(capsys.readouterr().out)["parity"] == "not checked: no state.safetensors"
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file stands where the folder should be."""
+    (tmp_path / "file").touch()
+    assert call("build", "speed", "--tier", "nano", "-o", tmp_path / "file" / "in") == ExitCode.NOT_READY
+    assert "cannot be written" in capsys.readouterr().err
+
+
 def test_what_is_missing_or_wrong_has_its_own_code(built: Path, tmp_path: Path) -> None:
     """No such task, a state of another student, an empty folder."""
     assert call("build", "sped", "-o", tmp_path) == ExitCode.CONFIG

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from broker_server.brokers import Broker
 from broker_server.config import RoundsConfig, ServerConfig
 from edge_models.tasks import load_task
-from edge_protocol.errors import ConfigError, NotReadyError, RoadcastError
+from edge_protocol.errors import CheckFailedError, ConfigError, NotReadyError
 from edge_protocol.ids import TaskId
 from edge_protocol.transport.memory import MemoryBroker
 from roadcast.cli import app
@@ -55,10 +55,10 @@ def push(folder: Path) -> Any:
 
 
 def test_a_push_that_does_not_answer_its_golden_inputs_is_refused(config: ServerConfig, tmp_path: Path) -> None:
-    """Files that no runner can load are not signed; files that answer as they should are."""
+    """Files that no runner can load are not signed, a failed check; files that answer as they should are."""
     write_artifacts(tmp_path / "mine", load_task("vehicle"))
     words = ["-c", str(tmp_path / "server.yaml"), "--task", "vehicle", "--json"]
-    with pytest.raises(RoadcastError):
+    with pytest.raises(CheckFailedError, match="mine"):
         call("release", "push", str(tmp_path / "mine"), *words)
     assert not (Path(config.state_dir) / "releases").exists()
     call("export", "build", "vehicle", "--tier", "nano", "-o", str(tmp_path / "good" / "nano"))
