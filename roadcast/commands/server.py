@@ -1,7 +1,8 @@
-"""``roadcast server``: run the server, check its configuration, look at its state."""
+"""``roadcast server``: run the server, check its configuration, print the schema of it, look at its state."""
 
 from __future__ import annotations
 
+import json as jsonlib
 import logging
 import os
 import sys
@@ -63,6 +64,15 @@ def check(*, config: ConfigFile, json: JsonFlag = False) -> None:
     found = check_files(settings, task_specs(settings))
     rows = [{"task": task, "pack": what, "samples": samples} for task, what, samples in found]
     emit(rows, json, lambda rows: table("", ("task", "pack", "samples"), [tuple(row.values()) for row in rows]))
+
+
+@app.command()
+def schema(*, json: JsonFlag = True) -> None:  # noqa: ARG001  # a schema is JSON with and without the flag
+    """Print the JSON Schema of the configuration, for editors."""
+    from broker_server.config import ServerConfig  # noqa: PLC0415  # start-up time
+    from edge_protocol.config import schema as schema_of  # noqa: PLC0415
+
+    typer.echo(jsonlib.dumps(schema_of(ServerConfig), indent=2))
 
 
 @app.command()

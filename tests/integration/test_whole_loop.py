@@ -127,13 +127,16 @@ def test_the_loop_converges_on_every_broker(tmp_path: Path, any_broker: Broker) 
 
 
 def test_the_loop_survives_the_death_of_each_process(tmp_path: Path, mosquitto_broker: Broker) -> None:
-    """A device dies while it fetches, the broker mid-round with its store, the server while it distils."""
+    """A device dies while it fetches and mid-swap, the broker mid-round with its store, the server while it distils."""
     fleet = Fleet(tmp_path, mosquitto_broker)
-    blobs = tmp_path / "cam-1/blobs"
+    blobs, attempts = tmp_path / "cam-1/blobs", tmp_path / "cam-1/vehicle/attempts.json"
     with fleet.process("cam-2"):
         with fleet.process("server") as server:
             with fleet.process("cam-1"):
                 wait_for(lambda: blobs.exists() and any(blobs.rglob("*")), "a first chunk on disk", within_s=WITHIN_S)
+            with fleet.process("cam-1"):
+                wait_for(attempts.exists, "a candidate being tried", within_s=WITHIN_S)
+            assert fleet.running("cam-1") == 0
             with fleet.process("cam-1"):
                 wait_for(lambda: fleet.round().get("state") == "collecting", "an open round", within_s=WITHIN_S)
                 mosquitto_broker.kill()

@@ -150,3 +150,9 @@ def test_run_with_a_broker_of_its_own(config: ServerConfig, tmp_path: Path, mosq
         assert run.wait(timeout=5) == 0
     assert said["broker"] == f"127.0.0.1:{port}"
     assert len(said["trusted_key"]) == 64
+
+
+def test_schema_names_every_key_of_the_configuration() -> None:
+    """`roadcast server schema` is what an editor needs to complete the YAML."""
+    found = json.loads(call("server", "schema"))
+    assert set(found["$defs"]["ServerConfig"]["properties"]) == set(ServerConfig.__struct_fields__)
