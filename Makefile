@@ -47,8 +47,8 @@ format: $(STAMP)  ## let ruff rewrite what it can
 
 bench: $(STAMP)  ## run every benchmark in its quick form and check its target
 	@mkdir -p bench-out
-	@for file in $$(ls benchmarks/*.py | grep -v harness); do \
-	  $(BIN)/python $$file --quick --check --json bench-out/$$(basename $$file .py).json || exit $$?; done
+	@for name in $$(basename -s .py benchmarks/*.py | grep -v harness); do \
+	  $(BIN)/python -m benchmarks.$$name --quick --check --json bench-out/$$name.json || exit $$?; done
 
 resolve: $(STAMP)  ## check that the edge set resolves to wheels for aarch64
 	$(BIN)/python -m pytest -m slow tests/test_constraints.py

@@ -13,8 +13,8 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from harness import Options, Outcome, Target, interleaved, ratios, run, spread
 
+from benchmarks.harness import Options, Outcome, Target, interleaved, ratios, run, spread
 from edge_protocol import codec
 from edge_protocol.arrays import pack
 from edge_protocol.messages import ClassVotes, Header, KnowledgeReport

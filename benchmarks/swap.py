@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from harness import Options, Outcome, Spread, Target, interleaved, ratios, run, spread
 from safetensors.numpy import load
 
+from benchmarks.harness import Options, Outcome, Spread, Target, interleaved, ratios, run, spread
 from devices.preprocess import Preprocess
 from devices.sources.base import Closing, Frame
 from edge_client.disk import file_sha256

@@ -7,6 +7,7 @@ not depend on how many devices there are.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from hashlib import blake2b
 
 from typing_extensions import assert_never
 
@@ -119,7 +120,7 @@ class Coordinator:
             case m.KnowledgeReport():
                 return self._durable(header, now, lambda: self._report(device, header, body, now))
             case m.IntervalResult():
-                saved = SaveResult(device.device, header.message_id, now, body)
+                saved = SaveResult(device.device, _key(header), now, body)
                 return self._durable(header, now, lambda: ([saved], ""))
             case m.Deployment():
                 return self._durable(header, now, lambda: self._deployment(device, header, body, now))
@@ -143,17 +144,18 @@ class Coordinator:
     def _durable(self, header: m.Header, now: float, act: Callable[[], Answer]) -> list[Effect]:
         """Answer a durable message once, and again in the same words when it comes again."""
         to = DeviceId(header.sender)
-        before = self.seen.get(header.message_id)
+        key = _key(header)
+        before = self.seen.get(key)
         if before is not None:
             return [
-                Send(m.Ack(before.message_id, before.accepted, before.reason), to=to),
+                Send(m.Ack(header.message_id, before.accepted, before.reason), to=to),
                 Drop("repeated", f"message {header.message_id.hex()[:8]} of {to} came again"),
             ]
         effects, reason = act()
-        seen = SeenMessage(header.message_id, not reason, reason, now)
+        seen = SeenMessage(key, not reason, reason, now)
         self.seen.put(seen)
         refused = [Drop(reason, f"message {header.message_id.hex()[:8]} of {to}")] if reason else []
-        return [*effects, SaveSeen(seen), Send(m.Ack(seen.message_id, seen.accepted, reason), to=to), *refused]
+        return [*effects, SaveSeen(seen), Send(m.Ack(header.message_id, seen.accepted, reason), to=to), *refused]
 
     def _report(self, device: Device, header: m.Header, report: m.KnowledgeReport, now: float) -> Answer:
         task = self.tasks.get(TaskId(report.task))
@@ -231,3 +233,8 @@ class Coordinator:
     def _place_all(self, task: TaskRounds) -> None:
         for device in self.registry.devices.values():
             task.place(device)
+
+
+def _key(header: m.Header) -> bytes:
+    """Name a message by sender and id: nobody can use up the id of another device's message."""
+    return blake2b(header.message_id, key=header.sender.encode()[:64], digest_size=16).digest()

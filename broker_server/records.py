@@ -95,7 +95,11 @@ class ReleaseRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SeenMessage(msgspec.Struct, frozen=True, array_like=True):
-    """The answer that a durable message got; sent again when the message comes again."""
+    """The answer that a durable message got; sent again when the message comes again.
+
+    Attributes:
+        message_id: 16 bytes, hash of sender and id.
+    """
 
     message_id: bytes
     accepted: bool

@@ -56,7 +56,9 @@ class Answering:
                 Drop("wrong-task", f"round {call.number} is of task {call.task!r} with label space {call.label_space}")
             ]
         known = self._call.number if self._call else self._done
-        if call.number < known or (call.number == known and (self._call is None or call.open)):
+        if call.number < known:
+            return [Drop("old-round", f"round {call.number} was called after round {known}; restart to begin anew")]
+        if call.number == known and (self._call is None or call.open):
             return []
         ended = self._abandon()
         if call.open:

@@ -103,7 +103,7 @@ class Broker(ABC):
         """Start it, and return once it answers an MQTT CONNECT.
 
         Raises:
-            NotReadyError: the program is missing, or it ended.
+            NotReadyError: the program is missing, the port is taken, or it ended.
             StoreError: its state folder cannot be written.
             TransportError: it did not answer within `start_timeout_s`.
         """
@@ -113,6 +113,7 @@ class Broker(ABC):
         if program is None:
             raise NotReadyError(f"broker {self.kind}: the program is not installed; {self.install}")
         self.port = self.port or _free_port(self.options.host)
+        _check_free(self.kind, self.options.host, self.port)
         command = [*_ends_with_its_parent(), program, *self.arguments(self._configure())]
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(  # in its own session: Ctrl-C is for us, and we end it last
@@ -209,6 +210,14 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _check_free(kind: str, host: str, port: int) -> None:
+    """Refuse a port that another program holds; its answers would be taken for our broker's."""
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        raise NotReadyError(f"broker {kind} on {host}:{port}: {error.strerror}; choose another port") from error
 
 
 def _free_port(host: str) -> int:

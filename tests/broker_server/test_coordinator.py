@@ -80,6 +80,17 @@ def test_a_message_that_comes_again_gets_the_same_answer_and_counts_once() -> No
     assert acks(scene.report("cam-1", message_id=bad)) == [("cam-1", False, "wrong-proxy")]
 
 
+def test_nobody_can_use_up_the_id_of_another_devices_message() -> None:
+    """A report whose message id a stranger has sent before is stored all the same."""
+    scene = Scene()
+    scene.collecting()
+    stolen = b"s" * 16
+    assert acks(scene.report("cam-1", message_id=stolen, proxy="0" * 64)) == [("cam-1", False, "wrong-proxy")]
+    honest = scene.report("cam-0", message_id=stolen)
+    assert acks(honest) == [("cam-0", True, "")]
+    assert len(of(honest, e.SaveReport)) == 1
+
+
 def test_a_second_report_of_a_device_is_a_duplicate() -> None:
     """The first report of a round stands; another message of the same device is refused."""
     scene = Scene()
