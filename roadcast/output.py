@@ -41,14 +41,14 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON
 
 def stdout() -> Console:
     """Make a console for results."""
-    from rich.console import Console  # noqa: PLC0415  # start-up time
+    from rich.console import Console
 
     return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
 def stderr() -> Console:
     """Make a console for progress, warnings and errors."""
-    from rich.console import Console  # noqa: PLC0415  # start-up time
+    from rich.console import Console
 
     return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 
@@ -62,7 +62,7 @@ def emit(data: T, as_json: bool, render: Callable[[T], RenderableType]) -> None:
         render: makes text or a rich renderable (see `table`) of the data.
     """
     if as_json:
-        import msgspec  # noqa: PLC0415  # start-up time
+        import msgspec
 
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(data)).decode() + "\n")
         return
@@ -78,8 +78,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     cells = [["-" if cell is None else str(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         return "\n".join("\t".join(line) for line in [list(columns), *cells])
-    from rich import box  # noqa: PLC0415  # start-up time
-    from rich.table import Table  # noqa: PLC0415  # start-up time
+    from rich import box
+    from rich.table import Table
 
     drawn = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for line in cells:
@@ -160,6 +160,6 @@ def _complain(kind: str, text: str, *, trace: bool = False) -> None:
 
 
 def _plain(text: str) -> str:
-    from rich.markup import escape  # noqa: PLC0415  # start-up time
+    from rich.markup import escape
 
     return escape(text)

@@ -35,7 +35,7 @@ def run(
     json: JsonFlag = False,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM; say at the end what was counted."""
-    from edge_client.agent import Agent  # noqa: PLC0415  # start-up time
+    from edge_client.agent import Agent
 
     level = os.environ.get("ROADCAST_LOG", "WARNING").upper()
     if not isinstance(logging.getLevelName(level), int):
@@ -57,9 +57,9 @@ def run(
 @app.command()
 def check(*, config: ConfigFile, state_dir: StateDir = None, json: JsonFlag = False) -> None:
     """Read the configuration, its task and the addresses of its sources; open the commissioning pack; start nothing."""
-    from devices.sources import check_address  # noqa: PLC0415  # start-up time
-    from edge_client.labels import open_commissioning  # noqa: PLC0415  # start-up time
-    from edge_models.tasks import load_task  # noqa: PLC0415
+    from devices.sources import check_address
+    from edge_client.labels import open_commissioning
+    from edge_models.tasks import load_task
 
     found = _load(config, state_dir, None)
     spec = load_task(found.task)
@@ -80,15 +80,15 @@ def check(*, config: ConfigFile, state_dir: StateDir = None, json: JsonFlag = Fa
 @app.command()
 def schema(*, json: JsonFlag = True) -> None:  # noqa: ARG001  # a schema is JSON with and without the flag
     """Print the JSON Schema of the configuration, for editors."""
-    from edge_client.config import DeviceConfig  # noqa: PLC0415  # start-up time
-    from edge_protocol.config import schema as schema_of  # noqa: PLC0415
+    from edge_client.config import DeviceConfig
+    from edge_protocol.config import schema as schema_of
 
     typer.echo(jsonlib.dumps(schema_of(DeviceConfig), indent=2))
 
 
 def _load(path: Path, state_dir: Path | None, device: str | None) -> DeviceConfig:
-    from edge_client.config import DeviceConfig  # noqa: PLC0415  # start-up time
-    from edge_protocol.config import load_config  # noqa: PLC0415
+    from edge_client.config import DeviceConfig
+    from edge_protocol.config import load_config
 
     try:
         text = path.read_text(encoding="utf-8")

@@ -24,8 +24,8 @@ OutOption = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
 @app.command("list")
 def list_(data: DataOption = None, *, json: JsonFlag = False) -> None:
     """Show the cards of the packs that are found, and say where they were found."""
-    from roadcast.data.catalogue import list_packs  # noqa: PLC0415 - start-up time
-    from roadcast.data.find import find_data_dir  # noqa: PLC0415 - start-up time
+    from roadcast.data.catalogue import list_packs
+    from roadcast.data.find import find_data_dir
 
     location = find_data_dir(data)
     packs = list_packs(location.path) if location.path else []
@@ -51,7 +51,7 @@ def check(
     json: JsonFlag = False,
 ) -> None:
     """Open a pack, hold it against its card, and say what is in it."""
-    from roadcast.data.catalogue import check_pack  # noqa: PLC0415 - start-up time
+    from roadcast.data.catalogue import check_pack
 
     _show(check_pack(pack), as_json=json)
 
@@ -70,9 +70,9 @@ def import_(
     json: JsonFlag = False,
 ) -> None:
     """Make a pack from an image folder or a CSV file; exit code 5 when a part of it could not be read."""
-    from devices.packs import Pack, save_pack  # noqa: PLC0415 - start-up time
-    from roadcast.data.catalogue import check_pack  # noqa: PLC0415 - start-up time
-    from roadcast.data.importing import Skipped, import_images, import_table  # noqa: PLC0415 - start-up time
+    from devices.packs import Pack, save_pack
+    from roadcast.data.catalogue import check_pack
+    from roadcast.data.importing import Skipped, import_images, import_table
 
     progress(f"reading {source}")
     made: tuple[Pack, Skipped]
@@ -98,7 +98,7 @@ def simulate(
     json: JsonFlag = False,
 ) -> None:
     """Write the built-in simulated roadside as packs: rendered vehicles, traffic speeds, a road clip."""
-    from roadcast.simulated import simulate_roadside  # noqa: PLC0415 - start-up time
+    from roadcast.simulated import simulate_roadside
 
     progress("simulating; this takes some seconds")
     files = [str(file) for file in simulate_roadside(out, seed=seed, per_class=per_class, days=days)]

@@ -34,9 +34,9 @@ def demo(
 
     Leaves with 0 when every device runs a last release that beats the first on held-out data, else with 3.
     """
-    from roadcast.demo.conduct import remove  # noqa: PLC0415  # start-up time
-    from roadcast.demo.report import write_report  # noqa: PLC0415
-    from roadcast.demo.summary import summary  # noqa: PLC0415
+    from roadcast.demo.conduct import remove
+    from roadcast.demo.report import write_report
+    from roadcast.demo.summary import summary
 
     _writable(report.parent, "--report")
     work = Path(tempfile.mkdtemp(prefix="roadcast-demo-")) if work_dir is None else work_dir
@@ -63,10 +63,10 @@ def _writable(folder: Path, option: str) -> None:
 
 
 def _run(rounds: int, data: Path | None, work: Path, seed: int) -> Outcome:
-    from roadcast.commands.version import versions  # noqa: PLC0415  # start-up time
-    from roadcast.demo.conduct import Plan, conduct  # noqa: PLC0415
-    from roadcast.demo.live import display_for  # noqa: PLC0415
-    from roadcast.demo.partition import find_data  # noqa: PLC0415
+    from roadcast.commands.version import versions
+    from roadcast.demo.conduct import Plan, conduct
+    from roadcast.demo.live import display_for
+    from roadcast.demo.partition import find_data
 
     with display_for(stderr()) as display:
         display.say(f"work folder: {work}")

@@ -32,12 +32,12 @@ def build(
     json: JsonFlag = False,
 ) -> None:
     """Export a student, check it against PyTorch, and write template, weights, golden answers and state."""
-    import numpy as np  # noqa: PLC0415 - start-up time
-    from safetensors.torch import save_file  # noqa: PLC0415
+    import numpy as np
+    from safetensors.torch import save_file
 
-    from edge_models.tasks import load_task  # noqa: PLC0415
-    from export import build_artifact  # noqa: PLC0415
-    from export.folder import STATE, write_artifact  # noqa: PLC0415
+    from edge_models.tasks import load_task
+    from export import build_artifact
+    from export.folder import STATE, write_artifact
 
     spec = load_task(task)
     student = _student(spec, tier, weights, seed)
@@ -52,9 +52,9 @@ def build(
 @app.command()
 def check(folder: Folder, *, json: JsonFlag = False) -> None:
     """Load the files as a device would and compare their answers; exit 3 when they differ."""
-    from devices.runners.ort_runner import OrtRunner  # noqa: PLC0415 - start-up time
-    from export.folder import GOLDEN, TEMPLATE, WEIGHTS, read_part  # noqa: PLC0415
-    from export.golden import check_golden  # noqa: PLC0415
+    from devices.runners.ort_runner import OrtRunner
+    from export.folder import GOLDEN, TEMPLATE, WEIGHTS, read_part
+    from export.golden import check_golden
 
     template, weights, golden = (read_part(folder, name) for name in (TEMPLATE, WEIGHTS, GOLDEN))
     try:
@@ -74,10 +74,10 @@ def inspect(folder: Folder, *, json: JsonFlag = False) -> None:
 
 
 def _student(spec: TaskSpec, tier: Tier, state: Path | None, seed: int) -> Student:
-    from safetensors import SafetensorError  # noqa: PLC0415 - start-up time
-    from safetensors.torch import load_file  # noqa: PLC0415
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
-    from edge_models.students import build_student  # noqa: PLC0415
+    from edge_models.students import build_student
 
     student = build_student(spec, tier, seed)
     if state is not None:
@@ -92,15 +92,15 @@ def _student(spec: TaskSpec, tier: Tier, state: Path | None, seed: int) -> Stude
 
 def _parity(folder: Path, template: bytes, weights: bytes) -> str:
     """Compare with PyTorch where the state dict and torch are at hand."""
-    from export.folder import STATE, read_card  # noqa: PLC0415 - start-up time
+    from export.folder import STATE, read_card
 
     if not (folder / STATE).is_file():
         return f"not checked: no {STATE}"
     if find_spec("torch") is None:
         return "not checked: torch is not installed"
-    import numpy as np  # noqa: PLC0415 - loads torch
+    import numpy as np
 
-    from export.parity import check_parity  # noqa: PLC0415
+    from export.parity import check_parity
 
     card = read_card(folder)
     student = _student(card.task, card.tier, folder / STATE, seed=0)
@@ -110,8 +110,8 @@ def _parity(folder: Path, template: bytes, weights: bytes) -> str:
 
 
 def _facts(folder: Path) -> dict[str, Any]:
-    from export.folder import GOLDEN, TEMPLATE, WEIGHTS, read_card, read_part  # noqa: PLC0415 - start-up time
-    from export.graph import read_template, weight_shapes  # noqa: PLC0415
+    from export.folder import GOLDEN, TEMPLATE, WEIGHTS, read_card, read_part
+    from export.graph import read_template, weight_shapes
 
     card = read_card(folder)
     template = read_part(folder, TEMPLATE)

@@ -25,7 +25,7 @@ def release() -> None:
 @app.command("list")
 def list_releases(*, state_dir: StateDir, json: JsonFlag = False) -> None:
     """List every release."""
-    from broker_server.status import open_database, release_summary  # noqa: PLC0415  # start-up time
+    from broker_server.status import open_database, release_summary
 
     database = open_database(state_dir)
     try:
@@ -43,9 +43,9 @@ def show(
     json: JsonFlag = False,
 ) -> None:
     """Show who signed a release, what the judge measured, and every file of every tier."""
-    from broker_server.status import open_database, release_details  # noqa: PLC0415  # start-up time
-    from edge_protocol.errors import NotReadyError  # noqa: PLC0415  # start-up time
-    from edge_protocol.ids import TaskId  # noqa: PLC0415  # start-up time
+    from broker_server.status import open_database, release_details
+    from edge_protocol.errors import NotReadyError
+    from edge_protocol.ids import TaskId
 
     database = open_database(state_dir)
     try:
@@ -68,9 +68,9 @@ def push(
     json: JsonFlag = False,
 ) -> None:
     """Sign an artifact folder as the next release of a task; a running server publishes it within seconds."""
-    from broker_server.config import read_config  # noqa: PLC0415  # start-up time
-    from broker_server.setup import push_release  # noqa: PLC0415  # start-up time
-    from broker_server.status import release_details  # noqa: PLC0415  # start-up time
+    from broker_server.config import read_config
+    from broker_server.setup import push_release
+    from broker_server.status import release_details
 
     settings = read_config(config, environment=os.environ)
     if check:
@@ -86,11 +86,11 @@ def check_answers(folder: Path) -> None:
         NotReadyError: a file is missing.
         CheckFailedError: a file is broken, or answers differ.
     """
-    from devices.runners.ort_runner import OrtRunner  # noqa: PLC0415  # start-up time
-    from edge_protocol.errors import ArtifactError, CheckFailedError, DeploymentError  # noqa: PLC0415  # start-up time
-    from edge_protocol.task import TIERS  # noqa: PLC0415  # start-up time
-    from export.folder import GOLDEN, TEMPLATE, WEIGHTS, read_part  # noqa: PLC0415  # start-up time
-    from export.golden import check_golden  # noqa: PLC0415  # start-up time
+    from devices.runners.ort_runner import OrtRunner
+    from edge_protocol.errors import ArtifactError, CheckFailedError, DeploymentError
+    from edge_protocol.task import TIERS
+    from export.folder import GOLDEN, TEMPLATE, WEIGHTS, read_part
+    from export.golden import check_golden
 
     for place in (folder / tier for tier in TIERS if (folder / tier).is_dir()):
         template, weights, golden = (read_part(place, name) for name in (TEMPLATE, WEIGHTS, GOLDEN))

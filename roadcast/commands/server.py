@@ -37,8 +37,8 @@ def run(
     json: JsonFlag = False,
 ) -> None:
     """Run the server until Ctrl-C or SIGTERM, and print what devices need to know once it has begun."""
-    from broker_server.config import read_config  # noqa: PLC0415  # start-up time
-    from broker_server.server import serve  # noqa: PLC0415  # start-up time
+    from broker_server.config import read_config
+    from broker_server.server import serve
 
     log_to_stderr(verbose=verbose)
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -57,8 +57,8 @@ def run(
 @app.command()
 def check(*, config: ConfigFile, json: JsonFlag = False) -> None:
     """Read the configuration, the tasks and every pack, and say what is there."""
-    from broker_server.config import read_config  # noqa: PLC0415  # start-up time
-    from broker_server.setup import check_files, task_specs  # noqa: PLC0415  # start-up time
+    from broker_server.config import read_config
+    from broker_server.setup import check_files, task_specs
 
     settings = read_config(config, environment=os.environ)
     found = check_files(settings, task_specs(settings))
@@ -69,8 +69,8 @@ def check(*, config: ConfigFile, json: JsonFlag = False) -> None:
 @app.command()
 def schema(*, json: JsonFlag = True) -> None:  # noqa: ARG001  # a schema is JSON with and without the flag
     """Print the JSON Schema of the configuration, for editors."""
-    from broker_server.config import ServerConfig  # noqa: PLC0415  # start-up time
-    from edge_protocol.config import schema as schema_of  # noqa: PLC0415
+    from broker_server.config import ServerConfig
+    from edge_protocol.config import schema as schema_of
 
     typer.echo(jsonlib.dumps(schema_of(ServerConfig), indent=2))
 
@@ -78,8 +78,8 @@ def schema(*, json: JsonFlag = True) -> None:  # noqa: ARG001  # a schema is JSO
 @app.command()
 def status(*, state_dir: StateDir, json: JsonFlag = False) -> None:
     """Say which rounds, releases and devices there are; works beside a running server."""
-    from broker_server.status import open_database  # noqa: PLC0415  # start-up time
-    from broker_server.status import status as read_status  # noqa: PLC0415  # start-up time
+    from broker_server.status import open_database
+    from broker_server.status import status as read_status
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
     database = open_database(state_dir)
@@ -107,8 +107,8 @@ def _headline(task: str, held: dict[str, Any]) -> str:
 
 
 def _introduction(running: Server) -> dict[str, Any]:
-    from broker_server.keys import release_key  # noqa: PLC0415  # start-up time
-    from edge_protocol.signing import public_key  # noqa: PLC0415  # start-up time
+    from broker_server.keys import release_key
+    from edge_protocol.signing import public_key
 
     config = running.config
     return {
@@ -122,7 +122,7 @@ def _introduction(running: Server) -> dict[str, Any]:
 
 
 def _broker(config: ServerConfig) -> Any:  # noqa: ANN401 - a context manager
-    from broker_server.brokers import BrokerOptions, choose_broker  # noqa: PLC0415  # start-up time
+    from broker_server.brokers import BrokerOptions, choose_broker
 
     if config.broker.host not in {"127.0.0.1", "localhost", "::1"}:
         warn(f"anyone who reaches {config.broker.host} can speak for any device; keep it in a network of your own")

@@ -199,7 +199,7 @@ def _task_facts(spec: TaskSpec, records: Records) -> TaskFacts:
 
 
 def _evaluate(places: Places, shares: Shares, records: Records) -> tuple[list[ReleaseScore], list[DeviceScore]]:
-    from roadcast.demo.evaluate import Judged, held_out  # noqa: PLC0415  # loads onnxruntime
+    from roadcast.demo.evaluate import Judged, held_out
 
     keep_heads(places, FLEET)
     releases: list[ReleaseScore] = []

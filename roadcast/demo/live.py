@@ -69,7 +69,7 @@ class Screen:
     """A table that stays in place, for a terminal."""
 
     def __init__(self, console: Console) -> None:
-        from rich.live import Live  # noqa: PLC0415  # start-up time
+        from rich.live import Live
 
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._doing = ""
@@ -96,7 +96,7 @@ class Screen:
 
     @staticmethod
     def _text(text: str) -> RenderableType:
-        from rich.text import Text  # noqa: PLC0415  # start-up time
+        from rich.text import Text
 
         return Text(text, style="dim")
 
@@ -108,8 +108,8 @@ def display_for(console: Console) -> Display:
 
 def fleet_table(observer: Observer, at_s: float, doing: str) -> RenderableType:
     """The fleet as a table: one line a device, rounds in the title."""
-    from rich import box  # noqa: PLC0415  # start-up time
-    from rich.table import Table  # noqa: PLC0415  # start-up time
+    from rich import box
+    from rich.table import Table
 
     rounds = "   ".join(round_line(observer, task) for task in sorted(observer.tasks))
     title = f"[bold]roadcast demo[/]  {at_s:.0f} s   {rounds}"

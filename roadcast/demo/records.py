@@ -33,7 +33,7 @@ class Records:
     """
 
     def __init__(self, state: Path, keyring: Keyring) -> None:
-        from broker_server.store.database import Database  # noqa: PLC0415  # loads SQLAlchemy
+        from broker_server.store.database import Database
 
         self._database: Database = Database(state / "server.db")
         self._keyring = keyring

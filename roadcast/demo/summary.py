@@ -49,7 +49,7 @@ def summary(outcome: Outcome) -> RenderableType:
     drawn = [table(s.title, s.columns, s.rows) for s in sections(outcome)]
     if not sys.stdout.isatty():
         return "\n\n".join([*(f"# {s.title}\n{d}" for s, d in zip(sections(outcome), drawn, strict=True)), verdict])
-    from rich.console import Group  # noqa: PLC0415  # start-up time
+    from rich.console import Group
 
     return Group(*drawn, verdict)
 

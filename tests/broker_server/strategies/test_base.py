@@ -48,10 +48,12 @@ def test_fusion_matches_the_moments_by_hand() -> None:
 
 
 def test_reports_that_answer_the_proxy_set_pass() -> None:
-    """Good reports of both kinds raise nothing, also when any proxy set will do."""
+    """Good reports of both kinds raise nothing, also when any proxy set will do; one vote too few does."""
     for report, spec in ((GOOD, VEHICLE), (FORECAST, SPEED)):
         check_report(report, spec, PROXY, 2)
         check_report(report, spec, "", 2)
+        with pytest.raises(RemoteProtocolError):
+            check_report(report, spec, "", 3)
 
 
 @pytest.mark.parametrize(
