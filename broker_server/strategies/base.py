@@ -105,7 +105,7 @@ class Fusion:
 
 
 def opinion_of(votes: Votes) -> Opinion:
-    """Decode votes: the confidence stands on the class, what is left is spread evenly over the others (htfl §4)."""
+    """Decode votes: the confidence stands on the class, what is left is spread evenly over the others."""
     if isinstance(votes, ForecastVotes):
         return Opinion(unpack(votes.mean).astype(np.float32), unpack(votes.spread).astype(np.float32))
     classes = votes.held.shape[0]

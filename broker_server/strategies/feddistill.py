@@ -8,7 +8,7 @@ Probabilities are averaged, never logits. On a proxy x, device i asks for weight
 and gets the share (1 - s) · min(w_i / max(Σ w, 1), cap). All that is left goes to the shared model: its own share s,
 what the cap denies, and the samples that no device knows. So nothing that a device says about itself lifts it above
 the cap.
-The pilot that led here: density (htfl §3), the shared model as a voter, held classes and age (vehicle_pilot).
+Density-aware weights: Selective-FD, Shao et al. 2024. Ageing buffers of answers: after FedBuff, Nguyen et al. 2022.
 """
 
 from __future__ import annotations
