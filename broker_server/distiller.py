@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from broker_server.augment import augment
 from broker_server.distil_job import DistilSettings, Scores
 from broker_server.strategies.base import F4, Opinion
 from devices.preprocess import Preprocess
+from edge_models.augment import augment
 from edge_models.losses import distillation_kl, forecast_kl, gaussian_nll, split_forecast
 from edge_models.samples import Samples
 from edge_models.students import Student, build_student

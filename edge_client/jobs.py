@@ -5,7 +5,7 @@
     job.json        TrainJob                           written by the agent
     result.json     TrainResult                        written last: when it is there, all of it is
     personal.safetensors                               HeadWeights
-    votes.safetensors    probabilities or mean, spread; density       only when a proxy set was given
+    votes.safetensors    odds, or mean, spread, familiarity           only when a proxy set was given
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TrainJob(msgspec.Struct, frozen=True, kw_only=True):
         epochs: passes at most.
         max_samples: that are learned from.
         nice, memory_mb: what the subprocess grants itself.
-        seed: of the split.
+        seed: of everything random.
     """
 
     spec: TaskSpec

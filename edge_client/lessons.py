@@ -73,6 +73,7 @@ class Lessons:
             max_samples=train.max_samples,
             nice=train.nice,
             memory_mb=train.memory_mb,
+            seed=asked.call.number if asked.call else 0,
         )
         self._asked = asked
         failed = self._training.start(asked.job, job, now)

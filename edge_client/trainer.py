@@ -1,8 +1,8 @@
 """The training subprocess: ``python -m edge_client.trainer JOB_DIR``; the only part of a device that loads torch.
 
 It may be killed at any moment and owns nothing but its folder. Two heads are fitted on the trunk's features of the same
-samples: the personal one serves this device, the report one teaches others (ADR-0006). What the device says about the
-proxy set carries how familiar each sample is to it (Lee et al. 2018).
+samples: the personal one serves this device, the report one teaches others (ADR-0006): classifiers say how much
+likelier a proxy is among their own samples (ADR-0008), forecasters what they expect and how familiar a window is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import numpy as np
@@ -36,8 +36,17 @@ from edge_models.samples import F4, Samples
 from edge_protocol.errors import DataError, IncompatibleError, RoadcastError
 from edge_protocol.task import ImageInput, TaskSpec
 
+if TYPE_CHECKING:
+    from edge_models.fit import FitSettings
+
 BATCH = 64
 _PR_SET_PDEATHSIG = 1
+OWN_VIEWS, PROXY_VIEWS = 8, 4
+"""How often each own sample, and each proxy, is seen by the head that answers a round."""
+MAX_OWN = 1000
+"""Own samples that the head is fitted on at most, spread evenly over time."""
+LEAST_EXAMPLES = 3
+"""A device does not speak of a class of which it has fewer examples: k-anonymity, and so few tell nothing."""
 MAX_LOG_SPREAD = 5.0
 """A spread is told as between e^-5 and e^5 of the sensor's own: beyond it says nothing more."""
 
@@ -71,7 +80,7 @@ def run_job(folder: Path) -> TrainResult:
     Raises:
         RoadcastError: a file is missing, damaged or of another task.
     """
-    from edge_models.fit import FitSettings, fit_personal_head, fit_report_head  # noqa: PLC0415 - loads torch
+    from edge_models.fit import FitSettings, fit_personal_head  # noqa: PLC0415 - loads torch
 
     job = read_job(folder)
     spec, weights = job.spec, Path(job.weights).read_bytes()
@@ -79,21 +88,91 @@ def run_job(folder: Path) -> TrainResult:
     samples = thinned(read_samples(Path(job.replay), spec), job.max_samples)
     targets = cast("F4", samples.targets)  # or int64: what a task's kind has
     settings = FitSettings(epochs=job.epochs, seed=job.seed)
+    held = held_classes(spec, samples)
     with OrtRunner(Path(job.template).read_bytes(), weights) as runner:
-        features = features_of(runner, job, samples.raw)
+        trunk = Trunk(runner, job)
+        features = trunk.features(samples.raw)
         fit = fit_personal_head(features, samples.side, targets, shared, spec, settings, scale=samples.scale)
         write_atomic(folder / "personal.safetensors", fit.head.to_bytes())
         if job.proxy is not None:
-            report = fit_report_head(features, targets, shared, spec, settings)
-            asked = features_of(runner, job, proxy_raw(Path(job.proxy), spec))
-            votes = answers(spec, report.apply(asked), familiarity(features, samples, asked))
+            asked = proxy_raw(Path(job.proxy), spec)
+            if spec.kind == "classify":
+                votes = class_answers(trunk, samples, asked, held)
+            else:
+                votes = forecast_answers(trunk, samples, features, asked, shared, settings)
             write_atomic(folder / "votes.safetensors", save(votes))
     choice = HeadChoice(
         chosen=fit.chosen, shared=fit.shared, personal=fit.personal, n_train=fit.n_train, n_valid=fit.n_valid
     )
-    result = TrainResult(choice=choice, examples=int(samples.labelled.sum()), held=held_classes(spec, samples))
+    result = TrainResult(choice=choice, examples=int(samples.labelled.sum()), held=held)
     write_atomic(folder / "result.json", msgspec.json.encode(result))
     return result
+
+
+class Trunk:
+    """The release's trunk on this device: raw samples in, features out, through the device's own preprocessing.
+
+    Args:
+        runner: of the release.
+        job: says how samples are prepared.
+    """
+
+    def __init__(self, runner: Runner, job: TrainJob) -> None:
+        self.spec, self.seed = job.spec, job.seed
+        self._runner, self._prepare = runner, _preparation(job)
+
+    def features(self, raw: npt.NDArray[np.generic]) -> F4:
+        """Features (N, 64) float32 of stored samples."""
+        return self._run(raw, lambda x: x)
+
+    def views(self, raw: npt.NDArray[np.generic], count: int) -> F4:
+        """Features (count, N, 64) float32: of the samples as they are, then of varied copies."""
+        import torch  # noqa: PLC0415 - only this process loads it
+
+        from edge_models.augment import augment  # noqa: PLC0415 - loads torch
+
+        generator = torch.Generator().manual_seed(self.seed)
+
+        def varied(x: F4) -> F4:
+            return np.ascontiguousarray(augment(torch.from_numpy(x), self.spec.input, generator).numpy())
+
+        return np.stack([self.features(raw), *(self._run(raw, varied) for _ in range(count - 1))])
+
+    def _run(self, raw: npt.NDArray[np.generic], vary: Callable[[F4], F4]) -> F4:
+        batches = (raw[at : at + BATCH] for at in range(0, len(raw), BATCH))
+        parts = [self._runner.infer(vary(self._prepare(batch))).features for batch in batches]
+        return np.concatenate(parts) if parts else np.zeros((0, 64), np.float32)
+
+
+def class_answers(
+    trunk: Trunk, samples: Samples, asked: npt.NDArray[np.generic], held: tuple[int, ...]
+) -> dict[str, F4]:
+    """Answer the proxies by how much likelier they are among the device's own samples: ``odds`` (N, C) float32."""
+    from edge_models.ratio_head import own_odds  # noqa: PLC0415 - loads torch
+
+    known = thinned(samples.take(np.isin(samples.targets, np.flatnonzero(held))), MAX_OWN)
+    if not len(known):
+        return {"odds": np.zeros((len(asked), len(held)), np.float32)}
+    own, theirs = trunk.views(known.raw, OWN_VIEWS), trunk.views(asked, PROXY_VIEWS)
+    return {"odds": own_odds(own, known.targets.astype(np.int64), theirs, len(held), seed=trunk.seed)}
+
+
+def forecast_answers(
+    trunk: Trunk,
+    samples: Samples,
+    features: F4,
+    asked: npt.NDArray[np.generic],
+    shared: HeadWeights,
+    settings: FitSettings,
+) -> dict[str, F4]:
+    """Answer the proxies with a head fitted for it: ``mean`` and ``spread`` (N, H), ``familiarity`` (N,), float32."""
+    from edge_models.fit import fit_report_head  # noqa: PLC0415 - loads torch
+
+    head = fit_report_head(features, cast("F4", samples.targets), shared, settings)
+    theirs = trunk.features(asked)
+    mean, log_spread = np.split(head.apply(theirs), 2, axis=1)
+    spread = np.exp(log_spread.clip(-MAX_LOG_SPREAD, MAX_LOG_SPREAD))
+    return {"mean": np.ascontiguousarray(mean), "spread": spread, "familiarity": familiarity(features, theirs)}
 
 
 def thinned(samples: Samples, most: int) -> Samples:
@@ -116,13 +195,6 @@ def shared_head(weights: bytes) -> HeadWeights:
         raise IncompatibleError(f"weights payload holds no shared head: {error}") from error
 
 
-def features_of(runner: Runner, job: TrainJob, raw: npt.NDArray[np.generic]) -> F4:
-    """Features (N, 64) float32 of stored samples, through the device's own preprocessing."""
-    prepare = _preparation(job)
-    parts = [runner.infer(prepare(raw[at : at + BATCH])).features for at in range(0, len(raw), BATCH)]
-    return np.concatenate(parts) if parts else np.zeros((0, 64), np.float32)
-
-
 def proxy_raw(path: Path, spec: TaskSpec) -> npt.NDArray[np.generic]:
     """The raw samples of a proxy set: (N, *raw_shape).
 
@@ -138,27 +210,14 @@ def proxy_raw(path: Path, spec: TaskSpec) -> npt.NDArray[np.generic]:
     return raw
 
 
-def familiarity(features: F4, samples: Samples, asked: F4) -> F4:
+def familiarity(features: F4, asked: F4) -> F4:
     """In-distribution p-value of each proxy sample on this device, (N,) float32; 0 where nothing was ever seen."""
-    if not len(features):
-        return np.zeros(len(asked), np.float32)
-    classes = samples.targets.astype(np.int64) if samples.targets.ndim == 1 else None
-    return Density.fit(features, classes).p_value(asked)
+    return Density.fit(features).p_value(asked) if len(features) else np.zeros(len(asked), np.float32)
 
 
 def held_classes(spec: TaskSpec, samples: Samples) -> tuple[int, ...]:
-    """1 for each class that the device has examples of."""
-    return tuple(int((samples.targets == label).any()) for label in range(len(spec.labels)))
-
-
-def answers(spec: TaskSpec, logits: F4, density: F4) -> dict[str, F4]:
-    """Votes as arrays: ``probabilities`` (N, C), or ``mean`` and ``spread`` (N, H); and ``density`` (N,)."""
-    if spec.kind == "classify":
-        exps = np.exp(logits - logits.max(1, keepdims=True))
-        return {"probabilities": exps / exps.sum(1, keepdims=True), "density": density}
-    horizons = len(spec.horizons)
-    spread = np.exp(logits[:, horizons:].clip(-MAX_LOG_SPREAD, MAX_LOG_SPREAD))
-    return {"mean": np.ascontiguousarray(logits[:, :horizons]), "spread": spread, "density": density}
+    """1 for each class that the device has enough examples of to speak about it; empty for forecasts."""
+    return tuple(int((samples.targets == label).sum() >= LEAST_EXAMPLES) for label in range(len(spec.labels)))
 
 
 def _preparation(job: TrainJob) -> Callable[[npt.NDArray[Any]], F4]:

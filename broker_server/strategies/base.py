@@ -14,19 +14,19 @@ import numpy as np
 import numpy.typing as npt
 
 from broker_server.distil_job import DistilSettings
-from edge_protocol.arrays import unpack
 from edge_protocol.errors import RemoteProtocolError
 from edge_protocol.ids import DeviceId
 from edge_protocol.messages import ClassVotes, ForecastVotes, KnowledgeReport
 from edge_protocol.task import TaskSpec
+from edge_protocol.votes import class_odds, forecast_values
 
 F4 = npt.NDArray[np.float32]
-Votes = ClassVotes | ForecastVotes
+F8 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Opinion:
-    """What somebody (a device, the shared model, the teacher) says about every proxy.
+    """What somebody (a device, the shared model, the teacher) says about every sample asked.
 
     Attributes:
         value: (N, C) float32 probabilities; or (N, H) float32 means, in units of the sample's own spread.
@@ -35,6 +35,33 @@ class Opinion:
 
     value: F4
     spread: F4 | None = None
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Opinion:
+        """The opinion on some of the samples."""
+        return Opinion(self.value[rows], None if self.spread is None else self.spread[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class SoftVotes:
+    """Whole probabilities or forecasts, as devices of other methods send them; they stay within simulations."""
+
+    opinion: Opinion
+
+
+Votes = ClassVotes | ForecastVotes | SoftVotes
+
+
+@dataclass(frozen=True, eq=False)
+class HiddenAnchors:
+    """Samples among those asked whose answer only the server knows.
+
+    Attributes:
+        rows: (A,) int64, which of the samples asked they are.
+        truth: (A,) int64 classes; or (A, H) float32, NaN missing.
+    """
+
+    rows: npt.NDArray[np.int64]
+    truth: npt.NDArray[np.generic]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +76,15 @@ class Strategy(ABC):
     """A rule that fuses ballots into a teacher.
 
     Attributes:
-        shared: what the current shared model says about the same proxies.
+        shared: what the current shared model says about the same samples.
         settings: of the distillation.
+        anchors: hidden among the samples; None when there are none.
     """
 
-    def __init__(self, shared: Opinion, settings: DistilSettings) -> None:
+    def __init__(self, shared: Opinion, settings: DistilSettings, anchors: HiddenAnchors | None = None) -> None:
         self.shared = shared
         self.settings = settings
+        self.anchors = anchors
         self._ballots: dict[DeviceId, Ballot] = {}
 
     def add(self, device: DeviceId, votes: Votes, age: int = 0) -> None:
@@ -69,9 +98,17 @@ class Strategy(ABC):
         """The ballots, one per device, in the order of the devices' names."""
         return (self._ballots[device] for device in sorted(self._ballots))
 
+    def devices(self) -> list[DeviceId]:
+        """Whose ballots these are, in the same order."""
+        return sorted(self._ballots)
+
     @abstractmethod
     def teacher(self) -> Opinion:
         """Fuse what was added; the shared model's own opinion when nothing was."""
+
+    def trust(self) -> dict[DeviceId, float]:
+        """What share of the teacher each device got, 0 to 1; empty for rules that do not weigh."""
+        return {}
 
 
 class Fusion:
@@ -105,19 +142,15 @@ class Fusion:
 
 
 def opinion_of(votes: Votes) -> Opinion:
-    """Decode votes: the confidence stands on the class, what is left is spread evenly over the others."""
+    """Decode votes: a classifier's as probabilities among the classes that it holds, a forecaster's as they are."""
+    if isinstance(votes, SoftVotes):
+        return votes.opinion
     if isinstance(votes, ForecastVotes):
-        return Opinion(unpack(votes.mean).astype(np.float32), unpack(votes.spread).astype(np.float32))
-    classes = votes.held.shape[0]
-    confidence = unpack(votes.confidence).astype(np.float32) / 255
-    value = np.repeat((1 - confidence)[:, None] / (classes - 1), classes, axis=1)
-    value[np.arange(votes.samples), unpack(votes.classes)] = confidence
-    return Opinion(value.astype(np.float32))
-
-
-def density_of(votes: Votes) -> F4:
-    """(N,) float32 in [0, 1]: how much each sample looks like what the device has seen, as it says itself."""
-    return np.asarray(unpack(votes.density).astype(np.float32) / 255)
+        mean, spread, _ = forecast_values(votes)
+        return Opinion(mean, spread)
+    odds = class_odds(votes)
+    total = odds.sum(1, keepdims=True)
+    return Opinion(np.where(total > 0, odds / np.maximum(total, 1e-9), 1 / odds.shape[1]).astype(np.float32))
 
 
 def check_report(report: KnowledgeReport, spec: TaskSpec, proxy: str, samples: int) -> None:

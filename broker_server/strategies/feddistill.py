@@ -1,48 +1,151 @@
-"""Roadcast's own rule: a device speaks where it knows, none can outvote the rest, the shared model always speaks.
+"""Roadcast's own rule: a mixture of what devices know, weighed by what they say about samples whose answer is known.
 
-Probabilities are averaged, never logits. On a proxy x, device i asks for weight
+**Classes.** A device says how much likelier a sample is among its own samples of class c than among the proxies; with its
+mean over the proxies set to 1 that is a density ratio r_ic(x), whatever the device claims about itself. With the shared
+model's S_c and its class shares π_c as one more component,
 
-    w_i(x) = density_i(x) · 2^(-age_i / half_life) · P_shared(class of x is one that i holds)      (classes)
-    w_i(x) = density_i(x) · 2^(-age_i / half_life) · min(spread_shared / spread_i, 2)²               (forecasts)
+    r_c(x) = Σ_i w_ic r_ic(x) + w_0c S_c(x) / π_c        p(c | x) ∝ π_c r_c(x)
 
-and gets the share (1 - s) · min(w_i / max(Σ w, 1), cap). All that is left goes to the shared model: its own share s,
-what the cap denies, and the samples that no device knows. So nothing that a device says about itself lifts it above
-the cap.
-Density-aware weights: Selective-FD, Shao et al. 2024. Ageing buffers of answers: after FedBuff, Nguyen et al. 2022.
+Trust w_ic is that of the mixture which makes hidden anchors of class c likeliest; proxies that the shared model takes
+for c count a little, with the shared model itself neutral there. Old reports lose weight, nobody gets more than the cap,
+and what is taken away goes to the shared model, which also holds the share s of the teacher.
+
+**Forecasts** are weighed by familiarity, precision (to a floor) and the same trust, per horizon.
+
+Mixtures of distributed experts: Jacobs et al. 1991; ratios instead of outputs: ADR-0008. Ageing buffers of answers:
+after FedBuff, Nguyen et al. 2022.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from broker_server.strategies.base import F4, Ballot, Fusion, Opinion, Strategy, density_of, opinion_of
-from edge_protocol.arrays import unpack
-from edge_protocol.messages import ClassVotes
+from broker_server.strategies.base import F4, F8, Ballot, Fusion, HiddenAnchors, Opinion, Strategy, opinion_of
+from broker_server.strategies.mixture import mixture_weights
+from edge_protocol.ids import DeviceId
+from edge_protocol.messages import ClassVotes, ForecastVotes
+from edge_protocol.votes import class_odds, forecast_values
 
 SHARPEST = 2.0
 """A forecaster's weight grows with its precision up to that of half the shared model's spread: the floor on spread."""
+SOFT_LABEL = 0.1
+"""What a proxy counts beside an anchor when trust is learnt, times the shared model's probability of its class."""
+PRIOR_STRENGTH = 0.3
+"""How many anchors of a class the belief that all holders are alike is worth."""
 
 
 class FedDistill(Strategy):
-    """Density-weighted, held-class aware, capped, with age decay and the shared model as a voter."""
+    """Mixture of density ratios or forecasts, with learnt trust, age decay, a cap, and the shared model as a voter."""
 
     def teacher(self) -> Opinion:
-        """Fuse what was added: one pass for the sum of the weights, one for the shares."""
-        total = np.maximum(sum((self.weight(ballot) for ballot in self.ballots()), np.zeros(1, np.float32)), 1.0)
+        """Fuse what was added."""
+        if not len(self):
+            return self.shared
+        return self._forecasts() if self.shared.spread is not None else self._classes()
+
+    def trust(self) -> dict[DeviceId, float]:
+        """Mean weight of each device over classes or horizons."""
+        if not len(self):
+            return {}
+        weights = self._horizon_weights() if self.shared.spread is not None else self.class_weights()
+        return {device: float(row.mean()) for device, row in zip(self.devices(), weights, strict=False)}
+
+    def _classes(self) -> Opinion:
+        shared, weights = self.shared.value, self.class_weights()
+        shares = shared.mean(0)
+        ratios = weights[-1] * shared / shares
+        for ballot, weight in zip(self.ballots(), weights[:-1], strict=True):
+            ratios += weight * self._ratios(ballot)
+        joint = shares * ratios
+        posterior = joint / joint.sum(1, keepdims=True)
+        held_back = np.float32(self.settings.shared_share)
+        return Opinion(np.asarray((1 - held_back) * posterior + held_back * shared, np.float32))
+
+    def class_weights(self) -> F4:
+        """(n + 1, C) float32: share of each device, and last of the shared model, in each class; columns sum to 1."""
+        shared = self.shared.value
+        classes = shared.shape[1]
+        believed = shared.argmax(1)
+        known = self._known(classes)
+        rows = [np.concatenate([known[c], np.flatnonzero(believed == c)]) for c in range(classes)]
+        held = np.array([_held(ballot, classes) for ballot in self.ballots()], np.float32)
+        likelihood = [np.ones((len(held) + 1, len(at)), np.float32) for at in rows]
+        for i, ballot in enumerate(self.ballots()):
+            ratios = self._ratios(ballot)
+            for c in np.flatnonzero(held[i]).tolist():
+                likelihood[c][i] = ratios[rows[c], c]
+        weights = np.zeros((len(held) + 1, classes), np.float32)
+        for c in range(classes):
+            n = len(known[c])
+            likelihood[c][-1, :n] = shared[known[c], c] / shared[:, c].mean()
+            counts = np.concatenate([np.ones(n, np.float32), SOFT_LABEL * shared[rows[c][n:], c]])
+            prior = np.append(held[:, c], np.float32(1))
+            weights[:, c] = mixture_weights(likelihood[c], counts, prior, PRIOR_STRENGTH) if n else prior / prior.sum()
+        return self._bounded(weights)
+
+    def _known(self, classes: int) -> list[np.ndarray[tuple[int], np.dtype[np.int64]]]:
+        anchors = self.anchors or HiddenAnchors(np.zeros(0, np.int64), np.zeros(0, np.int64))
+        return [anchors.rows[anchors.truth == c] for c in range(classes)]
+
+    def _ratios(self, ballot: Ballot) -> F4:
+        """(N, C) float32, mean 1 over the samples for each class held: loud claims about oneself are void."""
+        votes = ballot.votes
+        odds = class_odds(votes) if isinstance(votes, ClassVotes) else opinion_of(votes).value
+        return np.asarray(odds / np.maximum(odds.mean(0), 1e-6))
+
+    def _bounded(self, weights: F4) -> F4:
+        """Age, then cap the devices' weights; the shared model gets what they lose."""
+        ages = np.array([ballot.age for ballot in self.ballots()])
+        faded = weights[:-1] * (0.5 ** (ages / self.settings.half_life))[:, None]
+        capped = np.minimum(faded, self.settings.device_cap)
+        return np.concatenate([capped, 1 - capped.sum(0, keepdims=True)]).astype(np.float32)
+
+    def _forecasts(self) -> Opinion:
+        trust = self._horizon_weights()[:-1] * (len(self) + 1)
+        weights = [self._forecast_weight(ballot) * t for ballot, t in zip(self.ballots(), trust, strict=True)]
+        total = np.maximum(np.sum(weights, axis=0), 1.0)
         fusion, left = Fusion(), np.ones_like(total)
-        for ballot in self.ballots():
-            share = (1 - self.settings.shared_share) * np.minimum(self.weight(ballot) / total, self.settings.device_cap)
+        for ballot, weight in zip(self.ballots(), weights, strict=True):
+            share = (1 - self.settings.shared_share) * np.minimum(weight / total, self.settings.device_cap)
             left = left - share
             fusion.add(opinion_of(ballot.votes), share)
         fusion.add(self.shared, np.maximum(left, 0.0))
         return fusion.result()
 
-    def weight(self, ballot: Ballot) -> F4:
-        """The weight a device asks for on each proxy: (N, 1), or (N, H) for forecasts, float32 ≥ 0."""
-        weight: F4 = density_of(ballot.votes)[:, None] * np.float32(0.5 ** (ballot.age / self.settings.half_life))
-        if isinstance(ballot.votes, ClassVotes):
-            held = unpack(ballot.votes.held).astype(np.float32)
-            return np.asarray(weight * (self.shared.value @ held)[:, None])
+    def _forecast_weight(self, ballot: Ballot) -> F4:
+        """What a device asks for on each sample and horizon, (N, H) float32 ≥ 0."""
+        opinion = opinion_of(ballot.votes)
         assert self.shared.spread is not None
-        spread = unpack(ballot.votes.spread).astype(np.float32)
-        return np.asarray(weight * np.minimum(self.shared.spread / spread, SHARPEST) ** 2)
+        assert opinion.spread is not None
+        precision = np.minimum(self.shared.spread / opinion.spread, SHARPEST) ** 2
+        if isinstance(ballot.votes, ForecastVotes):
+            precision = precision * forecast_values(ballot.votes)[2][:, None]
+        return np.asarray(precision * np.float32(0.5 ** (ballot.age / self.settings.half_life)))
+
+    def _horizon_weights(self) -> F4:
+        """(n + 1, H) float32: share of each device, and last of the shared model, in the mixture at each horizon."""
+        voices = [*(opinion_of(ballot.votes) for ballot in self.ballots()), self.shared]
+        horizons = self.shared.value.shape[1]
+        weights = np.full((len(voices), horizons), 1 / len(voices), np.float32)
+        if self.anchors is None:
+            return weights
+        truth = self.anchors.truth.astype(np.float64)
+        for h in range(horizons):
+            measured = np.flatnonzero(~np.isnan(truth[:, h]))
+            at = self.anchors.rows[measured]
+            if len(at):
+                density = np.stack([_gaussian(voice, at, h, truth[measured, h]) for voice in voices])
+                likelihood = (density / np.maximum(density.mean(0), 1e-30)).astype(np.float32)
+                ones = np.ones(len(voices), np.float32)
+                weights[:, h] = mixture_weights(likelihood, np.ones(len(at), np.float32), ones, PRIOR_STRENGTH)
+        return weights
+
+
+def _held(ballot: Ballot, classes: int) -> list[int]:
+    return list(ballot.votes.held.data) if isinstance(ballot.votes, ClassVotes) else [1] * classes
+
+
+def _gaussian(voice: Opinion, rows: np.ndarray[tuple[int], np.dtype[np.int64]], horizon: int, truth: F8) -> F8:
+    assert voice.spread is not None
+    spread = voice.spread[rows, horizon].astype(np.float64)
+    return np.asarray(np.exp(-0.5 * ((truth - voice.value[rows, horizon]) / spread) ** 2) / spread)
