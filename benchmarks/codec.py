@@ -86,7 +86,7 @@ def raw_decode(data: bytes) -> RawReport:
 def example() -> tuple[Header, KnowledgeReport, RawReport]:
     """The same report in both forms."""
     rng = np.random.default_rng(7)
-    classes, confidence, density = rng.integers(0, (CLASSES, 256, 256), (SAMPLES, 3)).astype("u1").T
+    classes, confidence, density = rng.integers(0, (CLASSES, 4, 8), (SAMPLES, 3)).astype("u1").T
     held = np.ones(CLASSES, "u1")
     head = Header("city-north", "cam-0042", bytes(range(16)), bytes(8), 12345, 1_790_000_000.25, clock_trusted=True)
     votes = ClassVotes(pack(classes), pack(confidence), pack(density), pack(held))

@@ -115,8 +115,8 @@ class Bench:
         rng = np.random.default_rng(0)
         votes = m.ClassVotes(
             pack(rng.integers(0, len(self.spec.labels), SAMPLES).astype(np.uint8)),
-            pack(rng.integers(0, 256, SAMPLES).astype(np.uint8)),
-            pack(rng.integers(0, 256, SAMPLES).astype(np.uint8)),
+            pack(rng.integers(0, 4, SAMPLES).astype(np.uint8)),
+            pack(rng.integers(0, 8, SAMPLES).astype(np.uint8)),
             pack(np.ones(len(self.spec.labels), np.uint8)),
         )
         report = m.KnowledgeReport(self.spec.name, self.spec.label_space, 1, 1, self.proxy.sha256, 100, votes)

@@ -4,7 +4,8 @@
 
     job.json                 what to do
     reports/<device>.report  what each device said (the message's own MessagePack)
-    candidate/<tier>/        state.safetensors  template.onnx  weights.safetensors  golden.safetensors
+    candidate/<tier>/        state, training, weights, golden .safetensors, template.onnx
+    checkpoint/<tier>.safetensors   where a killed worker goes on
     result.json              what came of it          or  error.json  why nothing did
     ../templates/            graphs that every release of a student shares, traced once
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -31,37 +32,42 @@ class DistilSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """How reports become students; the ``distil`` section of the server's configuration.
 
     Attributes:
-        strategy: rule that fuses reports into a teacher: ``feddistill`` or ``mean``.
-        first_epochs: passes over the anchors for the first release.
-        epochs: passes over the proxies of a round.
-        max_steps: of the optimiser, per student: bounds the time that a large pack can take.
+        strategy: rule that fuses reports into a teacher; see `broker_server.strategies`.
+        first_steps: of the optimiser, per student, on the anchors for the first release.
+        steps: of the optimiser, per student, in a round.
         temperature: T of the distillation loss.
-        learning_rate: peak of the one-cycle schedule of a round; the first release takes `first_learning_rate`.
-        batch: samples in a step.
+        learning_rate: of every round: training goes on from round to round, its pace does not start anew.
+        first_learning_rate: peak of the one cycle that the first release is trained in.
+        batch: proxies in a step; half as many anchors join them.
         anchor_weight: weight of the anchors' own loss beside the teacher's.
-        shared_share: share of the teacher that the shared model holds against a full house of devices.
-        device_cap: largest share of a sample's teacher that one device can hold.
+        trust_share: share of the anchors that is hidden among the proxies, and never trained on, to learn trust from.
+        shared_share: share of the teacher that the shared model always holds.
+        device_cap: largest share of a class (or of a forecast) that one device can hold.
         half_life: rounds after which an old report counts half.
-        ema: decay of the averaged weights that become the candidate.
+        ema: decay of the averaged weights that become the candidate, once training has run long enough for it.
         augment: whether samples are varied under the teacher's label.
+        device: ``cpu``, ``cuda``, or ``auto``: a CUDA device when there is one.
+        checkpoint_steps: steps between two checkpoints that a killed worker goes on from.
         seed: of everything random.
         threads: CPU threads of the worker.
     """
 
     strategy: str = "feddistill"
-    first_epochs: Annotated[int, Meta(ge=1)] = 50
-    epochs: Annotated[int, Meta(ge=1)] = 5
-    max_steps: Annotated[int, Meta(ge=1)] = 400
+    first_steps: Annotated[int, Meta(ge=1)] = 400
+    steps: Annotated[int, Meta(ge=1)] = 150
     temperature: Annotated[float, Meta(gt=0)] = 1.0
-    learning_rate: Annotated[float, Meta(gt=0)] = 4e-3
+    learning_rate: Annotated[float, Meta(gt=0)] = 2e-3
     first_learning_rate: Annotated[float, Meta(gt=0)] = 4e-3
-    batch: Annotated[int, Meta(ge=2)] = 32
+    batch: Annotated[int, Meta(ge=2)] = 64
     anchor_weight: Annotated[float, Meta(ge=0)] = 0.5
+    trust_share: Annotated[float, Meta(ge=0, lt=1)] = 1 / 3
     shared_share: Annotated[float, Meta(ge=0, lt=1)] = 0.3
     device_cap: Annotated[float, Meta(gt=0, le=1)] = 0.5
     half_life: Annotated[float, Meta(gt=0)] = 2.0
-    ema: Annotated[float, Meta(ge=0, lt=1)] = 0.98
+    ema: Annotated[float, Meta(ge=0, lt=1)] = 0.995
     augment: bool = True
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    checkpoint_steps: Annotated[int, Meta(ge=1)] = 50
     seed: int = 0
     threads: Annotated[int, Meta(ge=1)] = 1
 
@@ -76,7 +82,9 @@ class DistilJob(msgspec.Struct, frozen=True, kw_only=True):
         settings: how.
         anchors, proxies, validation: packs: labelled, unlabelled, labelled.
         proxy: hash of the proxy blob that reports must have answered; "" for the first release.
-        current: folder with ``<tier>.safetensors`` of the current release; None to train on the anchors from scratch.
+        salt: hex, secret: where the hidden anchors stand among the proxies.
+        current: folder with ``<tier>.safetensors`` (and maybe ``<tier>.training.safetensors``) of the current release;
+            None to train on the anchors from scratch.
         reports: file names under ``reports/``; filled in by `write_job`.
     """
 
@@ -88,6 +96,7 @@ class DistilJob(msgspec.Struct, frozen=True, kw_only=True):
     proxies: str
     validation: str
     proxy: str = ""
+    salt: str = ""
     current: str | None = None
     reports: tuple[str, ...] = ()
 
@@ -118,15 +127,26 @@ def write_job(job_dir: Path, job: DistilJob, reports: Mapping[DeviceId, Knowledg
     Raises:
         DistillationError: the disk refused.
     """
-    names = {check_id(device, "device"): f"{device}.report" for device in sorted(reports)}
     try:
         (job_dir / "reports").mkdir(parents=True, exist_ok=True)
-        for device, name in names.items():
-            (job_dir / "reports" / name).write_bytes(msgspec.msgpack.encode(reports[DeviceId(device)]))
-        written = msgspec.structs.replace(job, reports=tuple(names.values()))
-        (job_dir / "job.json").write_bytes(msgspec.json.encode(written))
+        for name, data in _files(job, reports).items():
+            (job_dir / name).write_bytes(data)
     except OSError as error:
         raise DistillationError(f"{job_dir}: cannot write the distillation job: {error}") from error
+
+
+def same_job(job_dir: Path, job: DistilJob, reports: Mapping[DeviceId, KnowledgeReport]) -> bool:
+    """Whether a folder holds exactly this job, byte for byte, so that its checkpoints are of it."""
+    try:
+        return all((job_dir / name).read_bytes() == data for name, data in _files(job, reports).items())
+    except OSError:
+        return False
+
+
+def _files(job: DistilJob, reports: Mapping[DeviceId, KnowledgeReport]) -> dict[str, bytes]:
+    names = {check_id(device, "device"): f"{device}.report" for device in sorted(reports)}
+    files = {f"reports/{name}": msgspec.msgpack.encode(reports[DeviceId(device)]) for device, name in names.items()}
+    return files | {"job.json": msgspec.json.encode(msgspec.structs.replace(job, reports=tuple(names.values())))}
 
 
 def read_job(job_dir: Path) -> DistilJob:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,22 +16,25 @@ from pathlib import Path
 import msgspec
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from broker_server.distil_job import DistilJob, DistilResult, Failure, Scores, read_job
 from broker_server.distiller import (
+    anchor_lesson,
     answer,
-    distil,
-    first_student,
+    constant,
     inputs_of,
+    one_cycle,
     opinion_of_logits,
     score,
     teacher_lesson,
+    train,
 )
-from broker_server.proxy_set import build, load_samples
-from broker_server.strategies import Strategy, make_strategy
+from broker_server.proxy_set import Asked, build, load_samples, mingle
+from broker_server.strategies import HiddenAnchors, Strategy, make_strategy
 from broker_server.strategies.base import F4, Fusion, check_report
+from broker_server.training import Lesson, Training, compute_device
 from edge_models.samples import Samples
 from edge_models.students import Student, build_student
 from edge_models.tasks import load_task, plugin_of
@@ -50,9 +53,9 @@ class Bench:
     """What every step of a job needs: the task, its samples, and the students that are current (none at first)."""
 
     job: DistilJob
+    folder: Path
     spec: TaskSpec
-    anchors: Samples
-    proxies: Samples
+    asked: Asked
     validation: Samples
     current: Mapping[Tier, Student]
 
@@ -64,15 +67,19 @@ def run_job(job_dir: Path, say: Say) -> DistilResult:
         RoadcastError: it cannot be done; nothing but candidate files is left behind.
     """
     (job_dir / "error.json").unlink(missing_ok=True)
-    bench = open_bench(read_job(job_dir))
-    x, valid = inputs_of(bench.proxies, bench.spec), inputs_of(bench.validation, bench.spec)
-    strategy, refused = _collect(job_dir, bench, x) if bench.current else (None, {})
+    bench = open_bench(job_dir)
+    x, valid = inputs_of(bench.asked.samples, bench.spec), inputs_of(bench.validation, bench.spec)
+    strategy, refused = _collect(bench, x) if bench.current else (None, {})
+    lessons = _lessons(bench, strategy, x)
     metrics: dict[Tier, dict[str, Scores]] = {}
     parameters: dict[Tier, int] = {}
     for tier in TIERS:
-        candidate = _teach(tier, bench, strategy, x, say)
+        training = _teach(tier, bench, lessons, say)
+        candidate = training.average.cpu()
         artifact = _export(job_dir.parent / "templates", candidate, bench.spec, tier, x[:EXPORT_BATCH].numpy())
         _leave(job_dir / "candidate" / tier, candidate, artifact)
+        if strategy is not None:
+            _save(job_dir / "candidate" / tier / "training.safetensors", training.tensors())
         parameters[tier] = artifact.parameters
         both = {"current": bench.current.get(tier), "candidate": candidate}
         metrics[tier] = {
@@ -84,7 +91,7 @@ def run_job(job_dir: Path, say: Say) -> DistilResult:
         headline=plugin.headline,
         higher_is_better=plugin.higher_is_better,
         metrics=metrics,
-        teacher={"reports": float(len(strategy) if strategy else 0)},
+        teacher=_teacher_facts(strategy),
         devices=refused,
         parameters=parameters,
     )
@@ -92,12 +99,13 @@ def run_job(job_dir: Path, say: Say) -> DistilResult:
     return result
 
 
-def open_bench(job: DistilJob) -> Bench:
-    """Load what a job names.
+def open_bench(folder: Path) -> Bench:
+    """Load what the job in a folder names.
 
     Raises:
         RoadcastError: a pack, the task or a current student cannot be read.
     """
+    job = read_job(folder)
     spec = load_task(job.task)
     anchors, proxies, validation = (load_samples(path, spec) for path in (job.anchors, job.proxies, job.validation))
     for path, samples in ((job.anchors, anchors), (job.validation, validation)):
@@ -105,25 +113,28 @@ def open_bench(job: DistilJob) -> Bench:
             raise DistillationError(
                 f"{path}: none of {len(samples)} samples is labelled; anchors and validation must be"
             )
-    if job.proxy and sha256(build(proxies)).hexdigest() != job.proxy:
+    asked = mingle(proxies, anchors, share=job.settings.trust_share, salt=bytes.fromhex(job.salt))
+    if job.proxy and sha256(build(asked.samples)).hexdigest() != job.proxy:
         raise DistillationError(f"{job.proxies}: changed since round {job.round} was called; restore it or call anew")
     current = (
         {tier: _load(Path(job.current) / f"{tier}.safetensors", spec, tier) for tier in TIERS} if job.current else {}
     )
-    return Bench(job, spec, anchors, proxies, validation.take(validation.labelled), current)
+    return Bench(job, folder, spec, asked, validation.take(validation.labelled), current)
 
 
-def _collect(job_dir: Path, bench: Bench, x: Tensor) -> tuple[Strategy, dict[str, str]]:
+def _collect(bench: Bench, x: Tensor) -> tuple[Strategy, dict[str, str]]:
     """Hear the shared model and every device; return the strategy, and why reports were refused."""
     shared = Fusion()
     for student in bench.current.values():
         shared.add(opinion_of_logits(answer(student, x)[1], bench.spec), 1.0)
-    strategy, refused = make_strategy(bench.job.settings, shared.result()), {}
+    asked = bench.asked
+    hidden = HiddenAnchors(asked.hidden, asked.samples.targets[asked.hidden]) if len(asked.hidden) else None
+    strategy, refused = make_strategy(bench.job.settings, shared.result(), hidden), {}
     for name in bench.job.reports:
         device = DeviceId(Path(name).stem)
         try:
-            report = msgspec.msgpack.decode((job_dir / "reports" / name).read_bytes(), type=KnowledgeReport)
-            check_report(report, bench.spec, bench.job.proxy, len(bench.proxies))
+            report = msgspec.msgpack.decode((bench.folder / "reports" / name).read_bytes(), type=KnowledgeReport)
+            check_report(report, bench.spec, bench.job.proxy, len(asked.samples))
         except (RemoteProtocolError, msgspec.MsgspecError) as error:
             refused[str(device)] = str(error)
         else:
@@ -131,17 +142,54 @@ def _collect(job_dir: Path, bench: Bench, x: Tensor) -> tuple[Strategy, dict[str
     return strategy, refused
 
 
-def _teach(tier: Tier, bench: Bench, strategy: Strategy | None, x: Tensor, say: Say) -> Student:
-    plan = bench.job.settings
-    settings = msgspec.structs.replace(plan, seed=plan.seed + bench.job.round)  # each round in another order
-
-    def progress(epoch: int, epochs: int, loss: float) -> None:
-        say({"stage": "train", "tier": tier, "epoch": epoch, "epochs": epochs, "loss": round(loss, 5)})
-
+def _teacher_facts(strategy: Strategy | None) -> Scores:
+    """How many reports the teacher was made of, and what share each device got."""
     if strategy is None:
-        return first_student(bench.spec, tier, bench.anchors, settings, progress)
-    lesson = teacher_lesson(x, strategy.teacher(), settings.temperature)
-    return distil(bench.current[tier], lesson, bench.anchors, bench.spec, settings, progress)
+        return {"reports": 0.0}
+    return {"reports": float(len(strategy))} | {f"share/{device}": share for device, share in strategy.trust().items()}
+
+
+def _lessons(bench: Bench, strategy: Strategy | None, x: Tensor) -> list[Lesson]:
+    """What every tier is taught: the teacher's opinion beside the anchors; the anchors alone for the first release."""
+    plan, asked = bench.job.settings, bench.asked
+    if strategy is None:
+        return [anchor_lesson(asked.anchors, bench.spec, weight=1.0, batch=plan.batch)]
+    rows = torch.from_numpy(asked.proxies)
+    teacher = strategy.teacher().take(asked.proxies)
+    return [
+        teacher_lesson(x[rows], teacher, temperature=plan.temperature, batch=plan.batch),
+        anchor_lesson(asked.anchors, bench.spec, weight=plan.anchor_weight, batch=max(1, plan.batch // 2)),
+    ]
+
+
+def _teach(tier: Tier, bench: Bench, lessons: Sequence[Lesson], say: Say) -> Training:
+    """Train a tier from where its last round, or a killed worker, left it."""
+    plan, first = bench.job.settings, not bench.current
+    settings = msgspec.structs.replace(plan, seed=plan.seed + bench.job.round)  # each round in another order
+    steps = plan.first_steps if first else plan.steps
+    pace = one_cycle(plan.first_learning_rate, steps) if first else constant(plan.learning_rate)
+    checkpoint = bench.folder / "checkpoint" / f"{tier}.safetensors"
+    training, done = _resumed(checkpoint, bench, tier, compute_device(plan.device))
+
+    def progress(taken: int, loss: float) -> None:
+        say({"stage": "train", "tier": tier, "step": taken, "steps": steps, "loss": round(loss, 5)})
+        _save(checkpoint, training.tensors() | {"done": torch.tensor(taken)})
+
+    train(training, lessons, settings, steps, pace, done=done, progress=progress)
+    return training
+
+
+def _resumed(checkpoint: Path, bench: Bench, tier: Tier, device: torch.device) -> tuple[Training, int]:
+    """The training to go on with, and how many steps of this round it has behind it."""
+    if checkpoint.exists():
+        tensors = _tensors(checkpoint)
+        return Training.restored(tensors, bench.spec, tier, device), int(tensors["done"])
+    if not bench.current or bench.job.current is None:
+        return Training(build_student(bench.spec, tier, bench.job.settings.seed), bench.spec, device), 0
+    kept = Path(bench.job.current) / f"{tier}.training.safetensors"
+    if kept.exists():
+        return Training.restored(_tensors(kept), bench.spec, tier, device), 0
+    return Training(bench.current[tier], bench.spec, device), 0
 
 
 def _export(cache: Path, student: Student, spec: TaskSpec, tier: Tier, x: F4) -> BuiltArtifact:
@@ -164,6 +212,18 @@ def _leave(folder: Path, student: Student, artifact: BuiltArtifact) -> None:
     _write(folder / "template.onnx", artifact.template)
     _write(folder / "weights.safetensors", artifact.weights)
     _write(folder / "golden.safetensors", artifact.golden)
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DistillationError(f"{path}: cannot be read: {error}; remove it, training then begins anew") from error
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, save(dict(tensors)))
 
 
 def _load(path: Path, spec: TaskSpec, tier: Tier) -> Student:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 from pathlib import Path
 
@@ -21,6 +22,11 @@ def release_key(path: Path) -> bytes:
         return _read(path) if path.exists() else _make(path)
     except OSError as error:
         raise ConfigError(f"release key {path}: {error}") from error
+
+
+def salt_of(key: bytes) -> bytes:
+    """Derive the secret that says where anchors hide among the proxies, 32 bytes: the same after every restart."""
+    return hmac.digest(key, b"roadcast: order of the proxies", "sha256")
 
 
 def _make(path: Path) -> bytes:

@@ -1,11 +1,14 @@
 """Proxy set: the unlabelled samples that every device answers, cut from a pack and packed as one blob. No torch.
 
-Owns the blob's format: safetensors with ``raw`` (N, *raw_shape) as a device stores samples and, for series, ``scale``
-(N, 2) float32, mean and spread of each window's sensor. A reader ignores tensors it does not know; no label travels.
+Owns the blob's format and where anchors hide in it: safetensors with ``raw`` (N, *raw_shape) as a device stores samples
+and, for series, ``scale`` (N, 2) float32, mean and spread of each window's sensor. A reader ignores tensors it does not
+know; no label travels.
 """
 
 from __future__ import annotations
 
+import hmac
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,9 @@ from edge_models.windows import cut_windows
 from edge_protocol.errors import DataError
 from edge_protocol.messages import MAX_SAMPLES
 from edge_protocol.task import ImageInput, TaskSpec
+
+MAX_HIDDEN = 256
+"""Anchors hidden at most: windows of a forecaster come in thousands, and each costs every device an answer."""
 
 
 def load_samples(path: str | Path, spec: TaskSpec) -> Samples:
@@ -39,6 +45,57 @@ def load_samples(path: str | Path, spec: TaskSpec) -> Samples:
     preprocess = Preprocess(spec.input)
     raw = np.stack([preprocess.raw(image) for image in pack.images])
     return Samples.of(raw, pack.labels.astype(np.int64), side=pack.side)
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What every device answers: proxies, and among them anchors whose answer only the server knows.
+
+    Attributes:
+        samples: all of them, in the order in which devices see them.
+        proxies: (N,) int64, rows that are proxies; the students learn from these.
+        hidden: (A,) int64, rows that are hidden anchors; only trust is learnt from these.
+        anchors: the other labelled samples; the students learn from these.
+    """
+
+    samples: Samples
+    proxies: npt.NDArray[np.int64]
+    hidden: npt.NDArray[np.int64]
+    anchors: Samples
+
+
+def mingle(proxies: Samples, anchors: Samples, *, share: float, salt: bytes, most: int = MAX_HIDDEN) -> Asked:
+    """Hide a share of the anchors among the proxies, where nobody who lacks the salt can tell which they are.
+
+    Args:
+        proxies: unlabelled; labels that they may have are not looked at.
+        anchors: labelled or not; only labelled ones are hidden, of each class its last ones.
+        share: of the labelled anchors, in [0, 1).
+        salt: secret of the server; the same salt gives the same order.
+        most: anchors that are hidden at most.
+    """
+    chosen = _last_share(anchors, share, most)
+    kept = np.setdiff1d(np.arange(len(anchors)), chosen)
+    if not len(chosen):
+        return Asked(proxies, np.arange(len(proxies)), np.zeros(0, np.int64), anchors)
+    both = Samples.concat([proxies, anchors.take(chosen)])
+    digests = [hmac.digest(salt, np.ascontiguousarray(raw).tobytes(), "sha256") for raw in both.raw]
+    order = np.array(sorted(range(len(both)), key=lambda at: (digests[at], at)), np.int64)
+    return Asked(
+        both.take(order),
+        np.flatnonzero(order < len(proxies)),
+        np.flatnonzero(order >= len(proxies)),
+        anchors.take(kept),
+    )
+
+
+def _last_share(anchors: Samples, share: float, most: int) -> npt.NDArray[np.int64]:
+    """Rows of the last labelled anchors of each class (or in time), thinned to `most`: packs keep kin together."""
+    labelled = np.flatnonzero(anchors.labelled)
+    groups = anchors.targets[labelled] if anchors.targets.ndim == 1 else np.zeros(len(labelled))
+    tails = [labelled[groups == name] for name in np.unique(groups)]
+    rows = np.concatenate([tail[len(tail) - int(share * len(tail)) :] for tail in tails] or [labelled])
+    return np.sort(rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)])
 
 
 def build(samples: Samples) -> bytes:

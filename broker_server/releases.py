@@ -3,11 +3,12 @@
 ::
 
     releases/<task>/<counter>/manifest.bin          MessagePack of the SignedManifest
-    releases/<task>/<counter>/<tier>.safetensors    float32 state dict, where the next round starts
+    releases/<task>/<counter>/<tier>.safetensors    float32 state dict: the student
+    releases/<task>/<counter>/<tier>.training.safetensors    where the next round's training goes on
 
 An artifact folder, from the distiller or pushed by an operator, holds for each tier::
 
-    <tier>/template.onnx  weights.safetensors  golden.safetensors  state.safetensors
+    <tier>/template.onnx  weights.safetensors  golden.safetensors  state.safetensors  training.safetensors
 """
 
 from __future__ import annotations
@@ -120,9 +121,10 @@ class ReleaseFolder:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
         for tier in _tiers(artifacts):
-            state = artifacts / tier / "state.safetensors"
-            if state.exists():
-                write_atomic(folder / f"{tier}.safetensors", _file(state))
+            for name, kept in (("state", tier), ("training", f"{tier}.training")):
+                source = artifacts / tier / f"{name}.safetensors"
+                if source.exists():
+                    write_atomic(folder / f"{kept}.safetensors", _file(source))
         write_atomic(folder / "manifest.bin", signed)
         with translated(str(folder)):
             sync_folder(folder.parent)

@@ -19,7 +19,7 @@ from broker_server.broadcast import Broadcast
 from broker_server.config import ServerConfig
 from broker_server.coordinator import Coordinator
 from broker_server.events import Outcome
-from broker_server.keys import release_key
+from broker_server.keys import release_key, salt_of
 from broker_server.publisher import Publisher
 from broker_server.pump import Pump, Speaker
 from broker_server.releases import ReleaseFolder
@@ -89,14 +89,15 @@ class Server:
         key = release_key(Path(config.release_key_file))
         specs = task_specs(config)
         blobs = BlobFolder(state / "blobs")
-        setups = [task_setup(spec, config.tasks[name], blobs) for name, spec in specs.items()]
+        share, salt = config.distil.trust_share, salt_of(key)
+        setups = [task_setup(spec, config.tasks[name], blobs, share, salt) for name, spec in specs.items()]
         self.database = Database(state / "server.db")
         self.coordinator = Coordinator([TaskRounds(setup) for setup in setups], config.devices)
         self.topics = Topics(FleetId(config.fleet))
         self.transport = seams.connect(config, self.inbox)
         self.publisher = Publisher(self.topics, blobs, self.transport)
         releases = ReleaseFolder(state, config.fleet, self.database, blobs, key)
-        desk = Desk(config, specs, self.database, releases, seams.clock, self._done)
+        desk = Desk(config, specs, self.database, releases, salt, seams.clock, self._done)
         distilling, making = seams.executors
         self._workshop = Workshop(desk, seams.distiller, distilling=distilling, making=making)
         self.pump = self._make_pump()

@@ -9,7 +9,7 @@ from broker_server.config import ServerConfig, TaskConfig
 from broker_server.coordinator import Coordinator
 from broker_server.effects import Effect
 from broker_server.keys import release_key
-from broker_server.proxy_set import build, load_samples
+from broker_server.proxy_set import build, load_samples, mingle
 from broker_server.records import ReleaseRecord
 from broker_server.releases import Provenance, ReleaseFolder
 from broker_server.rounds import restored
@@ -37,15 +37,15 @@ def task_specs(config: ServerConfig) -> dict[TaskId, TaskSpec]:
     return specs
 
 
-def task_setup(spec: TaskSpec, task: TaskConfig, blobs: BlobFolder) -> TaskSetup:
-    """Cut and keep a task's proxy set.
+def task_setup(spec: TaskSpec, task: TaskConfig, blobs: BlobFolder, share: float, salt: bytes) -> TaskSetup:
+    """Cut and keep a task's proxy set, with a share of the anchors hidden in it.
 
     Raises:
         DataError: the pack cannot be read, or is of another task.
         StoreError: the disk refused.
     """
-    samples = load_samples(task.proxies, spec)
-    return TaskSetup(spec, blobs.put(build(samples)), len(samples), task.rounds, task.tolerance)
+    asked = mingle(load_samples(task.proxies, spec), load_samples(task.anchors, spec), share=share, salt=salt)
+    return TaskSetup(spec, blobs.put(build(asked.samples)), len(asked.samples), task.rounds, task.tolerance)
 
 
 def check_files(config: ServerConfig, specs: Mapping[TaskId, TaskSpec]) -> list[tuple[str, str, int]]:

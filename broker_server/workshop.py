@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker_server.config import ServerConfig
-from broker_server.distil_job import DistilJob, read_result, write_job
+from broker_server.distil_job import DistilJob, read_result, same_job, write_job
 from broker_server.effects import CancelDistil, Distil, MakeRelease, Work
 from broker_server.events import Distilled, JobFailed, Outcome, ReleaseStored
 from broker_server.releases import Provenance, ReleaseFolder
@@ -39,12 +39,13 @@ POLL_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What the workshop works with: the server's parts, its clock, and where outcomes go."""
+    """What the workshop works with: the server's parts, the salt of the proxies, its clock, and where outcomes go."""
 
     config: ServerConfig
     specs: Mapping[TaskId, TaskSpec]
     database: Database
     releases: ReleaseFolder
+    salt: bytes
     clock: Callable[[], float]
     done: Callable[[Outcome], None]
 
@@ -103,9 +104,11 @@ class Workshop:
     def _distil(self, task: TaskId, number: int, release: int, proxy: str, cancelled: Cancelled) -> Outcome:
         desk, folder = self._desk, self.job_dir(task, number)
         try:
-            shutil.rmtree(folder, ignore_errors=True)
             reports = desk.database.reports(task, number, proxy) if proxy else {}
-            write_job(folder, self._job(task, number, release, proxy), reports)
+            job = self._job(task, number, release, proxy)
+            if not same_job(folder, job, reports):  # the same one goes on from its checkpoints
+                shutil.rmtree(folder, ignore_errors=True)
+                write_job(folder, job, reports)
             self._distiller(folder, cancelled)
             return Distilled(task, number, read_result(folder))
         finally:
@@ -124,6 +127,7 @@ class Workshop:
             proxies=setup.proxies,
             validation=setup.validation,
             proxy=proxy,
+            salt=self._desk.salt.hex(),
             current=str(current) if current else None,
         )
 

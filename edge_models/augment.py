@@ -27,7 +27,7 @@ def augment(x: Tensor, source: ImageInput | SeriesInput, generator: torch.Genera
     Args:
         x: (N, *shape) float32 as the student takes it.
         source: the task's input.
-        generator: of everything random.
+        generator: of everything random, on the same device as x.
     """
     return vary_images(x, source, generator) if isinstance(source, ImageInput) else vary_windows(x, generator)
 
@@ -43,10 +43,10 @@ def vary_images(x: Tensor, source: ImageInput, generator: torch.Generator) -> Te
     n, channels = x.shape[:2]
 
     def uniform(low: float, high: float, width: int = 1) -> Tensor:
-        return low + (high - low) * torch.rand(n, width, 1, 1, generator=generator)
+        return low + (high - low) * torch.rand(n, width, 1, 1, generator=generator, device=x.device)
 
-    mean = torch.tensor(source.mean).view(1, -1, 1, 1)
-    std = torch.tensor(source.std).view(1, -1, 1, 1)
+    mean = torch.tensor(source.mean, device=x.device).view(1, -1, 1, 1)
+    std = torch.tensor(source.std, device=x.device).view(1, -1, 1, 1)
     x = torch.where(uniform(0, 1) < 0.5, x.flip(3), x)  # noqa: PLR2004 — half of them
     x = _shift(x, 3, generator)
     soft = functional.interpolate(functional.avg_pool2d(x, 2), size=x.shape[2:], mode="bilinear", align_corners=False)
@@ -55,7 +55,7 @@ def vary_images(x: Tensor, source: ImageInput, generator: torch.Generator) -> Te
     light = light * torch.exp(uniform(-1.2, 0.4)) * torch.exp(uniform(-0.15, 0.15, channels))
     haze = uniform(-0.6, 0.6).clamp_min(0)
     light = (light + haze * (HAZE_LEVEL - light)).clamp(0, 1)
-    noise = torch.randn(x.shape, generator=generator) * uniform(-0.04, 0.04).clamp_min(0)
+    noise = torch.randn(x.shape, generator=generator, device=x.device) * uniform(-0.04, 0.04).clamp_min(0)
     return (light + noise - mean) / std
 
 
@@ -68,16 +68,18 @@ def vary_windows(x: Tensor, generator: torch.Generator) -> Tensor:
     """
     value, measured, clock = x[..., :1], x[..., 1:2], x[..., 2:]
     newest = x.shape[1] - 1 - measured.flip(1).argmax(1, keepdim=True)
-    kept = (torch.rand(measured.shape, generator=generator) > LOST).float().scatter_(1, newest, 1.0) * measured
-    noise = torch.normal(0.0, SHAKE, value.shape, generator=generator).scatter_(1, newest, 0.0)
+    kept = (torch.rand(measured.shape, generator=generator, device=x.device) > LOST).float().scatter_(
+        1, newest, 1.0
+    ) * measured
+    noise = (SHAKE * torch.randn(value.shape, generator=generator, device=x.device)).scatter_(1, newest, 0.0)
     return torch.cat([(value + noise) * kept, kept, clock], dim=2)
 
 
 def _shift(x: Tensor, most: int, generator: torch.Generator) -> Tensor:
     """Move each image by up to `most` pixels, the border repeated."""
     n, channels, height, width = x.shape
-    dy, dx = torch.randint(-most, most + 1, (2, n, 1), generator=generator)
-    rows = (torch.arange(height) + dy).clamp(0, height - 1)
-    columns = (torch.arange(width) + dx).clamp(0, width - 1)
+    dy, dx = torch.randint(-most, most + 1, (2, n, 1), generator=generator, device=x.device)
+    rows = (torch.arange(height, device=x.device) + dy).clamp(0, height - 1)
+    columns = (torch.arange(width, device=x.device) + dx).clamp(0, width - 1)
     x = x.gather(2, rows[:, None, :, None].expand(n, channels, height, width))
     return x.gather(3, columns[:, None, None, :].expand(n, channels, height, width))

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from edge_models.head_weights import FloatArray, HeadWeights
-from edge_models.losses import balanced_cross_entropy, gaussian_nll, not_true_distillation
+from edge_models.losses import gaussian_nll
 from edge_models.tasks import plugin_of
 from edge_protocol.errors import DataError
 from edge_protocol.task import TaskSpec
@@ -35,7 +35,6 @@ class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     Attributes:
         epochs: passes over all samples at most; the fit ends earlier when it has converged.
         anchor: pull towards the shared head, per weight squared (on features of unit spread).
-        not_true: weight of not-true distillation in the report head.
         validation: share of the samples kept back to choose between personal and shared head.
         min_samples: with fewer labelled samples than this, the shared head stays.
         seed: of the split.
@@ -43,7 +42,6 @@ class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     epochs: Annotated[int, Meta(ge=1, le=10_000)] = 60
     anchor: Annotated[float, Meta(ge=0)] = 1e-3
-    not_true: Annotated[float, Meta(ge=0)] = 0.3
     validation: Annotated[float, Meta(gt=0, lt=1)] = 0.25
     min_samples: Annotated[int, Meta(ge=4)] = 16
     seed: int = 0
@@ -69,15 +67,14 @@ class PersonalFit:
 
 
 def fit_report_head(
-    features: FloatArray, targets: Targets, shared: HeadWeights, spec: TaskSpec, settings: FitSettings
+    features: FloatArray, targets: FloatArray, shared: HeadWeights, settings: FitSettings
 ) -> HeadWeights:
-    """Fit the head that answers a round: learns what the device sees, forgets nothing else.
+    """Fit the head that answers a round of a forecaster (a classifier's is `ratio_head`'s).
 
     Args:
         features: (N, K) float32 of the shared trunk.
-        targets: (N,) int64, -1 unlabelled; or (N, H) float32, NaN missing.
+        targets: (N, H) float32, NaN missing.
         shared: head of the release.
-        spec: the task.
         settings: how.
 
     Returns:
@@ -86,10 +83,11 @@ def fit_report_head(
     Raises:
         DataError: features hold NaN or infinity, or their number differs from the targets'.
     """
-    features, targets = _labelled(features, targets)
+    features, kept = _labelled(features, targets)
     if not len(features):
         return shared
-    return _fit(features, shared, settings, _report_loss(features, targets, shared, spec, settings))
+    truth = torch.from_numpy(kept)
+    return _fit(features, shared, settings, lambda outputs: gaussian_nll(outputs, truth))
 
 
 def fit_personal_head(
@@ -164,20 +162,6 @@ def _fit(inputs: FloatArray, start: HeadWeights, settings: FitSettings, loss: Lo
     offset = bias.detach().numpy() - change @ centre
     return HeadWeights(
         (start.weight + change).astype(np.float32), (start.bias + offset).astype(np.float32), start.features
-    )
-
-
-def _report_loss(
-    features: FloatArray, targets: Targets, shared: HeadWeights, spec: TaskSpec, settings: FitSettings
-) -> Loss:
-    truth = torch.from_numpy(targets)
-    if spec.kind == "forecast":
-        return lambda logits: gaussian_nll(logits, truth)
-    prior = torch.bincount(truth, minlength=spec.outputs) / len(truth)
-    shared_logits = torch.from_numpy(shared.apply(features))
-    return lambda logits: (
-        balanced_cross_entropy(logits, truth, prior)
-        + settings.not_true * not_true_distillation(logits, shared_logits, truth)
     )
 
 

@@ -1,25 +1,41 @@
-"""Soft labels as they travel: class votes and forecast votes. Owns their bounds, not what they weigh."""
+"""Soft labels as they travel: a device's answers on the proxies, in coarse levels. Owns bounds and levels, no weight.
+
+A device can only compare: how much likelier is this proxy among my own samples of a class than among the proxies? That
+density ratio is estimated by telling both apart (Sugiyama et al. 2012), and a few levels of it are enough: finer ones
+cost bytes and teach no more (``benchmarks/learning/report_codec.py``).
+"""
 
 from __future__ import annotations
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
-from edge_protocol.arrays import Array, unpack
+from edge_protocol.arrays import Array, pack, unpack
 from edge_protocol.errors import LocalProtocolError
 
+F4 = npt.NDArray[np.float32]
 MAX_SAMPLES = 20_000
 _EVERY_BYTE = bytes(range(256))
 
+CONFIDENCE = np.array([0.5, 0.7, 0.88, 0.98], np.float32)
+"""Probability that a confidence level stands for, of the likeliest class among those that the device holds."""
+_CONFIDENCE_EDGES = np.array([0.6, 0.8, 0.95], np.float32)
+ODDS = np.exp(np.array([-3.0, -1.5, -0.5, 0.5, 1.5, 2.5, 3.5, 4.5], np.float32))
+"""Odds that a density level stands for: own samples against proxies. Steps of one nat; level 0 says nothing."""
+_ODDS_EDGES = np.exp(np.array([-2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0], np.float32))
+_LARGEST = float(np.finfo(np.float16).max)
+_LEAST = float(np.finfo(np.float16).tiny)
+
 
 class ClassVotes(msgspec.Struct, frozen=True, array_like=True, tag="classes"):
-    """Soft labels of a classifier, three bytes a sample.
+    """Soft labels of a classifier, three small numbers a sample.
 
     Attributes:
-        classes: (N,) uint8, most likely class.
-        confidence: (N,) uint8, its probability times 255.
-        density: (N,) uint8, in-distribution p-value of the sample's features on this device times 255.
-        held: (C,) uint8, 1 for classes the device has examples of.
+        classes: (N,) uint8, likeliest of the classes held; 0 where the density level is 0.
+        confidence: (N,) uint8 below 4, level of its probability among the classes held; 0 where the density level is 0.
+        density: (N,) uint8 below 8, level of the odds that the sample is one of the device's own and not a proxy.
+        held: (C,) uint8, 1 for classes the device has enough examples of.
     """
 
     classes: Array
@@ -31,6 +47,8 @@ class ClassVotes(msgspec.Struct, frozen=True, array_like=True, tag="classes"):
         _check_votes(self.classes, "u1", 1)
         _check_alike(self.confidence, "confidence", "u1", self.classes.shape)
         _check_alike(self.density, "density", "u1", self.classes.shape)
+        _check_below(self.confidence, "confidence", len(CONFIDENCE))
+        _check_below(self.density, "density", len(ODDS))
         held = self.held
         if held.dtype != "u1" or len(held.shape) != 1 or not held.data:
             raise LocalProtocolError("wrong-shape", f"held must be u1[classes], not {held.dtype}{list(held.shape)}")
@@ -51,7 +69,7 @@ class ForecastVotes(msgspec.Struct, frozen=True, array_like=True, tag="forecasts
     Attributes:
         mean: (N, H) float16, change against the window's last reading.
         spread: (N, H) float16, standard deviation, > 0.
-        density: (N,) uint8, as in `ClassVotes`.
+        density: (N,) uint8, in-distribution p-value of the window on this device times 255.
     """
 
     mean: Array
@@ -74,6 +92,78 @@ class ForecastVotes(msgspec.Struct, frozen=True, array_like=True, tag="forecasts
         return self.mean.shape[0]
 
 
+Votes = ClassVotes | ForecastVotes
+
+
+def class_votes(odds: F4, held: npt.NDArray[np.uint8]) -> ClassVotes:
+    """Round a classifier's answers to levels.
+
+    Args:
+        odds: (N, C) float32 ≥ 0, odds of "an own sample of class c" against "a proxy"; 0 for classes not held.
+        held: (C,) 1 for classes that the device may speak of.
+
+    Raises:
+        LocalProtocolError: ``not-finite``.
+    """
+    _check_finite(odds)
+    odds = odds * held
+    total = odds.sum(1)
+    density = np.digitize(total, _ODDS_EDGES).astype(np.uint8)
+    best = odds.argmax(1)
+    confidence = np.digitize(odds.max(1) / np.maximum(total, 1e-9), _CONFIDENCE_EDGES).astype(np.uint8)
+    speaks = density > 0
+    return ClassVotes(
+        pack((best * speaks).astype(np.uint8)), pack(confidence * speaks), pack(density), pack(held.astype(np.uint8))
+    )
+
+
+def class_odds(votes: ClassVotes) -> F4:
+    """Undo `class_votes` as far as levels allow: (N, C) float32 odds, 0 for classes not held."""
+    held = unpack(votes.held).astype(np.float32)
+    classes, confidence, density = (_levels(array) for array in (votes.classes, votes.confidence, votes.density))
+    total, speaks = ODDS[density], density > 0
+    others = max(held.sum() - 1, 0)
+    best = CONFIDENCE[confidence] if others else np.ones(votes.samples, np.float32)
+    rest = np.where(speaks, (1 - best) / max(others, 1), 1 / (others + 1))
+    odds = (total * rest)[:, None] * held
+    at = np.flatnonzero(speaks)
+    odds[at, classes[at]] = (total * best)[at]
+    return np.asarray(odds, np.float32)
+
+
+def forecast_votes(mean: F4, spread: F4, familiarity: F4) -> ForecastVotes:
+    """Write a forecaster's answers in half precision, within its range.
+
+    Args:
+        mean: (N, H) float32, in units of the sensor's spread.
+        spread: (N, H) float32 > 0, likewise.
+        familiarity: (N,) float32 in [0, 1].
+
+    Raises:
+        LocalProtocolError: ``not-finite``.
+    """
+    for values in (mean, spread, familiarity):
+        _check_finite(values)
+    halves = (mean.clip(-_LARGEST, _LARGEST), spread.clip(_LEAST, _LARGEST))
+    density = np.rint(familiarity.clip(0, 1) * 255).astype(np.uint8)
+    return ForecastVotes(*(pack(values.astype(np.float16)) for values in halves), pack(density))
+
+
+def forecast_values(votes: ForecastVotes) -> tuple[F4, F4, F4]:
+    """Undo `forecast_votes`: mean (N, H), spread (N, H) > 0 and familiarity (N,), float32."""
+    mean, spread = (unpack(array).astype(np.float32) for array in (votes.mean, votes.spread))
+    return mean, spread, unpack(votes.density).astype(np.float32) / np.float32(255)
+
+
+def _levels(array: Array) -> npt.NDArray[np.int64]:
+    return unpack(array).astype(np.int64)
+
+
+def _check_finite(values: F4) -> None:
+    if not np.isfinite(values).all():
+        raise LocalProtocolError("not-finite", "an answer on the proxies is NaN or infinite")
+
+
 def _check_votes(array: Array, dtype: str, dimensions: int) -> None:
     if array.dtype != dtype or len(array.shape) != dimensions:
         raise LocalProtocolError(
@@ -88,3 +178,8 @@ def _check_alike(array: Array, what: str, dtype: str, shape: tuple[int, ...]) ->
         raise LocalProtocolError(
             "wrong-shape", f"{what} must be {dtype}{list(shape)} like the votes, not {array.dtype}{list(array.shape)}"
         )
+
+
+def _check_below(array: Array, what: str, levels: int) -> None:
+    if beyond := array.data.translate(None, _EVERY_BYTE[:levels]):
+        raise LocalProtocolError("wrong-shape", f"{what} level {max(beyond)} of {levels}")

@@ -18,7 +18,7 @@ HEAVY = ("torch", "tensorrt", "onnx", "onnxscript", "cv2", "sqlalchemy", "alembi
 NOT_ON_A_DEVICE = ("torch", "onnx", "onnxscript", "fastapi", "sqlalchemy", "alembic", "matplotlib", "broker_server")
 
 TORCH_HOMES = (
-    "broker_server.augment",
+    "edge_models.augment",
     "broker_server.distil_worker",
     "broker_server.distiller",
     "edge_client.trainer",

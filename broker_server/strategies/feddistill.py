@@ -1,14 +1,14 @@
 """Roadcast's own rule: a mixture of what devices know, weighed by what they say about samples whose answer is known.
 
-**Classes.** A device says how much likelier a sample is among its own samples of class c than among the proxies; with its
-mean over the proxies set to 1 that is a density ratio r_ic(x), whatever the device claims about itself. With the shared
-model's S_c and its class shares π_c as one more component,
+**Classes.** A device says how much likelier a sample is among its own samples of class c than among the proxies; with
+its mean over the proxies set to 1 that is a density ratio r_ic(x), whatever the device claims about itself. With the
+shared model's S_c and its class shares π_c as one more component,
 
     r_c(x) = Σ_i w_ic r_ic(x) + w_0c S_c(x) / π_c        p(c | x) ∝ π_c r_c(x)
 
 Trust w_ic is that of the mixture which makes hidden anchors of class c likeliest; proxies that the shared model takes
-for c count a little, with the shared model itself neutral there. Old reports lose weight, nobody gets more than the cap,
-and what is taken away goes to the shared model, which also holds the share s of the teacher.
+for c count a little, with the shared model itself neutral there. Old reports lose weight, nobody gets more than the
+cap, and what is taken away goes to the shared model, which also holds the share s of the teacher.
 
 **Forecasts** are weighed by familiarity, precision (to a floor) and the same trust, per horizon.
 
@@ -142,7 +142,11 @@ class FedDistill(Strategy):
 
 
 def _held(ballot: Ballot, classes: int) -> list[int]:
-    return list(ballot.votes.held.data) if isinstance(ballot.votes, ClassVotes) else [1] * classes
+    """1 for each class that the device speaks of: none when it is silent on every sample."""
+    votes = ballot.votes
+    if not isinstance(votes, ClassVotes):
+        return [1] * classes
+    return list(votes.held.data) if any(votes.density.data) else [0] * classes
 
 
 def _gaussian(voice: Opinion, rows: np.ndarray[tuple[int], np.dtype[np.int64]], horizon: int, truth: F8) -> F8:

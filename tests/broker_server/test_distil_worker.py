@@ -13,11 +13,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from broker_server.distil_job import DistilJob, DistilResult, DistilSettings, read_result, write_job
 from broker_server.distil_worker import main
 from broker_server.judge import judge
-from broker_server.proxy_set import build, load_samples
+from broker_server.proxy_set import Asked, build, load_samples, mingle
 from devices.packs import ImagePack, SeriesPack, save_pack
 from devices.runners.ort_runner import OrtRunner
 from edge_models.tasks import load_task
@@ -29,7 +30,7 @@ from export.golden import check_golden
 from tests.broker_server.strategies.ballots import forecast_votes
 
 SPEED = load_task("speed")
-SETTINGS = DistilSettings(first_epochs=2, epochs=2, seed=1)
+SETTINGS = DistilSettings(first_steps=8, steps=8, checkpoint_steps=4, seed=1)
 FILES = {"state.safetensors", "template.onnx", "weights.safetensors", "golden.safetensors"}
 
 
@@ -68,13 +69,19 @@ def round_job(first: tuple[Path, DistilJob], **changes: object) -> DistilJob:
         shutil.copy(
             home / "jobs" / "speed-0" / "candidate" / tier / "state.safetensors", current / f"{tier}.safetensors"
         )
-    proxy = sha256(build(load_samples(job.proxies, SPEED))).hexdigest()
+    proxy = sha256(build(asked(job).samples)).hexdigest()
     return msgspec.structs.replace(job, round=1, release=1, proxy=proxy, current=str(current), **changes)
+
+
+def asked(job: DistilJob) -> Asked:
+    """What devices answer: the proxies, and some anchors among them."""
+    proxies, anchors = load_samples(job.proxies, SPEED), load_samples(job.anchors, SPEED)
+    return mingle(proxies, anchors, share=SETTINGS.trust_share, salt=b"")
 
 
 def report(job: DistilJob, **changes: object) -> KnowledgeReport:
     """A device's forecasts: nothing changes."""
-    n = len(load_samples(job.proxies, SPEED))
+    n = len(asked(job).samples)
     votes = forecast_votes([0.3] * n, horizons=3)
     said = KnowledgeReport("speed", SPEED.label_space, job.round, 1, job.proxy, 100, votes)
     return msgspec.structs.replace(said, **changes)
@@ -121,6 +128,43 @@ def test_a_round_hears_good_reports_and_names_bad_ones(first: tuple[Path, Distil
     assert "NaN" in result.devices["nan"]
     assert all(set(scores) == {"current", "candidate"} for scores in result.metrics.values())
     assert result.metrics["nano"]["current"] == read_result(first[0] / "jobs" / "speed-0").metrics["nano"]["candidate"]
+
+
+def test_a_killed_round_goes_on_where_it_was(first: tuple[Path, DistilJob]) -> None:
+    """A worker that finds checkpoints of a killed one takes only the steps that are left, and ends with the same bytes."""
+    job = round_job(first)
+    whole, cut = first[0] / "jobs" / "whole", first[0] / "jobs" / "cut"
+    assert run(whole, job, {DeviceId("a"): report(job)})[0] == 0
+
+    class Killed(Exception):
+        """Stands for the kill."""
+
+    def die(event: Mapping[str, object]) -> None:
+        if event.get("tier") == "small" and event.get("step") == 8:
+            raise Killed
+
+    write_job(cut, job, {DeviceId("a"): report(job)})
+    with pytest.raises(Killed):
+        main([str(cut)], die)
+    code, events = run(cut, job, {DeviceId("a"): report(job)})
+    steps = [event["step"] for event in events if event["stage"] == "train"]
+    assert (code, steps) == (0, [8, 4, 8])
+    for tier in TIERS:
+        files = (folder / "candidate" / tier / "training.safetensors" for folder in (whole, cut))
+        assert len({path.read_bytes() for path in files}) == 1
+
+
+def test_training_goes_on_from_round_to_round(first: tuple[Path, DistilJob], tmp_path: Path) -> None:
+    """With the training state of the round before, the optimiser's step count goes on."""
+    job = round_job(first)
+    before = first[0] / "jobs" / "before"
+    assert run(before, job, {DeviceId("a"): report(job)})[0] == 0
+    for tier in TIERS:
+        for name, kept in (("state", tier), ("training", f"{tier}.training")):
+            shutil.copy(before / "candidate" / tier / f"{name}.safetensors", tmp_path / f"{kept}.safetensors")
+    later = first[0] / "jobs" / "later"
+    assert run(later, msgspec.structs.replace(job, current=str(tmp_path)), {DeviceId("a"): report(job)})[0] == 0
+    assert int(load_file(later / "candidate" / "nano" / "training.safetensors")["step"]) == 16
 
 
 def test_rounds_are_reproducible(first: tuple[Path, DistilJob]) -> None:

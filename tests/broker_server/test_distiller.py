@@ -10,22 +10,24 @@ from broker_server.distil_job import DistilSettings
 from broker_server.distiller import (
     anchor_lesson,
     answer,
-    distil,
-    first_student,
+    constant,
     inputs_of,
+    one_cycle,
     opinion_of_logits,
     score,
     teacher_lesson,
+    train,
 )
 from broker_server.strategies.base import Opinion
+from broker_server.training import Lesson, Training
 from edge_models.losses import distillation_kl, forecast_kl
 from edge_models.samples import Samples
-from edge_models.students import build_student
+from edge_models.students import Student, build_student
 from edge_models.tasks import load_task, plugin_of
 from edge_protocol.task import TaskSpec
 
 VEHICLE, SPEED = load_task("vehicle"), load_task("speed")
-SETTINGS = DistilSettings(first_epochs=8, epochs=8, seed=3)
+CPU = torch.device("cpu")
 
 
 def simulate(spec: TaskSpec, n: int, seed: int) -> Samples:
@@ -33,19 +35,25 @@ def simulate(spec: TaskSpec, n: int, seed: int) -> Samples:
     return plugin_of(spec).simulate(spec, np.random.default_rng(seed), n)
 
 
-def quiet(epoch: int, epochs: int, loss: float) -> None:
-    """Check progress without printing it."""
-    assert 1 <= epoch <= epochs
-    assert np.isfinite(loss)
+def taught(
+    student: Student, lessons: list[Lesson], spec: TaskSpec, steps: int, *, seed: int = 0, augment: bool = False
+) -> Student:
+    """Take some steps at a constant pace; return the average."""
+    training = Training(student, spec, CPU)
+    settings = DistilSettings(seed=seed, augment=augment)
+    train(training, lessons, settings, steps, constant(settings.learning_rate), progress=lambda *_: None)
+    return training.average
 
 
 def test_the_first_release_learns_from_anchors() -> None:
     """A student trained from scratch beats chance by far on samples it has not seen."""
-    settings = DistilSettings(first_epochs=12, augment=False)
-    student = first_student(VEHICLE, "nano", simulate(VEHICLE, 160, 0), settings, quiet)
+    training = Training(build_student(VEHICLE, "nano"), VEHICLE, CPU)
+    lesson = anchor_lesson(simulate(VEHICLE, 160, 0), VEHICLE, weight=1.0, batch=32)
+    settings = DistilSettings(augment=False)
+    train(training, [lesson], settings, 60, one_cycle(4e-3, 60), progress=lambda *_: None)
     valid = simulate(VEHICLE, 100, 1)
-    assert not student.training
-    assert score(student, inputs_of(valid, VEHICLE), valid, VEHICLE)["accuracy"] > 0.5
+    assert not training.average.training
+    assert score(training.average, inputs_of(valid, VEHICLE), valid, VEHICLE)["accuracy"] > 0.5
 
 
 def test_distillation_brings_a_classifier_nearer_to_the_teacher() -> None:
@@ -55,8 +63,11 @@ def test_distillation_brings_a_classifier_nearer_to_the_teacher() -> None:
     truth[np.arange(128), proxies.targets] = 0.9
     x, student = inputs_of(proxies, VEHICLE), build_student(VEHICLE, "nano")
     before = {name: value.clone() for name, value in student.state_dict().items()}
-    settings = DistilSettings(epochs=20, augment=False)
-    candidate = distil(student, teacher_lesson(x, Opinion(truth), 1.0), anchors, VEHICLE, settings, quiet)
+    lessons = [
+        teacher_lesson(x, Opinion(truth), temperature=2.0, batch=32),
+        anchor_lesson(anchors, VEHICLE, weight=0.5, batch=16),
+    ]
+    candidate = taught(student, lessons, VEHICLE, 80)
     divergence = [
         distillation_kl(torch.from_numpy(answer(model, x)[1]), torch.from_numpy(truth), 1.0)
         for model in (student, candidate)
@@ -68,11 +79,11 @@ def test_distillation_brings_a_classifier_nearer_to_the_teacher() -> None:
 @pytest.mark.parametrize("tier", ["nano", "small", "base"])
 def test_distillation_brings_a_forecaster_nearer_to_the_teacher(tier: str) -> None:
     """One teacher teaches every architecture of the task."""
-    proxies, anchors = simulate(SPEED, 256, 0), simulate(SPEED, 64, 1)
+    proxies = simulate(SPEED, 256, 0)
     target = np.nan_to_num(proxies.targets).astype(np.float32)
-    teacher = Opinion(target, np.full_like(target, 0.3))
     x, student = inputs_of(proxies, SPEED), build_student(SPEED, tier)
-    candidate = distil(student, teacher_lesson(x, teacher, 1.0), anchors, SPEED, SETTINGS, quiet)
+    lesson = teacher_lesson(x, Opinion(target, np.full_like(target, 0.3)), temperature=1.0, batch=32)
+    candidate = taught(student, [lesson], SPEED, 60)
     divergence = [
         forecast_kl(torch.from_numpy(answer(model, x)[1]), torch.from_numpy(target), torch.full((256, 3), 0.3))
         for model in (student, candidate)
@@ -82,18 +93,11 @@ def test_distillation_brings_a_forecaster_nearer_to_the_teacher(tier: str) -> No
 
 def test_distillation_is_reproducible_by_seed() -> None:
     """The same seed gives the same weights bit for bit, another seed others."""
-    proxies, anchors = simulate(SPEED, 64, 0), simulate(SPEED, 32, 1)
-    x = inputs_of(proxies, SPEED)
+    x = inputs_of(simulate(SPEED, 64, 0), SPEED)
     teacher = opinion_of_logits(answer(build_student(SPEED, "nano", 5), x)[1], SPEED)
+    lesson = teacher_lesson(x, teacher, temperature=1.0, batch=16)
     weights = [
-        distil(
-            build_student(SPEED, "nano"),
-            teacher_lesson(x, teacher, 1.0),
-            anchors,
-            SPEED,
-            DistilSettings(epochs=2, seed=seed),
-            quiet,
-        ).head.weight
+        taught(build_student(SPEED, "nano"), [lesson], SPEED, 6, seed=seed, augment=True).head.weight
         for seed in (1, 1, 2)
     ]
     assert torch.equal(weights[0], weights[1])
@@ -102,27 +106,40 @@ def test_distillation_is_reproducible_by_seed() -> None:
 
 def test_a_batch_larger_than_the_set_is_no_error() -> None:
     """Three anchors and five proxies still make a lesson."""
-    proxies, anchors = simulate(SPEED, 5, 0), simulate(SPEED, 3, 1)
-    x = inputs_of(proxies, SPEED)
+    x = inputs_of(simulate(SPEED, 5, 0), SPEED)
     student = build_student(SPEED, "nano")
-    lesson = teacher_lesson(x, opinion_of_logits(answer(student, x)[1], SPEED), 1.0)
-    assert distil(student, lesson, anchors, SPEED, DistilSettings(epochs=2), quiet).head.weight.isfinite().all()
+    lessons = [
+        teacher_lesson(x, opinion_of_logits(answer(student, x)[1], SPEED), temperature=1.0, batch=64),
+        anchor_lesson(simulate(SPEED, 3, 1), SPEED, weight=1.0, batch=32),
+    ]
+    assert taught(student, lessons, SPEED, 3).head.weight.isfinite().all()
 
 
-@pytest.mark.parametrize(("most", "epochs"), [(400, 4), (12, 3), (2, 1)])
-def test_steps_are_bounded(most: int, epochs: int) -> None:
-    """A large set gets fewer passes, never more steps than allowed; 128 samples are four steps a pass."""
-    seen: list[int] = []
-    settings = DistilSettings(first_epochs=4, max_steps=most)
-    first_student(SPEED, "nano", simulate(SPEED, 128, 0), settings, lambda epoch, *_: seen.append(epoch))
-    assert seen == list(range(1, epochs + 1))
+def test_progress_is_told_every_so_many_steps_and_at_the_end() -> None:
+    """Ten steps, four of them behind already, told every fourth: after 8 and after 10."""
+    lesson = anchor_lesson(simulate(SPEED, 40, 0), SPEED, weight=1.0, batch=8)
+    told: list[int] = []
+    settings = DistilSettings(checkpoint_steps=4)
+    training = Training(build_student(SPEED, "nano"), SPEED, CPU)
+    train(training, [lesson], settings, 10, constant(1e-3), done=4, progress=lambda at, _: told.append(at))
+    assert (told, training.step) == ([8, 10], 6)
+
+
+def test_one_cycle_rises_and_falls() -> None:
+    """The pace peaks after a fifth of the steps and ends near nothing; a single step is no error."""
+    pace = one_cycle(1.0, 100)
+    rates = [pace(at) for at in range(100)]
+    assert max(rates) == rates[19] == 1.0
+    assert rates[0] == pytest.approx(0.05)
+    assert rates[-1] < 0.01
+    assert one_cycle(1.0, 1)(0) == 1.0
 
 
 def test_anchor_lessons_leave_out_the_unlabelled() -> None:
     """Only labelled anchors are taught."""
     samples = simulate(VEHICLE, 10, 0)
     samples.targets[:4] = -1
-    assert len(anchor_lesson(samples, VEHICLE).x) == 6
+    assert len(anchor_lesson(samples, VEHICLE, weight=1.0, batch=8).x) == 6
 
 
 def test_answers_do_not_depend_on_the_batch() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from broker_server.proxy_set import build, load_samples, read
+from broker_server.proxy_set import build, load_samples, mingle, read
 from devices.packs import ImagePack, SeriesPack, save_pack
 from edge_models.samples import Samples
 from edge_models.tasks import load_task, plugin_of
@@ -88,3 +88,31 @@ def test_other_blobs_are_refused(blob: bytes) -> None:
     """Bytes that are no proxy set, or one of another task, are an error."""
     with pytest.raises(DataError):
         read(blob, VEHICLE)
+
+
+def test_hidden_anchors_are_where_only_the_salt_says() -> None:
+    """A third of each class is hidden, never trained on, in an order that another salt does not give."""
+    plugin = plugin_of(VEHICLE)
+    proxies = plugin.simulate(VEHICLE, np.random.default_rng(0), 40)
+    anchors = plugin.simulate(VEHICLE, np.random.default_rng(1), 36)
+    asked = mingle(proxies, anchors, share=1 / 3, salt=b"secret")
+    again, other = (mingle(proxies, anchors, share=1 / 3, salt=salt) for salt in (b"secret", b"other"))
+    assert len(asked.samples) == 40 + len(asked.hidden)
+    assert len(asked.anchors) == 36 - len(asked.hidden)
+    assert 6 <= len(asked.hidden) <= 12
+    assert sorted([*asked.proxies, *asked.hidden]) == list(range(len(asked.samples)))
+    shown = {raw.tobytes() for raw in asked.samples.raw[asked.hidden]}
+    assert shown <= {raw.tobytes() for raw in anchors.raw}
+    assert not shown & {raw.tobytes() for raw in asked.anchors.raw}
+    np.testing.assert_array_equal(asked.hidden, again.hidden)
+    assert asked.hidden.tolist() != other.hidden.tolist()
+
+
+def test_no_share_hides_nothing_and_a_cap_bounds_it() -> None:
+    """Share 0 leaves proxies and anchors as they are; of many windows only so many are hidden."""
+    plugin = plugin_of(SPEED)
+    proxies, anchors = (plugin.simulate(SPEED, np.random.default_rng(seed), 60) for seed in (0, 1))
+    plain = mingle(proxies, anchors, share=0, salt=b"")
+    assert plain.samples is proxies
+    assert plain.anchors is anchors
+    assert len(mingle(proxies, anchors, share=0.5, salt=b"", most=10).hidden) == 10

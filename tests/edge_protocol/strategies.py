@@ -31,7 +31,7 @@ def class_votes(draw: st.DrawFn) -> m.ClassVotes:
         return pack(np.array(draw(st.lists(st.integers(0, top), min_size=size, max_size=size)), "u1"))
 
     return m.ClassVotes(
-        bytes_of(samples, classes - 1), bytes_of(samples, 255), bytes_of(samples, 255), bytes_of(classes, 1)
+        bytes_of(samples, classes - 1), bytes_of(samples, 3), bytes_of(samples, 7), bytes_of(classes, 1)
     )
 
 

@@ -275,12 +275,12 @@ def in_memory(broker: MemoryBroker) -> Connect:
     return lambda _, inbox, will: MemoryTransport(broker, inbox, will)
 
 
-def class_votes(labels: np.ndarray[Any, np.dtype[np.int64]], classes: int, confidence: float = 0.9) -> m.ClassVotes:
-    """Votes that name these labels (N,) with one confidence."""
+def class_votes(labels: np.ndarray[Any, np.dtype[np.int64]], classes: int) -> m.ClassVotes:
+    """Votes that name these labels (N,), all equally sure."""
     n = len(labels)
     return m.ClassVotes(
         classes=pack(labels.astype(np.uint8)),
-        confidence=pack(np.full(n, round(confidence * 255), np.uint8)),
-        density=pack(np.full(n, 200, np.uint8)),
+        confidence=pack(np.full(n, 2, np.uint8)),
+        density=pack(np.full(n, 5, np.uint8)),
         held=pack(np.ones(classes, np.uint8)),
     )

@@ -39,7 +39,7 @@ class Fleet:
     def __init__(self, folder: Path, broker: Broker) -> None:
         self.folder, self._broker = folder, broker
         write_packs(folder, samples=48)
-        distil = DistilConfig(first_epochs=4, epochs=1)
+        distil = DistilConfig(first_steps=40, steps=20)
         rounds = RoundsConfig(limit=1, quorum=2, wait_for=2, deadline_s=WITHIN_S, pause_s=0)
         server = msgspec.structs.replace(centre_config(folder, rounds=rounds, distil=distil), broker=broker.settings)
         self._write("server", msgspec.to_builtins(server))

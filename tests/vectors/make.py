@@ -52,8 +52,8 @@ def examples() -> dict[str, tuple[m.Header, m.Body]]:
     """One message of each type, and one of each kind of votes, by name."""
     votes = m.ClassVotes(
         pack(np.array([0, 2, 1], "u1")),
-        pack(np.array([255, 128, 3], "u1")),
-        pack(np.array([0, 7, 200], "u1")),
+        pack(np.array([3, 2, 0], "u1")),
+        pack(np.array([1, 7, 4], "u1")),
         pack(np.array([1, 0, 1], "u1")),
     )
     forecasts = m.ForecastVotes(

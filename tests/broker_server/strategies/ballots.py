@@ -12,16 +12,16 @@ from edge_protocol.messages import ClassVotes, ForecastVotes
 
 def class_votes(
     classes: Sequence[int],
-    confidence: float = 1.0,
-    density: float = 1.0,
+    confidence: int = 3,
+    density: int | Sequence[int] = 5,
     held: Sequence[int] = (1, 1, 1),
 ) -> ClassVotes:
-    """Votes for classes, all with one confidence and one density."""
+    """Votes for classes, all with one level of confidence, and of one density or several."""
     n = len(classes)
     return ClassVotes(
         pack(np.array(classes, np.uint8)),
-        pack(np.full(n, round(255 * confidence), np.uint8)),
-        pack(np.full(n, round(255 * density), np.uint8)),
+        pack(np.full(n, confidence, np.uint8)),
+        pack(np.broadcast_to(np.array(density, np.uint8), n)),
         pack(np.array(held, np.uint8)),
     )
 

@@ -8,7 +8,7 @@ import pytest
 
 from broker_server.distil_job import DistilSettings
 from broker_server.strategies import STRATEGIES, Opinion, make_strategy
-from broker_server.strategies.base import Fusion, check_report, density_of, opinion_of
+from broker_server.strategies.base import Fusion, check_report, opinion_of
 from edge_models.tasks import load_task
 from edge_protocol.errors import ConfigError, RemoteProtocolError
 from edge_protocol.messages import KnowledgeReport
@@ -21,18 +21,16 @@ FORECAST = KnowledgeReport("speed", SPEED.label_space, 2, 1, PROXY, 100, forecas
 
 
 def test_a_vote_spreads_what_its_confidence_leaves() -> None:
-    """Confidence 0.6 on class 1 of 3 leaves 0.2 to each other class."""
-    np.testing.assert_allclose(opinion_of(class_votes([1], 0.6)).value, [[0.2, 0.6, 0.2]], atol=1e-6)
+    """Level 1 is 0.7 on class 1; the rest goes to the other class held, none to the third."""
+    np.testing.assert_allclose(opinion_of(class_votes([1], 1, held=[1, 1, 0])).value, [[0.3, 0.7, 0]], atol=1e-6)
 
 
 def test_a_forecast_is_taken_as_it_is() -> None:
-    """Mean, spread and density come back as sent."""
-    votes = forecast_votes([0.5], 2.0, 0.2)
-    opinion = opinion_of(votes)
+    """Mean and spread come back as sent."""
+    opinion = opinion_of(forecast_votes([0.5], 2.0, 0.2))
     assert opinion.value.tolist() == [[0.5]]
     assert opinion.spread is not None
     assert opinion.spread.tolist() == [[2.0]]
-    assert density_of(votes).tolist() == pytest.approx([0.2])
 
 
 def test_fusion_matches_the_moments_by_hand() -> None:

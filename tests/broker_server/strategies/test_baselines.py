@@ -16,11 +16,11 @@ SHARED = Opinion(np.array([[0.5, 0.3, 0.2]], np.float32))
 
 
 def test_mean_by_hand() -> None:
-    """Votes for 0 and 1 at confidence 0.6 average to (0.4, 0.4, 0.2); density and age do not matter."""
+    """Votes for 0 and 1 at level 1 (0.7) average to (0.425, 0.425, 0.15); density and age do not matter."""
     strategy = Mean(SHARED, DistilSettings())
-    strategy.add(DeviceId("a"), class_votes([0], 0.6, 0.1))
-    strategy.add(DeviceId("b"), class_votes([1], 0.6, 0.9), age=7)
-    np.testing.assert_allclose(strategy.teacher().value, [[0.4, 0.4, 0.2]], atol=1e-6)
+    strategy.add(DeviceId("a"), class_votes([0], 1, 1))
+    strategy.add(DeviceId("b"), class_votes([1], 1, 6), age=7)
+    np.testing.assert_allclose(strategy.teacher().value, [[0.425, 0.425, 0.15]], atol=1e-6)
 
 
 def test_mean_of_forecasts_widens_with_disagreement() -> None:

@@ -1,17 +1,21 @@
-"""Roadcast's own rule: by hand, and by properties that hold whatever devices say."""
+"""Roadcast's own rule: by hand, by properties that hold whatever devices say, and against devices that lie."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_server.distil_job import DistilSettings
-from broker_server.strategies.base import Opinion
+from broker_server.strategies.base import HiddenAnchors, Opinion
 from broker_server.strategies.feddistill import FedDistill
 from edge_protocol.ids import DeviceId
 from edge_protocol.messages import ClassVotes
+from edge_protocol.votes import class_votes as class_votes_of
 from tests.broker_server.strategies.ballots import class_votes, forecast_votes
 
 SETTINGS = DistilSettings(shared_share=0.2, device_cap=0.5, half_life=2.0)
@@ -21,13 +25,15 @@ FORECAST = Opinion(np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32))
 ballots = st.builds(
     class_votes,
     st.lists(st.integers(0, 2), min_size=2, max_size=2),
-    st.floats(0, 1),
-    st.floats(0, 1),
+    st.integers(0, 3),
+    st.lists(st.integers(0, 7), min_size=2, max_size=2),
     st.lists(st.integers(0, 1), min_size=3, max_size=3),
 )
 
 
-def teacher(*votes: ClassVotes, ages: tuple[int, ...] = (), settings: DistilSettings = SETTINGS) -> np.ndarray:
+def teacher(
+    *votes: ClassVotes, ages: tuple[int, ...] = (), settings: DistilSettings = SETTINGS
+) -> npt.NDArray[np.float32]:
     """Fuse ballots of devices d0, d1, …; return the teacher's probabilities."""
     strategy = FedDistill(SHARED, settings)
     for at, vote in enumerate(votes):
@@ -35,36 +41,32 @@ def teacher(*votes: ClassVotes, ages: tuple[int, ...] = (), settings: DistilSett
     return strategy.teacher().value
 
 
-def test_shares_by_hand() -> None:
-    """Two sure devices get 0.4 each, the shared model its 0.2."""
-    fused = teacher(class_votes([0, 0]), class_votes([1, 1]))
-    np.testing.assert_allclose(
-        fused[0], 0.4 * np.array([1, 0, 0]) + 0.4 * np.array([0, 1, 0]) + 0.2 * SHARED.value[0], atol=1e-6
-    )
+def test_ratios_by_hand() -> None:
+    """A device of one class that knows the first sample e times better than the second raises that class there."""
+    votes = class_votes([0, 0], density=[4, 3], held=[1, 0, 0])
+    fused = teacher(votes, settings=DistilSettings(shared_share=0, device_cap=1))
+    e = np.e
+    ratio = 0.5 * np.array([2 * e / (1 + e), 2 / (1 + e)]) + 0.5 * SHARED.value[:, 0] / 0.3
+    joint = np.column_stack([0.3 * ratio, SHARED.value[:, 1:]])
+    np.testing.assert_allclose(fused, joint / joint.sum(1, keepdims=True), atol=1e-5)
 
 
-def test_a_device_alone_is_capped_and_the_rest_goes_to_the_shared_model() -> None:
-    """One sure device gets (1 - 0.2) · 0.5, the shared model 0.6."""
-    np.testing.assert_allclose(teacher(class_votes([2, 2]))[0], [0.3, 0.18, 0.52], atol=1e-6)
-
-
-def test_samples_that_nobody_knows_stay_with_the_shared_model() -> None:
-    """Density 0 everywhere: the teacher is the shared model; so it is when nobody reports."""
+def test_silence_and_absence_leave_the_shared_model_alone() -> None:
+    """A device that is silent everywhere, or holds nothing, changes nothing; nor does nobody."""
     np.testing.assert_allclose(teacher(class_votes([2, 2], density=0)), SHARED.value, atol=1e-6)
+    np.testing.assert_allclose(teacher(class_votes([2, 2], held=[0, 0, 0])), SHARED.value, atol=1e-6)
     np.testing.assert_allclose(teacher(), SHARED.value, atol=1e-6)
 
 
 def test_age_halves_the_weight_each_half_life() -> None:
-    """A ballot two rounds old weighs as much as a fresh one of half the density."""
-    old = teacher(class_votes([2, 2]), ages=(2,), settings=DistilSettings(device_cap=1, half_life=2))
-    faint = teacher(class_votes([2, 2], density=0.5), settings=DistilSettings(device_cap=1, half_life=2))
-    np.testing.assert_allclose(old, faint, atol=2e-3)
-
-
-def test_a_device_that_holds_no_likely_class_weighs_little() -> None:
-    """On a sample that the shared model takes for class 2, one that holds 2 pulls more than one that does not."""
-    pull = [np.abs(teacher(class_votes([0, 0], held=held)) - SHARED.value)[1].sum() for held in ([1, 1, 0], [1, 1, 1])]
-    assert pull[0] < 0.5 * pull[1]
+    """A report two rounds old has half the weight of a fresh one; the shared model gets what it lost."""
+    weights = []
+    for age in (0, 2):
+        strategy = FedDistill(SHARED, SETTINGS)
+        strategy.add(DeviceId("a"), class_votes([0, 1], density=[2, 6]), age)
+        weights.append(strategy.class_weights())
+    np.testing.assert_allclose(weights[1][0], weights[0][0] / 2)
+    np.testing.assert_allclose(weights[1].sum(0), 1, rtol=1e-6)
 
 
 @given(st.lists(ballots, min_size=1, max_size=6), st.randoms(use_true_random=False))
@@ -92,21 +94,24 @@ def test_a_second_ballot_replaces_the_first(others: list[ClassVotes], first: Cla
     np.testing.assert_allclose(strategy.teacher().value, teacher(*others, last), atol=1e-6)
 
 
-@given(st.lists(ballots, min_size=0, max_size=5), ballots, ballots)
-def test_no_device_moves_the_teacher_by_more_than_its_cap(
-    others: list[ClassVotes], one: ClassVotes, other: ClassVotes
-) -> None:
-    """Whatever a device says, in votes, confidence, density or held classes, its own share stays under the cap."""
-    share = (1 - SETTINGS.shared_share) * SETTINGS.device_cap
+@given(st.lists(ballots, min_size=1, max_size=6))
+def test_no_device_gets_more_than_the_cap(votes: list[ClassVotes]) -> None:
+    """Whatever a device says of itself, in votes, confidence, density or held classes, its weight stays under the cap."""
     strategy = FedDistill(SHARED, SETTINGS)
-    for at, vote in enumerate([one, *others]):
+    for at, vote in enumerate(votes):
         strategy.add(DeviceId(f"d{at}"), vote)
-    total = np.maximum(sum(strategy.weight(ballot) for ballot in strategy.ballots()), 1)
-    for ballot in strategy.ballots():
-        assert (strategy.weight(ballot) <= 1 + 1e-6).all()
-    alone = np.abs(teacher(one) - teacher(other)).sum(1) / 2
-    assert (alone <= share + 1e-6).all()
-    assert (total >= 1).all()
+    weights = strategy.class_weights()
+    assert (weights[:-1] <= SETTINGS.device_cap + 1e-6).all()
+    assert (weights >= -1e-6).all()
+    np.testing.assert_allclose(weights.sum(0), 1, rtol=1e-5)
+
+
+@given(st.lists(ballots, max_size=6), st.integers(0, 7))
+def test_louder_is_not_heard_better(votes: list[ClassVotes], level: int) -> None:
+    """A device that raises every density alike says the same: only differences between samples count."""
+    held = [1, 1, 1]
+    pair = [teacher(*votes, class_votes([0, 1], density=max(1, density), held=held)) for density in (level, 3)]
+    np.testing.assert_allclose(pair[0], pair[1], atol=1e-5)
 
 
 @given(st.lists(ballots, max_size=6))
@@ -117,14 +122,52 @@ def test_the_teacher_is_a_distribution(votes: list[ClassVotes]) -> None:
     np.testing.assert_allclose(fused.sum(1), 1, atol=1e-5)
 
 
-def test_sharp_forecasts_count_more_up_to_the_floor() -> None:
-    """Half the shared spread weighs four times as much; a spread of nearly 0 weighs no more than that."""
-    strategy = FedDistill(FORECAST, DistilSettings(shared_share=0.2, device_cap=1.0))
-    weights = []
-    for spread in (2.0, 1.0, 0.5, 0.01):
-        strategy.add(DeviceId("a"), forecast_votes([1.0], spread))
-        weights.append(strategy.weight(next(strategy.ballots())).item())
-    assert weights == pytest.approx([0.25, 1, 4, 4])
+def flipped(truth: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """The next class instead of the right one."""
+    del rng
+    return (truth + 1) % 3
+
+
+def anyhow(truth: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Classes by chance."""
+    return rng.integers(0, 3, len(truth))
+
+
+def always(truth: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """One class for everything."""
+    del rng
+    return np.zeros_like(truth)
+
+
+@pytest.mark.parametrize("lie", [flipped, anyhow, always])
+def test_liars_in_the_majority_lose_their_weight(
+    lie: Callable[[npt.NDArray[np.int64], np.random.Generator], npt.NDArray[np.int64]],
+) -> None:
+    """Four honest devices and six liars of full confidence: hidden anchors tell them apart, without them they do not."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 300)
+    unsure = np.full((300, 3), 0.2, np.float32)
+    unsure[np.arange(300), np.where(rng.random(300) < 0.7, truth, rng.integers(0, 3, 300))] = 0.6
+    rows = np.arange(0, 300, 5)
+    right = {}
+    for anchors in (HiddenAnchors(rows, truth[rows]), None):
+        strategy = FedDistill(Opinion(unsure), SETTINGS, anchors)
+        for at in range(4):
+            said = np.where(rng.random(300) < 0.85, truth, rng.integers(0, 3, 300))
+            odds = np.full((300, 3), 0.3, np.float32)
+            odds[np.arange(300), said] = 2.0
+            strategy.add(DeviceId(f"honest-{at}"), class_votes_of(odds, np.ones(3, np.uint8)))
+        for at in range(6):
+            odds = np.full((300, 3), 0.05, np.float32)
+            odds[np.arange(300), lie(truth, rng)] = 90.0
+            strategy.add(DeviceId(f"liar-{at}"), class_votes_of(odds, np.ones(3, np.uint8)))
+        right[anchors is None] = (strategy.teacher().value.argmax(1) == truth).mean()
+        if anchors:
+            trust = strategy.trust()
+            honest = sum(share for device, share in trust.items() if device.startswith("honest"))
+            assert sum(trust.values()) - honest < 0.1 * honest
+    assert right[False] > 0.9
+    assert right[False] >= right[True]
 
 
 def test_forecasts_fuse_by_share_and_keep_their_disagreement() -> None:
@@ -135,3 +178,28 @@ def test_forecasts_fuse_by_share_and_keep_their_disagreement() -> None:
     assert fused.value.item() == pytest.approx(0.4)
     assert fused.spread is not None
     assert fused.spread.item() == pytest.approx(1.24**0.5)
+
+
+def test_sharp_forecasts_count_no_more_than_the_floor() -> None:
+    """A spread of nearly 0 pulls as much as half the shared spread."""
+    settings = DistilSettings(shared_share=0.2, device_cap=1.0)
+    pulls = []
+    for spread in (0.5, 0.01):
+        strategy = FedDistill(FORECAST, settings)
+        strategy.add(DeviceId("a"), forecast_votes([1.0], spread))
+        strategy.add(DeviceId("b"), forecast_votes([0.0]))
+        pulls.append(strategy.teacher().value.item())
+    assert pulls[0] == pytest.approx(pulls[1])
+
+
+def test_a_forecaster_that_errs_on_hidden_anchors_loses_its_weight() -> None:
+    """Two devices of equal claims: the one that was wrong on the anchors hardly counts; missing readings count for none."""
+    shared = Opinion(np.zeros((40, 1), np.float32), np.ones((40, 1), np.float32))
+    truth = np.full((20, 1), 1.0, np.float32)
+    truth[15:] = np.nan
+    strategy = FedDistill(shared, SETTINGS, HiddenAnchors(np.arange(20), truth))
+    strategy.add(DeviceId("right"), forecast_votes([1.0] * 40, 0.5))
+    strategy.add(DeviceId("wrong"), forecast_votes([-3.0] * 40, 0.5))
+    trust = strategy.trust()
+    assert trust["right"] > 10 * trust["wrong"]
+    assert strategy.teacher().value.mean() > 0.3

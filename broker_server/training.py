@@ -1,0 +1,161 @@
+"""The training of one student as it goes on from round to round: weights, their average, and the optimiser's memory.
+
+Owns that state, its file form, and what one step is; owns no lesson and no teacher. A round that began with a fresh
+optimiser and a new schedule would spend half its steps on recovering from that (ADR-0010). A step is a function of the
+seed and of its number alone, so training that was cut short goes on bit for bit as if it had not been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from edge_models.augment import augment
+from edge_models.students import Student, build_student
+from edge_protocol.errors import DistillationError
+from edge_protocol.task import ImageInput, TaskSpec, Tier
+
+MAX_GRADIENT = 5.0
+WEIGHT_DECAY = 1e-2
+_MIX = 0x9E3779B97F4A7C15
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """Samples and what a student should answer on them.
+
+    Attributes:
+        x: (N, *shape) float32, as the student takes it.
+        truth: whose rows belong to x's: labels (N,), targets (N, H), or a teacher's (N, …).
+        loss: of logits and rows of `truth`.
+        weight: of this lesson in the total loss.
+        batch: samples in a step.
+    """
+
+    x: Tensor
+    truth: Tensor
+    loss: Loss
+    weight: float
+    batch: int
+
+    def to(self, device: torch.device) -> Lesson:
+        """The same lesson on a device."""
+        return Lesson(self.x.to(device), self.truth.to(device), self.loss, self.weight, self.batch)
+
+    def picks(self, seed: int, step: int) -> Tensor:
+        """Which samples a step takes: each once before any twice, in an order that the seed fixes."""
+        size = min(self.batch, len(self.x))
+        steps = len(self.x) // size
+        generator = torch.Generator().manual_seed(mixed(seed, step // steps))
+        at = step % steps * size
+        return torch.randperm(len(self.x), generator=generator)[at : at + size]
+
+
+class Training:
+    """A student in training; `average` is the model that it stands for (Tarvainen & Valpola 2017).
+
+    Args:
+        student: where it begins; not changed.
+        spec: the task.
+        device: where it runs.
+    """
+
+    def __init__(self, student: Student, spec: TaskSpec, device: torch.device) -> None:
+        self.spec, self.device, self.step = spec, device, 0
+        layout = torch.channels_last if isinstance(spec.input, ImageInput) else torch.contiguous_format
+        self._layout = layout
+        self.pupil = deepcopy(student).train().to(device)
+        self.pupil.to(memory_format=layout)  # type: ignore[call-overload]  # torch's types lack this form
+        self.average = deepcopy(student).eval().to(device)
+        fast = device.type == "cuda"
+        self._forward = torch.compile(self.pupil) if fast else self.pupil
+        self._parameters = list(self.pupil.parameters())
+        self._optimiser = torch.optim.AdamW(self._parameters, weight_decay=WEIGHT_DECAY, foreach=True)
+
+    def learn(self, lessons: Sequence[Lesson], *, rate: float, ema: float, seed: int, vary: bool) -> float:
+        """Take one step on a batch of every lesson; return the loss."""
+        picks = [lesson.picks(seed, self.step).to(self.device) for lesson in lessons]
+        x = torch.cat([lesson.x[pick] for lesson, pick in zip(lessons, picks, strict=True)])
+        if vary:
+            generator = torch.Generator(self.device).manual_seed(mixed(seed, self.step))
+            x = augment(x, self.spec.input, generator)
+        with self._precision():
+            _, logits = self._forward(x.contiguous(memory_format=self._layout))
+        parts = torch.split(logits.float(), [len(pick) for pick in picks])
+        losses = [
+            lesson.weight * lesson.loss(part, lesson.truth[pick])
+            for lesson, pick, part in zip(lessons, picks, parts, strict=True)
+        ]
+        loss = torch.stack(losses).sum()
+        self._descend(loss, rate)
+        self.step += 1
+        self._follow(min(ema, self.step / (self.step + 10)))
+        return float(loss.item())
+
+    def _descend(self, loss: Tensor, rate: float) -> None:
+        self._optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._parameters, MAX_GRADIENT)
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        self._optimiser.step()
+
+    def _precision(self) -> AbstractContextManager[object]:
+        fast = self.device.type == "cuda"
+        return torch.autocast("cuda", torch.bfloat16) if fast else nullcontext()
+
+    @torch.no_grad()
+    def _follow(self, decay: float) -> None:
+        """Move the average towards the pupil; early on by more, so that it forgets where it began."""
+        for mean, value in zip(self.average.state_dict().values(), self.pupil.state_dict().values(), strict=True):
+            mean.copy_(torch.lerp(value, mean, decay) if mean.is_floating_point() else value)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The whole state by name, on the CPU."""
+        state = {f"pupil.{name}": value for name, value in self.pupil.state_dict().items()}
+        state |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        for at, parameter in enumerate(self._parameters):
+            state |= {f"adamw.{at}.{name}": value for name, value in self._optimiser.state[parameter].items()}
+        state["step"] = torch.tensor(self.step)
+        return {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+
+    @classmethod
+    def restored(cls, tensors: dict[str, Tensor], spec: TaskSpec, tier: Tier, device: torch.device) -> Training:
+        """Take up a training that was written down with `tensors`.
+
+        Raises:
+            DistillationError: the tensors are those of something else.
+        """
+        training = cls(build_student(spec, tier), spec, device)
+        try:
+            training.pupil.load_state_dict(_below(tensors, "pupil."))
+            training.average.load_state_dict(_below(tensors, "average."))
+            training.step = int(tensors["step"])
+            for at, parameter in enumerate(training._parameters):
+                memory = _below(tensors, f"adamw.{at}.")
+                training._optimiser.state[parameter] = {
+                    name: value if name == "step" else value.to(device) for name, value in memory.items()
+                }
+        except (KeyError, RuntimeError) as error:
+            raise DistillationError(f"not a training state of {spec.students[tier]!r}: {error}") from error
+        return training
+
+
+def compute_device(name: str) -> torch.device:
+    """The device that a setting names; ``auto`` is CUDA when there is one."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def mixed(seed: int, number: int) -> int:
+    """A seed for the number-th thing under a seed: neighbours share nothing (Steele et al. 2014, SplitMix64)."""
+    return ((seed + 1) * _MIX + number * 0xBF58476D1CE4E5B9) % 2**63
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
