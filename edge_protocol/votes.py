@@ -144,9 +144,11 @@ def forecast_votes(mean: F4, spread: F4, familiarity: F4) -> ForecastVotes:
     """
     for values in (mean, spread, familiarity):
         _check_finite(values)
-    halves = (mean.clip(-_LARGEST, _LARGEST), spread.clip(_LEAST, _LARGEST))
-    density = np.rint(familiarity.clip(0, 1) * 255).astype(np.uint8)
-    return ForecastVotes(*(pack(values.astype(np.float16)) for values in halves), pack(density))
+    return ForecastVotes(
+        pack(mean.clip(-_LARGEST, _LARGEST).astype(np.float16)),
+        pack(spread.clip(_LEAST, _LARGEST).astype(np.float16)),
+        pack(np.rint(familiarity.clip(0, 1) * 255).astype(np.uint8)),
+    )
 
 
 def forecast_values(votes: ForecastVotes) -> tuple[F4, F4, F4]:

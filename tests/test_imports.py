@@ -21,9 +21,11 @@ TORCH_HOMES = (
     "edge_models.augment",
     "broker_server.distil_worker",
     "broker_server.distiller",
+    "broker_server.training",
     "edge_client.trainer",
     "edge_models.fit",
     "edge_models.losses",
+    "edge_models.ratio_head",
     "edge_models.students",
     "export",
 )

@@ -16,7 +16,7 @@ release_key_file: release.key
 tasks:
   vehicle: {task: vehicle, anchors: a.npz, proxies: /data/p.npz, validation: v.npz, rounds: {limit: 3}}
   mine: {task: mine.yaml, anchors: a.npz, proxies: p.npz, validation: v.npz}
-distil: {epochs: 5, timeout_s: 60}
+distil: {steps: 5, timeout_s: 60}
 """
 
 
@@ -25,7 +25,7 @@ def test_paths_begin_at_the_file_and_names_of_tasks_stay_names(tmp_path: Path) -
     file = tmp_path / "server.yaml"
     file.write_text(TEXT)
     config = read_config(file, flags={"fleet": "other"}, environment={"ROADCAST__DISTIL__SEED": "9"})
-    assert (config.fleet, config.distil.seed, config.distil.settings.epochs) == ("other", 9, 5)
+    assert (config.fleet, config.distil.seed, config.distil.settings.steps) == ("other", 9, 5)
     assert config.state_dir == str(tmp_path / "server")
     assert config.tasks["vehicle"].task == "vehicle"
     assert config.tasks["vehicle"].proxies == "/data/p.npz"

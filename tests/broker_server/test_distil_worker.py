@@ -131,20 +131,20 @@ def test_a_round_hears_good_reports_and_names_bad_ones(first: tuple[Path, Distil
 
 
 def test_a_killed_round_goes_on_where_it_was(first: tuple[Path, DistilJob]) -> None:
-    """A worker that finds checkpoints of a killed one takes only the steps that are left, and ends with the same bytes."""
+    """A worker that finds checkpoints of a killed one takes only the steps that are left; the bytes are the same."""
     job = round_job(first)
     whole, cut = first[0] / "jobs" / "whole", first[0] / "jobs" / "cut"
     assert run(whole, job, {DeviceId("a"): report(job)})[0] == 0
 
-    class Killed(Exception):
+    class KilledError(Exception):
         """Stands for the kill."""
 
     def die(event: Mapping[str, object]) -> None:
         if event.get("tier") == "small" and event.get("step") == 8:
-            raise Killed
+            raise KilledError
 
     write_job(cut, job, {DeviceId("a"): report(job)})
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         main([str(cut)], die)
     code, events = run(cut, job, {DeviceId("a"): report(job)})
     steps = [event["step"] for event in events if event["stage"] == "train"]

@@ -40,7 +40,7 @@ class Place:
         state = Path(config.state_dir)
         self.database = Database(state / "server.db")
         releases = ReleaseFolder(state, "sim", self.database, BlobFolder(state / "blobs"), bytes(32))
-        desk = Desk(config, {TASK: load_task("vehicle")}, self.database, releases, lambda: 5.0, self.done.put)
+        desk = Desk(config, {TASK: load_task("vehicle")}, self.database, releases, b"salt", lambda: 5.0, self.done.put)
         self.workshop = Workshop(desk, distiller, distilling=ThreadPoolExecutor(1), making=ThreadPoolExecutor(1))
 
     def outcome(self) -> Any:

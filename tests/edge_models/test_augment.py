@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from edge_models.augment import augment, vary_windows
 from broker_server.distiller import inputs_of
+from edge_models.augment import augment, vary_windows
 from edge_models.samples import Samples
 from edge_models.tasks import load_task, plugin_of
 

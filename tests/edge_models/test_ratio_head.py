@@ -11,7 +11,7 @@ QUICK = RatioSettings(steps=150)
 
 
 def clouds(rng: np.random.Generator, centres: list[float], n: int) -> np.ndarray:
-    """n samples around each centre, (len(centres) · n, 8) float32."""
+    """Draw n samples around each centre, (len(centres) · n, 8) float32."""
     return np.concatenate([rng.normal(centre, 1, (n, 8)) for centre in centres]).astype(np.float32)
 
 

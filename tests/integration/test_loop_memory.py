@@ -61,7 +61,7 @@ def test_a_thousand_devices_teach_the_shared_model(tmp_path: Path) -> None:
     config = centre_config(
         tmp_path,
         rounds=RoundsConfig(limit=1, quorum=900, wait_for=1000, deadline_s=60, pause_s=0),
-        distil=DistilConfig(first_steps=30, steps=60, batch=16, seed=1),
+        distil=DistilConfig(first_steps=30, steps=60, batch=16, trust_share=0, seed=1),
     )
 
     def knowledge(device: DeviceId, call: m.RoundCall) -> m.ClassVotes:

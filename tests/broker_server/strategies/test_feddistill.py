@@ -96,7 +96,7 @@ def test_a_second_ballot_replaces_the_first(others: list[ClassVotes], first: Cla
 
 @given(st.lists(ballots, min_size=1, max_size=6))
 def test_no_device_gets_more_than_the_cap(votes: list[ClassVotes]) -> None:
-    """Whatever a device says of itself, in votes, confidence, density or held classes, its weight stays under the cap."""
+    """Whatever a device says, in votes, confidence, density or held classes, its weight stays under the cap."""
     strategy = FedDistill(SHARED, SETTINGS)
     for at, vote in enumerate(votes):
         strategy.add(DeviceId(f"d{at}"), vote)
@@ -143,7 +143,7 @@ def always(truth: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArra
 def test_liars_in_the_majority_lose_their_weight(
     lie: Callable[[npt.NDArray[np.int64], np.random.Generator], npt.NDArray[np.int64]],
 ) -> None:
-    """Four honest devices and six liars of full confidence: hidden anchors tell them apart, without them they do not."""
+    """Four honest devices and six liars of full confidence: hidden anchors tell them apart."""
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 3, 300)
     unsure = np.full((300, 3), 0.2, np.float32)
@@ -193,7 +193,7 @@ def test_sharp_forecasts_count_no_more_than_the_floor() -> None:
 
 
 def test_a_forecaster_that_errs_on_hidden_anchors_loses_its_weight() -> None:
-    """Two devices of equal claims: the one that was wrong on the anchors hardly counts; missing readings count for none."""
+    """Of two devices with equal claims the one that was wrong on the anchors hardly counts; missing is missing."""
     shared = Opinion(np.zeros((40, 1), np.float32), np.ones((40, 1), np.float32))
     truth = np.full((20, 1), 1.0, np.float32)
     truth[15:] = np.nan
