@@ -73,12 +73,13 @@ def deal(pack: ImagePack, *, devices: int, alpha: float, seed: int) -> World:
     shares = _proportions(len(pack.classes), devices, alpha, rng)
     hands = _deal(pack, rest, shares, rng)
     cameras = [_seen(pack, hand, rng.dirichlet(np.ones(len(KINDS))), rng) for hand in hands]
-    return World(*server, cameras, _seen(pack, np.tile(held, 2), np.ones(len(KINDS)), rng))
+    anchors, hidden, proxies = server
+    return World(anchors, hidden, proxies, cameras, _seen(pack, np.tile(held, 2), np.ones(len(KINDS)), rng))
 
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """One way of learning: how the teacher of a round is made, or the labels that stand for it."""
+    """One way of learning: the strategy that makes a round's teacher; without one, labels: the server's or everyone's."""
 
     strategy: str = ""
     pooled: bool = False
