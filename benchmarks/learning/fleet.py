@@ -79,7 +79,7 @@ def deal(pack: ImagePack, *, devices: int, alpha: float, seed: int) -> World:
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """One way of learning: the strategy that makes a round's teacher; without one, labels: the server's or everyone's."""
+    """One way of learning: the strategy that makes a round's teacher; without one, labels, the server's or all."""
 
     strategy: str = ""
     pooled: bool = False
