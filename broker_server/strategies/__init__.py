@@ -1,7 +1,7 @@
 """Rules that learn from a fleet, one file each.
 
-`base.Strategy` fuses what devices say about the proxies into one teacher; the server runs these. `weights.WeightSharing`
-and `prototypes.PrototypeSharing` are what benchmarks compare them with.
+`base.Strategy` fuses what devices say about the proxies into one teacher; the server runs these. What benchmarks
+compare them with is behind `weights.WeightSharing` and `prototypes.PrototypeSharing`.
 """
 
 from __future__ import annotations
