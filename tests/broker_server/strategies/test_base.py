@@ -94,5 +94,5 @@ def test_strategies_are_made_by_name() -> None:
     shared = Opinion(np.full((1, 3), 1 / 3, np.float32))
     for name, kind in STRATEGIES.items():
         assert type(make_strategy(DistilSettings(strategy=name), shared)) is kind
-    with pytest.raises(ConfigError, match="feddistill, mean, self"):
+    with pytest.raises(ConfigError, match="fedmd, mean, self"):
         make_strategy(DistilSettings(strategy="fedavg"), shared)
