@@ -128,7 +128,8 @@ def write_job(job_dir: Path, job: DistilJob, reports: Mapping[DeviceId, Knowledg
         DistillationError: the disk refused.
     """
     try:
-        (job_dir / "reports").mkdir(parents=True, exist_ok=True)
+        job_dir.mkdir(parents=True, exist_ok=True, mode=0o700)  # the salt is nobody else's
+        (job_dir / "reports").mkdir(exist_ok=True)
         for name, data in _files(job, reports).items():
             (job_dir / name).write_bytes(data)
     except OSError as error:

@@ -22,18 +22,17 @@ from torch import Tensor
 from broker_server.distil_job import DistilJob, DistilResult, Failure, Scores, read_job
 from broker_server.distiller import (
     anchor_lesson,
-    answer,
     constant,
+    cycled,
     inputs_of,
-    one_cycle,
-    opinion_of_logits,
     score,
+    shared_opinion,
     teacher_lesson,
     train,
 )
 from broker_server.proxy_set import Asked, build, load_samples, mingle
 from broker_server.strategies import HiddenAnchors, Strategy, make_strategy
-from broker_server.strategies.base import F4, Fusion, check_report
+from broker_server.strategies.base import F4, check_report
 from broker_server.training import Lesson, Training, compute_device
 from edge_models.samples import Samples
 from edge_models.students import Student, build_student
@@ -124,12 +123,9 @@ def open_bench(folder: Path) -> Bench:
 
 def _collect(bench: Bench, x: Tensor) -> tuple[Strategy, dict[str, str]]:
     """Hear the shared model and every device; return the strategy, and why reports were refused."""
-    shared = Fusion()
-    for student in bench.current.values():
-        shared.add(opinion_of_logits(answer(student, x)[1], bench.spec), 1.0)
-    asked = bench.asked
+    asked, shared = bench.asked, shared_opinion(bench.current.values(), x, bench.spec)
     hidden = HiddenAnchors(asked.hidden, asked.samples.targets[asked.hidden]) if len(asked.hidden) else None
-    strategy, refused = make_strategy(bench.job.settings, shared.result(), hidden), {}
+    strategy, refused = make_strategy(bench.job.settings, shared, hidden), {}
     for name in bench.job.reports:
         device = DeviceId(Path(name).stem)
         try:
@@ -167,7 +163,7 @@ def _teach(tier: Tier, bench: Bench, lessons: Sequence[Lesson], say: Say) -> Tra
     plan, first = bench.job.settings, not bench.current
     settings = msgspec.structs.replace(plan, seed=plan.seed + bench.job.round)  # each round in another order
     steps = plan.first_steps if first else plan.steps
-    pace = one_cycle(plan.first_learning_rate, steps) if first else constant(plan.learning_rate)
+    pace = cycled(plan.first_learning_rate, steps) if first else constant(plan.learning_rate)
     checkpoint = bench.folder / "checkpoint" / f"{tier}.safetensors"
     training, done = _resumed(checkpoint, bench, tier, compute_device(plan.device))
 
@@ -182,8 +178,11 @@ def _teach(tier: Tier, bench: Bench, lessons: Sequence[Lesson], say: Say) -> Tra
 def _resumed(checkpoint: Path, bench: Bench, tier: Tier, device: torch.device) -> tuple[Training, int]:
     """The training to go on with, and how many steps of this round it has behind it."""
     if checkpoint.exists():
-        tensors = _tensors(checkpoint)
-        return Training.restored(tensors, bench.spec, tier, device), int(tensors["done"])
+        try:
+            tensors = _tensors(checkpoint)
+            return Training.restored(tensors, bench.spec, tier, device), int(tensors["done"])
+        except (DistillationError, KeyError):
+            checkpoint.unlink()  # a power cut left half of it: this round's steps are taken again
     if not bench.current or bench.job.current is None:
         return Training(build_student(bench.spec, tier, bench.job.settings.seed), bench.spec, device), 0
     kept = Path(bench.job.current) / f"{tier}.training.safetensors"
@@ -218,7 +217,9 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise DistillationError(f"{path}: cannot be read: {error}; remove it, training then begins anew") from error
+        raise DistillationError(
+            f"{path}: cannot be read: {error}; remove it, and training begins with a fresh optimiser"
+        ) from error
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -6,7 +6,7 @@ anchors under their labels; what a step is, and what lasts from round to round, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from broker_server.distil_job import DistilSettings, Scores
-from broker_server.strategies.base import F4, Opinion
+from broker_server.strategies.base import F4, Fusion, Opinion
 from broker_server.training import Lesson, Training
 from devices.preprocess import Preprocess
 from edge_models.losses import distillation_kl, forecast_kl, gaussian_nll, split_forecast
 from edge_models.samples import Samples
+from edge_models.schedules import one_cycle
 from edge_models.students import Student
 from edge_models.tasks import plugin_of
 from edge_protocol.task import ImageInput, TaskSpec
@@ -86,16 +87,9 @@ def train(
             total, since = 0.0, 0
 
 
-def one_cycle(peak: float, steps: int) -> Pace:
-    """Up over the first fifth of the steps, down to nearly nothing along a cosine (Smith & Topin 2019)."""
-    warm = max(1, steps // 5)
-
-    def pace(at: int) -> float:
-        if at < warm:
-            return peak * (at + 1) / warm
-        return float(peak * (0.5 + 0.5 * np.cos(np.pi * (at - warm + 1) / max(1, steps - warm + 1))))
-
-    return pace
+def cycled(peak: float, steps: int) -> Pace:
+    """One cycle over all steps of a training that begins from nothing."""
+    return lambda at: peak * one_cycle(at / steps)
 
 
 def constant(rate: float) -> Pace:
@@ -120,6 +114,14 @@ def opinion_of_logits(logits: F4, spec: TaskSpec) -> Opinion:
         return Opinion(tensor.softmax(1).numpy())
     mean, log_spread = split_forecast(tensor)
     return Opinion(mean.numpy(), log_spread.exp().numpy())
+
+
+def shared_opinion(students: Iterable[Student], x: Tensor, spec: TaskSpec) -> Opinion:
+    """What the shared model says: the mean over the students of all tiers."""
+    fusion = Fusion()
+    for student in students:
+        fusion.add(opinion_of_logits(answer(student, x)[1], spec), 1.0)
+    return fusion.result()
 
 
 def score(student: Student, x: Tensor, samples: Samples, spec: TaskSpec) -> Scores:

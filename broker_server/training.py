@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +23,8 @@ from edge_protocol.task import ImageInput, TaskSpec, Tier
 
 MAX_GRADIENT = 5.0
 WEIGHT_DECAY = 1e-2
-_MIX = 0x9E3779B97F4A7C15
+ORDER, VARIATION = 0, 1
+"""What a seed is drawn for: the order of a pass, the variations of a step."""
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -52,7 +54,7 @@ class Lesson:
         """Which samples a step takes: each once before any twice, in an order that the seed fixes."""
         size = min(self.batch, len(self.x))
         steps = len(self.x) // size
-        generator = torch.Generator().manual_seed(mixed(seed, step // steps))
+        generator = torch.Generator().manual_seed(mixed(seed, ORDER, step // steps))
         at = step % steps * size
         return torch.randperm(len(self.x), generator=generator)[at : at + size]
 
@@ -83,7 +85,7 @@ class Training:
         picks = [lesson.picks(seed, self.step).to(self.device) for lesson in lessons]
         x = torch.cat([lesson.x[pick] for lesson, pick in zip(lessons, picks, strict=True)])
         if vary:
-            generator = torch.Generator(self.device).manual_seed(mixed(seed, self.step))
+            generator = torch.Generator(self.device).manual_seed(mixed(seed, VARIATION, self.step))
             x = augment(x, self.spec.input, generator)
         with self._precision():
             _, logits = self._forward(x.contiguous(memory_format=self._layout))
@@ -152,9 +154,9 @@ def compute_device(name: str) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
-def mixed(seed: int, number: int) -> int:
-    """A seed for the number-th thing under a seed: neighbours share nothing (Steele et al. 2014, SplitMix64)."""
-    return ((seed + 1) * _MIX + number * 0xBF58476D1CE4E5B9) % 2**63
+def mixed(*numbers: int) -> int:
+    """One seed out of several numbers ≥ 0: other numbers, an unrelated seed."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

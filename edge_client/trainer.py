@@ -32,6 +32,7 @@ from edge_client.jobs import TrainJob, TrainResult, read_job
 from edge_client.replay import read_samples
 from edge_models.density import Density
 from edge_models.head_weights import HeadWeights
+from edge_models.privacy import held_classes
 from edge_models.samples import F4, Samples
 from edge_protocol.errors import DataError, IncompatibleError, RoadcastError
 from edge_protocol.task import ImageInput, TaskSpec
@@ -88,7 +89,7 @@ def run_job(folder: Path) -> TrainResult:
     samples = thinned(read_samples(Path(job.replay), spec), job.max_samples)
     targets = cast("F4", samples.targets)  # or int64: what a task's kind has
     settings = FitSettings(epochs=job.epochs, seed=job.seed)
-    held = held_classes(spec, samples)
+    held = spoken_of(spec, samples)
     with OrtRunner(Path(job.template).read_bytes(), weights) as runner:
         trunk = Trunk(runner, job)
         features = trunk.features(samples.raw)
@@ -215,9 +216,11 @@ def familiarity(features: F4, asked: F4) -> F4:
     return Density.fit(features).p_value(asked) if len(features) else np.zeros(len(asked), np.float32)
 
 
-def held_classes(spec: TaskSpec, samples: Samples) -> tuple[int, ...]:
+def spoken_of(spec: TaskSpec, samples: Samples) -> tuple[int, ...]:
     """1 for each class that the device has enough examples of to speak about it; empty for forecasts."""
-    return tuple(int((samples.targets == label).sum() >= LEAST_EXAMPLES) for label in range(len(spec.labels)))
+    if spec.kind == "forecast":
+        return ()
+    return tuple(held_classes(samples.targets.astype(np.int64), len(spec.labels), LEAST_EXAMPLES).tolist())
 
 
 def _preparation(job: TrainJob) -> Callable[[npt.NDArray[Any]], F4]:

@@ -7,7 +7,6 @@ al. 2022), and only its device knows it.
 
 from __future__ import annotations
 
-import math
 from typing import Annotated
 
 import msgspec
@@ -19,10 +18,10 @@ from torch.nn import functional
 
 from edge_models.forecast_heads import F4, ForecastHead
 from edge_models.losses import gaussian_nll
+from edge_models.schedules import one_cycle
 from edge_protocol.errors import DataError
 
 MAX_GRADIENT = 5.0
-_WARM_UP = 0.2
 
 
 class ForecastFitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -109,13 +108,6 @@ def _descend(
         with torch.no_grad():
             for mean, weight in zip(means, weights, strict=True):
                 mean.lerp_(weight, 1 - kept)
-
-
-def one_cycle(done: float) -> float:
-    """Height of the learning rate, in (0, 1], after a share `done` in [0, 1) of the steps (Smith and Topin 2019)."""
-    if done < _WARM_UP:
-        return 0.04 + 0.96 * 0.5 * (1 - math.cos(math.pi * done / _WARM_UP))
-    return 0.5 * (1 + math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP))) + 1e-5
 
 
 def _measured(features: F4, side: F4, shared: F4, targets: F4) -> tuple[F4, F4, F4]:

@@ -25,37 +25,6 @@ def distillation_kl(student_logits: Tensor, teacher: Tensor, temperature: float)
     return functional.kl_div(student, soft, reduction="batchmean") * temperature**2
 
 
-def balanced_cross_entropy(logits: Tensor, targets: Tensor, prior: Tensor) -> Tensor:
-    """Cross-entropy of logits + log prior: learns the classes, not how often they occur (Menon et al. 2021).
-
-    A class of prior 0 leaves the softmax: a device is not taught that what it never sees does not exist.
-
-    Args:
-        logits: (N, C).
-        targets: (N,) int64, each of a class with prior > 0.
-        prior: (C,) shares of the device's samples per class.
-    """
-    return functional.cross_entropy(logits + prior.log(), targets)
-
-
-def not_true_distillation(logits: Tensor, shared_logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL towards the shared model over the classes that are *not* the label (Lee et al. 2022, FedNTD).
-
-    The label may be learnt freely; what the shared model knows about the other classes is kept.
-
-    Args:
-        logits: (N, C).
-        shared_logits: (N, C), of the shared model on the same samples.
-        targets: (N,) int64.
-        temperature: T > 0.
-    """
-    classes = logits.shape[1]
-    others = torch.arange(classes).expand(len(targets), classes) != targets[:, None]
-    mine = logits[others].view(-1, classes - 1)
-    theirs = shared_logits[others].view(-1, classes - 1)
-    return distillation_kl(mine, functional.softmax(theirs, dim=1), temperature)
-
-
 def gaussian_nll(outputs: Tensor, targets: Tensor) -> Tensor:
     """Negative log-likelihood of Gaussian forecasts, averaged over what was measured; 0 when nothing was.
 

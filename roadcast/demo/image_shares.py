@@ -84,15 +84,17 @@ def share_images(
     rest = train
     server: dict[str, ImagePack] = {}
     for name in ("anchors", "validation", "proxies"):
-        mine = _balanced(pack, rest, getattr(sizes, name), rng)
+        mine = balanced(pack, rest, getattr(sizes, name), rng)
         rest = np.setdiff1d(rest, mine)
         server[name] = under(pack.take(mine), clear if name == "anchors" else everywhere, rng)
     server["proxies"] = replace(server["proxies"], labels=np.full(len(server["proxies"]), UNLABELLED, np.int64))
-    shares = _proportions(len(pack.classes), len(members), rng)
+    shares = proportions(len(pack.classes), len(members), rng, skew=SKEW, least=LEAST_SHARE)
+    if shares is None:
+        shares = np.full((len(pack.classes), len(members)), 1 / len(members))
     cameras = {
         member.name: _camera(pack, mine, test, member, rng)
         for member, mine, test in zip(
-            members, _deal(pack, rest, shares, rng), _deal(pack, held, shares, rng), strict=True
+            members, deal(pack, rest, shares, rng), deal(pack, held, shares, rng), strict=True
         )
     }
     test = under(pack.take(np.tile(held, sizes.test_conditions)), everywhere, rng)
@@ -122,16 +124,27 @@ def _camera(pack: ImagePack, mine: I8, test: I8, member: Member, rng: np.random.
     )
 
 
-def _proportions(classes: int, cameras: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """(classes, cameras) parts that sum to 1 over the cameras, and leave no camera with next to nothing."""
-    for _ in range(_DRAWS):
-        shares = rng.dirichlet(np.full(cameras, SKEW), classes)
-        if shares.sum(axis=0).min() >= LEAST_SHARE * classes / cameras:
+def proportions(
+    classes: int, cameras: int, rng: np.random.Generator, *, skew: float, least: float, draws: int = _DRAWS
+) -> npt.NDArray[np.float64] | None:
+    """Draw (classes, cameras) parts that sum to 1 over the cameras; None when no draw gives every camera enough.
+
+    Args:
+        classes: how many.
+        cameras: how many.
+        rng: source of chance.
+        skew: Dirichlet concentration, above 0.
+        least: part of an equal share that every camera must get.
+        draws: after which it is given up.
+    """
+    for _ in range(draws):
+        shares = rng.dirichlet(np.full(cameras, skew), classes)
+        if shares.sum(axis=0).min() >= least * classes / cameras:
             return shares
-    return np.full((classes, cameras), 1 / cameras)
+    return None
 
 
-def _deal(pack: ImagePack, indices: I8, shares: npt.NDArray[np.float64], rng: np.random.Generator) -> list[I8]:
+def deal(pack: ImagePack, indices: I8, shares: npt.NDArray[np.float64], rng: np.random.Generator) -> list[I8]:
     """Deal images to cameras class by class; the images of one vehicle stay together."""
     hands: list[list[I8]] = [[] for _ in range(shares.shape[1])]
     for label in range(len(pack.classes)):
@@ -144,7 +157,7 @@ def _deal(pack: ImagePack, indices: I8, shares: npt.NDArray[np.float64], rng: np
     return [np.sort(np.concatenate(hand)) if hand else np.zeros(0, np.int64) for hand in hands]
 
 
-def _balanced(pack: ImagePack, indices: I8, count: int, rng: np.random.Generator) -> I8:
+def balanced(pack: ImagePack, indices: I8, count: int, rng: np.random.Generator) -> I8:
     """About `count` images, equally many of each class, whole vehicles only."""
     quota = count // len(pack.classes)
     taken: list[I8] = []

@@ -154,6 +154,18 @@ def test_a_killed_round_goes_on_where_it_was(first: tuple[Path, DistilJob]) -> N
         assert len({path.read_bytes() for path in files}) == 1
 
 
+def test_a_damaged_checkpoint_costs_its_steps_only(first: tuple[Path, DistilJob]) -> None:
+    """Half a checkpoint, as a power cut leaves it, is thrown away; the round ends as if there had been none."""
+    job, folder = round_job(first), first[0] / "jobs" / "damaged"
+    write_job(folder, job, {})
+    assert folder.stat().st_mode & 0o077 == 0, "the salt that hides the anchors is nobody else's"
+    (folder / "checkpoint").mkdir()
+    (folder / "checkpoint" / "nano.safetensors").write_bytes(b"\x10\x00\x00")
+    code, events = run(folder, job, {})
+    assert code == 0
+    assert [event["step"] for event in events if event.get("tier") == "nano" and event["stage"] == "train"] == [4, 8]
+
+
 def test_training_goes_on_from_round_to_round(first: tuple[Path, DistilJob], tmp_path: Path) -> None:
     """With the training state of the round before, the optimiser's step count goes on."""
     job = round_job(first)

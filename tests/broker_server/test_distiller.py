@@ -11,8 +11,8 @@ from broker_server.distiller import (
     anchor_lesson,
     answer,
     constant,
+    cycled,
     inputs_of,
-    one_cycle,
     opinion_of_logits,
     score,
     teacher_lesson,
@@ -50,7 +50,7 @@ def test_the_first_release_learns_from_anchors() -> None:
     training = Training(build_student(VEHICLE, "nano"), VEHICLE, CPU)
     lesson = anchor_lesson(simulate(VEHICLE, 160, 0), VEHICLE, weight=1.0, batch=32)
     settings = DistilSettings(augment=False)
-    train(training, [lesson], settings, 60, one_cycle(4e-3, 60), progress=lambda *_: None)
+    train(training, [lesson], settings, 60, cycled(4e-3, 60), progress=lambda *_: None)
     valid = simulate(VEHICLE, 100, 1)
     assert not training.average.training
     assert score(training.average, inputs_of(valid, VEHICLE), valid, VEHICLE)["accuracy"] > 0.5
@@ -125,14 +125,11 @@ def test_progress_is_told_every_so_many_steps_and_at_the_end() -> None:
     assert (told, training.step) == ([8, 10], 6)
 
 
-def test_one_cycle_rises_and_falls() -> None:
-    """The pace peaks after a fifth of the steps and ends near nothing; a single step is no error."""
-    pace = one_cycle(1.0, 100)
-    rates = [pace(at) for at in range(100)]
-    assert max(rates) == rates[19] == 1.0
-    assert rates[0] == pytest.approx(0.05)
-    assert rates[-1] < 0.01
-    assert one_cycle(1.0, 1)(0) == 1.0
+def test_a_cycle_peaks_at_the_rate_asked_for() -> None:
+    """Over a hundred steps the pace peaks at the peak, and a single step is no error."""
+    pace = cycled(4e-3, 100)
+    assert max(pace(at) for at in range(100)) == pytest.approx(4e-3, rel=1e-3)
+    assert 0 < cycled(4e-3, 1)(0) < 4e-3
 
 
 def test_anchor_lessons_leave_out_the_unlabelled() -> None:

@@ -58,6 +58,7 @@ def test_a_lesson_takes_each_sample_once_before_any_twice() -> None:
 def test_neighbouring_numbers_give_unrelated_seeds() -> None:
     """A thousand seeds by a thousand numbers, all different."""
     assert len({mixed(seed, number) for seed in range(100) for number in range(100)}) == 10_000
+    assert mixed(0, 1) != mixed(1, 0)
 
 
 def test_auto_is_cuda_only_where_there_is_one() -> None:

@@ -88,7 +88,7 @@ from safetensors.numpy import save_file
 from edge_models.head_weights import HeadWeights
 folder = Path(sys.argv[1])
 (folder / "personal.safetensors").write_bytes(HeadWeights(np.ones((6, 64), "f4"), np.zeros(6, "f4")).to_bytes())
-votes = {"probabilities": np.full((2, 6), 1 / 6, "f4"), "density": np.float32([0.5, float("nan")])}
+votes = {"odds": np.float32([[0.9, 0.1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 9]])}
 save_file(votes, folder / "votes.safetensors")
 choice = {"chosen": "personal", "shared": {}, "personal": {}, "n_train": 1, "n_valid": 1}
 (folder / "result.json").write_text(json.dumps({"choice": choice, "examples": 2, "held": [1, 0, 0, 0, 0, 0]}))
@@ -105,7 +105,7 @@ def test_a_lesson_gives_a_head_and_a_report_and_leaves_no_files(tmp_path: Path) 
         assert isinstance(done, Trained)
         assert done.report is not None
         assert isinstance(done.report.votes, ClassVotes)
-        assert unpack(done.report.votes.density).tolist() == [128, 0], "what is not finite is worth nothing"
+        assert unpack(done.report.votes.density).tolist() == [2, 0], "odds of 0.9 are level 2; the other class is not held"
     assert not list((tmp_path / "jobs").iterdir())
     fitted = made.refitted(5)
     assert fitted is not None

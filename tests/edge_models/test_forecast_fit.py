@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_models.forecast_fit import ForecastFitSettings, fit_forecast_head, one_cycle
+from edge_models.forecast_fit import ForecastFitSettings, fit_forecast_head
 from edge_protocol.errors import DataError
 
 Fitted = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -74,11 +74,3 @@ def test_lengths_that_differ_are_refused() -> None:
     features, side, shared, targets = windows()
     with pytest.raises(DataError, match="do not belong together"):
         fit_forecast_head(features, side, shared, targets[1:], SETTINGS)
-
-
-def test_the_rate_rises_and_falls() -> None:
-    """From a twenty-fifth to 1 at a fifth of the steps, and to nearly nothing."""
-    rates = [one_cycle(done / 100) for done in range(100)]
-    assert rates[0] == pytest.approx(0.04)
-    assert max(rates) == rates[20] == pytest.approx(1, rel=1e-3)
-    assert 0 < rates[-1] < 0.01

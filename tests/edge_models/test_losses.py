@@ -8,11 +8,9 @@ import pytest
 import torch
 
 from edge_models.losses import (
-    balanced_cross_entropy,
     distillation_kl,
     forecast_kl,
     gaussian_nll,
-    not_true_distillation,
 )
 
 NAN = math.nan
@@ -49,28 +47,6 @@ def test_distillation_takes_a_teacher_that_is_certain() -> None:
     distillation_kl(logits, torch.tensor([[1.0, 0.0, 0.0]]), 2.0).backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
-
-
-def test_balanced_loss_is_plain_at_a_flat_prior_and_leaves_absent_classes_alone() -> None:
-    """A flat prior changes nothing; a class of prior 0 gets no gradient."""
-    logits = torch.tensor([[0.3, -0.2, 1.0]], requires_grad=True)
-    target = torch.tensor([0])
-    flat = balanced_cross_entropy(logits, target, torch.full((3,), 1 / 3))
-    assert flat.item() == pytest.approx(torch.nn.functional.cross_entropy(logits, target).item(), rel=1e-6)
-    balanced_cross_entropy(logits, target, torch.tensor([0.9, 0.1, 0.0])).backward()
-    assert logits.grad is not None
-    assert logits.grad[0, 2] == 0
-    assert logits.grad[0, 0] != 0
-
-
-def test_not_true_distillation_ignores_the_label_and_keeps_the_rest() -> None:
-    """The label's own logit is free; moving another class away from the shared model costs."""
-    shared = torch.tensor([[1.0, 0.5, -1.0]])
-    target = torch.tensor([0])
-    assert not_true_distillation(shared + torch.tensor([[5.0, 0, 0]]), shared, target).item() == pytest.approx(
-        0, abs=1e-6
-    )
-    assert not_true_distillation(shared + torch.tensor([[0, 2.0, 0]]), shared, target).item() > 0.01
 
 
 def test_gaussian_nll_by_hand_without_the_missing() -> None:

@@ -10,6 +10,7 @@ from broker_server.strategies import make_strategy
 from broker_server.strategies.base import Opinion, SoftVotes
 from broker_server.strategies.fedmd import FedMd
 from edge_protocol.ids import DeviceId
+from tests.broker_server.strategies.ballots import class_votes
 
 SHARED = Opinion(np.array([[0.5, 0.3, 0.2]], np.float32))
 A, B, D = DeviceId("a"), DeviceId("b"), DeviceId("d")
@@ -26,6 +27,14 @@ def test_mean_by_hand() -> None:
     strategy.add(A, says(0.6, 0.4, 0))
     strategy.add(B, says(0.2, 0, 0.8), age=7)
     np.testing.assert_allclose(strategy.teacher().value, [[0.4, 0.2, 0.4]], atol=1e-6)
+
+
+def test_levels_are_averaged_as_the_probabilities_they_stand_for() -> None:
+    """Votes for 0 and 1 at level 1 (0.7) average to (0.425, 0.425, 0.15); density and age do not matter."""
+    strategy = FedMd(SHARED, DistilSettings())
+    strategy.add(A, class_votes([0], 1, 1))
+    strategy.add(B, class_votes([1], 1, 6), age=7)
+    np.testing.assert_allclose(strategy.teacher().value, [[0.425, 0.425, 0.15]], atol=1e-6)
 
 
 def test_a_second_ballot_replaces_the_first_in_any_order() -> None:
