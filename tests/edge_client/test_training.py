@@ -105,7 +105,7 @@ def test_a_lesson_gives_a_head_and_a_report_and_leaves_no_files(tmp_path: Path) 
         assert isinstance(done, Trained)
         assert done.report is not None
         assert isinstance(done.report.votes, ClassVotes)
-        assert unpack(done.report.votes.density).tolist() == [2, 0], "odds of 0.9 are level 2; the other class is not held"
+        assert unpack(done.report.votes.density).tolist() == [2, 0], "odds 0.9 are level 2; the other is not held"
     assert not list((tmp_path / "jobs").iterdir())
     fitted = made.refitted(5)
     assert fitted is not None
