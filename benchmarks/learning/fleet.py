@@ -1,68 +1,63 @@
-"""A fleet of cameras in one process: data dealt out by class and condition, devices that answer, students that learn.
+"""A fleet of cameras in one process: data dealt out by class and condition, and devices that answer a round.
 
-Owns the partition and the course of an arm; every rule and every step is the product's own. Classes are dealt to
-devices in Dirichlet proportions (Hsu et al. 2019), each device sees its own mixture of conditions, and no vehicle is on
-two sides.
+Owns the partition; how a device answers is the product's own. Classes are dealt to devices in Dirichlet proportions
+(Hsu et al. 2019), each device sees its own mixture of conditions, and no vehicle is on two sides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from broker_server.distil_job import DistilSettings
-from broker_server.distiller import (
-    anchor_lesson,
-    answer,
-    constant,
-    cycled,
-    inputs_of,
-    score,
-    shared_opinion,
-    teacher_lesson,
-    train,
-)
-from broker_server.strategies import HiddenAnchors, make_strategy
-from broker_server.training import Lesson, Training
+from broker_server.distiller import answer, inputs_of
 from devices.packs import ImagePack
 from devices.preprocess import Preprocess
-from edge_client.trainer import LEAST_EXAMPLES, OWN_VIEWS, PROXY_VIEWS
+from edge_client.trainer import LEAST_EXAMPLES, OWN_VIEWS
 from edge_models.augment import augment
 from edge_models.privacy import held_classes
 from edge_models.ratio_head import own_odds
 from edge_models.samples import Samples
-from edge_models.students import Student, build_student
+from edge_models.students import Student
 from edge_models.tasks import load_task
 from edge_protocol.errors import DataError
-from edge_protocol.ids import DeviceId
-from edge_protocol.task import TIERS, ImageInput, Tier
-from edge_protocol.votes import class_votes
+from edge_protocol.task import ImageInput
+from edge_protocol.votes import ClassVotes, class_votes
 from roadcast.demo.image_shares import balanced, deal, proportions, under
 from roadcast.simulated.conditions import CONDITIONS
 
 SPEC = load_task("vehicle")
-CPU = torch.device("cpu")
 KINDS = ("clean", "night", "fog", "blur", "low_resolution", "warm")
+F4 = npt.NDArray[np.float32]
+F8 = npt.NDArray[np.float64]
 I8 = npt.NDArray[np.int64]
 DRAWS = 20_000
 LEAST_SHARE = 0.25
 """Every device gets at least this part of an equal share: a camera that never saw a vehicle is none."""
+OWN_TEST = 240
+"""Held-out images of each device's own test: its classes and conditions in its own shares."""
 
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """Everybody's images: the server's anchors (to train on, and hidden), proxies, each device's own, and the test."""
+    """Everybody's images.
+
+    Attributes:
+        anchors, hidden: the server's labelled ones: to train on, and hidden among the proxies.
+        proxies: what devices are asked about; their labels are never looked at.
+        devices, own_tests: each device's own, and held-out ones in its shares of classes and conditions.
+        test: all held-out images, each under two conditions.
+    """
 
     anchors: Samples
     hidden: Samples
     proxies: Samples
     devices: Sequence[Samples]
+    own_tests: Sequence[Samples]
     test: Samples
 
 
@@ -79,86 +74,45 @@ def deal_world(pack: ImagePack, *, devices: int, alpha: float, seed: int) -> Wor
     if shares is None:
         raise DataError(f"no draw at Dirichlet {alpha} gives each of {devices} devices {LEAST_SHARE} of an equal share")
     hands = deal(pack, rest, shares, rng)
-    cameras = [_seen(pack, hand, rng.dirichlet(np.ones(len(KINDS))), rng) for hand in hands]
+    cameras, conditions = [], []
+    for hand in hands:
+        conditions.append(rng.dirichlet(np.ones(len(KINDS))))
+        cameras.append(_seen(pack, hand, conditions[-1], rng))
     anchors, hidden, proxies = server
-    return World(anchors, hidden, proxies, cameras, _seen(pack, np.tile(held, 2), np.ones(len(KINDS)), rng))
+    test = _seen(pack, np.tile(held, 2), np.ones(len(KINDS)), rng)
+    tests = [_seen(pack, _like(pack, held, hand, rng), seen, rng) for hand, seen in zip(hands, conditions, strict=True)]
+    return World(anchors, hidden, proxies, cameras, tests, test)
 
 
-@dataclass(frozen=True, eq=False)
-class Arm:
-    """One way of learning: the strategy that makes a round's teacher; without one, labels, the server's or all."""
+def votes_of(own: Samples, student: Student, theirs: F4, *, number: int, at: int) -> ClassVotes:
+    """What the device at a place of the fleet answers in a round.
 
-    strategy: str = ""
-    pooled: bool = False
-
-
-ARMS: Mapping[str, Arm] = {
-    "anchors": Arm(),
-    "self": Arm("self"),
-    "mean": Arm("mean"),
-    "feddistill": Arm("feddistill"),
-    "central": Arm(pooled=True),
-}
-
-
-def run_arm(world: World, arm: Arm, *, rounds: int, settings: DistilSettings, say: Callable[[float], None]) -> float:
-    """Go through the rounds of an arm; return the accuracy on the test, mean over tiers.
-
-    ``central`` trains on everybody's labelled images, ``anchors`` on the server's alone, both for as many steps.
+    Args:
+        own: its samples.
+        student: of its tier, as released.
+        theirs: (W, N, K) float32, `views` of what is asked.
+        number: of the round.
+        at: place; both seed what is random.
     """
-    students = {tier: _first(tier, world.anchors, settings) for tier in TIERS}
-    trainings = {tier: Training(student, SPEC, CPU) for tier, student in students.items()}
-    test = inputs_of(world.test, SPEC)
-    beside = anchor_lesson(world.anchors, SPEC, weight=settings.anchor_weight, batch=settings.batch // 2)
-    labels = Samples.concat(world.devices) if arm.pooled else world.anchors
-    taught = anchor_lesson(labels, SPEC, weight=1.0, batch=settings.batch)
-    accuracy = 0.0
-    for number in range(1, rounds + 1):
-        lesson = _from_teacher(world, arm, students, number, settings) if arm.strategy else taught
-        plan = msgspec.structs.replace(settings, seed=settings.seed + number)
-        pace = constant(settings.learning_rate)
-        for tier in TIERS:
-            train(trainings[tier], [lesson, beside], plan, settings.steps, pace, progress=lambda *_: None)
-            students[tier] = trainings[tier].average
-        accuracy = float(np.mean([score(student, test, world.test, SPEC)["accuracy"] for student in students.values()]))
-        say(accuracy)
-    return accuracy
+    labels = own.targets.astype(np.int64)
+    held = held_classes(labels, len(SPEC.labels), LEAST_EXAMPLES)
+    known = np.isin(labels, np.flatnonzero(held))
+    mine = views(student, inputs_of(own.take(known), SPEC), OWN_VIEWS, number)
+    return class_votes(own_odds(mine, labels[known], theirs, len(SPEC.labels), seed=100 * number + at), held)
 
 
-def _from_teacher(
-    world: World, arm: Arm, students: Mapping[Tier, Student], number: int, settings: DistilSettings
-) -> Lesson:
-    """Let every device answer, and make the teacher of it."""
-    asked, proxies = Samples.concat([world.proxies, world.hidden]), np.arange(len(world.proxies))
-    x = inputs_of(asked, SPEC)
-    anchors = HiddenAnchors(np.arange(len(proxies), len(asked)), world.hidden.targets)
-    named = msgspec.structs.replace(settings, strategy=arm.strategy)
-    strategy = make_strategy(named, shared_opinion(students.values(), x, SPEC), anchors)
-    if arm.strategy != "self":
-        views = {tier: _views(student, x, PROXY_VIEWS, number) for tier, student in students.items()}
-        for at, own in enumerate(world.devices):
-            tier, labels = TIERS[at % len(TIERS)], own.targets.astype(np.int64)
-            held = held_classes(labels, len(SPEC.labels), LEAST_EXAMPLES)
-            known = np.isin(labels, np.flatnonzero(held))
-            mine = _views(students[tier], inputs_of(own.take(known), SPEC), OWN_VIEWS, number)
-            odds = own_odds(mine, labels[known], views[tier], len(SPEC.labels), seed=100 * number + at)
-            strategy.add(DeviceId(f"camera-{at:02d}"), class_votes(odds, held))
-    teacher = strategy.teacher().take(proxies)
-    return teacher_lesson(x[: len(proxies)], teacher, temperature=settings.temperature, batch=settings.batch)
-
-
-def _views(student: Student, x: Tensor, count: int, seed: int) -> npt.NDArray[np.float32]:
+def views(student: Student, x: Tensor, count: int, seed: int) -> F4:
+    """Features (count, N, K) float32 of samples as they are, then of varied copies."""
     generator = torch.Generator().manual_seed(seed)
     varied = (augment(x, SPEC.input, generator) for _ in range(count - 1))
     return np.stack([answer(student, x)[0], *(answer(student, view)[0] for view in varied)])
 
 
-def _first(tier: Tier, anchors: Samples, settings: DistilSettings) -> Student:
-    training = Training(build_student(SPEC, tier, settings.seed), SPEC, CPU)
-    lesson, pace = anchor_lesson(anchors, SPEC, weight=1.0, batch=settings.batch), settings.first_learning_rate
-    steps = settings.first_steps
-    train(training, [lesson], settings, steps, cycled(pace, steps), progress=lambda *_: None)
-    return training.average
+def _like(pack: ImagePack, held: I8, hand: I8, rng: np.random.Generator) -> I8:
+    """Held-out images, with replacement, in a hand's shares of classes."""
+    share = np.bincount(pack.labels[hand], minlength=len(pack.classes)) / len(hand)
+    weight = (share / np.bincount(pack.labels[held], minlength=len(pack.classes)))[pack.labels[held]]
+    return np.sort(rng.choice(held, OWN_TEST, p=weight / weight.sum()))
 
 
 def _seen(pack: ImagePack, rows: I8, conditions: npt.NDArray[np.float64], rng: np.random.Generator) -> Samples:

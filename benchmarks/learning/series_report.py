@@ -1,15 +1,12 @@
 """Runs the methods on a series, keeps what was trained, and makes table, targets and headline of it.
 
-Owns the cache: one JSON file for each seed and family of methods under ``--cache DIR`` (``build/bench-cache``), named
-by a hash of data, budget and code, so that a run that was stopped goes on where it was and nothing stale is read.
+Each seed and family of methods is kept once trained (`kept`), so that a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -24,8 +21,9 @@ import torch
 
 from benchmarks.harness import Options, Outcome, Target, run
 from benchmarks.learning import series, series_arms, stacked
+from benchmarks.learning.kept import FOLDER, code_of, kept, mark_of
 from benchmarks.learning.series import DeviceSeries, SeriesTask, device_series
-from benchmarks.learning.series_arms import FAMILIES, Budget
+from benchmarks.learning.series_arms import FAMILIES, Budget, Scores
 from broker_server.strategies import fedavg, trunk_sharing, weights
 from devices.packs import SeriesPack, open_pack
 from edge_models import forecast_fit, forecast_heads, losses, profiles, schedules, windows
@@ -49,7 +47,7 @@ _CODE = (
 def main(task: SeriesTask, describe: str) -> int:
     """Take ``--cache`` off the command line and run; return the exit code."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--cache", type=Path, default=Path("build/bench-cache"))
+    parser.add_argument("--cache", type=Path, default=FOLDER)
     found, rest = parser.parse_known_args(sys.argv[1:])
     measure: Callable[[Options], Outcome] = partial(measured, task=task, cache=found.cache)
     measure.__doc__ = f"{describe} --cache DIR keeps what was trained."
@@ -65,15 +63,11 @@ def measured(options: Options, *, task: SeriesTask, cache: Path) -> Outcome:
     runs: dict[str, list[Any]] = {}
     seconds: dict[str, list[float]] = {}
     for seed in seeds:
-        deal: list[DeviceSeries] = []
         for family in FAMILIES:
-            kept = cache / f"{name}-s{seed}-{family}.json"
-            if not kept.exists():
-                deal = deal or _fleet(pack, task, seed, quick=options.quick)
-                _train(family, deal, seed, budget, kept)
-            found = json.loads(kept.read_text())
+            train = partial(_train, family, pack, task, seed, budget, quick=options.quick)
+            found = kept(cache, f"{name}-s{seed}-{family}", train)
             seconds.setdefault(family, []).append(found["cpu_s"])
-            for arm, scores in found["arms"].items():
+            for arm, scores in found["made"].items():
                 runs.setdefault(arm, []).append(scores)
     errors = {arm: _stacked(scores) for arm, scores in runs.items()}
     return _outcome(task, budget, errors, seconds, judge=not options.quick)
@@ -97,19 +91,15 @@ def _fleet(pack: SeriesPack, task: SeriesTask, seed: int, *, quick: bool) -> lis
     return [device_series(pack.columns(mine), task) for mine in columns]
 
 
-def _train(family: str, fleet: Sequence[DeviceSeries], seed: int, budget: Budget, kept: Path) -> None:
-    begun = time.process_time()
-    arms = FAMILIES[family](fleet, seed, budget)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    fresh = kept.with_suffix(".part")
-    fresh.write_text(json.dumps({"arms": arms, "cpu_s": time.process_time() - begun}))
-    fresh.replace(kept)
+def _train(
+    family: str, pack: SeriesPack, task: SeriesTask, seed: int, budget: Budget, *, quick: bool
+) -> dict[str, Scores]:
+    return FAMILIES[family](_fleet(pack, task, seed, quick=quick), seed, budget)
 
 
 def _fingerprint(task: SeriesTask, budget: Budget, data: str, *, quick: bool) -> str:
-    code = [Path(str(module.__file__)).read_text() for module in _CODE]
     settings = (asdict(budget), msgspec.json.encode(task.spec).decode(), task.devices, task.period_s, task.stride)
-    return sha256(json.dumps([settings, data, quick, code]).encode()).hexdigest()[:12]
+    return mark_of(settings, data, quick, code_of(_CODE))
 
 
 def _stacked(scores: Sequence[Sequence[dict[str, list[float]]]]) -> dict[str, F8]:

@@ -18,13 +18,17 @@ after FedBuff, Nguyen et al. 2022.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import numpy as np
 
 from broker_server.strategies.base import F4, F8, Ballot, Fusion, HiddenAnchors, Opinion, Strategy, opinion_of
 from broker_server.strategies.mixture import mixture_weights
+from broker_server.strategies.ratios import Block, blocks
 from edge_protocol.ids import DeviceId
 from edge_protocol.messages import ClassVotes, ForecastVotes
-from edge_protocol.votes import class_odds, forecast_values
+from edge_protocol.votes import forecast_values
 
 SHARPEST = 2.0
 """A forecaster's weight grows with its precision up to that of half the shared model's spread: the floor on spread."""
@@ -51,11 +55,11 @@ class FedDistill(Strategy):
         return {device: float(row.mean()) for device, row in zip(self.devices(), weights, strict=False)}
 
     def _classes(self) -> Opinion:
-        shared, weights = self.shared.value, self.class_weights()
-        shares = shared.mean(0)
+        shared, decoded = self.shared.value, list(blocks(self._votes()))
+        weights, shares = self._class_weights(decoded), shared.mean(0)
         ratios = weights[-1] * shared / shares
-        for ballot, weight in zip(self.ballots(), weights[:-1], strict=True):
-            ratios += weight * self._ratios(ballot)
+        for block in decoded:
+            ratios += block.weighted(weights[block.devices])
         joint = shares * ratios
         posterior = joint / joint.sum(1, keepdims=True)
         held_back = np.float32(self.settings.shared_share)
@@ -63,17 +67,19 @@ class FedDistill(Strategy):
 
     def class_weights(self) -> F4:
         """(n + 1, C) float32: share of each device, and last of the shared model, in each class; columns sum to 1."""
+        return self._class_weights(list(blocks(self._votes())))
+
+    def _class_weights(self, decoded: Sequence[Block]) -> F4:
         shared = self.shared.value
         classes = shared.shape[1]
         believed = shared.argmax(1)
         known = self._known(classes)
         rows = [np.concatenate([known[c], np.flatnonzero(believed == c)]) for c in range(classes)]
-        held = np.array([_held(ballot, classes) for ballot in self.ballots()], np.float32)
+        held = np.array([_held(votes) for votes in self._votes()], np.float32)
         likelihood = [np.ones((len(held) + 1, len(at)), np.float32) for at in rows]
-        for i, ballot in enumerate(self.ballots()):
-            ratios = self._ratios(ballot)
-            for c in np.flatnonzero(held[i]).tolist():
-                likelihood[c][i] = ratios[rows[c], c]
+        for block in decoded:
+            for c in range(classes):
+                likelihood[c][block.devices] = block.of_class(c, rows[c])
         weights = np.zeros((len(held) + 1, classes), np.float32)
         for c in range(classes):
             n = len(known[c])
@@ -87,11 +93,12 @@ class FedDistill(Strategy):
         anchors = self.anchors or HiddenAnchors(np.zeros(0, np.int64), np.zeros(0, np.int64))
         return [anchors.rows[anchors.truth == c] for c in range(classes)]
 
-    def _ratios(self, ballot: Ballot) -> F4:
-        """(N, C) float32, mean 1 over the samples for each class held: loud claims about oneself are void."""
-        votes = ballot.votes
-        odds = class_odds(votes) if isinstance(votes, ClassVotes) else opinion_of(votes).value
-        return np.asarray(odds / np.maximum(odds.mean(0), 1e-6))
+    def _votes(self) -> list[ClassVotes]:
+        """What the devices said, in their order; only levels have a density to compare."""
+        votes = [ballot.votes for ballot in self.ballots()]
+        if strange := next((each for each in votes if not isinstance(each, ClassVotes)), None):
+            raise TypeError(f"feddistill fuses density levels, not {type(strange).__name__}")
+        return cast("list[ClassVotes]", votes)
 
     def _bounded(self, weights: F4) -> F4:
         """Age, then cap the devices' weights; the shared model gets what they lose."""
@@ -141,12 +148,9 @@ class FedDistill(Strategy):
         return weights
 
 
-def _held(ballot: Ballot, classes: int) -> list[int]:
+def _held(votes: ClassVotes) -> list[int]:
     """1 for each class that the device speaks of: none when it is silent on every sample."""
-    votes = ballot.votes
-    if not isinstance(votes, ClassVotes):
-        return [1] * classes
-    return list(votes.held.data) if any(votes.density.data) else [0] * classes
+    return list(votes.held.data) if any(votes.density.data) else [0] * len(votes.held.data)
 
 
 def _gaussian(voice: Opinion, rows: np.ndarray[tuple[int], np.dtype[np.int64]], horizon: int, truth: F8) -> F8:

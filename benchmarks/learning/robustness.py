@@ -1,0 +1,100 @@
+"""What dishonest devices cost: `feddistill` and the plain mean under every attack, at 20 and 40 % of the fleet.
+
+Two figures each: the teacher's accuracy on the proxies, and that of the students it trains. The same partition, steps
+and seeds with no attacker, with every attack (`attackers`), and without any device at all. Also ``--cache DIR``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.harness import Options, Outcome, Target, run
+from benchmarks.learning import attackers, vehicle
+from benchmarks.learning.attackers import ATTACKS
+from benchmarks.learning.fleet import World, deal_world
+from benchmarks.learning.kept import FOLDER, code_of, kept, mark_of
+from benchmarks.learning.vehicle_arms import ARMS, Found, Setting
+
+SHARES = (0.2, 0.4)
+LOST = 2.0
+"""Points that attackers may cost."""
+SETTING = Setting(rounds=3, steps=50)
+QUICK = Setting(devices=4, rounds=1, steps=3, first_steps=10)
+CONTROLS = ("anchors", "self", "mean", "feddistill")
+
+
+def measured(options: Options, *, seeds: int, cache: Path) -> Outcome:
+    """Run all attacks; --quick runs two on four devices for one round, and judges nothing."""
+    torch.set_num_threads(1)
+    setting, attacks, shares = SETTING, tuple(ATTACKS), SHARES
+    if options.quick:
+        setting, attacks, shares, seeds = QUICK, ("least likely",), SHARES[1:], 1
+    accuracy: dict[str, list[float]] = {}
+    for seed in range(seeds):
+        for name in CONTROLS:
+            accuracy.setdefault(name, []).append(_final(name, setting, seed, cache))
+        for attack in attacks:
+            for share in shares:
+                for rule in ("feddistill", "mean") if share == SHARES[-1] else ("feddistill",):
+                    attacked = replace(setting, attack=attack, liars=share)
+                    name = f"{rule}, {share:.0%} {attack}"
+                    accuracy.setdefault(name, []).append(_final(rule, attacked, seed, cache))
+                    sys.stderr.write(f"seed {seed} {name}: {accuracy[name][-1]:.3f}\n")
+    lost = {name: 100 * (np.mean(accuracy[name.split(",")[0]]) - np.mean(found)) for name, found in accuracy.items()}
+    rows: list[list[object]] = [["method, attackers", "shared model, %", "points lost", "points above self"]]
+    above = {name: 100 * (np.mean(found) - np.mean(accuracy["self"])) for name, found in accuracy.items()}
+    rows += [
+        [name, f"{100 * np.mean(found):.1f}", f"{lost[name]:.1f}", f"{above[name]:.1f}"]
+        for name, found in accuracy.items()
+    ]
+    ours = [name for name in accuracy if name.startswith("feddistill,")]
+    worst = max(ours, key=lambda name: lost[name])
+    figures = {"accuracy": accuracy, "lost": lost}
+    told = f"vehicle, {setting.rounds} rounds of {setting.steps} steps, {seeds} seeds"
+    if options.quick:
+        return Outcome(f"{told}: {len(accuracy)} runs; too few to judge", figures, rows=rows)
+    least = min(above[name] for name in ours)
+    targets = [
+        Target(f"points lost to {worst}", float(lost[worst]), LOST),
+        Target("least points above self under attack", float(least), 0.0, at_most=False),
+    ]
+    return Outcome(f"{told}: the worst attack ({worst}) costs {lost[worst]:.1f} points", figures, targets, rows)
+
+
+def _final(rule: str, setting: Setting, seed: int, cache: Path) -> float:
+    mark = vehicle.file_of(rule, setting, seed, vehicle.load()[1])
+
+    def train() -> Found:
+        return ARMS[rule](_world(setting.devices, setting.alpha, seed), setting, seed)
+
+    name = f"robustness-{mark_of(mark, code_of([attackers]))}" if setting.attack else mark
+    curve: list[float] = kept(cache, name, train)["made"]["curve"]
+    return curve[-1]
+
+
+@lru_cache(maxsize=1)
+def _world(devices: int, alpha: float, seed: int) -> World:
+    return deal_world(vehicle.load()[0], devices=devices, alpha=alpha, seed=seed)
+
+
+def main() -> int:
+    """Take ``--seeds`` and ``--cache`` off the command line and run; return the exit code."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--cache", type=Path, default=FOLDER)
+    found, rest = parser.parse_known_args(sys.argv[1:])
+    measure: Callable[[Options], Outcome] = partial(measured, seeds=found.seeds, cache=found.cache)
+    measure.__doc__ = "What dishonest devices cost. --seeds N makes it shorter, --cache DIR keeps what was trained."
+    return run(measure, rest)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

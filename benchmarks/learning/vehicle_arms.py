@@ -1,0 +1,302 @@
+"""The methods that are compared on cameras: all begin with the same first students, and pass the same rounds.
+
+Owns the course of a method; owns neither data nor table. Three families: a server that trains students under a teacher
+or under labels; devices that share weights of one architecture; and devices alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+
+from benchmarks.learning.attackers import ATTACKS, Attack
+from benchmarks.learning.fleet import SPEC, World, views, votes_of
+from broker_server.distil_job import DistilSettings
+from broker_server.distiller import (
+    anchor_lesson,
+    answer,
+    constant,
+    cycled,
+    inputs_of,
+    score,
+    shared_opinion,
+    teacher_lesson,
+    train,
+)
+from broker_server.strategies import WEIGHT_RULES, HiddenAnchors, Strategy, make_strategy
+from broker_server.training import Lesson, Training
+from edge_client.trainer import PROXY_VIEWS
+from edge_models.fit import FitSettings, fit_personal_head
+from edge_models.head_weights import HeadWeights
+from edge_models.local_settings import LocalSettings
+from edge_models.local_training import train_locally
+from edge_models.samples import Samples
+from edge_models.students import Student, build_student
+from edge_models.students.arrays import arrays_of, with_arrays
+from edge_protocol.ids import DeviceId
+from edge_protocol.task import TIERS, Tier
+from edge_protocol.votes import ClassVotes
+
+CPU = torch.device("cpu")
+SMALLEST: Tier = "nano"
+"""The common architecture of methods that share weights: the one that every device can run."""
+DITTO = 0.1
+"""How strongly a Ditto device's own student is pulled to the shared one; the paper tries 0.05 to 2."""
+RAW = 64 * 64 * 3
+"""Bytes of an image, for what `central` would send."""
+Found = dict[str, Any]
+"""``curve``: accuracy on the test after each round; ``right``: share of the students that are right, of each test image
+at the end; ``up``, ``down``: mean bytes of a device in a round; ``own``: by head (shared, personal, chosen), each
+device's accuracy on its own test."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all methods of a run share.
+
+    Attributes:
+        alpha: Dirichlet concentration of the classes over the devices.
+        devices, rounds: how many.
+        steps, first_steps: of the optimiser per student, in a round and for the first release.
+        local_steps: at most, of a device that trains a whole student, in a round.
+        offline: share of the devices that are away in a round, drawn anew in each.
+        attack, liars: what dishonest devices do (`attackers.ATTACKS`), and their share of the fleet.
+    """
+
+    alpha: float = 0.1
+    devices: int = 12
+    rounds: int = 20
+    steps: int = 150
+    first_steps: int = 400
+    local_steps: int = 2000
+    offline: float = 0.0
+    attack: str = ""
+    liars: float = 0.0
+
+    def distil(self, seed: int) -> DistilSettings:
+        """The product's settings, but for the number of steps."""
+        return DistilSettings(steps=self.steps, first_steps=self.first_steps, seed=seed)
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """The fleet's answers over the rounds: whoever is away leaves its last ones, and dishonest devices lie."""
+
+    world: World
+    setting: Setting
+    seed: int
+    last: dict[int, tuple[int, ClassVotes]] = field(default_factory=dict)
+    bytes_up: list[int] = field(default_factory=list)
+
+    def collect(self, students: Mapping[Tier, Student], x: torch.Tensor, number: int, strategy: Strategy) -> None:
+        """Ask every device that is there, and hand everything that still counts to the strategy."""
+        theirs = {tier: views(student, x, PROXY_VIEWS, number) for tier, student in students.items()}
+        for at in there(len(self.world.devices), self.setting, self.seed, number):
+            tier = TIERS[at % len(TIERS)]
+            votes = votes_of(self.world.devices[at], students[tier], theirs[tier], number=number, at=at)
+            self.bytes_up.append(len(msgspec.msgpack.encode(votes)))
+            self.last[at] = (number, votes)
+        said = {at: votes for at, (_, votes) in self.last.items()}
+        if self.setting.attack:
+            rng = np.random.default_rng([self.seed, number, len(self.world.devices)])
+            said = ATTACKS[self.setting.attack](Attack(said, self.liars, strategy.shared.value, rng))
+        for at, votes in said.items():
+            strategy.add(DeviceId(f"camera-{at:02d}"), votes, number - self.last[at][0])
+
+    @property
+    def liars(self) -> set[int]:
+        """The dishonest ones; a larger share of the same fleet includes a smaller one's."""
+        count = len(self.world.devices)
+        order = np.random.default_rng(self.seed).permutation(count)
+        return set(order[: round(count * self.setting.liars)].tolist())
+
+
+def taught(
+    strategy: str, world: World, setting: Setting, seed: int, *, pooled: bool = False, **settings: object
+) -> Found:
+    """A server trains a student per tier, under a strategy's teacher or, without one, under labels.
+
+    Args:
+        strategy: the rule; "" for labels.
+        world: everybody's images.
+        setting: of the run.
+        seed: of the partition and of everything else.
+        pooled: whether the labels are everybody's, and not the server's alone.
+        settings: of the distillation, in place of the product's.
+    """
+    plan = msgspec.structs.replace(setting.distil(seed), strategy=strategy, **settings)
+    students = {tier: first_student(tier, world, plan) for tier in TIERS}
+    trainings = {tier: Training(student, SPEC, CPU) for tier, student in students.items()}
+    test, answers = inputs_of(world.test, SPEC), Answers(world, setting, seed)
+    beside = anchor_lesson(world.anchors, SPEC, weight=plan.anchor_weight, batch=plan.batch // 2)
+    labels = Samples.concat(world.devices) if pooled else world.anchors
+    labelled = anchor_lesson(labels, SPEC, weight=1.0, batch=plan.batch)
+    curve: list[float] = []
+    for number in range(1, setting.rounds + 1):
+        lesson = _from_teacher(answers, students, number, plan) if strategy else labelled
+        round_plan = msgspec.structs.replace(plan, seed=seed + number)
+        for tier in TIERS:
+            pace = constant(plan.learning_rate)
+            train(trainings[tier], [lesson, beside], round_plan, plan.steps, pace, progress=lambda *_: None)
+            students[tier] = trainings[tier].average
+        curve.append(float(np.mean([_accuracy(student, test, world.test) for student in students.values()])))
+    up = sum(answers.bytes_up) / (setting.rounds * len(world.devices))
+    raw = RAW * len(labels) / (setting.rounds * len(world.devices)) if pooled else 0.0
+    return {
+        "curve": curve,
+        "right": _right_of(students.values(), test, world.test),
+        "up": up + raw,
+        "down": float(np.mean([_bytes(arrays_of(student)) / 2 for student in students.values()])),
+        "own": owned(world, students, seed),
+    }
+
+
+def _from_teacher(answers: Answers, students: Mapping[Tier, Student], number: int, plan: DistilSettings) -> Lesson:
+    world = answers.world
+    asked, proxies = Samples.concat([world.proxies, world.hidden]), np.arange(len(world.proxies))
+    x = inputs_of(asked, SPEC)
+    anchors = HiddenAnchors(np.arange(len(proxies), len(asked)), world.hidden.targets)
+    strategy = make_strategy(plan, shared_opinion(students.values(), x, SPEC), anchors)
+    if plan.strategy != "self":
+        answers.collect(students, x, number, strategy)
+    teacher = strategy.teacher().take(proxies)
+    return teacher_lesson(x[: len(proxies)], teacher, temperature=plan.temperature, batch=plan.batch)
+
+
+def owned(world: World, students: Mapping[Tier, Student], seed: int) -> dict[str, list[float]]:
+    """Each device's accuracy on its own test: shared head, personal head, and the one that it chooses itself."""
+    found: dict[str, list[float]] = {"shared": [], "personal": [], "chosen": []}
+    for at, (own, test) in enumerate(zip(world.devices, world.own_tests, strict=True)):
+        student = students[TIERS[at % len(TIERS)]]
+        shared = HeadWeights(*(student.head.state_dict()[name].numpy().copy() for name in ("weight", "bias")))
+        features, logits = answer(student, inputs_of(test, SPEC))
+        mine, _ = answer(student, inputs_of(own, SPEC))
+        nothing, truth = np.zeros((len(own), 0), np.float32), own.targets.astype(np.int64)
+        fit = fit_personal_head(mine, nothing, truth, shared, SPEC, FitSettings(seed=seed))
+        accuracy = _right(logits, test)
+        chosen = _right(fit.head.apply(features, np.zeros((len(test), 0), np.float32)), test)
+        for name, value in (("shared", accuracy), ("chosen", chosen)):
+            found[name].append(value)
+        found["personal"].append(chosen if fit.chosen == "personal" else float("nan"))
+    return found
+
+
+def sharing(rule: str, world: World, setting: Setting, seed: int, *, ditto: float = 0.0) -> Found:
+    """Devices share weights of the smallest architecture; a head that stays on its device is the personal one.
+
+    Args:
+        rule: of `WEIGHT_RULES`.
+        world: everybody's images.
+        setting: of the run.
+        seed: of the partition and of everything else.
+        ditto: strength of the pull on a second, personal student of each device; 0 for none.
+    """
+    shared = first_student(SMALLEST, world, setting.distil(seed))
+    own = [shared] * len(world.devices)
+    inputs = [inputs_of(samples, SPEC) for samples in world.devices]
+    test, curve, up = inputs_of(world.test, SPEC), [], 0
+    for number in range(1, setting.rounds + 1):
+        fused = WEIGHT_RULES[rule](arrays_of(shared))
+        for at in there(len(own), setting, seed, number):
+            samples, local = world.devices[at], LocalSettings(seed=1000 * number + at, max_steps=setting.local_steps)
+            start = shared if ditto else own[at]
+            for phase in fused.phases(local):
+                start = train_locally(start, inputs[at], samples.targets, SPEC, phase)
+            sent = fused.part(arrays_of(start))
+            fused.add(DeviceId(f"camera-{at:02d}"), sent, len(samples))
+            up += _bytes(sent)
+            if ditto:
+                pulled = msgspec.structs.replace(local, proximal=ditto)
+                start = train_locally(own[at], inputs[at], samples.targets, SPEC, pulled, centre=shared)
+            own[at] = start
+        shared = with_arrays(shared, fused.result())
+        own = own if ditto else [with_arrays(student, fused.result()) for student in own]
+        curve.append(_accuracy(shared, test, world.test))
+    return {
+        "curve": curve,
+        "right": _right_of([shared], test, world.test),
+        "up": up / (setting.rounds * len(own)),
+        "down": float(_bytes(WEIGHT_RULES[rule](arrays_of(shared)).result())),
+        "own": _each(world, [shared] * len(own), "shared") | _each(world, own, "chosen"),
+    }
+
+
+def alone(world: World, setting: Setting, seed: int) -> Found:
+    """Each device trains a student of its tier on its own, as long as others train in all rounds."""
+    starts = [first_student(tier, world, setting.distil(seed)) for tier in TIERS]
+    own = []
+    for at, samples in enumerate(world.devices):
+        epochs, most = LocalSettings().epochs * setting.rounds, setting.local_steps * setting.rounds
+        settings = LocalSettings(seed=at, epochs=epochs, max_steps=most)
+        start = starts[at % len(TIERS)]
+        own.append(train_locally(start, inputs_of(samples, SPEC), samples.targets, SPEC, settings))
+    test = inputs_of(world.test, SPEC)
+    right = _right_of(own, test, world.test)
+    return {
+        "curve": [float(np.mean(right))],
+        "right": right,
+        "up": 0.0,
+        "down": 0.0,
+        "own": _each(world, own, "chosen"),
+    }
+
+
+ARMS: Mapping[str, Callable[[World, Setting, int], Found]] = {
+    "local": alone,
+    "anchors": partial(taught, ""),
+    "self": partial(taught, "self"),
+    "mean": partial(taught, "mean"),
+    "feddf": partial(taught, "feddf"),
+    "dsfl": partial(taught, "dsfl"),
+    "feddistill": partial(taught, "feddistill"),
+    "fedavg": partial(sharing, "fedavg"),
+    "fedprox": partial(sharing, "fedprox"),
+    "fedper": partial(sharing, "fedper"),
+    "fedrep": partial(sharing, "fedrep"),
+    "ditto": partial(sharing, "fedavg", ditto=DITTO),
+    "central": partial(taught, "", pooled=True),
+}
+
+
+@lru_cache(maxsize=16)
+def first_student(tier: Tier, world: World, settings: DistilSettings) -> Student:
+    """The first release: trained on the server's anchors; the same one for all methods, so do not train it in place."""
+    training = Training(build_student(SPEC, tier, settings.seed), SPEC, CPU)
+    lesson, pace = anchor_lesson(world.anchors, SPEC, weight=1.0, batch=settings.batch), settings.first_learning_rate
+    steps = settings.first_steps
+    train(training, [lesson], settings, steps, cycled(pace, steps), progress=lambda *_: None)
+    return training.average
+
+
+def there(count: int, setting: Setting, seed: int, number: int) -> list[int]:
+    """Places of the devices that are there in a round; the same ones for every method."""
+    order = np.random.default_rng([seed, number]).permutation(count)
+    return sorted(order[: round(count * (1 - setting.offline))].tolist())
+
+
+def _accuracy(student: Student, x: torch.Tensor, samples: Samples) -> float:
+    return score(student, x, samples, SPEC)["accuracy"]
+
+
+def _right(logits: np.ndarray[Any, np.dtype[np.float32]], samples: Samples) -> float:
+    return float((logits.argmax(1) == samples.targets).mean())
+
+
+def _each(world: World, students: Sequence[Student], head: str) -> dict[str, list[float]]:
+    pairs = zip(students, world.own_tests, strict=True)
+    return {head: [_accuracy(student, inputs_of(test, SPEC), test) for student, test in pairs]}
+
+
+def _right_of(students: Iterable[Student], x: torch.Tensor, samples: Samples) -> list[float]:
+    right = [answer(student, x)[1].argmax(1) == samples.targets for student in students]
+    return np.mean(right, axis=0).round(4).tolist()
+
+
+def _bytes(arrays: Mapping[str, np.ndarray[Any, np.dtype[np.generic]]]) -> int:
+    return sum(value.nbytes for value in arrays.values())

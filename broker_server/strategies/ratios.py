@@ -1,0 +1,110 @@
+"""Density ratios of many reports, a block of devices at a time: levels in, single classes and weighted sums out.
+
+Owns the arithmetic of ADR-0008 for a whole fleet; owns no trust and no rule. A report's odds are two numbers a sample:
+what every class held gets (`rest`), and what the class named gets beyond that (`more`). Decoding each report to odds of
+every class costs five times as much (``benchmarks/learning/aggregate.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_protocol.votes import CONFIDENCE, ODDS, ClassVotes
+
+F4 = npt.NDArray[np.float32]
+U1 = npt.NDArray[np.uint8]
+I8 = npt.NDArray[np.int64]
+BLOCK = 32
+"""Devices decoded at once: as many as stay in a core's cache."""
+LEAST_MEAN = np.float32(1e-6)
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Odds of n devices on N samples; those of class c on a sample are ``held · rest + (named == c) · more``.
+
+    Attributes:
+        start: place of the first device.
+        named: (n, N) uint8, the class named.
+        rest: (n, N) float32 ≥ 0, odds of each class held that is not named.
+        more: (n, N) float32, odds of the class named beyond that; 0 where it is not held.
+        held: (n, C) float32, 0 or 1.
+        means: (n, C) float32 > 0, mean odds of each class over the samples.
+    """
+
+    start: int
+    named: U1
+    rest: F4
+    more: F4
+    held: F4
+    means: F4
+
+    @property
+    def devices(self) -> slice:
+        """Places of these devices."""
+        return slice(self.start, self.start + len(self.named))
+
+    def of_class(self, c: int, rows: I8) -> F4:
+        """Ratios (n, R) float32 of a class on some samples, mean 1 over all samples; 0 where it is not held."""
+        odds = self.rest.take(rows, axis=1)
+        odds *= self.held[:, c, None]
+        odds += self.more.take(rows, axis=1) * (self.named.take(rows, axis=1) == c)
+        odds /= self.means[:, c, None]
+        return odds
+
+    def weighted(self, weights: F4) -> F4:
+        """Sum over these devices of weight times ratio: (N, C) float32.
+
+        Args:
+            weights: (n, C) float32, of each device in each class.
+        """
+        scale = weights / self.means
+        total: F4 = self.rest.T @ (scale * self.held)
+        for c in range(total.shape[1]):
+            total[:, c] += scale[:, c] @ (self.more * (self.named == c))
+        return total
+
+
+def blocks(votes: Sequence[ClassVotes]) -> Iterator[Block]:
+    """Decode reports on the same samples and classes, some at a time, in their order."""
+    for start in range(0, len(votes), BLOCK):
+        yield _decoded(start, votes[start : start + BLOCK])
+
+
+def _decoded(start: int, votes: Sequence[ClassVotes]) -> Block:
+    held = _stacked([each.held.data for each in votes])
+    named = _stacked([each.classes.data for each in votes])
+    pair = _stacked([each.density.data for each in votes]) * np.uint8(len(CONFIDENCE))
+    pair += _stacked([each.confidence.data for each in votes])
+    rest, more = np.empty(named.shape, np.float32), np.empty(named.shape, np.float32)
+    for at, (lowest, highest) in enumerate(zip(*(table[held.sum(1)] for table in _TABLES), strict=True)):
+        lowest.take(pair[at], out=rest[at], mode="clip")
+        highest.take(pair[at], out=more[at], mode="clip")
+    known = held.astype(np.float32)
+    if not held.all():
+        more *= np.take_along_axis(known, named.astype(np.int64), 1)
+    means = known * rest.mean(1, keepdims=True)
+    for c in range(known.shape[1]):
+        means[:, c] += (more * (named == c)).mean(1)
+    return Block(start, named, rest, more, known, np.maximum(means, LEAST_MEAN))
+
+
+def _tables() -> tuple[F4, F4]:
+    """`rest` and `more` of each pair of levels, (257, 32) float32, by how many classes a device holds."""
+    others = np.maximum(np.arange(257, dtype=np.float32) - 1, 0)[:, None, None]
+    speaks = (np.arange(len(ODDS)) > 0)[:, None]
+    best = np.where(others > 0, CONFIDENCE, np.float32(1))
+    rest = ODDS[:, None] * np.where(speaks, (1 - best) / np.maximum(others, 1), 1 / (others + 1))
+    more = np.where(speaks, ODDS[:, None] * best - rest, 0)
+    return rest.reshape(257, -1).astype(np.float32), more.reshape(257, -1).astype(np.float32)
+
+
+_TABLES = _tables()
+
+
+def _stacked(columns: Sequence[bytes]) -> U1:
+    return np.frombuffer(b"".join(columns), np.uint8).reshape(len(columns), -1)
