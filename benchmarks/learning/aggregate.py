@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import tracemalloc
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -62,9 +63,9 @@ def measured(options: Options) -> Outcome:
     peak = tracemalloc.get_traced_memory()[1] / 1e6
     tracemalloc.stop()
     size = devices * SAMPLES * 3 / 1e6
-    rows: list[list[object]] = [
-        ["", "CPU s"],
-        *([name, f"{np.median(values):.4f}"] for name, values in seconds.items()),
+    rows: list[Sequence[object]] = [
+        ["", ""],
+        *([f"{name}, CPU s", f"{np.median(values):.4f}"] for name, values in seconds.items()),
         ["peak memory beyond the reports, MB", f"{peak:.1f}"],
         ["reports, MB", f"{size:.1f}"],
     ]

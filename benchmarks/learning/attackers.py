@@ -16,6 +16,7 @@ from edge_protocol.votes import CONFIDENCE, ODDS, ClassVotes
 
 F4 = npt.NDArray[np.float32]
 I8 = npt.NDArray[np.int64]
+Levels = npt.NDArray[np.integer]
 SURE, OWN = len(CONFIDENCE) - 1, len(ODDS) - 1
 """The highest levels of confidence and density."""
 
@@ -104,7 +105,7 @@ def adaptive(attack: Attack) -> dict[int, ClassVotes]:
         names = _next(attack)
         classes = unpack(votes.classes).astype(np.int64)
         mixed = np.where(attack.rng.random(len(classes)) < 1 / 2, classes, names[classes])
-        held = unpack(votes.held)
+        held = unpack(votes.held).astype(np.uint8)
         density = unpack(votes.density).astype(np.int64)
         both = np.maximum(held, held[np.argsort(names)])
         return _votes(mixed, unpack(votes.confidence).astype(np.int64), density, len(held), both)
@@ -126,7 +127,7 @@ ATTACKS: Mapping[str, Callable[[Attack], dict[int, ClassVotes]]] = {
 
 def _next(attack: Attack) -> I8:
     classes = attack.shared.shape[1]
-    return (np.arange(classes) + 1) % classes
+    return np.asarray((np.arange(classes) + 1) % classes)
 
 
 def _renamed(votes: ClassVotes, names: I8) -> ClassVotes:
@@ -144,10 +145,10 @@ def _loud(attack: Attack, classes: I8) -> ClassVotes:
 
 
 def _votes(
-    classes: I8, confidence: I8, density: I8, outputs: int, held: npt.NDArray[np.uint8] | None = None
+    classes: Levels, confidence: Levels, density: Levels, outputs: int, held: npt.NDArray[np.uint8] | None = None
 ) -> ClassVotes:
     """Votes of these levels; whoever says nothing of a sample names no class."""
     speaks = density > 0
-    arrays = (classes * speaks, confidence * speaks, density)
+    classes, confidence, density = (each.astype(np.uint8) for each in (classes * speaks, confidence * speaks, density))
     known = np.ones(outputs, np.uint8) if held is None else held.astype(np.uint8)
-    return ClassVotes(*(pack(array.astype(np.uint8)) for array in arrays), pack(known))
+    return ClassVotes(pack(classes), pack(confidence), pack(density), pack(known))

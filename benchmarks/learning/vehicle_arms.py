@@ -131,7 +131,7 @@ def taught(
         settings: of the distillation, in place of the product's.
     """
     plan = msgspec.structs.replace(setting.distil(seed), strategy=strategy, **settings)
-    students = {tier: first_student(tier, world, plan) for tier in TIERS}
+    students = {tier: first_student(tier, world, setting.distil(seed)) for tier in TIERS}
     trainings = {tier: Training(student, SPEC, CPU) for tier, student in students.items()}
     test, answers = inputs_of(world.test, SPEC), Answers(world, setting, seed)
     beside = anchor_lesson(world.anchors, SPEC, weight=plan.anchor_weight, batch=plan.batch // 2)
@@ -295,7 +295,7 @@ def _each(world: World, students: Sequence[Student], head: str) -> dict[str, lis
 
 def _right_of(students: Iterable[Student], x: torch.Tensor, samples: Samples) -> list[float]:
     right = [answer(student, x)[1].argmax(1) == samples.targets for student in students]
-    return np.mean(right, axis=0).round(4).tolist()
+    return [round(float(share), 4) for share in np.mean(right, axis=0)]
 
 
 def _bytes(arrays: Mapping[str, np.ndarray[Any, np.dtype[np.generic]]]) -> int:
