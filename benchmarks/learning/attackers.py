@@ -104,10 +104,10 @@ def adaptive(attack: Attack) -> dict[int, ClassVotes]:
     def lie(votes: ClassVotes) -> ClassVotes:
         names = _next(attack)
         classes = unpack(votes.classes).astype(np.int64)
-        mixed = np.where(attack.rng.random(len(classes)) < 1 / 2, classes, names[classes])
+        mixed: I8 = np.where(attack.rng.random(len(classes)) < 1 / 2, classes, names[classes])
         held = unpack(votes.held).astype(np.uint8)
         density = unpack(votes.density).astype(np.int64)
-        both = np.maximum(held, held[np.argsort(names)])
+        both = np.asarray(np.maximum(held, held[np.argsort(names)]), np.uint8)
         return _votes(mixed, unpack(votes.confidence).astype(np.int64), density, len(held), both)
 
     return attack.instead(lie)
