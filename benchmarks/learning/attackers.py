@@ -107,7 +107,7 @@ def adaptive(attack: Attack) -> dict[int, ClassVotes]:
         mixed: I8 = np.where(attack.rng.random(len(classes)) < 1 / 2, classes, names[classes])
         held = unpack(votes.held).astype(np.uint8)
         density = unpack(votes.density).astype(np.int64)
-        both = np.asarray(np.maximum(held, held[np.argsort(names)]), np.uint8)
+        both = np.maximum(held, held[np.argsort(names)]).astype(np.uint8)
         return _votes(mixed, unpack(votes.confidence).astype(np.int64), density, len(held), both)
 
     return attack.instead(lie)
@@ -136,7 +136,7 @@ def _renamed(votes: ClassVotes, names: I8) -> ClassVotes:
     classes, confidence, density = (
         unpack(array).astype(np.int64) for array in (votes.classes, votes.confidence, votes.density)
     )
-    return _votes(names[classes], confidence, density, len(held), held[np.argsort(names)])
+    return _votes(names[classes], confidence, density, len(held), held[np.argsort(names)].astype(np.uint8))
 
 
 def _loud(attack: Attack, classes: I8) -> ClassVotes:
