@@ -5,14 +5,13 @@ Structs travel as MessagePack arrays: fields are positional, new ones are append
 
 from __future__ import annotations
 
-from math import isfinite
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
 
 from edge_protocol.blobs import BlobRef
-from edge_protocol.errors import LocalProtocolError
+from edge_protocol.fields import Count, Counts, Name, Seconds, Sha256, Text, Values, check_finite
 from edge_protocol.votes import MAX_SAMPLES, ClassVotes, ForecastVotes
 
 __all__ = [
@@ -49,14 +48,6 @@ __all__ = [
     "Values",
     "check_finite",
 ]
-
-Name = Annotated[str, Meta(max_length=64)]
-Text = Annotated[str, Meta(max_length=512)]
-Seconds = Annotated[float, Meta(ge=0, le=1e12)]
-Count = Annotated[int, Meta(ge=0, le=2**53)]
-Values = Annotated[dict[Name, float], Meta(max_length=1024)]
-Counts = Annotated[dict[Name, Count], Meta(max_length=256)]
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True):
@@ -286,14 +277,3 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
 
     header: Header
     body: Body
-
-
-def check_finite(values: dict[str, float]) -> None:
-    """Refuse NaN and infinity.
-
-    Raises:
-        LocalProtocolError: ``not-finite``.
-    """
-    for name, value in values.items():
-        if not isfinite(value):
-            raise LocalProtocolError("not-finite", f"{name!r} is {value}; leave out what was not measured")
