@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from edge_protocol.blobs import BlobRef
 from edge_protocol.fields import Count, Counts, Name, Seconds, Sha256, Text, Values, check_finite
+from edge_protocol.vote_codec import CodedVotes
 from edge_protocol.votes import MAX_SAMPLES, ClassVotes, ForecastVotes
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "Birth",
     "Body",
     "ClassVotes",
+    "CodedReport",
+    "CodedVotes",
     "Count",
     "Counts",
     "Deployment",
@@ -48,6 +51,9 @@ __all__ = [
     "Values",
     "check_finite",
 ]
+
+PROXY_BYTES = 8
+"""How much of a proxy set's hash a coded report names."""
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True):
@@ -129,6 +135,23 @@ class KnowledgeReport(msgspec.Struct, frozen=True, array_like=True, tag="knowled
     proxy: Sha256
     examples: Count
     votes: ClassVotes | ForecastVotes
+
+
+class CodedReport(msgspec.Struct, frozen=True, array_like=True, tag="coded"):
+    """A `KnowledgeReport` in few bytes; the same fields, but for two.
+
+    Attributes:
+        proxy: first 8 bytes of the hash of the proxy set answered.
+        votes: coded, alone or beside those of an earlier round.
+    """
+
+    task: Name
+    label_space: Name
+    round: Count
+    release: Count
+    proxy: Annotated[bytes, Meta(min_length=PROXY_BYTES, max_length=PROXY_BYTES)]
+    examples: Count
+    votes: CodedVotes
 
 
 class Telemetry(msgspec.Struct, frozen=True, array_like=True, tag="telemetry"):
@@ -238,24 +261,10 @@ class Presence(msgspec.Struct, frozen=True, array_like=True, tag="presence"):
     online: bool
 
 
-Up: TypeAlias = Birth | DeviceState | KnowledgeReport | Telemetry | Deployment | Need | IntervalResult
+Up: TypeAlias = Birth | DeviceState | KnowledgeReport | CodedReport | Telemetry | Deployment | Need | IntervalResult
 Down: TypeAlias = Ack | Rebirth | Label
 All: TypeAlias = RoundCall | SignedManifest | Presence
-Body: TypeAlias = (
-    Birth
-    | DeviceState
-    | KnowledgeReport
-    | Telemetry
-    | Deployment
-    | Need
-    | IntervalResult
-    | Ack
-    | Rebirth
-    | Label
-    | RoundCall
-    | SignedManifest
-    | Presence
-)
+Body: TypeAlias = Up | Down | All
 Kind = Literal[
     "birth",
     "state",

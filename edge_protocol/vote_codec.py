@@ -38,7 +38,7 @@ Kind = Literal["classify", "forecast"]
 _Vote: TypeAlias = tuple[int, int, int]
 
 
-class CodedVotes(msgspec.Struct, frozen=True, array_like=True, tag="coded"):
+class CodedVotes(msgspec.Struct, frozen=True, array_like=True):
     """Votes as a stream of the range coder.
 
     Attributes:

@@ -48,7 +48,7 @@ def test_a_class_stays_until_another_is_well_ahead() -> None:
 
 
 @given(hnp.arrays(np.float32, (12, 3), elements=st.floats(0, 100, width=32)), st.integers(0, 2**32 - 1))
-def test_votes_after_others_are_near_votes_without(odds: np.ndarray, seed: int) -> None:  # type: ignore[type-arg]
+def test_votes_after_others_are_near_votes_without(odds: np.ndarray, seed: int) -> None:
     """Whatever was said before, each total is told within one step of what it would be told as alone."""
     others = np.random.default_rng(seed).random((12, 3)).astype(np.float32) * 10
     held = np.ones(3, np.uint8)
@@ -61,7 +61,7 @@ def test_votes_after_others_are_near_votes_without(odds: np.ndarray, seed: int) 
 @given(
     hnp.arrays(np.float32, (5, 3), elements=FINITE), hnp.arrays(np.float32, (5, 3), elements=st.floats(-4, 4, width=32))
 )
-def test_a_forecast_is_told_within_half_a_step(mean: np.ndarray, log_spread: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_a_forecast_is_told_within_half_a_step(mean: np.ndarray, log_spread: np.ndarray) -> None:
     """Mean and spread come back within half of their steps, and levels give the same votes again."""
     votes = forecast_votes(mean, np.exp(log_spread), np.full(5, 0.5, np.float32))
     told_mean, told_spread, familiarity = forecast_values(votes)
