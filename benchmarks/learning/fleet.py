@@ -8,7 +8,7 @@ two sides.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
@@ -29,6 +29,7 @@ from broker_server.distiller import (
     train,
 )
 from broker_server.strategies import HiddenAnchors, make_strategy
+from broker_server.strategies.base import Strategy
 from broker_server.training import Lesson, Training
 from devices.packs import ImagePack
 from devices.preprocess import Preprocess
@@ -42,7 +43,7 @@ from edge_models.tasks import load_task
 from edge_protocol.errors import DataError
 from edge_protocol.ids import DeviceId
 from edge_protocol.task import TIERS, ImageInput, Tier
-from edge_protocol.votes import class_votes
+from edge_protocol.votes import ClassVotes, class_votes
 from roadcast.demo.image_shares import balanced, deal, proportions, under
 from roadcast.simulated.conditions import CONDITIONS
 
@@ -101,7 +102,19 @@ ARMS: Mapping[str, Arm] = {
 }
 
 
-def run_arm(world: World, arm: Arm, *, rounds: int, settings: DistilSettings, say: Callable[[float], None]) -> float:
+Watch = Callable[[Strategy, Mapping[DeviceId, npt.NDArray[np.float32]]], None]
+"""Sees each round's strategy with its ballots, and the odds (N, C) float32 that each of them was rounded from."""
+
+
+def run_arm(
+    world: World,
+    arm: Arm,
+    *,
+    rounds: int,
+    settings: DistilSettings,
+    say: Callable[[float], None],
+    watch: Watch = lambda *_: None,
+) -> float:
     """Go through the rounds of an arm; return the accuracy on the test, mean over tiers.
 
     ``central`` trains on everybody's labelled images, ``anchors`` on the server's alone, both for as many steps.
@@ -112,9 +125,9 @@ def run_arm(world: World, arm: Arm, *, rounds: int, settings: DistilSettings, sa
     beside = anchor_lesson(world.anchors, SPEC, weight=settings.anchor_weight, batch=settings.batch // 2)
     labels = Samples.concat(world.devices) if arm.pooled else world.anchors
     taught = anchor_lesson(labels, SPEC, weight=1.0, batch=settings.batch)
-    accuracy = 0.0
+    accuracy, told = 0.0, Told(watch)
     for number in range(1, rounds + 1):
-        lesson = _from_teacher(world, arm, students, number, settings) if arm.strategy else taught
+        lesson = _from_teacher(world, arm, students, number, settings, told) if arm.strategy else taught
         plan = msgspec.structs.replace(settings, seed=settings.seed + number)
         pace = constant(settings.learning_rate)
         for tier in TIERS:
@@ -125,8 +138,16 @@ def run_arm(world: World, arm: Arm, *, rounds: int, settings: DistilSettings, sa
     return accuracy
 
 
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What each device said last, beside which it rounds what it says next, and who watches."""
+
+    watch: Watch
+    votes: dict[DeviceId, ClassVotes] = field(default_factory=dict)
+
+
 def _from_teacher(
-    world: World, arm: Arm, students: Mapping[Tier, Student], number: int, settings: DistilSettings
+    world: World, arm: Arm, students: Mapping[Tier, Student], number: int, settings: DistilSettings, told: Told
 ) -> Lesson:
     """Let every device answer, and make the teacher of it."""
     asked, proxies = Samples.concat([world.proxies, world.hidden]), np.arange(len(world.proxies))
@@ -134,6 +155,7 @@ def _from_teacher(
     anchors = HiddenAnchors(np.arange(len(proxies), len(asked)), world.hidden.targets)
     named = msgspec.structs.replace(settings, strategy=arm.strategy)
     strategy = make_strategy(named, shared_opinion(students.values(), x, SPEC), anchors)
+    exact = {}
     if arm.strategy != "self":
         views = {tier: _views(student, x, PROXY_VIEWS, number) for tier, student in students.items()}
         for at, own in enumerate(world.devices):
@@ -142,7 +164,10 @@ def _from_teacher(
             known = np.isin(labels, np.flatnonzero(held))
             mine = _views(students[tier], inputs_of(own.take(known), SPEC), OWN_VIEWS, number)
             odds = own_odds(mine, labels[known], views[tier], len(SPEC.labels), seed=100 * number + at)
-            strategy.add(DeviceId(f"camera-{at:02d}"), class_votes(odds, held))
+            device = DeviceId(f"camera-{at:02d}")
+            told.votes[device], exact[device] = class_votes(odds, held, told.votes.get(device)), odds * held
+            strategy.add(device, told.votes[device])
+    told.watch(strategy, exact)
     teacher = strategy.teacher().take(proxies)
     return teacher_lesson(x[: len(proxies)], teacher, temperature=settings.temperature, batch=settings.batch)
 

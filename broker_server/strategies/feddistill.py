@@ -145,7 +145,7 @@ def _held(ballot: Ballot, classes: int) -> list[int]:
     """1 for each class that the device speaks of: none when it is silent on every sample."""
     votes = ballot.votes
     if not isinstance(votes, ClassVotes):
-        return [1] * classes
+        return [int(spoken.any()) for spoken in opinion_of(votes).value.T > 0]
     return list(votes.held.data) if any(votes.density.data) else [0] * classes
 
 
