@@ -23,7 +23,7 @@ from broker_server.effects import (
     SaveTelemetry,
 )
 from broker_server.events import Distilled, JobFailed, Outcome, ReleaseStored
-from broker_server.last_reports import UNKNOWN_BASE, LastReports
+from broker_server.last_reports import LastReports
 from broker_server.records import DeviceRecord, SeenMessage, StoredReport, StoredState
 from broker_server.registry import TABLE, Device, DeviceEvent, Registry
 from broker_server.rounds import refusal
@@ -33,6 +33,7 @@ from edge_protocol import messages as m
 from edge_protocol.effects import Drop, Send
 from edge_protocol.fsm import permits
 from edge_protocol.ids import SERVER, DeviceId, TaskId
+from edge_protocol.vote_codec import UNKNOWN_BASE
 
 REBIRTH_PAUSE_S = 10.0
 SETTLED = frozenset({"committed", "rolled_back"})

@@ -11,10 +11,7 @@ from edge_protocol.errors import RemoteProtocolError
 from edge_protocol.ids import DeviceId
 from edge_protocol.messages import CodedReport, KnowledgeReport
 from edge_protocol.task import TaskSpec
-from edge_protocol.vote_codec import decode_votes
-
-UNKNOWN_BASE = "unknown-base"
-"""Why a coded report is refused whose base is not here: the device answers the same round again, in full."""
+from edge_protocol.vote_codec import UNKNOWN_BASE, decode_votes
 
 
 class LastReports:

@@ -32,6 +32,8 @@ from edge_protocol.votes import (
 )
 
 DIGEST_BYTES = 8
+UNKNOWN_BASE = "unknown-base"
+"""Why a report is refused whose base the server does not have: the device answers the same round again, in full."""
 MAX_OUTPUTS = 256
 Kind = Literal["classify", "forecast"]
 """Of a task, and so of its votes."""
