@@ -23,6 +23,7 @@ from broker_server.effects import (
     SaveTelemetry,
 )
 from broker_server.events import Distilled, JobFailed, Outcome, ReleaseStored
+from broker_server.last_reports import LastReports
 from broker_server.records import DeviceRecord, SeenMessage, StoredReport, StoredState
 from broker_server.registry import TABLE, Device, DeviceEvent, Registry
 from broker_server.rounds import refusal
@@ -32,6 +33,7 @@ from edge_protocol import messages as m
 from edge_protocol.effects import Drop, Send
 from edge_protocol.fsm import permits
 from edge_protocol.ids import SERVER, DeviceId, TaskId
+from edge_protocol.vote_codec import UNKNOWN_BASE
 
 REBIRTH_PAUSE_S = 10.0
 SETTLED = frozenset({"committed", "rolled_back"})
@@ -42,7 +44,7 @@ Answer = tuple[list[Effect], str]
 
 
 class Coordinator:
-    """Registry and rounds of every task behind one `handle`."""
+    """Registry and rounds of every task behind one `handle`; a setup gives `last_reports` back what is on disk."""
 
     def __init__(self, tasks: Iterable[TaskRounds], config: FleetConfig) -> None:
         self.tasks: dict[TaskId, TaskRounds] = {task.task: task for task in tasks}
@@ -52,6 +54,7 @@ class Coordinator:
             max_devices=config.max_devices,
         )
         self.seen = SeenMessages(keep_s=config.keep_messages_s, limit=config.keep_messages)
+        self.last_reports = LastReports()
         self._asked: dict[DeviceId, float] = {}
         self._max = config.max_devices
 
@@ -117,7 +120,7 @@ class Coordinator:
 
     def _say(self, device: Device, header: m.Header, body: m.Body, now: float) -> list[Effect]:  # noqa: PLR0911 - a kind each
         match body:
-            case m.KnowledgeReport():
+            case m.KnowledgeReport() | m.CodedReport():
                 return self._durable(header, now, lambda: self._report(device, header, body, now))
             case m.IntervalResult():
                 saved = SaveResult(device.device, _key(header), now, body)
@@ -157,7 +160,9 @@ class Coordinator:
         refused = [Drop(reason, f"message {header.message_id.hex()[:8]} of {to}")] if reason else []
         return [*effects, SaveSeen(seen), Send(m.Ack(header.message_id, seen.accepted, reason), to=to), *refused]
 
-    def _report(self, device: Device, header: m.Header, report: m.KnowledgeReport, now: float) -> Answer:
+    def _report(
+        self, device: Device, header: m.Header, report: m.KnowledgeReport | m.CodedReport, now: float
+    ) -> Answer:
         task = self.tasks.get(TaskId(report.task))
         if task is None:
             return [], "wrong-task"
@@ -165,16 +170,23 @@ class Coordinator:
         reason = refusal(report, task.setup.spec, current, device.device)
         if current is None or (reason and report.round != current.number):
             return [], reason
-        if reason:
+        opened = None
+        if not reason and current.proxy is not None:
+            sha256 = current.proxy.sha256
+            opened, reason = self.last_reports.open(report, device.device, task.setup.spec, sha256)
+        if reason == UNKNOWN_BASE:
+            return [], reason
+        if opened is None:
             current.refuse(device.device, reason)
             return task.advance(now), reason
         current.take(device.device, header.message_id)
+        self.last_reports.keep(device.device, opened)
         stored = StoredReport(
             round=current.number,
             device=device.device,
             message_id=header.message_id,
             received_s=now,
-            report=report,
+            report=opened,
         )
         return [SaveReport(stored), *task.advance(now)], ""
 

@@ -12,8 +12,10 @@ from broker_server.records import RoundRecord
 from edge_protocol.blobs import BlobRef
 from edge_protocol.fsm import Table, step
 from edge_protocol.ids import DeviceId
-from edge_protocol.messages import ClassVotes, KnowledgeReport, RoundCall
+from edge_protocol.messages import PROXY_BYTES, CodedReport, KnowledgeReport, RoundCall
 from edge_protocol.task import TaskSpec
+from edge_protocol.vote_codec import CodedVotes, shape_of
+from edge_protocol.votes import Votes
 
 MAX_REASON = 500
 
@@ -173,26 +175,27 @@ def restored(record: RoundRecord, answered: dict[DeviceId, bytes], quorum: int) 
     )
 
 
-def refusal(report: KnowledgeReport, spec: TaskSpec, current: Round | None, device: DeviceId) -> str:
+def refusal(report: KnowledgeReport | CodedReport, spec: TaskSpec, current: Round | None, device: DeviceId) -> str:
     """Say why a report does not count; "" when it does."""
     if report.label_space != spec.label_space:
         return "wrong-label-space"
     if current is None or not current.collecting or report.round != current.number or current.proxy is None:
         return "round-closed"
-    if report.proxy != current.proxy.sha256:
+    if report.proxy not in (current.proxy.sha256, bytes.fromhex(current.proxy.sha256)[:PROXY_BYTES]):
         return "wrong-proxy"
     if report.release > current.release:
         return "unknown-release"
     if device in current.answered:
         return "duplicate"
-    return _misfit(report, spec, current.samples)
+    return _misfit(report.votes, spec, current.samples)
 
 
-def _misfit(report: KnowledgeReport, spec: TaskSpec, samples: int) -> str:
-    votes = report.votes
-    if isinstance(votes, ClassVotes) != (spec.kind == "classify"):
+def _misfit(votes: Votes | CodedVotes, spec: TaskSpec, samples: int) -> str:
+    kind, answered, outputs = (
+        (spec.kind, votes.samples, votes.outputs) if isinstance(votes, CodedVotes) else shape_of(votes)
+    )
+    if kind != spec.kind:
         return "wrong-kind-of-votes"
-    if votes.samples != samples:
+    if answered != samples:
         return "wrong-number-of-votes"
-    outputs = votes.held.shape[0] if isinstance(votes, ClassVotes) else 2 * votes.mean.shape[1]
     return "" if outputs == spec.outputs else "wrong-outputs"

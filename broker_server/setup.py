@@ -70,6 +70,8 @@ def resume(coordinator: Coordinator, database: Database, config: ServerConfig, n
     effects: list[Effect] = []
     for name, task in coordinator.tasks.items():
         effects += _resume_task(task, database, name, now)
+        if task.round is not None:
+            coordinator.last_reports.restore(database.reports(name, task.round.number, task.setup.proxy.sha256))
     devices = config.devices
     seen = database.seen(since_s=now - devices.keep_messages_s, limit=devices.keep_messages)
     return effects + coordinator.restore(database.devices(), seen, now)

@@ -30,6 +30,7 @@ from edge_protocol.messages import DeviceState, Label
 from edge_protocol.task import TaskSpec
 from edge_protocol.topics import ChunkTopic
 from edge_protocol.transport.base import Transport
+from edge_protocol.vote_codec import UNKNOWN_BASE
 
 LOG = logging.getLogger(__name__)
 Feed: TypeAlias = Callable[[e.Event, float], None]
@@ -178,7 +179,7 @@ class Carry:
             case e.Adopt():
                 self._adopt()
             case e.Forget():
-                return self._forget(effect)
+                return self._forget(effect, now)
             case e.Remember():
                 self.remember(effect.label)
             case e.ReportState():
@@ -238,9 +239,16 @@ class Carry:
         personal = fitted.head if fitted.choice.chosen == "personal" else None
         hands.inference.swap(Bundle(bundle.release, bundle.runner, personal))
 
-    def _forget(self, effect: e.Forget) -> list[e.Event]:
+    def _forget(self, effect: e.Forget, now: float) -> list[e.Event]:
+        hands, message = self._hands, effect.message_id
         try:
-            known, number = self._hands.outbox.clear(effect.message_id)
+            if effect.accepted:
+                hands.outbox.votes.accepted(message)
+            elif effect.reason == UNKNOWN_BASE and (report := hands.outbox.votes.unknown(message)):
+                self.drop(UNKNOWN_BASE, f"the report of round {report.round} is told again in full")
+                hands.uplink.send(Send(report, durable=True), now)  # takes the refused one's place in the outbox
+                return []
+            known, number = hands.outbox.clear(message)
         except StoreError as error:
             self.drop("outbox-failed", str(error))
             return []

@@ -183,6 +183,7 @@ class DeviceCore:
                 m.Birth()
                 | m.DeviceState()
                 | m.KnowledgeReport()
+                | m.CodedReport()
                 | m.Telemetry()
                 | m.Deployment()
                 | m.Need()

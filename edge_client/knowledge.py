@@ -13,10 +13,18 @@ from edge_models.samples import F4
 from edge_protocol.errors import LocalProtocolError, StoreError
 from edge_protocol.messages import KnowledgeReport, RoundCall
 from edge_protocol.task import TaskSpec
-from edge_protocol.votes import Votes, class_votes, forecast_votes
+from edge_protocol.votes import ClassVotes, Votes, class_votes, forecast_votes
 
 
-def read_report(folder: Path, result: TrainResult, *, spec: TaskSpec, call: RoundCall, release: int) -> KnowledgeReport:
+def read_report(
+    folder: Path,
+    result: TrainResult,
+    *,
+    spec: TaskSpec,
+    call: RoundCall,
+    release: int,
+    before: Votes | None = None,
+) -> KnowledgeReport:
     """Make the report that answers a round.
 
     Args:
@@ -25,19 +33,23 @@ def read_report(folder: Path, result: TrainResult, *, spec: TaskSpec, call: Roun
         spec: the task.
         call: the round.
         release: whose trunk the job used.
+        before: what the server has of this device on the same proxies; what hardly moved since stays (`class_votes`).
 
     Raises:
         StoreError: the votes are missing, damaged or not finite.
     """
     path = folder / "votes.safetensors"
     try:
-        votes = _votes(load(path.read_bytes()), result)
+        votes = _votes(load(path.read_bytes()), result, before)
     except (OSError, SafetensorError, KeyError, LocalProtocolError) as error:
         raise StoreError(f"votes of round {call.number} in {path}: {error}") from error
     return KnowledgeReport(spec.name, spec.label_space, call.number, release, call.proxy.sha256, result.examples, votes)
 
 
-def _votes(arrays: dict[str, F4], result: TrainResult) -> Votes:
+def _votes(arrays: dict[str, F4], result: TrainResult, before: Votes | None) -> Votes:
     if "odds" in arrays:
-        return class_votes(arrays["odds"], np.array(result.held, np.uint8))
+        odds = arrays["odds"]
+        if not isinstance(before, ClassVotes) or (before.samples, before.held.shape[0]) != odds.shape:
+            before = None
+        return class_votes(odds, np.array(result.held, np.uint8), before)
     return forecast_votes(arrays["mean"], arrays["spread"], arrays["familiarity"])

@@ -11,6 +11,7 @@ from edge_client.effects import Train, Trained, TrainFailed
 from edge_client.installed import HeadChoice
 from edge_client.jobs import TrainJob
 from edge_client.knowledge import read_report
+from edge_client.last_votes import VOTES_FILE, LastVotes
 from edge_client.training import Finished, Training
 from edge_models.head_weights import HeadWeights
 from edge_protocol.errors import RoadcastError
@@ -111,7 +112,11 @@ class Lessons:
             head = HeadWeights.from_bytes((finished.folder / "personal.safetensors").read_bytes())
             report = None
             if asked.call is not None:
-                report = read_report(finished.folder, result, spec=self._spec, call=asked.call, release=asked.release)
+                call, told = asked.call, LastVotes(Path(self._config.state_dir) / VOTES_FILE)
+                before = told.before(call.label_space, call.proxy.sha256)
+                report = read_report(
+                    finished.folder, result, spec=self._spec, call=call, release=asked.release, before=before
+                )
         except (RoadcastError, OSError) as error:
             return TrainFailed(finished.job, str(error))
         self._fitted[finished.job] = Fitted(asked.release, head, result.choice)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from edge_client.last_votes import VOTES_FILE, LastVotes
 from edge_protocol.errors import StoreError
 from edge_protocol.messages import Kind
 
@@ -44,12 +45,16 @@ class Outbox:
         path: of the database.
         budget_bytes: payload bytes kept at most.
 
+    Attributes:
+        votes: beside which reports are told.
+
     Raises:
         StoreError: the file cannot be opened.
     """
 
     def __init__(self, path: Path, budget_bytes: int = BUDGET_BYTES) -> None:
         self._budget = budget_bytes
+        self.votes = LastVotes(path.with_name(VOTES_FILE))
         self._retries: dict[bytes, tuple[int, float]] = {}
         with _translated(path):
             path.parent.mkdir(parents=True, exist_ok=True)

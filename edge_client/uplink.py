@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from edge_client.last_votes import in_full
 from edge_client.outbox import Outbox
 from edge_client.stamp import Stamp
 from edge_protocol import messages as m
@@ -45,7 +46,7 @@ class Uplink:
         """Send a message, or write it down and send it until it is acknowledged."""
         header = self._stamp.header()
         try:
-            payload = encode(header, effect.body)
+            payload = encode(header, self._brief(effect.body, header.message_id))
         except LocalProtocolError as error:
             self._drops[error.reason] += 1
             return
@@ -78,6 +79,16 @@ class Uplink:
             if not self._transport.publish(self._topic(waiting.kind), waiting.payload):
                 return
             self._outbox.sent(waiting.message_id, now)
+
+    def _brief(self, body: m.Body, message_id: bytes) -> m.Body:
+        """Tell a report in few bytes; anything else as it is."""
+        if not isinstance(body, m.KnowledgeReport):
+            return body
+        try:
+            return self._outbox.votes.code(body, message_id)
+        except StoreError:
+            self._drops["votes-failed"] += 1
+            return in_full(body)
 
     def _topic(self, kind: m.Kind) -> str:
         return self._topics.online(self._device) if kind == "online" else self._topics.up(self._device, kind)

@@ -19,7 +19,7 @@ _PREFIX: Final = MAGIC + bytes([VERSION])
 BODIES: Final[dict[m.Kind, tuple[type, ...]]] = {
     "birth": (m.Birth,),
     "state": (m.DeviceState,),
-    "knowledge": (m.KnowledgeReport,),
+    "knowledge": (m.KnowledgeReport, m.CodedReport),
     "telemetry": (m.Telemetry,),
     "deployment": (m.Deployment,),
     "need": (m.Need,),

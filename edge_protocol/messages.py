@@ -5,14 +5,14 @@ Structs travel as MessagePack arrays: fields are positional, new ones are append
 
 from __future__ import annotations
 
-from math import isfinite
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
 
 from edge_protocol.blobs import BlobRef
-from edge_protocol.errors import LocalProtocolError
+from edge_protocol.fields import Count, Counts, Name, Seconds, Sha256, Text, Values, check_finite
+from edge_protocol.vote_codec import CodedVotes
 from edge_protocol.votes import MAX_SAMPLES, ClassVotes, ForecastVotes
 
 __all__ = [
@@ -22,6 +22,8 @@ __all__ = [
     "Birth",
     "Body",
     "ClassVotes",
+    "CodedReport",
+    "CodedVotes",
     "Count",
     "Counts",
     "Deployment",
@@ -50,13 +52,8 @@ __all__ = [
     "check_finite",
 ]
 
-Name = Annotated[str, Meta(max_length=64)]
-Text = Annotated[str, Meta(max_length=512)]
-Seconds = Annotated[float, Meta(ge=0, le=1e12)]
-Count = Annotated[int, Meta(ge=0, le=2**53)]
-Values = Annotated[dict[Name, float], Meta(max_length=1024)]
-Counts = Annotated[dict[Name, Count], Meta(max_length=256)]
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+PROXY_BYTES = 8
+"""How much of a proxy set's hash a coded report names."""
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True):
@@ -138,6 +135,23 @@ class KnowledgeReport(msgspec.Struct, frozen=True, array_like=True, tag="knowled
     proxy: Sha256
     examples: Count
     votes: ClassVotes | ForecastVotes
+
+
+class CodedReport(msgspec.Struct, frozen=True, array_like=True, tag="coded"):
+    """A `KnowledgeReport` in few bytes; the same fields, but for two.
+
+    Attributes:
+        proxy: first 8 bytes of the hash of the proxy set answered.
+        votes: coded, alone or beside those of an earlier round.
+    """
+
+    task: Name
+    label_space: Name
+    round: Count
+    release: Count
+    proxy: Annotated[bytes, Meta(min_length=PROXY_BYTES, max_length=PROXY_BYTES)]
+    examples: Count
+    votes: CodedVotes
 
 
 class Telemetry(msgspec.Struct, frozen=True, array_like=True, tag="telemetry"):
@@ -247,24 +261,10 @@ class Presence(msgspec.Struct, frozen=True, array_like=True, tag="presence"):
     online: bool
 
 
-Up: TypeAlias = Birth | DeviceState | KnowledgeReport | Telemetry | Deployment | Need | IntervalResult
+Up: TypeAlias = Birth | DeviceState | KnowledgeReport | CodedReport | Telemetry | Deployment | Need | IntervalResult
 Down: TypeAlias = Ack | Rebirth | Label
 All: TypeAlias = RoundCall | SignedManifest | Presence
-Body: TypeAlias = (
-    Birth
-    | DeviceState
-    | KnowledgeReport
-    | Telemetry
-    | Deployment
-    | Need
-    | IntervalResult
-    | Ack
-    | Rebirth
-    | Label
-    | RoundCall
-    | SignedManifest
-    | Presence
-)
+Body: TypeAlias = Up | Down | All
 Kind = Literal[
     "birth",
     "state",
@@ -286,14 +286,3 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
 
     header: Header
     body: Body
-
-
-def check_finite(values: dict[str, float]) -> None:
-    """Refuse NaN and infinity.
-
-    Raises:
-        LocalProtocolError: ``not-finite``.
-    """
-    for name, value in values.items():
-        if not isfinite(value):
-            raise LocalProtocolError("not-finite", f"{name!r} is {value}; leave out what was not measured")

@@ -15,6 +15,7 @@ from edge_protocol.arrays import Array, pack, unpack
 from edge_protocol.errors import LocalProtocolError
 
 F4 = npt.NDArray[np.float32]
+I8 = npt.NDArray[np.int64]
 MAX_SAMPLES = 20_000
 _EVERY_BYTE = bytes(range(256))
 
@@ -24,8 +25,13 @@ _CONFIDENCE_EDGES = np.array([0.6, 0.8, 0.95], np.float32)
 ODDS = np.exp(np.array([-3.0, -1.5, -0.5, 0.5, 1.5, 2.5, 3.5, 4.5], np.float32))
 """Odds that a density level stands for: own samples against proxies. Steps of one nat; level 0 says nothing."""
 _ODDS_EDGES = np.exp(np.array([-2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0], np.float32))
-_LARGEST = float(np.finfo(np.float16).max)
-_LEAST = float(np.finfo(np.float16).tiny)
+STAY = 0.25
+"""How far (nats) beyond the edge of its last level an answer must be before it is told anew: a quarter of a step."""
+MEAN_STEP, MOST_MEAN = 1 / 32, 2047
+"""A forecast's mean is told in steps of this part of the sensor's spread, up to so many: 64 spreads either way."""
+SPREAD_STEP, MOST_SPREAD = 1 / 8, 40
+"""A forecast's spread is told in steps of an eighth of a nat, from e^-5 to e^5 of the sensor's."""
+_SPREADS = np.exp(np.arange(-MOST_SPREAD, MOST_SPREAD + 1) * SPREAD_STEP).astype(np.float16)
 
 
 class ClassVotes(msgspec.Struct, frozen=True, array_like=True, tag="classes"):
@@ -95,26 +101,37 @@ class ForecastVotes(msgspec.Struct, frozen=True, array_like=True, tag="forecasts
 Votes = ClassVotes | ForecastVotes
 
 
-def class_votes(odds: F4, held: npt.NDArray[np.uint8]) -> ClassVotes:
+def class_votes(odds: F4, held: npt.NDArray[np.uint8], before: ClassVotes | None = None) -> ClassVotes:
     """Round a classifier's answers to levels.
 
     Args:
         odds: (N, C) float32 ≥ 0, odds of "an own sample of class c" against "a proxy"; 0 for classes not held.
         held: (C,) 1 for classes that the device may speak of.
+        before: what the device said last about the same samples. A level or class stays as it was until the odds are
+            `STAY` beyond its edge, so that noise costs no bytes (a quantiser with a dead zone; `vote_codec`).
 
     Raises:
         LocalProtocolError: ``not-finite``.
     """
     _check_finite(odds)
     odds = odds * held
-    total = odds.sum(1)
-    density = np.digitize(total, _ODDS_EDGES).astype(np.uint8)
-    best = odds.argmax(1)
-    confidence = np.digitize(odds.max(1) / np.maximum(total, 1e-9), _CONFIDENCE_EDGES).astype(np.uint8)
-    speaks = density > 0
-    return ClassVotes(
-        pack((best * speaks).astype(np.uint8)), pack(confidence * speaks), pack(density), pack(held.astype(np.uint8))
+    total, best, at = odds.sum(1), odds.argmax(1), np.arange(len(odds))
+    named, sure, level = (
+        np.zeros((3, len(odds)), np.int64)
+        if before is None
+        else (_levels(array) for array in (before.classes, before.confidence, before.density))
     )
+    slack = np.float32(1 if before is None else np.exp(STAY))
+    stays = (level > 0) & (odds[at, named] * slack >= odds[at, best])
+    best = np.where(stays, named, best)
+    mine = odds[at, best]
+    rest = np.maximum(total - mine, 1e-9)
+    slacks = np.where(stays, slack, 1)
+    density = level.clip(np.digitize(total / slack, _ODDS_EDGES), np.digitize(total * slack, _ODDS_EDGES))
+    low, high = (np.digitize(part / (part + rest), _CONFIDENCE_EDGES) for part in (mine / slacks, mine * slacks))
+    speaks = density > 0
+    classes, confidence = best * speaks, sure.clip(low, high) * speaks
+    return ClassVotes(*(pack(levels.astype(np.uint8)) for levels in (classes, confidence, density, held)))
 
 
 def class_odds(votes: ClassVotes) -> F4:
@@ -132,7 +149,7 @@ def class_odds(votes: ClassVotes) -> F4:
 
 
 def forecast_votes(mean: F4, spread: F4, familiarity: F4) -> ForecastVotes:
-    """Write a forecaster's answers in half precision, within its range.
+    """Round a forecaster's answers to levels: of the mean in 1/32, of the spread's logarithm in 1/8.
 
     Args:
         mean: (N, H) float32, in units of the sensor's spread.
@@ -144,11 +161,26 @@ def forecast_votes(mean: F4, spread: F4, familiarity: F4) -> ForecastVotes:
     """
     for values in (mean, spread, familiarity):
         _check_finite(values)
+    levels = np.rint(mean / MEAN_STEP).clip(-MOST_MEAN, MOST_MEAN).astype(np.int64)
+    return votes_of_levels(levels, _spread_levels(spread), np.rint(familiarity.clip(0, 1) * 255).astype(np.uint8))
+
+
+def votes_of_levels(mean: I8, spread: I8, density: npt.NDArray[np.uint8]) -> ForecastVotes:
+    """Forecast votes from levels (N, H): mean within ±`MOST_MEAN`, spread within ±`MOST_SPREAD`; density (N,)."""
     return ForecastVotes(
-        pack(mean.clip(-_LARGEST, _LARGEST).astype(np.float16)),
-        pack(spread.clip(_LEAST, _LARGEST).astype(np.float16)),
-        pack(np.rint(familiarity.clip(0, 1) * 255).astype(np.uint8)),
+        pack((mean * MEAN_STEP).astype(np.float16)), pack(_SPREADS[spread + MOST_SPREAD]), pack(density)
     )
+
+
+def levels_of_votes(votes: ForecastVotes) -> tuple[I8, I8]:
+    """Nearest levels of mean and spread, each (N, H); what `forecast_votes` made comes back from them unchanged."""
+    mean, spread = (unpack(array).astype(np.float32) for array in (votes.mean, votes.spread))
+    return np.rint(mean / MEAN_STEP).clip(-MOST_MEAN, MOST_MEAN).astype(np.int64), _spread_levels(spread)
+
+
+def _spread_levels(spread: F4) -> I8:
+    levels = np.rint(np.log(np.maximum(spread, 1e-30)) / SPREAD_STEP)
+    return np.asarray(levels.clip(-MOST_SPREAD, MOST_SPREAD).astype(np.int64))
 
 
 def forecast_values(votes: ForecastVotes) -> tuple[F4, F4, F4]:
@@ -157,7 +189,7 @@ def forecast_values(votes: ForecastVotes) -> tuple[F4, F4, F4]:
     return mean, spread, unpack(votes.density).astype(np.float32) / np.float32(255)
 
 
-def _levels(array: Array) -> npt.NDArray[np.int64]:
+def _levels(array: Array) -> I8:
     return unpack(array).astype(np.int64)
 
 

@@ -24,9 +24,13 @@ from edge_models.ratio_head import own_odds
 from edge_models.samples import Samples
 from edge_models.students import Student
 from edge_models.tasks import load_task
+from edge_protocol import messages as m
+from edge_protocol.codec import encode
 from edge_protocol.errors import DataError
+from edge_protocol.ids import DeviceId
 from edge_protocol.task import ImageInput
-from edge_protocol.votes import ClassVotes, class_votes
+from edge_protocol.vote_codec import encode_votes
+from edge_protocol.votes import ClassVotes
 from roadcast.demo.image_shares import balanced, deal, proportions, under
 from roadcast.simulated.conditions import CONDITIONS
 
@@ -35,6 +39,7 @@ KINDS = ("clean", "night", "fog", "blur", "low_resolution", "warm")
 F4 = npt.NDArray[np.float32]
 F8 = npt.NDArray[np.float64]
 I8 = npt.NDArray[np.int64]
+U1 = npt.NDArray[np.uint8]
 DRAWS = 20_000
 LEAST_SHARE = 0.25
 """Every device gets at least this part of an equal share: a camera that never saw a vehicle is none."""
@@ -84,8 +89,8 @@ def deal_world(pack: ImagePack, *, devices: int, alpha: float, seed: int) -> Wor
     return World(anchors, hidden, proxies, cameras, tests, test)
 
 
-def votes_of(own: Samples, student: Student, theirs: F4, *, number: int, at: int) -> ClassVotes:
-    """What the device at a place of the fleet answers in a round.
+def odds_of(own: Samples, student: Student, theirs: F4, *, number: int, at: int) -> tuple[F4, U1]:
+    """What the device at a place of the fleet finds in a round, before it is rounded to levels.
 
     Args:
         own: its samples.
@@ -93,12 +98,22 @@ def votes_of(own: Samples, student: Student, theirs: F4, *, number: int, at: int
         theirs: (W, N, K) float32, `views` of what is asked.
         number: of the round.
         at: place; both seed what is random.
+
+    Returns:
+        Odds (N, C) float32 of "an own sample of class c" against "a proxy", and the classes held (C,).
     """
     labels = own.targets.astype(np.int64)
     held = held_classes(labels, len(SPEC.labels), LEAST_EXAMPLES)
     known = np.isin(labels, np.flatnonzero(held))
     mine = views(student, inputs_of(own.take(known), SPEC), OWN_VIEWS, number)
-    return class_votes(own_odds(mine, labels[known], theirs, len(SPEC.labels), seed=100 * number + at), held)
+    return own_odds(mine, labels[known], theirs, len(SPEC.labels), seed=100 * number + at) * held, held
+
+
+def message_of(device: DeviceId, number: int, votes: ClassVotes, base: ClassVotes | None, told: int) -> bytes:
+    """The whole message that tells votes beside those of the round `told`, as it goes to the broker."""
+    header = m.Header("roadside", device, bytes(16), bytes(8), number, 1.79e9, True)  # noqa: FBT003 - the wire's order
+    coded = encode_votes(votes, base, told)
+    return encode(header, m.CodedReport(SPEC.name, SPEC.label_space, number, number, bytes(8), 500, coded))
 
 
 def views(student: Student, x: Tensor, count: int, seed: int) -> F4:

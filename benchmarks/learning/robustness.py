@@ -18,10 +18,11 @@ import torch
 
 from benchmarks.harness import Options, Outcome, Target, run
 from benchmarks.learning import attackers, vehicle
+from benchmarks.learning.answers import Setting
 from benchmarks.learning.attackers import ATTACKS
 from benchmarks.learning.fleet import World, deal_world
 from benchmarks.learning.kept import FOLDER, code_of, kept, mark_of
-from benchmarks.learning.vehicle_arms import ARMS, Found, Setting
+from benchmarks.learning.vehicle_arms import ARMS, Found
 
 SHARES = (0.2, 0.4)
 LOST = 2.0

@@ -19,15 +19,17 @@ import numpy as np
 import torch
 
 from benchmarks.harness import Options, Outcome, Spread, Target, run, spread
-from benchmarks.learning import fleet, vehicle_arms
+from benchmarks.learning import answers, fleet, vehicle_arms
+from benchmarks.learning.answers import Setting
 from benchmarks.learning.fleet import deal_world
 from benchmarks.learning.kept import FOLDER, code_of, kept, mark_of
 from benchmarks.learning.series_report import sign_flips
-from benchmarks.learning.vehicle_arms import ARMS, Found, Setting
+from benchmarks.learning.vehicle_arms import ARMS, Found
 from broker_server import distiller, training
-from broker_server.strategies import feddistill, mixture
+from broker_server.strategies import feddistill, mixture, ratios
 from devices.packs import ImagePack, open_pack
 from edge_models import augment, ratio_head
+from edge_protocol import votes
 from edge_protocol.errors import DataError
 from roadcast.data.find import find_data_dir
 
@@ -40,7 +42,7 @@ OWN = ("local", "fedper", "ditto")
 """Methods whose personal students are rivals on a device's own test; so is the shared head alone."""
 CLOSED, FEWER = 0.5, 300.0
 """Targets: share of the gap closed, and bytes up of FedAvg in those of ours."""
-_CODE = (fleet, vehicle_arms, distiller, training, feddistill, mixture, augment, ratio_head)
+_CODE = (fleet, answers, vehicle_arms, distiller, training, feddistill, mixture, ratios, augment, ratio_head, votes)
 QUICK = Setting(devices=4, rounds=1, steps=3, first_steps=10, local_steps=3)
 QUICK_ARMS = ("local", "self", "feddistill", "ditto", "central")
 Runs = Mapping[str, Sequence[Found]]

@@ -7,7 +7,6 @@ or under labels; devices that share weights of one architecture; and devices alo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
 
@@ -15,8 +14,8 @@ import msgspec
 import numpy as np
 import torch
 
-from benchmarks.learning.attackers import ATTACKS, Attack
-from benchmarks.learning.fleet import SPEC, World, views, votes_of
+from benchmarks.learning.answers import Answers, Setting, Watch, device_at, there
+from benchmarks.learning.fleet import SPEC, World
 from broker_server.distil_job import DistilSettings
 from broker_server.distiller import (
     anchor_lesson,
@@ -29,9 +28,8 @@ from broker_server.distiller import (
     teacher_lesson,
     train,
 )
-from broker_server.strategies import WEIGHT_RULES, HiddenAnchors, Strategy, make_strategy
+from broker_server.strategies import WEIGHT_RULES, HiddenAnchors, make_strategy
 from broker_server.training import Lesson, Training
-from edge_client.trainer import PROXY_VIEWS
 from edge_models.fit import FitSettings, fit_personal_head
 from edge_models.head_weights import HeadWeights
 from edge_models.local_settings import LocalSettings
@@ -39,9 +37,7 @@ from edge_models.local_training import train_locally
 from edge_models.samples import Samples
 from edge_models.students import Student, build_student
 from edge_models.students.arrays import arrays_of, with_arrays
-from edge_protocol.ids import DeviceId
 from edge_protocol.task import TIERS, Tier
-from edge_protocol.votes import ClassVotes
 
 CPU = torch.device("cpu")
 SMALLEST: Tier = "nano"
@@ -56,69 +52,15 @@ at the end; ``up``, ``down``: mean bytes of a device in a round; ``own``: by hea
 device's accuracy on its own test."""
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What all methods of a run share.
-
-    Attributes:
-        alpha: Dirichlet concentration of the classes over the devices.
-        devices, rounds: how many.
-        steps, first_steps: of the optimiser per student, in a round and for the first release.
-        local_steps: at most, of a device that trains a whole student, in a round.
-        offline: share of the devices that are away in a round, drawn anew in each.
-        attack, liars: what dishonest devices do (`attackers.ATTACKS`), and their share of the fleet.
-    """
-
-    alpha: float = 0.1
-    devices: int = 12
-    rounds: int = 20
-    steps: int = 150
-    first_steps: int = 400
-    local_steps: int = 2000
-    offline: float = 0.0
-    attack: str = ""
-    liars: float = 0.0
-
-    def distil(self, seed: int) -> DistilSettings:
-        """The product's settings, but for the number of steps."""
-        return DistilSettings(steps=self.steps, first_steps=self.first_steps, seed=seed)
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """The fleet's answers over the rounds: whoever is away leaves its last ones, and dishonest devices lie."""
-
-    world: World
-    setting: Setting
-    seed: int
-    last: dict[int, tuple[int, ClassVotes]] = field(default_factory=dict)
-    bytes_up: list[int] = field(default_factory=list)
-
-    def collect(self, students: Mapping[Tier, Student], x: torch.Tensor, number: int, strategy: Strategy) -> None:
-        """Ask every device that is there, and hand everything that still counts to the strategy."""
-        theirs = {tier: views(student, x, PROXY_VIEWS, number) for tier, student in students.items()}
-        for at in there(len(self.world.devices), self.setting, self.seed, number):
-            tier = TIERS[at % len(TIERS)]
-            votes = votes_of(self.world.devices[at], students[tier], theirs[tier], number=number, at=at)
-            self.bytes_up.append(len(msgspec.msgpack.encode(votes)))
-            self.last[at] = (number, votes)
-        said = {at: votes for at, (_, votes) in self.last.items()}
-        if self.setting.attack:
-            rng = np.random.default_rng([self.seed, number, len(self.world.devices)])
-            said = ATTACKS[self.setting.attack](Attack(said, self.liars, strategy.shared.value, rng))
-        for at, votes in said.items():
-            strategy.add(DeviceId(f"camera-{at:02d}"), votes, number - self.last[at][0])
-
-    @property
-    def liars(self) -> set[int]:
-        """The dishonest ones; a larger share of the same fleet includes a smaller one's."""
-        count = len(self.world.devices)
-        order = np.random.default_rng(self.seed).permutation(count)
-        return set(order[: round(count * self.setting.liars)].tolist())
-
-
 def taught(
-    strategy: str, world: World, setting: Setting, seed: int, *, pooled: bool = False, **settings: object
+    strategy: str,
+    world: World,
+    setting: Setting,
+    seed: int,
+    *,
+    pooled: bool = False,
+    watch: Watch = lambda *_: None,
+    **settings: object,
 ) -> Found:
     """A server trains a student per tier, under a strategy's teacher or, without one, under labels.
 
@@ -128,12 +70,13 @@ def taught(
         setting: of the run.
         seed: of the partition and of everything else.
         pooled: whether the labels are everybody's, and not the server's alone.
+        watch: is shown every round's ballots.
         settings: of the distillation, in place of the product's.
     """
     plan = msgspec.structs.replace(setting.distil(seed), strategy=strategy, **settings)
     students = {tier: first_student(tier, world, setting.distil(seed)) for tier in TIERS}
     trainings = {tier: Training(student, SPEC, CPU) for tier, student in students.items()}
-    test, answers = inputs_of(world.test, SPEC), Answers(world, setting, seed)
+    test, answers = inputs_of(world.test, SPEC), Answers(world, setting, seed, watch)
     beside = anchor_lesson(world.anchors, SPEC, weight=plan.anchor_weight, batch=plan.batch // 2)
     labels = Samples.concat(world.devices) if pooled else world.anchors
     labelled = anchor_lesson(labels, SPEC, weight=1.0, batch=plan.batch)
@@ -209,7 +152,7 @@ def sharing(rule: str, world: World, setting: Setting, seed: int, *, ditto: floa
             for phase in fused.phases(local):
                 start = train_locally(start, inputs[at], samples.targets, SPEC, phase)
             sent = fused.part(arrays_of(start))
-            fused.add(DeviceId(f"camera-{at:02d}"), sent, len(samples))
+            fused.add(device_at(at), sent, len(samples))
             up += _bytes(sent)
             if ditto:
                 pulled = msgspec.structs.replace(local, proximal=ditto)
@@ -272,12 +215,6 @@ def first_student(tier: Tier, world: World, settings: DistilSettings) -> Student
     steps = settings.first_steps
     train(training, [lesson], settings, steps, cycled(pace, steps), progress=lambda *_: None)
     return training.average
-
-
-def there(count: int, setting: Setting, seed: int, number: int) -> list[int]:
-    """Places of the devices that are there in a round; the same ones for every method."""
-    order = np.random.default_rng([seed, number]).permutation(count)
-    return sorted(order[: round(count * (1 - setting.offline))].tolist())
 
 
 def _accuracy(student: Student, x: torch.Tensor, samples: Samples) -> float:

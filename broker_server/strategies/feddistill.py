@@ -25,7 +25,7 @@ import numpy as np
 
 from broker_server.strategies.base import F4, F8, Ballot, Fusion, HiddenAnchors, Opinion, Strategy, opinion_of
 from broker_server.strategies.mixture import mixture_weights
-from broker_server.strategies.ratios import Block, blocks
+from broker_server.strategies.ratios import Ratios, blocks
 from edge_protocol.ids import DeviceId
 from edge_protocol.messages import ClassVotes, ForecastVotes
 from edge_protocol.votes import forecast_values
@@ -55,7 +55,7 @@ class FedDistill(Strategy):
         return {device: float(row.mean()) for device, row in zip(self.devices(), weights, strict=False)}
 
     def _classes(self) -> Opinion:
-        shared, decoded = self.shared.value, list(blocks(self._votes()))
+        shared, decoded = self.shared.value, self.decoded()
         weights, shares = self._class_weights(decoded), shared.mean(0)
         ratios = weights[-1] * shared / shares
         for block in decoded:
@@ -67,9 +67,13 @@ class FedDistill(Strategy):
 
     def class_weights(self) -> F4:
         """(n + 1, C) float32: share of each device, and last of the shared model, in each class; columns sum to 1."""
-        return self._class_weights(list(blocks(self._votes())))
+        return self._class_weights(self.decoded())
 
-    def _class_weights(self, decoded: Sequence[Block]) -> F4:
+    def decoded(self) -> Sequence[Ratios]:
+        """What the devices said of classes, as density ratios, in the devices' order."""
+        return list(blocks(self._votes()))
+
+    def _class_weights(self, decoded: Sequence[Ratios]) -> F4:
         shared = self.shared.value
         classes = shared.shape[1]
         believed = shared.argmax(1)

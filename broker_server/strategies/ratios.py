@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +24,27 @@ BLOCK = 32
 LEAST_MEAN = np.float32(1e-6)
 
 
+class Ratios(Protocol):
+    """Density ratios of n devices on N samples."""
+
+    @property
+    def devices(self) -> slice:
+        """Places of these devices."""
+
+    def of_class(self, c: int, rows: I8) -> F4:
+        """Ratios (n, R) float32 of a class on some samples, mean 1 over all samples; 0 where it is not held."""
+
+    def weighted(self, weights: F4) -> F4:
+        """Sum over these devices of weight times ratio: (N, C) float32.
+
+        Args:
+            weights: (n, C) float32, of each device in each class.
+        """
+
+
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Odds of n devices on N samples; those of class c on a sample are ``held · rest + (named == c) · more``.
+    """`Ratios` out of levels: n devices' odds of class c on a sample are ``held · rest + (named == c) · more``.
 
     Attributes:
         start: place of the first device.
@@ -57,11 +76,7 @@ class Block:
         return odds
 
     def weighted(self, weights: F4) -> F4:
-        """Sum over these devices of weight times ratio: (N, C) float32.
-
-        Args:
-            weights: (n, C) float32, of each device in each class.
-        """
+        """Sum over these devices of weight times ratio: (N, C) float32."""
         scale = weights / self.means
         total: F4 = self.rest.T @ (scale * self.held)
         for c in range(total.shape[1]):

@@ -57,11 +57,20 @@ def blob_refs(draw: st.DrawFn) -> BlobRef:
     return cut(draw(st.binary(min_size=1, max_size=100)), draw(st.integers(10, 40)))[0]
 
 
+coded_votes = st.builds(
+    m.CodedVotes,
+    st.integers(0, m.MAX_SAMPLES),
+    st.integers(1, 256),
+    counts,
+    st.binary(min_size=8, max_size=8),
+    st.binary(max_size=200),
+)
 running = st.builds(m.RunningTask, names, names, names, names, counts)
 bodies: st.SearchStrategy[m.Body] = st.one_of(
     st.builds(m.Birth, names, names, names, counts, counts, st.lists(running, max_size=3).map(tuple)),
     st.builds(m.DeviceState, names, names, counts, st.dictionaries(names, counts, max_size=8), values),
     st.builds(m.KnowledgeReport, names, names, counts, counts, digests, counts, class_votes() | forecast_votes()),
+    st.builds(m.CodedReport, names, names, counts, counts, st.binary(min_size=8, max_size=8), counts, coded_votes),
     st.builds(m.Telemetry, values),
     st.builds(m.Deployment, names, counts, names, counts, digests | st.just(""), st.text(max_size=512)),
     st.builds(m.Need, digests, st.lists(st.integers(0, 2**20 - 1), max_size=20).map(tuple)),

@@ -23,6 +23,7 @@ STRUCTURES: list[type[msgspec.Struct]] = [
     m.RunningTask,
     m.ClassVotes,
     m.ForecastVotes,
+    m.CodedVotes,
     Array,
     BlobRef,
     ReleaseManifest,

@@ -26,6 +26,7 @@ from edge_protocol.task import TIERS, TaskSpec
 from edge_protocol.topics import ChunkTopic, Downlink, ReleaseTopic, RoundTopic, Topics
 from edge_protocol.transport.base import Connected, LastWill, Received, Transport
 from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
+from tests.fakes.coded_answers import CodedAnswers
 
 RESEND_S = 5.0
 Connect = Callable[[str, "Queue[Any]", LastWill], Transport]
@@ -71,6 +72,7 @@ class SimulatedDevice:
         self.boot_id = fleet.random.randbytes(8)
         self.running, self.offered = 0, 0
         self.outbox: dict[bytes, tuple[str, bytes]] = {}
+        self.told = CodedAnswers()
         self.acks: Counter[tuple[bool, str]] = Counter()
         self.births = self.reports = 0
         self._sequence, self._resend_at = 0, 0.0
@@ -155,6 +157,9 @@ class SimulatedDevice:
         if isinstance(body, m.Ack):
             self.acks[body.accepted, body.reason] += 1
             self.outbox.pop(body.message_id, None)
+            again = self.told.answered(body)
+            if again is not None:
+                self._report(again)
         elif isinstance(body, m.Rebirth):
             self._birth()
 
@@ -201,7 +206,10 @@ class SimulatedDevice:
             report = m.KnowledgeReport(
                 call.task, call.label_space, call.number, call.release, call.proxy.sha256, 100, votes
             )
-            self.say(report, durable=True)
+            self._report(report)
+
+    def _report(self, report: m.KnowledgeReport) -> None:
+        self.told.sent(self.say(self.told.code(report), durable=True), report)
 
     def _send_again(self) -> None:
         if self.fleet.clock() < self._resend_at:

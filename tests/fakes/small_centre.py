@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load, save
 
+from broker_server.last_reports import LastReports
 from edge_models.tasks import load_task, plugin_of
 from edge_protocol import messages as m
 from edge_protocol.blobs import BlobRef, cut
@@ -90,7 +91,9 @@ class SmallCentre:
 
     Attributes:
         broker: the broker.
-        heard: every body that a device sent, in order.
+        heard: every body that a device sent, in order; coded reports opened.
+        coded: the coded reports as they came.
+        last_reports: what it has of each device; cleared, it knows no base any more.
         deaf: message kinds that are not acknowledged.
     """
 
@@ -98,6 +101,10 @@ class SmallCentre:
     heard: list[m.Body] = field(default_factory=list)
     headers: list[m.Header] = field(default_factory=list)
     deaf: set[str] = field(default_factory=set)
+    coded: list[m.CodedReport] = field(default_factory=list)
+    last_reports: LastReports = field(default_factory=LastReports)
+    _proxies: list[str] = field(default_factory=list)
+    _answers: dict[bytes, tuple[m.Body, str]] = field(default_factory=dict)
     _sequence: int = 0
 
     def __post_init__(self) -> None:
@@ -132,6 +139,7 @@ class SmallCentre:
         raw = plugin_of(spec).simulate(spec, np.random.default_rng(99), proxies).raw
         ref, chunks = cut(save({"raw": np.ascontiguousarray(raw)}), 16 * 1024)
         self.blob(ref, chunks)
+        self._proxies.append(ref.sha256)
         call = m.RoundCall(task, spec.label_space, number, release, ref, 4e9, collecting)
         self.say(self.topics.round(spec.task_id), call, retain=True)
         return call
@@ -156,15 +164,31 @@ class SmallCentre:
             topic = self.topics.parse(event.topic)
             kind = topic.kind if isinstance(topic, Uplink) else "online"
             envelope = decode(event.payload, kind=kind, fleet=FLEET)  # type: ignore[arg-type]
-            self.heard.append(envelope.body)
+            body, reason = envelope.body, ""
+            if isinstance(body, m.CodedReport):
+                self.coded.append(body)
+                body, reason = self._opened(body, envelope.header)
+            self.heard.append(body)
             self.headers.append(envelope.header)
-            durable = isinstance(envelope.body, m.KnowledgeReport | m.IntervalResult | m.Deployment)
+            durable = isinstance(body, m.KnowledgeReport | m.CodedReport | m.IntervalResult | m.Deployment)
             if durable and kind not in self.deaf:
-                self.tell(envelope.header.sender, m.Ack(envelope.header.message_id, True))
+                self.tell(envelope.header.sender, m.Ack(envelope.header.message_id, not reason, reason))
 
     def of(self, kind: type[Any]) -> list[Any]:
         """Everything of one kind that was heard."""
         return [body for body in self.heard if isinstance(body, kind)]
+
+    def _opened(self, report: m.CodedReport, header: m.Header) -> tuple[m.Body, str]:
+        """A coded report as the server opens it, or as it came with the reason why it cannot be; the same twice."""
+        if header.message_id not in self._answers:
+            device = DeviceId(header.sender)
+            known = (sha256 for sha256 in self._proxies if sha256.startswith(report.proxy.hex()))
+            proxy = next(known, report.proxy.hex().ljust(64, "0"))
+            opened, reason = self.last_reports.open(report, device, load_task(report.task), proxy)
+            if opened is not None:
+                self.last_reports.keep(device, opened)
+            self._answers[header.message_id] = opened or report, reason
+        return self._answers[header.message_id]
 
     def _header(self) -> m.Header:
         self._sequence += 1

@@ -182,3 +182,33 @@ def test_a_server_that_is_dropped_goes_on_where_it_was(tmp_path: Path, where: st
         assert [device.reports for device in fleet.devices] == [1] * 20
     finally:
         second.close()
+
+
+def test_a_device_that_remembers_wrongly_answers_again_in_full(tmp_path: Path) -> None:
+    """A restarted server knows what it was told; one device with another base repeats its report, one has no base."""
+    truth = write_packs(tmp_path)["proxies"].targets
+    clock, broker, rng = FakeClock(), MemoryBroker(), np.random.default_rng(0)
+
+    def knowledge(_device: DeviceId, _call: m.RoundCall) -> m.ClassVotes:
+        return class_votes(np.where(rng.random(len(truth)) < 0.1, rng.integers(0, 6, len(truth)), truth), 6)
+
+    fleet = FleetSimulator(in_memory(broker), load_task(TASK), clock, 12, knowledge=knowledge)
+    sizes = []
+    for number, scores in ((1, [0.4, 0.5]), (2, [0.6])):
+        rounds = RoundsConfig(limit=number, quorum=12, wait_for=12, deadline_s=600, pause_s=0)
+        server = make_server(centre_config(tmp_path, rounds=rounds), broker, clock, scripted_distiller(scores))
+        try:
+            server.start()
+            if number == 1:
+                fleet.start()
+            drive(server, fleet, clock, rounds_closed(server, number), "end of the round")
+            drive(server, fleet, clock, lambda: not any(device.outbox for device in fleet.devices), "empty outboxes")
+            proxy = server.coordinator.tasks[TASK].setup.proxy.sha256
+            stored = server.database.reports(TASK, number, proxy)
+        finally:
+            server.close()
+        assert {device.name: device.told.known for device in fleet.devices} == stored, "both sides have the same base"
+        sizes.append(fleet.devices[5].told.bytes)
+        fleet.devices[0].told.known, fleet.devices[1].told.known = stored[fleet.devices[5].name], None
+    assert [device.acks[False, "unknown-base"] for device in fleet.devices] == [1] + [0] * 11
+    assert sizes[1] < 2 * sizes[0], "the second report took fewer bytes than the first"

@@ -21,6 +21,8 @@ from edge_protocol.blobs import cut
 from edge_protocol.manifest import Artifact, ReleaseManifest
 from edge_protocol.signing import sign
 from edge_protocol.task import ImageInput, TaskSpec
+from edge_protocol.vote_codec import encode_votes
+from edge_protocol.votes import forecast_values, forecast_votes
 
 FOLDER = Path(__file__).parent
 KEY = bytes(range(32))
@@ -62,6 +64,9 @@ def examples() -> dict[str, tuple[m.Header, m.Body]]:
         pack(np.array([9, 255], "u1")),
     )
     digest = sha256(b"proxy").hexdigest()
+    short = bytes.fromhex(digest)[: m.PROXY_BYTES]
+    later = m.ClassVotes(votes.classes, pack(np.array([3, 2, 1], "u1")), pack(np.array([1, 6, 4], "u1")), votes.held)
+    steps = forecast_votes(*forecast_values(forecasts))
     bodies: dict[str, m.Body] = {
         "birth": m.Birth(
             "orin-nano", "0.1.0", "ort 1.20", 6, 8 << 30, (m.RunningTask("vehicle", "ab12", "nano", "dw", 2),)
@@ -79,6 +84,9 @@ def examples() -> dict[str, tuple[m.Header, m.Body]]:
         "round": m.RoundCall("vehicle", "ab12", 5, 3, cut(b"proxy samples" * 20, 64)[0], 1_790_000_900.0, open=True),
         "release": sign(manifest(), KEY),
         "presence": m.Presence(online=True),
+        "coded-classes": m.CodedReport("vehicle", "ab12", 4, 2, short, 321, encode_votes(votes)),
+        "coded-classes-later": m.CodedReport("vehicle", "ab12", 5, 3, short, 321, encode_votes(later, votes, 4)),
+        "coded-forecasts": m.CodedReport("speed", "cd34", 1, 1, short, 42, encode_votes(steps)),
     }
     from_server = {"ack", "rebirth", "label", "round", "release"}
     return {

@@ -1,0 +1,54 @@
+"""What each device said last, beside which it tells what it says next; opens coded reports. Pure; owns no round.
+
+It holds one report a device and task, three bytes a sample, and comes back from the database after a restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edge_protocol.errors import RemoteProtocolError
+from edge_protocol.ids import DeviceId
+from edge_protocol.messages import CodedReport, KnowledgeReport
+from edge_protocol.task import TaskSpec
+from edge_protocol.vote_codec import UNKNOWN_BASE, decode_votes
+
+
+class LastReports:
+    """The last accepted report of each device and task."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, DeviceId], KnowledgeReport] = {}
+
+    def keep(self, device: DeviceId, report: KnowledgeReport) -> None:
+        """Take an accepted report in place of the one before."""
+        self._last[report.task, device] = report
+
+    def restore(self, reports: Mapping[DeviceId, KnowledgeReport]) -> None:
+        """Take a task's accepted reports back from disk."""
+        for device, report in reports.items():
+            self.keep(device, report)
+
+    def open(
+        self, report: KnowledgeReport | CodedReport, device: DeviceId, spec: TaskSpec, proxy: str
+    ) -> tuple[KnowledgeReport | None, str]:
+        """Decode a report, or say why it cannot be: ``unknown-base``, or ``malformed`` when no base is to blame.
+
+        Args:
+            report: of which everything but the stream has been checked.
+            device: who sent it.
+            spec: the task.
+            proxy: hash of the proxy set that it answers.
+        """
+        if isinstance(report, KnowledgeReport):
+            return report, ""
+        coded, last = report.votes, self._last.get((report.task, device))
+        fits = last is not None and (last.round, last.label_space, last.proxy) == (coded.base, spec.label_space, proxy)
+        if coded.base and not fits:
+            return None, UNKNOWN_BASE
+        try:
+            votes = decode_votes(coded, spec.kind, last.votes if last is not None and coded.base else None)
+        except RemoteProtocolError as error:
+            return None, UNKNOWN_BASE if coded.base else error.reason
+        head = (report.task, report.label_space, report.round, report.release)
+        return KnowledgeReport(*head, proxy, report.examples, votes), ""
