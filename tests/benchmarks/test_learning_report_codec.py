@@ -16,7 +16,7 @@ CAM = DeviceId("camera-00")
 
 
 def test_a_round_is_booked() -> None:
-    """The same answer again takes less; levels lose nothing against the odds they stand for, but do against the truth."""
+    """The same answer again takes less; levels lose nothing against what they stand for, but do against the truth."""
     rng, asked, classes = np.random.default_rng(0), 132, len(SPEC.labels)
     labels = np.arange(asked) % classes
     ledger = Ledger(labels[:120], asked, rng)
