@@ -104,6 +104,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         release_key_file: Ed25519 private key, 64 hex digits; made, readable by the owner only, when missing.
         tasks: by the task's own name.
         keep_releases: how many releases of a task the broker keeps chunks of.
+        keep_rounds: newest rounds of a task of which everything is kept that doing them again needs.
     """
 
     fleet: str
@@ -114,6 +115,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     distil: DistilConfig = DistilConfig()
     devices: FleetConfig = FleetConfig()
     keep_releases: Positive = 2
+    keep_rounds: Positive = 5
 
     def __post_init__(self) -> None:
         check_id(self.fleet, "fleet")

@@ -6,6 +6,7 @@
     reports/<device>.report  what each device said (the message's own MessagePack)
     candidate/<tier>/        state, training, weights, golden .safetensors, template.onnx
     checkpoint/<tier>.safetensors   where a killed worker goes on
+    manifest.json            hashes of all this, and versions: see `round_manifest`
     result.json              what came of it          or  error.json  why nothing did
     ../templates/            graphs that every release of a student shares, traced once
 """
@@ -85,6 +86,8 @@ class DistilJob(msgspec.Struct, frozen=True, kw_only=True):
         salt: hex, secret: where the hidden anchors stand among the proxies.
         current: folder with ``<tier>.safetensors`` (and maybe ``<tier>.training.safetensors``) of the current release;
             None to train on the anchors from scratch.
+        base: tier → SHA-256 of the current release's weights payload.
+        environment: versions of whoever wrote the job: checkpoints of other versions are not gone on from.
         reports: file names under ``reports/``; filled in by `write_job`.
     """
 
@@ -98,6 +101,8 @@ class DistilJob(msgspec.Struct, frozen=True, kw_only=True):
     proxy: str = ""
     salt: str = ""
     current: str | None = None
+    base: dict[str, str] = {}
+    environment: dict[str, str] = {}
     reports: tuple[str, ...] = ()
 
 

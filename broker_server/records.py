@@ -60,6 +60,7 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
         opened_s, deadline_s, closed_s: seconds since 1970; 0 when not yet.
         reason: why it was abandoned, or what the judge said.
         refused: device → why its report does not count.
+        manifest: blob of its `RoundManifest`; None until it was distilled.
     """
 
     task: TaskId
@@ -73,6 +74,7 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     closed_s: float = 0.0
     reason: str = ""
     refused: dict[str, str] = {}
+    manifest: BlobRef | None = None
 
 
 class ReleaseRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -71,6 +71,7 @@ class Round:
         answered: device → id of the message that carried its report.
         waiting: devices that are there, run the round's release, and have not answered.
         refused: device → why its report does not count.
+        manifest: blob of what was distilled, and from what.
     """
 
     number: int
@@ -86,6 +87,7 @@ class Round:
     answered: dict[DeviceId, bytes] = field(default_factory=dict)
     waiting: set[DeviceId] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
+    manifest: BlobRef | None = None
 
     @property
     def collecting(self) -> bool:
@@ -152,6 +154,7 @@ class Round:
             closed_s=self.closed_s,
             reason=self.reason,
             refused=dict(self.refused),
+            manifest=self.manifest,
         )
 
 
@@ -170,6 +173,7 @@ def restored(record: RoundRecord, answered: dict[DeviceId, bytes], quorum: int) 
         reason=record.reason,
         answered=answered,
         refused=dict(record.refused),
+        manifest=record.manifest,
     )
 
 

@@ -130,6 +130,7 @@ class TaskRounds:
         if current is None or current.number != event.round or current.state is not RoundState.DISTILLING:
             return []
         current.refused |= event.result.devices
+        current.manifest = event.manifest
         current.fire(RoundEvent.DISTILLED, now)
         verdict = judge(event.result, self.setup.tolerance)
         if verdict.accepted:

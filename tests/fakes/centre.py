@@ -14,6 +14,8 @@ from safetensors.numpy import save_file
 
 from broker_server.config import DistilConfig, RoundsConfig, ServerConfig, TaskConfig
 from broker_server.distil_job import DistilResult, read_job
+from broker_server.judge import TOLERANCE
+from broker_server.round_manifest import MANIFEST, describe, encoded, input_hashes
 from broker_server.server import Seams, Server
 from broker_server.workshop import Distiller
 from devices.packs import ImagePack, save_pack
@@ -49,7 +51,13 @@ def write_packs(folder: Path, task: str = "vehicle", *, samples: int = 60, seed:
 
 
 def centre_config(
-    folder: Path, *, rounds: RoundsConfig, task: str = "vehicle", distil: DistilConfig | None = None, **more: Any
+    folder: Path,
+    *,
+    rounds: RoundsConfig,
+    task: str = "vehicle",
+    distil: DistilConfig | None = None,
+    tolerance: float = TOLERANCE,
+    **more: Any,
 ) -> ServerConfig:
     """A configuration on the packs of `write_packs`; no anchors among the proxies, whose labels the tests know."""
     paths = {name: str(folder / f"{name}.npz") for name in ("anchors", "proxies", "validation")}
@@ -57,7 +65,7 @@ def centre_config(
         fleet="sim",
         state_dir=str(folder / "server"),
         release_key_file=str(folder / "release.key"),
-        tasks={task: TaskConfig(task=task, rounds=rounds, **paths)},
+        tasks={task: TaskConfig(task=task, rounds=rounds, tolerance=tolerance, **paths)},
         distil=distil or DistilConfig(trust_share=0),
         **more,
     )
@@ -107,6 +115,9 @@ def scripted_distiller(scores: list[float]) -> Distiller:
             devices={},
             parameters=dict.fromkeys(TIERS, 3000),
         )
+        heard = {Path(name).stem: job.round for name in job.reports}
+        manifest = describe(folder, job, result, inputs=input_hashes(folder, job), heard=heard, device="none")
+        (folder / MANIFEST).write_bytes(encoded(manifest))
         (folder / "result.json").write_bytes(msgspec.json.encode(result))
 
     return run
