@@ -106,6 +106,23 @@ class DistilJob(msgspec.Struct, frozen=True, kw_only=True):
     reports: tuple[str, ...] = ()
 
 
+class Paired(msgspec.Struct, frozen=True, kw_only=True):
+    """How the current and the candidate student answer the same samples of a cohort.
+
+    Attributes:
+        samples: how many.
+        current, candidate: mean score of each: accuracy, or mean absolute error.
+        loss: mean of how much worse the candidate is, sample by sample; below 0 when it is better.
+        doubt: standard error of `loss`.
+    """
+
+    samples: int
+    current: float
+    candidate: float
+    loss: float
+    doubt: float
+
+
 class DistilResult(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a distillation; the files lie under ``candidate/``.
 
@@ -116,6 +133,7 @@ class DistilResult(msgspec.Struct, frozen=True, kw_only=True):
         teacher: what the teacher looked like: ``reports``, ``shared_share``, and scores where they can be known.
         devices: device → why its report was refused.
         parameters: tier → number of weights.
+        cohorts: tier → cohort → how it fares; empty for a first release.
     """
 
     headline: str
@@ -124,6 +142,7 @@ class DistilResult(msgspec.Struct, frozen=True, kw_only=True):
     teacher: Scores
     devices: dict[str, str]
     parameters: dict[Tier, int]
+    cohorts: dict[Tier, dict[str, Paired]] = {}
 
 
 def write_job(job_dir: Path, job: DistilJob, reports: Mapping[DeviceId, KnowledgeReport]) -> None:

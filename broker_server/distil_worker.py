@@ -25,13 +25,14 @@ from broker_server.candidate_files import (
     save_tensors,
     write_file,
 )
-from broker_server.distil_job import DistilJob, DistilResult, Failure, Scores, read_job
+from broker_server.cohorts import Mask, cohorts_of, compare
+from broker_server.distil_job import DistilJob, DistilResult, Failure, Paired, Scores, read_job
 from broker_server.distiller import (
     anchor_lesson,
+    answer,
     constant,
     cycled,
     inputs_of,
-    score,
     shared_opinion,
     teacher_lesson,
     train,
@@ -41,6 +42,7 @@ from broker_server.round_manifest import MANIFEST, describe, encoded, input_hash
 from broker_server.strategies import HiddenAnchors, Strategy, make_strategy
 from broker_server.strategies.base import check_report
 from broker_server.training import Lesson, Training, compute_device
+from devices.packs import open_pack
 from edge_models.samples import Samples
 from edge_models.students import Student, build_student
 from edge_models.tasks import load_task, plugin_of
@@ -87,7 +89,9 @@ def run_job(job_dir: Path, say: Say) -> DistilResult:
     hearing = _collect(bench, x) if bench.current else Hearing(None, {}, {})
     strategy = hearing.strategy
     lessons = _lessons(bench, strategy, x)
+    plugin, masks = plugin_of(bench.spec), _cohorts(bench)
     metrics: dict[Tier, dict[str, Scores]] = {}
+    cohorts: dict[Tier, dict[str, Paired]] = {}
     parameters: dict[Tier, int] = {}
     for tier in TIERS:
         training = _teach(tier, bench, lessons, say)
@@ -98,11 +102,12 @@ def run_job(job_dir: Path, say: Say) -> DistilResult:
             save_tensors(job_dir / "candidate" / tier / "training.safetensors", training.tensors())
         parameters[tier] = artifact.parameters
         both = {"current": bench.current.get(tier), "candidate": candidate}
-        metrics[tier] = {
-            which: score(student, valid, bench.validation, bench.spec) for which, student in both.items() if student
-        }
+        said = {which: answer(student, valid)[1] for which, student in both.items() if student}
+        truth, scale = bench.validation.targets, bench.validation.scale
+        metrics[tier] = {which: plugin.score(bench.spec, logits, truth, scale) for which, logits in said.items()}
+        if bench.current:
+            cohorts[tier] = compare(said["current"], said["candidate"], bench.validation, bench.spec, masks)
         say({"stage": "scored", "tier": tier, **metrics[tier]})
-    plugin = plugin_of(bench.spec)
     result = DistilResult(
         headline=plugin.headline,
         higher_is_better=plugin.higher_is_better,
@@ -110,6 +115,7 @@ def run_job(job_dir: Path, say: Say) -> DistilResult:
         teacher=_teacher_facts(strategy),
         devices=dict(hearing.refused),
         parameters=parameters,
+        cohorts=cohorts,
     )
     manifest = describe(job_dir, bench.job, result, inputs=inputs, heard=hearing.rounds, device=device)
     write_file(job_dir / MANIFEST, encoded(manifest))
@@ -140,6 +146,11 @@ def open_bench(folder: Path) -> Bench:
         else {}
     )
     return Bench(job, folder, spec, asked, validation.take(validation.labelled), current)
+
+
+def _cohorts(bench: Bench) -> dict[str, Mask]:
+    """Cohorts of the validation samples, which are compared when there is something to beat."""
+    return cohorts_of(bench.validation, bench.spec, open_pack(Path(bench.job.validation))) if bench.current else {}
 
 
 def _collect(bench: Bench, x: Tensor) -> Hearing:

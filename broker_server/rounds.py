@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from broker_server.judge import JudgeRules
 from broker_server.records import RoundRecord
 from edge_protocol.blobs import BlobRef
 from edge_protocol.fsm import Table, step
@@ -72,6 +73,7 @@ class Round:
         waiting: devices that are there, run the round's release, and have not answered.
         refused: device → why its report does not count.
         manifest: blob of what was distilled, and from what.
+        rules: that the candidate was judged by.
     """
 
     number: int
@@ -88,6 +90,7 @@ class Round:
     waiting: set[DeviceId] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
     manifest: BlobRef | None = None
+    rules: JudgeRules | None = None
 
     @property
     def collecting(self) -> bool:
@@ -155,6 +158,7 @@ class Round:
             reason=self.reason,
             refused=dict(self.refused),
             manifest=self.manifest,
+            rules=self.rules,
         )
 
 
@@ -174,6 +178,7 @@ def restored(record: RoundRecord, answered: dict[DeviceId, bytes], quorum: int) 
         answered=answered,
         refused=dict(record.refused),
         manifest=record.manifest,
+        rules=record.rules,
     )
 
 

@@ -20,6 +20,8 @@ StateDir = Annotated[Path, typer.Option("--state-dir", help="The server's state 
 Number = Annotated[int, typer.Argument(help="Number of the round.", min=0)]
 SHOWN = 24
 """Letters of a hash or score that the table shows; ``--json`` has them all."""
+COHORTS = 5
+"""Cohorts that the table of a round shows."""
 Task = Annotated[str, typer.Option("--task", help="Name of the task.")]
 
 
@@ -101,8 +103,22 @@ def _details(found: dict[str, Any]) -> Any:  # noqa: ANN401 - whatever rich draw
     from rich.console import Group
 
     head = f"{found['task']}: round {found['number']} {found['state']}: {found['reason']}"
+    rules = ", ".join(f"{name} {value}" for name, value in (found["rules"] or {}).items() if value != {})
     rows = [tuple(_short(value) for value in device.values()) for device in found["devices"]]
-    return Group(head, table("", ("device", "counts", "age", "trust", "reason"), rows))
+    devices = table("", ("device", "counts", "age", "trust", "reason"), rows)
+    lost = table("", ("tier", "cohort that fares worst", "samples", "before", "after"), _worst(found))
+    return Group(head, f"judged by: {rules or 'nobody yet'}", devices, lost)
+
+
+def _worst(found: dict[str, Any]) -> list[tuple[object, ...]]:
+    """The cohorts that lost most for what they had, worst first."""
+    tiers = found.get("manifest", {}).get("result", {}).get("cohorts", {})
+    pairs = [(tier, name, pair) for tier, cohorts in tiers.items() for name, pair in cohorts.items()]
+    pairs.sort(key=lambda each: -each[2]["loss"] / max(abs(each[2]["current"]), 1e-9))
+    return [
+        (tier, name, pair["samples"], _short(pair["current"]), _short(pair["candidate"]))
+        for tier, name, pair in pairs[:COHORTS]
+    ]
 
 
 def _short(value: object) -> object:

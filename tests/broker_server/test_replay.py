@@ -80,7 +80,8 @@ def test_a_round_done_again_has_the_same_bits(state: Path, number: int) -> None:
     assert found.same
     assert found.environment == {}
     names = {pair.what for pair in found.outcomes}
-    assert {f"{tier}/weights.safetensors" for tier in TIERS} | {f"{tier}/candidate scores" for tier in TIERS} <= names
+    assert {f"{tier}/{what}" for tier in TIERS for what in ("weights.safetensors", "candidate scores")} <= names
+    assert ("small/cohorts" in names) is bool(number)
     assert {name for name in names if "report/" in name} == ({"report/dev-0", "report/dev-1"} if number else set())
 
 

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from broker_server.config import DistilConfig, RoundsConfig, ServerConfig, TaskConfig
 from broker_server.distil_job import DistilResult, read_job
-from broker_server.judge import TOLERANCE
+from broker_server.judge import JudgeRules
 from broker_server.round_manifest import MANIFEST, describe, encoded, input_hashes
 from broker_server.server import Seams, Server
 from broker_server.workshop import Distiller
@@ -56,7 +56,7 @@ def centre_config(
     rounds: RoundsConfig,
     task: str = "vehicle",
     distil: DistilConfig | None = None,
-    tolerance: float = TOLERANCE,
+    judge: JudgeRules | None = None,
     **more: Any,
 ) -> ServerConfig:
     """A configuration on the packs of `write_packs`; no anchors among the proxies, whose labels the tests know."""
@@ -65,7 +65,7 @@ def centre_config(
         fleet="sim",
         state_dir=str(folder / "server"),
         release_key_file=str(folder / "release.key"),
-        tasks={task: TaskConfig(task=task, rounds=rounds, tolerance=tolerance, **paths)},
+        tasks={task: TaskConfig(task=task, rounds=rounds, judge=judge or JudgeRules(), **paths)},
         distil=distil or DistilConfig(trust_share=0),
         **more,
     )

@@ -9,6 +9,7 @@ import numpy as np
 
 from broker_server.config import DistilConfig, RoundsConfig
 from broker_server.distil_worker import main
+from broker_server.judge import JudgeRules
 from broker_server.server import Server
 from devices.packs import SeriesPack, save_pack
 from edge_models.tasks import load_task
@@ -22,6 +23,7 @@ from tests.fakes.fleet_simulator import FleetSimulator, in_memory
 
 SPEED = TaskId("speed")
 MAX_STEPS = 500
+LENIENT = JudgeRules(tolerance=1.0, cohort_tolerance=1.0)
 DISTIL = DistilConfig(first_steps=8, steps=8, checkpoint_steps=4, seed=1)
 
 
@@ -45,7 +47,7 @@ def three_rounds(home: Path) -> Path:
         save_series(home / f"{name}.npz", seed)
     clock, broker = FakeClock(), MemoryBroker()
     rounds = RoundsConfig(limit=2, quorum=1, wait_for=2, deadline_s=20, pause_s=0)
-    config = centre_config(home, rounds=rounds, task=SPEED, distil=DISTIL, tolerance=1.0)
+    config = centre_config(home, rounds=rounds, task=SPEED, distil=DISTIL, judge=LENIENT)
     server = make_server(config, broker, clock, in_process)
 
     def knowledge(device: DeviceId, call: m.RoundCall) -> m.ForecastVotes | None:
