@@ -42,6 +42,7 @@ class DistilSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         batch: proxies in a step; half as many anchors join them.
         anchor_weight: weight of the anchors' own loss beside the teacher's.
         trust_share: share of the anchors that is hidden among the proxies, and never trained on, to learn trust from.
+        trust_drawn: share of those hidden anchors that count in a round; every round draws anew.
         shared_share: share of the teacher that the shared model always holds.
         device_cap: largest share of a class (or of a forecast) that one device can hold.
         half_life: rounds after which an old report counts half.
@@ -62,6 +63,7 @@ class DistilSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     batch: Annotated[int, Meta(ge=2)] = 64
     anchor_weight: Annotated[float, Meta(ge=0)] = 0.5
     trust_share: Annotated[float, Meta(ge=0, lt=1)] = 1 / 3
+    trust_drawn: Annotated[float, Meta(gt=0, le=1)] = 0.5
     shared_share: Annotated[float, Meta(ge=0, lt=1)] = 0.3
     device_cap: Annotated[float, Meta(gt=0, le=1)] = 0.5
     half_life: Annotated[float, Meta(gt=0)] = 2.0

@@ -37,7 +37,7 @@ from broker_server.distiller import (
     teacher_lesson,
     train,
 )
-from broker_server.proxy_set import Asked, build, load_samples, mingle
+from broker_server.proxy_set import Asked, build, drawn, load_samples, mingle
 from broker_server.round_manifest import MANIFEST, describe, encoded, input_hashes
 from broker_server.strategies import HiddenAnchors, Strategy, make_strategy
 from broker_server.strategies.base import check_report
@@ -137,7 +137,8 @@ def open_bench(folder: Path) -> Bench:
             raise DistillationError(
                 f"{path}: none of {len(samples)} samples is labelled; anchors and validation must be"
             )
-    asked = mingle(proxies, anchors, share=job.settings.trust_share, salt=bytes.fromhex(job.salt))
+    plan, salt = job.settings, bytes.fromhex(job.salt)
+    asked = mingle(proxies, anchors, share=plan.trust_share, salt=salt)
     if job.proxy and sha256(build(asked.samples)).hexdigest() != job.proxy:
         raise DistillationError(f"{job.proxies}: changed since round {job.round} was called; restore it or call anew")
     current = (
@@ -145,6 +146,7 @@ def open_bench(folder: Path) -> Bench:
         if job.current
         else {}
     )
+    asked = drawn(asked, share=plan.trust_drawn, salt=salt, number=job.round)
     return Bench(job, folder, spec, asked, validation.take(validation.labelled), current)
 
 
