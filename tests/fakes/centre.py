@@ -21,9 +21,15 @@ from broker_server.workshop import Distiller
 from devices.packs import ImagePack, save_pack
 from edge_models.samples import Samples
 from edge_models.tasks import load_task, plugin_of
+from edge_protocol.ids import TaskId
+from edge_protocol.messages import KnowledgeReport
 from edge_protocol.task import TIERS, TaskSpec
 from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
 from tests.fakes.clock import FakeClock
+from tests.fakes.fleet_simulator import FleetSimulator
+
+STEP_S = 0.5
+MAX_STEPS = 4000
 
 
 class Inline(Executor):
@@ -85,6 +91,29 @@ def make_server(config: ServerConfig, broker: MemoryBroker, clock: FakeClock, di
     )
 
 
+def drive(server: Server, fleet: FleetSimulator, clock: FakeClock, until: Callable[[], bool], what: str) -> None:
+    """Let server and devices act in turns, time passing when nobody has anything to do; fail when it never ends."""
+    for _ in range(MAX_STEPS):
+        busy = server.step() + fleet.step()
+        if until():
+            return
+        if not busy:
+            clock.advance(STEP_S)
+    raise AssertionError(
+        f"no {what} after {MAX_STEPS} steps; round: {server.coordinator.tasks[fleet.spec.task_id].round}"
+    )
+
+
+def rounds_closed(server: Server, count: int, task: str = "vehicle") -> Callable[[], bool]:
+    """Whether that many rounds are over."""
+
+    def check() -> bool:
+        current = server.coordinator.tasks[TaskId(task)].round
+        return current is not None and current.number == count and current.closed
+
+    return check
+
+
 def write_artifacts(folder: Path, spec: TaskSpec, *, seed: int = 0, size: int = 3000) -> None:
     """Write an artifact folder of random numbers: enough for a transport to carry, not for a runner to load."""
     rng = np.random.default_rng(seed)
@@ -115,7 +144,8 @@ def scripted_distiller(scores: list[float]) -> Distiller:
             devices={},
             parameters=dict.fromkeys(TIERS, 3000),
         )
-        heard = {Path(name).stem: job.round for name in job.reports}
+        said = {name: (folder / "reports" / name).read_bytes() for name in job.reports}
+        heard = {Path(n).stem: msgspec.msgpack.decode(data, type=KnowledgeReport).round for n, data in said.items()}
         manifest = describe(folder, job, result, inputs=input_hashes(folder, job), heard=heard, device="none")
         (folder / MANIFEST).write_bytes(encoded(manifest))
         (folder / "result.json").write_bytes(msgspec.json.encode(result))

@@ -10,19 +10,17 @@ import numpy as np
 from broker_server.config import DistilConfig, RoundsConfig
 from broker_server.distil_worker import main
 from broker_server.judge import JudgeRules
-from broker_server.server import Server
 from devices.packs import SeriesPack, save_pack
 from edge_models.tasks import load_task
 from edge_protocol import messages as m
 from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.transport.memory import MemoryBroker
 from tests.broker_server.strategies.ballots import forecast_votes
-from tests.fakes.centre import centre_config, make_server
+from tests.fakes.centre import centre_config, drive, make_server, rounds_closed
 from tests.fakes.clock import FakeClock
 from tests.fakes.fleet_simulator import FleetSimulator, in_memory
 
 SPEED = TaskId("speed")
-MAX_STEPS = 500
 LENIENT = JudgeRules(tolerance=1.0, cohort_tolerance=1.0)
 DISTIL = DistilConfig(first_steps=8, steps=8, checkpoint_steps=4, seed=1)
 
@@ -59,18 +57,7 @@ def three_rounds(home: Path) -> Path:
     try:
         server.start()
         fleet.start()
-        _drive(server, fleet, clock)
+        drive(server, fleet, clock, rounds_closed(server, 2, SPEED), "end of round 2")
     finally:
         server.close()
     return Path(config.state_dir)
-
-
-def _drive(server: Server, fleet: FleetSimulator, clock: FakeClock) -> None:
-    for _ in range(MAX_STEPS):
-        busy = server.step() + fleet.step()
-        current = server.coordinator.tasks[SPEED].round
-        if current is not None and current.number == 2 and current.closed:
-            return
-        if not busy:
-            clock.advance(0.5)
-    raise AssertionError(f"round 2 did not end: {server.coordinator.tasks[SPEED].round}")
