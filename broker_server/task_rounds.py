@@ -125,6 +125,13 @@ class TaskRounds:
         self._rest(now)
         return [self._save(), self._publish()]
 
+    def refuse(self, device: DeviceId, reason: str, now: float) -> list[Effect]:
+        """Note why a device's report does not count, and go on without it; written down when the round next is."""
+        if self.round is None or not self.round.collecting:
+            return []
+        self.round.refuse(device, reason)
+        return self.advance(now)
+
     def distilled(self, event: Distilled, now: float) -> list[Effect]:
         """Judge a candidate."""
         current = self.round

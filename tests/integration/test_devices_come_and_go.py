@@ -79,7 +79,7 @@ def test_a_device_that_was_away_and_one_that_joins_late_are_taken_as_they_are(tm
         server.close()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_report_of_a_device_that_is_away_loses_weight(tmp_path: Path) -> None:
     """With the real worker, what a device said in round 1 has less of the teacher in round 2, and all can read so."""
     truth = write_packs(tmp_path, samples=24)["proxies"].targets

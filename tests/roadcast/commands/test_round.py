@@ -19,7 +19,7 @@ from edge_protocol.errors import CheckFailedError, NotReadyError
 from roadcast.cli import app
 from tests.fakes.round_state import SPEED, three_rounds
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
