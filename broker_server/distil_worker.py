@@ -26,7 +26,7 @@ from broker_server.candidate_files import (
     write_file,
 )
 from broker_server.cohorts import Mask, cohorts_of, compare
-from broker_server.distil_job import DistilJob, DistilResult, Failure, Paired, Scores, read_job
+from broker_server.distil_job import DistilJob, DistilResult, DistilSettings, Failure, Paired, Scores, read_job
 from broker_server.distiller import (
     anchor_lesson,
     answer,
@@ -234,10 +234,11 @@ def _machine(name: str) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _deterministic(threads: int) -> None:
-    """Have torch do the same sums in the same order every time; what it cannot do so is an error."""
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(mode=True)
+def _deterministic(settings: DistilSettings) -> None:
+    """Have torch do the same sums in the same order every time; what it cannot do so is an error, on CUDA a warning."""
+    torch.set_num_threads(settings.threads)
+    fast = compute_device(settings.device).type == "cuda"
+    torch.use_deterministic_algorithms(mode=True, warn_only=fast)
 
 
 def _print(event: Mapping[str, object]) -> None:
@@ -252,7 +253,7 @@ def main(arguments: list[str], say: Say = _print) -> int:
         return 2
     job_dir = Path(arguments[0])
     try:
-        _deterministic(read_job(job_dir).settings.threads)
+        _deterministic(read_job(job_dir).settings)
         run_job(job_dir, say)
     except (RoadcastError, OSError, MemoryError, RuntimeError) as error:
         failure = Failure(type(error).__name__, str(error))

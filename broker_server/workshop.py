@@ -176,7 +176,11 @@ class Workshop:
             if name.isdigit() and int(name) < oldest:
                 shutil.rmtree(folder, ignore_errors=True)
         first = next((n for n in range(oldest, number + 1) if (self.job_dir(task, n) / "job.json").exists()), number)
-        start = read_job(self.job_dir(task, first)).current
+        try:
+            start = read_job(self.job_dir(task, first)).current
+        except DistillationError as error:
+            log.warning("no training state is pruned: %s", error)  # until that round is itself
+            return
         self._desk.releases.forget_training(task, before=int(Path(start).name) if start else 0)
 
 

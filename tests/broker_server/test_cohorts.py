@@ -21,7 +21,7 @@ def images(count: int = 300) -> tuple[Samples, ImagePack]:
 
 def series(rows: int = 400) -> tuple[Samples, SeriesPack]:
     """Labelled windows of two sensors of different level over more than a day."""
-    time_s = 300.0 * np.arange(rows)
+    time_s = 300 * np.arange(rows, dtype=np.float64)
     values = np.array([30.0, 60.0]) + np.random.default_rng(0).normal(0, [1.0, 4.0], (rows, 2))
     pack = SeriesPack(values=values.astype(np.float32), time_s=time_s, interval_s=300, sensors=("a", "b"), unit="mph")
     samples = cut_windows(pack.values, pack.time_s, SPEED)

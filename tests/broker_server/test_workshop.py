@@ -67,7 +67,7 @@ def places(tmp_path: Path) -> Iterator[Any]:
 
 
 def test_a_candidate_becomes_a_release_that_the_next_job_starts_from(places: Any) -> None:
-    """Distil, make, distil again: the second job knows the first release's students; old jobs are swept."""
+    """Distil, make, distil again: each job starts at the newest release; what no kept job starts at is swept."""
     place = places(scripted_distiller([0.1 * n for n in range(1, 9)]))
     for number in range(7):
         place.workshop.do(e.Distil(TASK, number, number), "")
@@ -82,6 +82,20 @@ def test_a_candidate_becomes_a_release_that_the_next_job_starts_from(places: Any
     assert job.current is not None
     assert job.current.endswith("releases/vehicle/6")
     assert [place.workshop.job_dir(TASK, n).exists() for n in range(7)] == [False, False, *[True] * 5]
+    states = (Path(job.current).parent).glob("*/nano.training.safetensors")
+    assert sorted(int(path.parent.name) for path in states) == [2, 3, 4, 5, 6, 7]
+    assert (Path(job.current).parent / "1" / "nano.safetensors").exists()
+
+
+def test_a_damaged_job_of_an_old_round_stops_no_new_one(places: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Half a job.json, as a power cut leaves it, keeps training states from being swept, and nothing else."""
+    place = places(scripted_distiller([0.1, 0.2]))
+    place.workshop.do(e.Distil(TASK, 0, 0), "")
+    place.outcome()
+    (place.workshop.job_dir(TASK, 0) / "job.json").write_text("{")
+    place.workshop.do(e.Distil(TASK, 1, 0), "")
+    assert isinstance(place.outcome(), Distilled)
+    assert "no training state is pruned" in caplog.text
 
 
 def test_errors_of_any_kind_become_an_outcome(places: Any, caplog: pytest.LogCaptureFixture) -> None:

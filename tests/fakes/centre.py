@@ -121,7 +121,7 @@ def write_artifacts(folder: Path, spec: TaskSpec, *, seed: int = 0, size: int = 
         place = folder / tier
         place.mkdir(parents=True, exist_ok=True)
         (place / "template.onnx").write_bytes(f"template of {spec.students[tier]}".encode() * 10)
-        for name in ("weights", "golden", "state"):
+        for name in ("weights", "golden", "state", "training"):
             save_file({"w": rng.random(size, dtype=np.float32)}, place / f"{name}.safetensors")
 
 

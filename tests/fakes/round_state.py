@@ -27,7 +27,7 @@ DISTIL = DistilConfig(first_steps=8, steps=8, checkpoint_steps=4, seed=1)
 
 def save_series(path: Path, seed: int) -> str:
     """Save a noisy daily pattern of two sensors; return the path."""
-    time_s = 300.0 * np.arange(90)
+    time_s = 300 * np.arange(90, dtype=np.float64)
     values = 50 + 8 * np.sin(time_s / 9000)[:, None] + np.random.default_rng(seed).normal(0, 1, (90, 2))
     pack = SeriesPack(values=values.astype(np.float32), time_s=time_s, interval_s=300, sensors=("a", "b"), unit="mph")
     save_pack(path, pack, title="two sensors")
