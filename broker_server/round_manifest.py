@@ -55,7 +55,7 @@ class RoundManifest(msgspec.Struct, frozen=True, kw_only=True):
 def environment() -> dict[str, str]:
     """Versions of the parts, and of the machine what arithmetic depends on; loads none of the parts."""
     found = {part: _version(part) for part in PARTS}
-    simd = np.show_config(mode="dicts")["SIMD Extensions"]["found"]
+    simd = np.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", [])
     return found | {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()} {' '.join(platform.libc_ver())}".strip(),
