@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from broker_server.distil_job import DistilSettings
-from broker_server.judge import TOLERANCE
+from broker_server.judge import JudgeRules
 from edge_protocol.config import load_config
 from edge_protocol.errors import ConfigError
 from edge_protocol.ids import check_id
@@ -46,7 +46,7 @@ class TaskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         anchors: pack of labelled samples; the first release learns from them.
         proxies: pack of samples that every device answers.
         validation: pack of labelled samples that the judge measures on.
-        tolerance: share of its current score that one tier may lose while the mean over tiers gets better.
+        judge: what a candidate may lose, and still become a release.
     """
 
     task: str
@@ -54,7 +54,7 @@ class TaskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     proxies: str
     validation: str
     rounds: RoundsConfig = RoundsConfig()
-    tolerance: Annotated[float, Meta(ge=0)] = TOLERANCE
+    judge: JudgeRules = JudgeRules()
 
 
 class DistilConfig(DistilSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -104,6 +104,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         release_key_file: Ed25519 private key, 64 hex digits; made, readable by the owner only, when missing.
         tasks: by the task's own name.
         keep_releases: how many releases of a task the broker keeps chunks of.
+        keep_rounds: newest rounds of a task of which everything is kept that doing them again needs.
     """
 
     fleet: str
@@ -114,6 +115,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     distil: DistilConfig = DistilConfig()
     devices: FleetConfig = FleetConfig()
     keep_releases: Positive = 2
+    keep_rounds: Positive = 5
 
     def __post_init__(self) -> None:
         check_id(self.fleet, "fleet")

@@ -118,6 +118,20 @@ class Coordinator:
         effects = [] if header.boot_id == device.boot_id else self._ask(header, now)
         return effects + self._say(device, header, body, now) + (self._changed(device, now) if back else [])
 
+    def unreadable(self, sender: DeviceId, reason: str, now: float) -> list[Effect]:
+        """Note in every round that collects from a device that its report could not be read: NaN, a wrong shape, junk.
+
+        Args:
+            sender: whose topic it came on.
+            reason: for the operator.
+            now: seconds since 1970.
+        """
+        effects: list[Effect] = []
+        device = self.registry.devices.get(sender)
+        for name in device.tasks.keys() & self.tasks.keys() if device else ():
+            effects += self.tasks[name].refuse(sender, reason, now)
+        return effects
+
     def _say(self, device: Device, header: m.Header, body: m.Body, now: float) -> list[Effect]:  # noqa: PLR0911 - a kind each
         match body:
             case m.KnowledgeReport() | m.CodedReport():

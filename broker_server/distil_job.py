@@ -6,6 +6,7 @@
     reports/<device>.report  what each device said (the message's own MessagePack)
     candidate/<tier>/        state, training, weights, golden .safetensors, template.onnx
     checkpoint/<tier>.safetensors   where a killed worker goes on
+    manifest.json            hashes of all this, and versions: see `round_manifest`
     result.json              what came of it          or  error.json  why nothing did
     ../templates/            graphs that every release of a student shares, traced once
 """
@@ -41,6 +42,7 @@ class DistilSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         batch: proxies in a step; half as many anchors join them.
         anchor_weight: weight of the anchors' own loss beside the teacher's.
         trust_share: share of the anchors that is hidden among the proxies, and never trained on, to learn trust from.
+        trust_drawn: share of those hidden anchors that count in a round; every round draws anew.
         shared_share: share of the teacher that the shared model always holds.
         device_cap: largest share of a class (or of a forecast) that one device can hold.
         half_life: rounds after which an old report counts half.
@@ -61,6 +63,7 @@ class DistilSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     batch: Annotated[int, Meta(ge=2)] = 64
     anchor_weight: Annotated[float, Meta(ge=0)] = 0.5
     trust_share: Annotated[float, Meta(ge=0, lt=1)] = 1 / 3
+    trust_drawn: Annotated[float, Meta(gt=0, le=1)] = 0.5
     shared_share: Annotated[float, Meta(ge=0, lt=1)] = 0.3
     device_cap: Annotated[float, Meta(gt=0, le=1)] = 0.5
     half_life: Annotated[float, Meta(gt=0)] = 2.0
@@ -85,6 +88,8 @@ class DistilJob(msgspec.Struct, frozen=True, kw_only=True):
         salt: hex, secret: where the hidden anchors stand among the proxies.
         current: folder with ``<tier>.safetensors`` (and maybe ``<tier>.training.safetensors``) of the current release;
             None to train on the anchors from scratch.
+        base: tier → SHA-256 of the current release's weights payload.
+        environment: versions of whoever wrote the job: checkpoints of other versions are not gone on from.
         reports: file names under ``reports/``; filled in by `write_job`.
     """
 
@@ -98,7 +103,26 @@ class DistilJob(msgspec.Struct, frozen=True, kw_only=True):
     proxy: str = ""
     salt: str = ""
     current: str | None = None
+    base: dict[str, str] = {}
+    environment: dict[str, str] = {}
     reports: tuple[str, ...] = ()
+
+
+class Paired(msgspec.Struct, frozen=True, kw_only=True):
+    """How the current and the candidate student answer the same samples of a cohort.
+
+    Attributes:
+        samples: how many.
+        current, candidate: mean score of each: accuracy, or mean absolute error.
+        loss: mean of how much worse the candidate is, sample by sample; below 0 when it is better.
+        doubt: standard error of `loss`.
+    """
+
+    samples: int
+    current: float
+    candidate: float
+    loss: float
+    doubt: float
 
 
 class DistilResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +135,7 @@ class DistilResult(msgspec.Struct, frozen=True, kw_only=True):
         teacher: what the teacher looked like: ``reports``, ``shared_share``, and scores where they can be known.
         devices: device → why its report was refused.
         parameters: tier → number of weights.
+        cohorts: tier → cohort → how it fares; empty for a first release.
     """
 
     headline: str
@@ -119,6 +144,7 @@ class DistilResult(msgspec.Struct, frozen=True, kw_only=True):
     teacher: Scores
     devices: dict[str, str]
     parameters: dict[Tier, int]
+    cohorts: dict[Tier, dict[str, Paired]] = {}
 
 
 def write_job(job_dir: Path, job: DistilJob, reports: Mapping[DeviceId, KnowledgeReport]) -> None:

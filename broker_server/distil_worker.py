@@ -15,25 +15,34 @@ from pathlib import Path
 
 import msgspec
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
-from broker_server.distil_job import DistilJob, DistilResult, Failure, Scores, read_job
+from broker_server.candidate_files import (
+    export_candidate,
+    leave_candidate,
+    load_student,
+    load_tensors,
+    save_tensors,
+    write_file,
+)
+from broker_server.cohorts import Mask, cohorts_of, compare
+from broker_server.distil_job import DistilJob, DistilResult, DistilSettings, Failure, Paired, Scores, read_job
 from broker_server.distiller import (
     anchor_lesson,
+    answer,
     constant,
     cycled,
     inputs_of,
-    score,
     shared_opinion,
     teacher_lesson,
     train,
 )
-from broker_server.proxy_set import Asked, build, load_samples, mingle
+from broker_server.proxy_set import Asked, build, drawn, load_samples, mingle
+from broker_server.round_manifest import MANIFEST, describe, encoded, input_hashes
 from broker_server.strategies import HiddenAnchors, Strategy, make_strategy
-from broker_server.strategies.base import F4, check_report
+from broker_server.strategies.base import check_report
 from broker_server.training import Lesson, Training, compute_device
+from devices.packs import open_pack
 from edge_models.samples import Samples
 from edge_models.students import Student, build_student
 from edge_models.tasks import load_task, plugin_of
@@ -41,7 +50,6 @@ from edge_protocol.errors import DistillationError, RemoteProtocolError, Roadcas
 from edge_protocol.ids import DeviceId
 from edge_protocol.messages import KnowledgeReport
 from edge_protocol.task import TIERS, TaskSpec, Tier
-from export import BuiltArtifact, build_artifact
 
 EXPORT_BATCH = 8
 Say = Callable[[Mapping[str, object]], None]
@@ -59,42 +67,59 @@ class Bench:
     current: Mapping[Tier, Student]
 
 
+@dataclass(frozen=True, eq=False)
+class Hearing:
+    """Who was heard: the strategy that took the reports, the round of each, and why others were refused."""
+
+    strategy: Strategy | None
+    rounds: Mapping[str, int]
+    refused: Mapping[str, str]
+
+
 def run_job(job_dir: Path, say: Say) -> DistilResult:
-    """Carry out a job and write its files; `result.json` comes last.
+    """Carry out a job and write its files; the manifest and `result.json` come last.
 
     Raises:
         RoadcastError: it cannot be done; nothing but candidate files is left behind.
     """
     (job_dir / "error.json").unlink(missing_ok=True)
     bench = open_bench(job_dir)
+    inputs, device = input_hashes(job_dir, bench.job), _machine(bench.job.settings.device)
     x, valid = inputs_of(bench.asked.samples, bench.spec), inputs_of(bench.validation, bench.spec)
-    strategy, refused = _collect(bench, x) if bench.current else (None, {})
+    hearing = _collect(bench, x) if bench.current else Hearing(None, {}, {})
+    strategy = hearing.strategy
     lessons = _lessons(bench, strategy, x)
+    plugin, masks = plugin_of(bench.spec), _cohorts(bench)
     metrics: dict[Tier, dict[str, Scores]] = {}
+    cohorts: dict[Tier, dict[str, Paired]] = {}
     parameters: dict[Tier, int] = {}
     for tier in TIERS:
         training = _teach(tier, bench, lessons, say)
         candidate = training.average.cpu()
-        artifact = _export(job_dir.parent / "templates", candidate, bench.spec, tier, x[:EXPORT_BATCH].numpy())
-        _leave(job_dir / "candidate" / tier, candidate, artifact)
+        artifact = export_candidate(job_dir.parent / "templates", candidate, bench.spec, tier, x[:EXPORT_BATCH].numpy())
+        leave_candidate(job_dir / "candidate" / tier, candidate, artifact)
         if strategy is not None:
-            _save(job_dir / "candidate" / tier / "training.safetensors", training.tensors())
+            save_tensors(job_dir / "candidate" / tier / "training.safetensors", training.tensors())
         parameters[tier] = artifact.parameters
         both = {"current": bench.current.get(tier), "candidate": candidate}
-        metrics[tier] = {
-            which: score(student, valid, bench.validation, bench.spec) for which, student in both.items() if student
-        }
+        said = {which: answer(student, valid)[1] for which, student in both.items() if student}
+        truth, scale = bench.validation.targets, bench.validation.scale
+        metrics[tier] = {which: plugin.score(bench.spec, logits, truth, scale) for which, logits in said.items()}
+        if bench.current:
+            cohorts[tier] = compare(said["current"], said["candidate"], bench.validation, bench.spec, masks)
         say({"stage": "scored", "tier": tier, **metrics[tier]})
-    plugin = plugin_of(bench.spec)
     result = DistilResult(
         headline=plugin.headline,
         higher_is_better=plugin.higher_is_better,
         metrics=metrics,
         teacher=_teacher_facts(strategy),
-        devices=refused,
+        devices=dict(hearing.refused),
         parameters=parameters,
+        cohorts=cohorts,
     )
-    _write(job_dir / "result.json", msgspec.json.encode(result))
+    manifest = describe(job_dir, bench.job, result, inputs=inputs, heard=hearing.rounds, device=device)
+    write_file(job_dir / MANIFEST, encoded(manifest))
+    write_file(job_dir / "result.json", msgspec.json.encode(result))
     return result
 
 
@@ -112,20 +137,31 @@ def open_bench(folder: Path) -> Bench:
             raise DistillationError(
                 f"{path}: none of {len(samples)} samples is labelled; anchors and validation must be"
             )
-    asked = mingle(proxies, anchors, share=job.settings.trust_share, salt=bytes.fromhex(job.salt))
+    plan, salt = job.settings, bytes.fromhex(job.salt)
+    asked = mingle(proxies, anchors, share=plan.trust_share, salt=salt)
     if job.proxy and sha256(build(asked.samples)).hexdigest() != job.proxy:
         raise DistillationError(f"{job.proxies}: changed since round {job.round} was called; restore it or call anew")
     current = (
-        {tier: _load(Path(job.current) / f"{tier}.safetensors", spec, tier) for tier in TIERS} if job.current else {}
+        {tier: load_student(Path(job.current) / f"{tier}.safetensors", spec, tier) for tier in TIERS}
+        if job.current
+        else {}
     )
+    asked = drawn(asked, share=plan.trust_drawn, salt=salt, number=job.round)
     return Bench(job, folder, spec, asked, validation.take(validation.labelled), current)
 
 
-def _collect(bench: Bench, x: Tensor) -> tuple[Strategy, dict[str, str]]:
-    """Hear the shared model and every device; return the strategy, and why reports were refused."""
+def _cohorts(bench: Bench) -> dict[str, Mask]:
+    """Cohorts of the validation samples, which are compared when there is something to beat."""
+    return cohorts_of(bench.validation, bench.spec, open_pack(Path(bench.job.validation))) if bench.current else {}
+
+
+def _collect(bench: Bench, x: Tensor) -> Hearing:
+    """Hear the shared model and every device."""
     asked, shared = bench.asked, shared_opinion(bench.current.values(), x, bench.spec)
     hidden = HiddenAnchors(asked.hidden, asked.samples.targets[asked.hidden]) if len(asked.hidden) else None
-    strategy, refused = make_strategy(bench.job.settings, shared, hidden), {}
+    strategy = make_strategy(bench.job.settings, shared, hidden)
+    rounds: dict[str, int] = {}
+    refused: dict[str, str] = {}
     for name in bench.job.reports:
         device = DeviceId(Path(name).stem)
         try:
@@ -135,7 +171,8 @@ def _collect(bench: Bench, x: Tensor) -> tuple[Strategy, dict[str, str]]:
             refused[str(device)] = str(error)
         else:
             strategy.add(device, report.votes, bench.job.round - report.round)
-    return strategy, refused
+            rounds[device] = report.round
+    return Hearing(strategy, rounds, refused)
 
 
 def _teacher_facts(strategy: Strategy | None) -> Scores:
@@ -169,7 +206,7 @@ def _teach(tier: Tier, bench: Bench, lessons: Sequence[Lesson], say: Say) -> Tra
 
     def progress(taken: int, loss: float) -> None:
         say({"stage": "train", "tier": tier, "step": taken, "steps": steps, "loss": round(loss, 5)})
-        _save(checkpoint, training.tensors() | {"done": torch.tensor(taken)})
+        save_tensors(checkpoint, training.tensors() | {"done": torch.tensor(taken)})
 
     train(training, lessons, settings, steps, pace, done=done, progress=progress)
     return training
@@ -179,7 +216,7 @@ def _resumed(checkpoint: Path, bench: Bench, tier: Tier, device: torch.device) -
     """The training to go on with, and how many steps of this round it has behind it."""
     if checkpoint.exists():
         try:
-            tensors = _tensors(checkpoint)
+            tensors = load_tensors(checkpoint)
             return Training.restored(tensors, bench.spec, tier, device), int(tensors["done"])
         except (DistillationError, KeyError):
             checkpoint.unlink()  # a power cut left half of it: this round's steps are taken again
@@ -187,59 +224,21 @@ def _resumed(checkpoint: Path, bench: Bench, tier: Tier, device: torch.device) -
         return Training(build_student(bench.spec, tier, bench.job.settings.seed), bench.spec, device), 0
     kept = Path(bench.job.current) / f"{tier}.training.safetensors"
     if kept.exists():
-        return Training.restored(_tensors(kept), bench.spec, tier, device), 0
+        return Training.restored(load_tensors(kept), bench.spec, tier, device), 0
     return Training(bench.current[tier], bench.spec, device), 0
 
 
-def _export(cache: Path, student: Student, spec: TaskSpec, tier: Tier, x: F4) -> BuiltArtifact:
-    """Build a candidate's artifact; a template is the same for every release, so it is traced once and kept."""
-    kept = cache / f"{spec.label_space}-{spec.students[tier]}-torch{torch.__version__}.onnx"
-    if kept.exists():
-        try:
-            return build_artifact(spec, tier, student, x, template=kept.read_bytes())
-        except RoadcastError:
-            kept.unlink()  # traced by another version of the student: trace again
-    artifact = build_artifact(spec, tier, student, x)
-    cache.mkdir(parents=True, exist_ok=True)
-    _write(kept, artifact.template)
-    return artifact
+def _machine(name: str) -> str:
+    """What the training runs on, as the manifest names it."""
+    device = compute_device(name)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _leave(folder: Path, student: Student, artifact: BuiltArtifact) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.contiguous() for name, value in student.state_dict().items()}, folder / "state.safetensors")
-    _write(folder / "template.onnx", artifact.template)
-    _write(folder / "weights.safetensors", artifact.weights)
-    _write(folder / "golden.safetensors", artifact.golden)
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise DistillationError(
-            f"{path}: cannot be read: {error}; remove it, and training begins with a fresh optimiser"
-        ) from error
-
-
-def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, save(dict(tensors)))
-
-
-def _load(path: Path, spec: TaskSpec, tier: Tier) -> Student:
-    student = build_student(spec, tier)
-    try:
-        student.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise DistillationError(f"{path}: not the weights of {spec.students[tier]!r}: {error}") from error
-    return student.eval()
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(data)
-    partial.replace(path)
+def _deterministic(settings: DistilSettings) -> None:
+    """Have torch do the same sums in the same order every time; what it cannot do so is an error, on CUDA a warning."""
+    torch.set_num_threads(settings.threads)
+    fast = compute_device(settings.device).type == "cuda"
+    torch.use_deterministic_algorithms(mode=True, warn_only=fast)
 
 
 def _print(event: Mapping[str, object]) -> None:
@@ -254,13 +253,13 @@ def main(arguments: list[str], say: Say = _print) -> int:
         return 2
     job_dir = Path(arguments[0])
     try:
-        torch.set_num_threads(read_job(job_dir).settings.threads)
+        _deterministic(read_job(job_dir).settings)
         run_job(job_dir, say)
     except (RoadcastError, OSError, MemoryError, RuntimeError) as error:
         failure = Failure(type(error).__name__, str(error))
         say({"stage": "failed", "kind": failure.kind, "message": failure.message})
         if job_dir.is_dir():
-            _write(job_dir / "error.json", msgspec.json.encode(failure))
+            write_file(job_dir / "error.json", msgspec.json.encode(failure))
         return 1
     return 0
 

@@ -7,16 +7,18 @@ from typing import TypeAlias
 
 from broker_server.distil_job import DistilResult
 from broker_server.records import ReleaseRecord
+from edge_protocol.blobs import BlobRef
 from edge_protocol.ids import TaskId
 
 
 @dataclass(frozen=True, slots=True)
 class Distilled:
-    """The distiller made a candidate."""
+    """The distiller made a candidate; `manifest` names the blob that says what from."""
 
     task: TaskId
     round: int
     result: DistilResult
+    manifest: BlobRef | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,44 @@
 """Decides whether a candidate becomes a release: pure, from scores on server validation that the worker measured.
 
 Owns the rule and nothing else: it sees no model, no report and no training loss.
+
+A cohort refuses a candidate when it is large enough and the lower confidence bound of what it loses, over samples that
+both students answered, is above its tolerance. The bound is one-sided and normal, its error shared out over all cohorts
+of all tiers (Bonferroni), so that many cohorts do not refuse by chance what each of them would let pass.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Annotated
 
-from broker_server.distil_job import DistilResult
+import msgspec
+from msgspec import Meta
 
-TOLERANCE = 0.02
-"""How much worse one tier may become while the family becomes better, as a share of its current score."""
+from broker_server.distil_job import DistilResult, Paired
+from edge_protocol.task import Tier
+
+Share = Annotated[float, Meta(ge=0)]
+
+
+class JudgeRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a candidate may lose; the ``judge`` section of a task in the server's configuration.
+
+    Attributes:
+        tolerance: share of its current score that one tier may lose while the mean over tiers gets better.
+        cohort_tolerance: share of its current score that a cohort may lose in any tier.
+        cohorts: cohort → a tolerance of its own, such as ``class/bus: 0.2``.
+        least: samples below which a cohort has no say.
+        confidence: with which a cohort must have lost more than its tolerance, over all cohorts together.
+    """
+
+    tolerance: Share = 0.02
+    cohort_tolerance: Share = 0.05
+    cohorts: dict[str, Share] = {}
+    least: Annotated[int, Meta(ge=2)] = 30
+    confidence: Annotated[float, Meta(gt=0.5, lt=1)] = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +49,16 @@ class Verdict:
     reason: str
 
 
-def judge(result: DistilResult, tolerance: float = TOLERANCE) -> Verdict:
-    """Accept a candidate that is better on the mean over tiers, with no tier worse by more than `tolerance`.
+def judge(result: DistilResult, rules: JudgeRules | None = None) -> Verdict:
+    """Accept a candidate that is better on the mean over tiers, with no tier and no cohort much worse.
 
     A first release has nothing to beat: it is accepted when every tier has a score.
 
     Args:
         result: of the distillation.
-        tolerance: share of a tier's current score that it may lose.
+        rules: what it may lose; the defaults when None.
     """
-    sign = 1.0 if result.higher_is_better else -1.0
+    rules = rules or JudgeRules()
     pairs = {
         tier: tuple(scores[which][result.headline] for which in ("current", "candidate") if which in scores)
         for tier, scores in result.metrics.items()
@@ -43,12 +71,43 @@ def judge(result: DistilResult, tolerance: float = TOLERANCE) -> Verdict:
         return Verdict(accepted=True, reason="first release")
     if any(len(pair) == 1 for pair in pairs.values()):
         return Verdict(accepted=False, reason="a tier has no current score to beat")
-    for tier, (current, candidate) in pairs.items():
-        if sign * (candidate - current) < -tolerance * abs(current):
-            return Verdict(accepted=False, reason=f"{tier}: {_change(result, current, candidate)}")
+    if worse := _worse_tier(result, pairs, rules.tolerance) or _worse_cohort(result, rules):
+        return Verdict(accepted=False, reason=worse)
     before, after = (sum(pair[at] for pair in pairs.values()) / len(pairs) for at in (0, 1))
-    better = sign * (after - before) > 0
+    better = _gain(result, before, after) > 0
     return Verdict(accepted=better, reason=f"mean over tiers: {_change(result, before, after)}")
+
+
+def _worse_tier(result: DistilResult, pairs: Mapping[Tier, Sequence[float]], tolerance: float) -> str:
+    """The first tier that lost more than its tolerance, with what it lost; "" when none did."""
+    for tier, (current, candidate) in pairs.items():
+        if _gain(result, current, candidate) < -tolerance * abs(current):
+            return f"{tier}: {_change(result, current, candidate)}"
+    return ""
+
+
+def _worse_cohort(result: DistilResult, rules: JudgeRules) -> str:
+    """The cohort that lost most beyond its tolerance, with what it lost; "" when none did."""
+    heard = [
+        (tier, name, pair)
+        for tier, cohorts in result.cohorts.items()
+        for name, pair in cohorts.items()
+        if pair.samples >= rules.least
+    ]
+    margin = NormalDist().inv_cdf(1 - (1 - rules.confidence) / max(len(heard), 1))
+
+    def excess(name: str, pair: Paired) -> float:
+        return pair.loss - margin * pair.doubt - rules.cohorts.get(name, rules.cohort_tolerance) * abs(pair.current)
+
+    worst = max(heard, key=lambda each: excess(*each[1:]), default=None)
+    if worst is None or not excess(*worst[1:]) > 0:
+        return ""
+    tier, name, pair = worst
+    return f"{tier}: cohort {name} {pair.current:.4g} → {pair.candidate:.4g} on {pair.samples} samples"
+
+
+def _gain(result: DistilResult, before: float, after: float) -> float:
+    return after - before if result.higher_is_better else before - after
 
 
 def _change(result: DistilResult, before: float, after: float) -> str:

@@ -8,7 +8,8 @@ know; no label travels.
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,30 @@ def mingle(proxies: Samples, anchors: Samples, *, share: float, salt: bytes, mos
         np.flatnonzero(order >= len(proxies)),
         anchors.take(kept),
     )
+
+
+def drawn(asked: Asked, *, share: float, salt: bytes, number: int) -> Asked:
+    """Draw which hidden anchors count in a round: of each class (or of all windows) a share, at least one.
+
+    What devices are asked stays the same, so they fetch nothing anew and old reports can still be compared. The others
+    pass for proxies, without their labels: an anchor is never trained on as such, whatever round it is.
+
+    Args:
+        asked: of `mingle`; its hidden anchors are what is drawn from.
+        share: of each class, in (0, 1].
+        salt: secret of the server.
+        number: of the round; each draws anew, the same one always the same.
+    """
+    drawer = hmac.digest(salt, f"round {number}".encode(), "sha256")
+    digests = {at: hmac.digest(drawer, asked.samples.raw[at].tobytes(), "sha256") for at in asked.hidden.tolist()}
+    targets = asked.samples.targets[asked.hidden]
+    groups = targets if targets.ndim == 1 else np.zeros(len(targets))
+    chosen: list[int] = []
+    for name in np.unique(groups):
+        rows = sorted(asked.hidden[groups == name].tolist(), key=lambda at: (digests[at], at))
+        chosen += rows[: ceil(share * len(rows))]
+    hidden = np.array(sorted(chosen), np.int64)
+    return replace(asked, hidden=hidden, proxies=np.setdiff1d(np.arange(len(asked.samples)), hidden))
 
 
 def _last_share(anchors: Samples, share: float, most: int) -> npt.NDArray[np.int64]:

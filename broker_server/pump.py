@@ -17,6 +17,7 @@ from broker_server.broadcast import Broadcast
 from broker_server.coordinator import Coordinator
 from broker_server.events import Distilled, JobFailed, ReleaseStored
 from broker_server.publisher import Publisher
+from broker_server.rounds import MAX_REASON
 from broker_server.store.database import Database
 from broker_server.workshop import Workshop
 from edge_protocol import messages as m
@@ -163,7 +164,12 @@ class Pump:
             return [Drop(error.reason, f"{event.topic[:120]}: {error}")]
 
     def _message(self, event: Received, kind: str, device: DeviceId, now: float) -> list[e.Effect]:
-        envelope = decode(event.payload, kind=kind, fleet=self._topics.fleet, sender=device)  # type: ignore[arg-type]
+        try:
+            envelope = decode(event.payload, kind=kind, fleet=self._topics.fleet, sender=device)  # type: ignore[arg-type]
+        except ProtocolError as error:
+            dropped = Drop(error.reason, f"{event.topic[:120]}: {error}")
+            told = f"{error.reason}: {error}"[:MAX_REASON]
+            return [dropped, *(self._coordinator.unreadable(device, told, now) if kind == "knowledge" else [])]
         return self._coordinator.handle(envelope, now)
 
     def _flush(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from broker_server.judge import JudgeRules
 from edge_protocol.blobs import BlobRef
 from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.messages import DeviceState, KnowledgeReport
@@ -60,6 +61,8 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
         opened_s, deadline_s, closed_s: seconds since 1970; 0 when not yet.
         reason: why it was abandoned, or what the judge said.
         refused: device → why its report does not count.
+        manifest: blob of its `RoundManifest`; None until it was distilled.
+        rules: that its candidate was judged by; None until then.
     """
 
     task: TaskId
@@ -73,6 +76,8 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     closed_s: float = 0.0
     reason: str = ""
     refused: dict[str, str] = {}
+    manifest: BlobRef | None = None
+    rules: JudgeRules | None = None
 
 
 class ReleaseRecord(msgspec.Struct, frozen=True, kw_only=True):

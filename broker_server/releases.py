@@ -30,7 +30,7 @@ from broker_server.store.database import Database
 from broker_server.store.engine import translated
 from edge_protocol.errors import ArtifactError
 from edge_protocol.ids import TaskId
-from edge_protocol.manifest import Artifact, ReleaseManifest
+from edge_protocol.manifest import Artifact, ReleaseManifest, decode_manifest
 from edge_protocol.messages import SignedManifest
 from edge_protocol.signing import sign
 from edge_protocol.task import TIERS, TaskSpec, Tier
@@ -62,6 +62,12 @@ class ReleaseFolder:
     def folder(self, task: TaskId, counter: int) -> Path:
         """Where a release's files are."""
         return self.root / task / str(counter)
+
+    def forget_training(self, task: TaskId, *, before: int) -> None:
+        """Remove the training states of releases older than `before`; their students stay."""
+        for state in (self.root / task).glob("*/*.training.safetensors"):
+            if state.parent.name.isdigit() and int(state.parent.name) < before:
+                state.unlink(missing_ok=True)
 
     def make(self, spec: TaskSpec, artifacts: Path, origin: Provenance, now: float) -> ReleaseRecord:
         """Make the next release of a task from an artifact folder.
@@ -133,6 +139,12 @@ class ReleaseFolder:
 def signed_manifest(record: ReleaseRecord) -> SignedManifest:
     """The manifest as it is published."""
     return msgspec.msgpack.decode(record.signed, type=SignedManifest)
+
+
+def payloads(record: ReleaseRecord) -> dict[str, str]:
+    """Hashes of the weights payloads, by tier."""
+    manifest = decode_manifest(signed_manifest(record).manifest)
+    return {artifact.tier: artifact.weights.sha256 for artifact in manifest.artifacts}
 
 
 def _tiers(artifacts: Path) -> list[Tier]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from broker_server.judge import JudgeRules
 from broker_server.records import RoundRecord
 from edge_protocol.blobs import BlobRef
 from edge_protocol.fsm import Table, step
@@ -73,6 +74,8 @@ class Round:
         answered: device → id of the message that carried its report.
         waiting: devices that are there, run the round's release, and have not answered.
         refused: device → why its report does not count.
+        manifest: blob of what was distilled, and from what.
+        rules: that the candidate was judged by.
     """
 
     number: int
@@ -88,6 +91,8 @@ class Round:
     answered: dict[DeviceId, bytes] = field(default_factory=dict)
     waiting: set[DeviceId] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
+    manifest: BlobRef | None = None
+    rules: JudgeRules | None = None
 
     @property
     def collecting(self) -> bool:
@@ -154,6 +159,8 @@ class Round:
             closed_s=self.closed_s,
             reason=self.reason,
             refused=dict(self.refused),
+            manifest=self.manifest,
+            rules=self.rules,
         )
 
 
@@ -172,6 +179,8 @@ def restored(record: RoundRecord, answered: dict[DeviceId, bytes], quorum: int) 
         reason=record.reason,
         answered=answered,
         refused=dict(record.refused),
+        manifest=record.manifest,
+        rules=record.rules,
     )
 
 

@@ -97,7 +97,7 @@ class Server:
         self.transport = seams.connect(config, self.inbox)
         self.publisher = Publisher(self.topics, blobs, self.transport)
         releases = ReleaseFolder(state, config.fleet, self.database, blobs, key)
-        desk = Desk(config, specs, self.database, releases, salt, seams.clock, self._done)
+        desk = Desk(config, specs, self.database, releases, blobs, salt, seams.clock, self._done)
         distilling, making = seams.executors
         self._workshop = Workshop(desk, seams.distiller, distilling=distilling, making=making)
         self.pump = self._make_pump()

@@ -45,7 +45,7 @@ def task_setup(spec: TaskSpec, task: TaskConfig, blobs: BlobFolder, share: float
         StoreError: the disk refused.
     """
     asked = mingle(load_samples(task.proxies, spec), load_samples(task.anchors, spec), share=share, salt=salt)
-    return TaskSetup(spec, blobs.put(build(asked.samples)), len(asked.samples), task.rounds, task.tolerance)
+    return TaskSetup(spec, blobs.put(build(asked.samples)), len(asked.samples), task.rounds, task.judge)
 
 
 def check_files(config: ServerConfig, specs: Mapping[TaskId, TaskSpec]) -> list[tuple[str, str, int]]:

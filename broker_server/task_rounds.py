@@ -5,12 +5,12 @@ Owns the task's current release number and which devices are ready for a round. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from broker_server.config import RoundsConfig
 from broker_server.effects import CancelDistil, Distil, Effect, MakeRelease, PublishRelease, PublishRound, SaveRound
 from broker_server.events import Distilled, JobFailed
-from broker_server.judge import TOLERANCE, judge
+from broker_server.judge import JudgeRules, judge
 from broker_server.records import ReleaseRecord
 from broker_server.registry import Device
 from broker_server.rounds import Round, RoundEvent, RoundState
@@ -31,13 +31,14 @@ class TaskSetup:
     Attributes:
         proxy: the proxy set as devices fetch it.
         samples: votes that a report on it must hold.
+        judge: what a candidate may lose.
     """
 
     spec: TaskSpec
     proxy: BlobRef
     samples: int
     rounds: RoundsConfig
-    tolerance: float = TOLERANCE
+    judge: JudgeRules = field(default_factory=JudgeRules)
 
 
 class TaskRounds:
@@ -124,14 +125,23 @@ class TaskRounds:
         self._rest(now)
         return [self._save(), self._publish()]
 
+    def refuse(self, device: DeviceId, reason: str, now: float) -> list[Effect]:
+        """Note why a device's report does not count, and go on without it; written down when the round next is."""
+        if self.round is None or not self.round.collecting:
+            return []
+        self.round.refuse(device, reason)
+        return self.advance(now)
+
     def distilled(self, event: Distilled, now: float) -> list[Effect]:
         """Judge a candidate."""
         current = self.round
         if current is None or current.number != event.round or current.state is not RoundState.DISTILLING:
             return []
         current.refused |= event.result.devices
+        current.manifest = event.manifest
         current.fire(RoundEvent.DISTILLED, now)
-        verdict = judge(event.result, self.setup.tolerance)
+        current.rules = self.setup.judge
+        verdict = judge(event.result, current.rules)
         if verdict.accepted:
             current.reason = verdict.reason
             metrics = {f"{t}/{name}": v for t, m in event.result.metrics.items() for name, v in m["candidate"].items()}

@@ -6,6 +6,7 @@ Owns threads and processes; outcomes go into the inbox. Nothing here raises into
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -16,11 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker_server.config import ServerConfig
-from broker_server.distil_job import DistilJob, read_result, same_job, write_job
+from broker_server.distil_job import DistilJob, read_job, read_result, same_job, write_job
 from broker_server.effects import CancelDistil, Distil, MakeRelease, Work
 from broker_server.events import Distilled, JobFailed, Outcome, ReleaseStored
-from broker_server.releases import Provenance, ReleaseFolder
+from broker_server.releases import Provenance, ReleaseFolder, payloads
+from broker_server.round_manifest import MANIFEST, environment
+from broker_server.store.blobs import BlobFolder
 from broker_server.store.database import Database
+from broker_server.store.engine import translated
 from edge_protocol.errors import DistillationError, RoadcastError, StoreError
 from edge_protocol.ids import TaskId
 from edge_protocol.task import TIERS, TaskSpec
@@ -33,8 +37,15 @@ Distiller = Callable[[Path, Cancelled], None]
 Raises:
     DistillationError: it failed.
 """
-KEEP_JOBS = 3
 POLL_S = 0.1
+_STEADY = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+}
+"""What a worker's sums must not depend on; torch's own threads are a setting of the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +56,7 @@ class Desk:
     specs: Mapping[TaskId, TaskSpec]
     database: Database
     releases: ReleaseFolder
+    blobs: BlobFolder
     salt: bytes
     clock: Callable[[], float]
     done: Callable[[Outcome], None]
@@ -110,7 +122,11 @@ class Workshop:
                 shutil.rmtree(folder, ignore_errors=True)
                 write_job(folder, job, reports)
             self._distiller(folder, cancelled)
-            return Distilled(task, number, read_result(folder))
+            result = read_result(folder)
+            with translated(str(folder)):
+                manifest = desk.blobs.put((folder / MANIFEST).read_bytes())
+            self._sweep(task, number)
+            return Distilled(task, number, result, manifest)
         finally:
             if self._running.get((task, number)) is cancelled:
                 del self._running[task, number]
@@ -129,6 +145,8 @@ class Workshop:
             proxy=proxy,
             salt=self._desk.salt.hex(),
             current=str(current) if current else None,
+            base=self._base(task, release),
+            environment=environment(),
         )
 
     def _start_of(self, task: TaskId, release: int) -> Path | None:
@@ -143,15 +161,27 @@ class Workshop:
         desk, folder = self._desk, self.job_dir(work.task, work.round)
         origin = Provenance(work.round, work.metrics)
         record = desk.releases.make(desk.specs[work.task], folder / "candidate", origin, desk.clock())
-        self._sweep(work.task, work.round)
         return ReleaseStored(record)
 
+    def _base(self, task: TaskId, release: int) -> dict[str, str]:
+        """Hashes of the weights that the devices run."""
+        found = self._desk.database.releases(task, after=release - 1)[:1] if release else []
+        return payloads(found[0]) if found else {}
+
     def _sweep(self, task: TaskId, number: int) -> None:
-        """Remove the folders of old jobs; the newest stay for whoever wants to know why."""
-        for folder in (self.job_dir(task, number).parent).glob(f"{task}-*"):
-            age = number - int(folder.name.removeprefix(f"{task}-")) if folder.name[len(task) + 1 :].isdigit() else 0
-            if age >= KEEP_JOBS:
+        """Keep what doing the newest rounds again needs: their jobs, and the training states that these begin at."""
+        oldest = number - self._desk.config.keep_rounds + 1
+        for folder in self.job_dir(task, number).parent.glob(f"{task}-*"):
+            name = folder.name.removeprefix(f"{task}-")
+            if name.isdigit() and int(name) < oldest:
                 shutil.rmtree(folder, ignore_errors=True)
+        first = next((n for n in range(oldest, number + 1) if (self.job_dir(task, n) / "job.json").exists()), number)
+        try:
+            start = read_job(self.job_dir(task, first)).current
+        except DistillationError as error:
+            log.warning("no training state is pruned: %s", error)  # until that round is itself
+            return
+        self._desk.releases.forget_training(task, before=int(Path(start).name) if start else 0)
 
 
 def worker_process(timeout_s: float) -> Distiller:
@@ -160,7 +190,13 @@ def worker_process(timeout_s: float) -> Distiller:
     def run(folder: Path, cancelled: Cancelled) -> None:
         command = [*_ends_with_us(), sys.executable, "-m", "broker_server.distil_worker", str(folder)]
         with (folder / "worker.log").open("wb") as output:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=os.environ | _STEADY,
+            )
             try:
                 _await(process, cancelled, timeout_s, folder)
             finally:

@@ -19,6 +19,7 @@ NOT_ON_A_DEVICE = ("torch", "onnx", "onnxscript", "fastapi", "sqlalchemy", "alem
 
 TORCH_HOMES = (
     "edge_models.augment",
+    "broker_server.candidate_files",
     "broker_server.distil_worker",
     "broker_server.distiller",
     "broker_server.training",
@@ -39,6 +40,8 @@ SERVER_SHELLS = (
     "broker_server.publisher",
     "broker_server.pump",
     "broker_server.releases",
+    "broker_server.replay",
+    "broker_server.round_facts",
     "broker_server.server",
     "broker_server.setup",
     "broker_server.status",

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from benchmarks.harness import Options, Outcome, Target, interleaved, ratios, run, spread
 from benchmarks.learning.answers import Setting, shuffled
-from benchmarks.learning.fleet import F4, I8, SPEC, World, deal_world, message_of
+from benchmarks.learning.fleet import F4, I8, SPEC, deal_world, message_of
 from benchmarks.learning.vehicle import load
 from benchmarks.learning.vehicle_arms import taught
 from broker_server.strategies import Strategy
@@ -73,15 +74,16 @@ class Ledger:
     """Books every round: bytes of each way to tell it, and accuracies of teachers made of levels and of exact odds.
 
     Args:
-        world: whose proxies are asked.
+        truth: labels of the proxies, the first of the samples asked.
+        asked: how many samples are, hidden anchors included.
     """
 
-    def __init__(self, world: World) -> None:
-        self.samples = len(world.proxies) + len(world.hidden)
+    def __init__(self, truth: npt.NDArray[np.generic], asked: int) -> None:
+        self.samples = asked
         self.sizes: list[dict[str, list[int]]] = []
         self.points: list[float] = []
         self.coded: list[tuple[CodedVotes, ClassVotes | None, bytes]] = []
-        self._truth = world.proxies.targets
+        self._truth = truth
         self._last: dict[DeviceId, ClassVotes] = {}
 
     def __call__(self, number: int, strategy: Strategy, odds: Mapping[DeviceId, F4]) -> None:
@@ -129,7 +131,7 @@ def measured(options: Options, *, rounds: int, steps: int) -> Outcome:
     if options.quick:
         setting = Setting(devices=4, rounds=3, steps=5, first_steps=60)
     world = deal_world(load()[0], devices=setting.devices, alpha=setting.alpha, seed=0)
-    ledger = Ledger(world)
+    ledger = Ledger(world.proxies.targets, len(world.proxies) + len(world.hidden))
     taught("feddistill", world, setting, 0, watch=ledger)
     ways = list(ledger.sizes[0])
     found = {way: {"first": ledger.of(way, first=True), "later": ledger.of(way, first=False)} for way in ways}

@@ -68,6 +68,21 @@ def test_a_refused_device_is_not_waited_for_and_may_correct_itself() -> None:
     assert scene.round.refused == {}
 
 
+def test_a_report_that_cannot_be_read_is_noted_and_not_waited_for() -> None:
+    """The round has the reason; a stranger has none, and a good report stands before and after."""
+    scene = Scene()
+    scene.collecting()
+    scene.core.unreadable(DeviceId("cam-0"), "not-finite: votes hold NaN", scene.now)
+    assert scene.round.refused == {"cam-0": "not-finite: votes hold NaN"}
+    assert "cam-0" not in scene.round.waiting
+    scene.core.unreadable(DeviceId("stranger"), "junk", scene.now)
+    assert "stranger" not in scene.round.refused
+    scene.report("cam-0")
+    assert scene.round.refused == {}
+    scene.core.unreadable(DeviceId("cam-0"), "junk", scene.now)
+    assert scene.round.refused == {}
+
+
 def test_a_message_that_comes_again_gets_the_same_answer_and_counts_once() -> None:
     """Accepted and refused messages alike are answered from memory."""
     scene = Scene()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
+import numpy as np
 import pytest
 
-from broker_server.distil_job import DistilResult, Scores
-from broker_server.judge import judge
+from broker_server.distil_job import DistilResult, Paired, Scores
+from broker_server.judge import JudgeRules, judge
 from edge_protocol.task import TIERS
 
 NAN = float("nan")
@@ -51,7 +53,7 @@ def test_truth_table(
 def test_tolerance_is_a_share_of_the_current_score() -> None:
     """A tier may lose 2 % by default, and as much as it is told."""
     lopsided = result((0.5, 0.5, 0.5), (0.9, 0.9, 0.48))
-    assert judge(lopsided, tolerance=0.05).accepted
+    assert judge(lopsided, JudgeRules(tolerance=0.05)).accepted
     assert "base" in judge(lopsided).reason
 
 
@@ -61,3 +63,67 @@ def test_nothing_to_judge_is_refused() -> None:
     broken = result((0.5, 0.5, 0.5), (0.6, 0.6, 0.6))
     del broken.metrics["base"]["candidate"]
     assert judge(broken).reason == "a tier has no candidate"
+
+
+def flips(rng: np.random.Generator, samples: int, broken: float, mended: float) -> Paired:
+    """A cohort of a classifier at 0.8 of which these shares of samples were broken and mended."""
+    loss = rng.choice([1.0, -1.0, 0.0], samples, p=[broken, mended, 1 - broken - mended])
+    doubt = float(loss.std(ddof=1) / np.sqrt(samples))
+    return Paired(samples=samples, current=0.8, candidate=0.8 - loss.mean(), loss=float(loss.mean()), doubt=doubt)
+
+
+def with_cohorts(cohorts: dict[str, Paired], *, higher: bool = True) -> DistilResult:
+    """A result that is better on the whole, with cohorts of one tier."""
+    better = result((0.5, 0.5, 0.5), (0.6, 0.6, 0.6) if higher else (0.4, 0.4, 0.4), higher=higher)
+    return msgspec.structs.replace(better, cohorts={"small": cohorts})
+
+
+def test_a_cohort_that_is_lost_refuses_a_candidate_that_is_better_on_the_whole() -> None:
+    """The reason names tier, cohort, before, after and how many samples; the worst of two is named."""
+    rng = np.random.default_rng(0)
+    lost, half = flips(rng, 200, 0.5, 0.0), flips(rng, 200, 0.3, 0.0)
+    verdict = judge(with_cohorts({"class/van": half, "class/bus": lost, "class/car": flips(rng, 200, 0.02, 0.1)}))
+    assert not verdict.accepted
+    assert verdict.reason.startswith("small: cohort class/bus 0.8 → 0.")
+    assert verdict.reason.endswith("on 200 samples")
+
+
+def test_a_tiny_cohort_has_no_say() -> None:
+    """Ten samples, all lost, do not refuse; told that ten are enough, they do."""
+    cohort = {"class/bus": Paired(samples=10, current=0.8, candidate=0.0, loss=0.8, doubt=0.01)}
+    assert judge(with_cohorts(cohort)).accepted
+    assert not judge(with_cohorts(cohort), JudgeRules(least=10)).accepted
+
+
+def test_a_cohort_may_have_a_tolerance_of_its_own() -> None:
+    """A class that the operator gives up may fall as far as it likes; the others may not."""
+    cohort = {"class/bus": Paired(samples=100, current=0.8, candidate=0.4, loss=0.4, doubt=0.02)}
+    assert not judge(with_cohorts(cohort)).accepted
+    assert judge(with_cohorts(cohort), JudgeRules(cohorts={"class/bus": 1.0})).accepted
+    assert not judge(with_cohorts(cohort), JudgeRules(cohorts={"class/car": 1.0})).accepted
+
+
+def test_an_error_that_grows_in_a_cohort_is_a_loss() -> None:
+    """For a forecast the tolerance is a share of the current error."""
+    grown = Paired(samples=100, current=4.0, candidate=4.6, loss=0.6, doubt=0.05)
+    assert "sensor/a 4 → 4.6" in judge(with_cohorts({"sensor/a": grown}, higher=False)).reason
+    assert judge(with_cohorts({"sensor/a": grown}, higher=False), JudgeRules(cohort_tolerance=0.15)).accepted
+
+
+def test_chance_alone_seldom_refuses() -> None:
+    """Of 300 candidates that mend as much as they break in 18 cohorts of 40 samples, at most 5 % are refused."""
+    rng = np.random.default_rng(1)
+    names = [f"class/{at}" for at in range(18)]
+    verdicts = [judge(with_cohorts({name: flips(rng, 40, 0.15, 0.15) for name in names})) for _ in range(300)]
+    assert sum(not verdict.accepted for verdict in verdicts) <= 15
+
+
+def test_a_lost_cohort_is_found_among_many() -> None:
+    """Of 100 candidates that break half of one of 18 cohorts, at least 95 are refused."""
+    rng = np.random.default_rng(2)
+    others = [f"class/{at}" for at in range(17)]
+    found = [
+        judge(with_cohorts({"class/bus": flips(rng, 40, 0.5, 0.0)} | {n: flips(rng, 40, 0.1, 0.1) for n in others}))
+        for _ in range(100)
+    ]
+    assert sum("class/bus" in verdict.reason for verdict in found) >= 95

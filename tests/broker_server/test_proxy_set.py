@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from broker_server.proxy_set import build, load_samples, mingle, read
+from broker_server.proxy_set import Asked, build, drawn, load_samples, mingle, read
 from devices.packs import ImagePack, SeriesPack, save_pack
 from edge_models.samples import Samples
 from edge_models.tasks import load_task, plugin_of
@@ -116,3 +116,37 @@ def test_no_share_hides_nothing_and_a_cap_bounds_it() -> None:
     assert plain.samples is proxies
     assert plain.anchors is anchors
     assert len(mingle(proxies, anchors, share=0.5, salt=b"", most=10).hidden) == 10
+
+
+def asked_of(task: str = "vehicle", salt: bytes = b"secret") -> Asked:
+    """Forty proxies, and a third of ninety anchors hidden among them."""
+    spec = load_task(task)
+    proxies, anchors = (plugin_of(spec).simulate(spec, np.random.default_rng(at), n) for at, n in ((0, 40), (1, 90)))
+    return mingle(proxies, anchors, share=1 / 3, salt=salt)
+
+
+@pytest.mark.parametrize("task", ["vehicle", "speed"])
+def test_each_round_draws_other_anchors_of_every_class(task: str) -> None:
+    """Half of each class counts, the rest pass for proxies; the same round draws the same; what is asked stays."""
+    asked = asked_of(task)
+    rounds = [drawn(asked, share=0.5, salt=b"secret", number=number) for number in range(1, 9)]
+    for each in rounds:
+        assert sorted([*each.proxies, *each.hidden]) == list(range(len(asked.samples)))
+        assert set(each.hidden) < set(asked.hidden)
+        assert each.samples is asked.samples
+        if task == "vehicle":
+            assert set(asked.samples.targets[each.hidden]) == set(asked.samples.targets[asked.hidden])
+    assert len({tuple(each.hidden) for each in rounds}) == 8
+    assert {at for each in rounds for at in each.hidden} == set(asked.hidden)
+    again = drawn(asked, share=0.5, salt=b"secret", number=3)
+    np.testing.assert_array_equal(again.hidden, rounds[2].hidden)
+    assert drawn(asked, share=0.5, salt=b"other", number=3).hidden.tolist() != again.hidden.tolist()
+
+
+def test_all_may_be_drawn_and_none_where_none_is_hidden() -> None:
+    """Share 1 has every hidden anchor count; without hidden anchors everything is a proxy."""
+    asked = asked_of()
+    np.testing.assert_array_equal(drawn(asked, share=1, salt=b"", number=1).hidden, asked.hidden)
+    plain = mingle(asked.samples, asked.anchors, share=0, salt=b"")
+    assert len(drawn(plain, share=0.5, salt=b"", number=1).hidden) == 0
+    assert len(drawn(plain, share=0.5, salt=b"", number=1).proxies) == len(plain.samples)

@@ -118,6 +118,24 @@ def test_bytes_that_break_the_contract_are_counted_and_dropped(
     assert world.server.step() == 0
 
 
+def test_the_operator_reads_why_a_device_does_not_count(tmp_path: Path) -> None:
+    """NaN in a report is in the record of the round, under the device's name, when that is over."""
+    made = World(tmp_path, [0.5, 0.6], limit=1)
+    made.fleet.patience = lambda device: 1000.0 if device == "dev-0" else 0.0
+    try:
+        made.server.start()
+        made.fleet.start()
+        made.run(20)
+        assert made.server.coordinator.tasks[TASK].round.collecting  # type: ignore[union-attr]
+        made.publish("knowledge", poisoned())
+        made.run(700)
+        refused = made.server.database.rounds(TASK)[-1].refused
+        assert list(refused) == ["dev-0"]
+        assert refused["dev-0"].startswith("not-finite: ")
+    finally:
+        made.server.close()
+
+
 def test_a_device_cannot_speak_for_another(world: World) -> None:
     """A deployment under a foreign name changes nothing of that device."""
     told = m.Deployment("vehicle", 1, "rolled_back", 0, "")

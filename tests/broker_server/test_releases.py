@@ -59,9 +59,12 @@ def test_a_release_is_signed_numbered_and_complete(
     assert database.releases(TASK) == [record]
     assert sorted(p.name for p in releases.folder(TASK, 1).iterdir()) == [
         "base.safetensors",
+        "base.training.safetensors",
         "manifest.bin",
         "nano.safetensors",
+        "nano.training.safetensors",
         "small.safetensors",
+        "small.training.safetensors",
     ]
     assert releases.make(SPEC, artifacts, Provenance(None, {}), 8.0).counter == 2
 

@@ -25,7 +25,7 @@ from broker_server.workshop import Desk, Distiller, Workshop, worker_process
 from edge_models.tasks import load_task
 from edge_protocol.errors import DistillationError
 from edge_protocol.ids import TaskId
-from tests.fakes.centre import centre_config, scripted_distiller
+from tests.fakes.centre import centre_config, scripted_distiller, write_packs
 
 TASK = TaskId("vehicle")
 WITHIN_S = 20.0
@@ -36,11 +36,14 @@ class Place:
 
     def __init__(self, folder: Path, distiller: Distiller) -> None:
         self.done: Queue[Any] = Queue()
+        write_packs(folder, samples=6)
         config = centre_config(folder, rounds=RoundsConfig())
         state = Path(config.state_dir)
         self.database = Database(state / "server.db")
-        releases = ReleaseFolder(state, "sim", self.database, BlobFolder(state / "blobs"), bytes(32))
-        desk = Desk(config, {TASK: load_task("vehicle")}, self.database, releases, b"salt", lambda: 5.0, self.done.put)
+        blobs = BlobFolder(state / "blobs")
+        releases = ReleaseFolder(state, "sim", self.database, blobs, bytes(32))
+        specs = {TASK: load_task("vehicle")}
+        desk = Desk(config, specs, self.database, releases, blobs, b"salt", lambda: 5.0, self.done.put)
         self.workshop = Workshop(desk, distiller, distilling=ThreadPoolExecutor(1), making=ThreadPoolExecutor(1))
 
     def outcome(self) -> Any:
@@ -64,9 +67,9 @@ def places(tmp_path: Path) -> Iterator[Any]:
 
 
 def test_a_candidate_becomes_a_release_that_the_next_job_starts_from(places: Any) -> None:
-    """Distil, make, distil again: the second job knows the first release's students; old jobs are swept."""
+    """Distil, make, distil again: each job starts at the newest release; what no kept job starts at is swept."""
     place = places(scripted_distiller([0.1 * n for n in range(1, 9)]))
-    for number in range(5):
+    for number in range(7):
         place.workshop.do(e.Distil(TASK, number, number), "")
         done = place.outcome()
         assert isinstance(done, Distilled)
@@ -75,10 +78,24 @@ def test_a_candidate_becomes_a_release_that_the_next_job_starts_from(places: Any
         stored = place.outcome()
         assert isinstance(stored, ReleaseStored)
         assert (stored.release.counter, stored.release.round) == (number + 1, number)
-    job = read_job(place.workshop.job_dir(TASK, 4))
+    job = read_job(place.workshop.job_dir(TASK, 6))
     assert job.current is not None
-    assert job.current.endswith("releases/vehicle/4")
-    assert [place.workshop.job_dir(TASK, n).exists() for n in range(5)] == [False, False, True, True, True]
+    assert job.current.endswith("releases/vehicle/6")
+    assert [place.workshop.job_dir(TASK, n).exists() for n in range(7)] == [False, False, *[True] * 5]
+    states = (Path(job.current).parent).glob("*/nano.training.safetensors")
+    assert sorted(int(path.parent.name) for path in states) == [2, 3, 4, 5, 6, 7]
+    assert (Path(job.current).parent / "1" / "nano.safetensors").exists()
+
+
+def test_a_damaged_job_of_an_old_round_stops_no_new_one(places: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Half a job.json, as a power cut leaves it, keeps training states from being swept, and nothing else."""
+    place = places(scripted_distiller([0.1, 0.2]))
+    place.workshop.do(e.Distil(TASK, 0, 0), "")
+    place.outcome()
+    (place.workshop.job_dir(TASK, 0) / "job.json").write_text("{")
+    place.workshop.do(e.Distil(TASK, 1, 0), "")
+    assert isinstance(place.outcome(), Distilled)
+    assert "no training state is pruned" in caplog.text
 
 
 def test_errors_of_any_kind_become_an_outcome(places: Any, caplog: pytest.LogCaptureFixture) -> None:

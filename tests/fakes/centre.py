@@ -14,14 +14,22 @@ from safetensors.numpy import save_file
 
 from broker_server.config import DistilConfig, RoundsConfig, ServerConfig, TaskConfig
 from broker_server.distil_job import DistilResult, read_job
+from broker_server.judge import JudgeRules
+from broker_server.round_manifest import MANIFEST, describe, encoded, input_hashes
 from broker_server.server import Seams, Server
 from broker_server.workshop import Distiller
 from devices.packs import ImagePack, save_pack
 from edge_models.samples import Samples
 from edge_models.tasks import load_task, plugin_of
+from edge_protocol.ids import TaskId
+from edge_protocol.messages import KnowledgeReport
 from edge_protocol.task import TIERS, TaskSpec
 from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
 from tests.fakes.clock import FakeClock
+from tests.fakes.fleet_simulator import FleetSimulator
+
+STEP_S = 0.5
+MAX_STEPS = 4000
 
 
 class Inline(Executor):
@@ -49,7 +57,13 @@ def write_packs(folder: Path, task: str = "vehicle", *, samples: int = 60, seed:
 
 
 def centre_config(
-    folder: Path, *, rounds: RoundsConfig, task: str = "vehicle", distil: DistilConfig | None = None, **more: Any
+    folder: Path,
+    *,
+    rounds: RoundsConfig,
+    task: str = "vehicle",
+    distil: DistilConfig | None = None,
+    judge: JudgeRules | None = None,
+    **more: Any,
 ) -> ServerConfig:
     """A configuration on the packs of `write_packs`; no anchors among the proxies, whose labels the tests know."""
     paths = {name: str(folder / f"{name}.npz") for name in ("anchors", "proxies", "validation")}
@@ -57,7 +71,7 @@ def centre_config(
         fleet="sim",
         state_dir=str(folder / "server"),
         release_key_file=str(folder / "release.key"),
-        tasks={task: TaskConfig(task=task, rounds=rounds, **paths)},
+        tasks={task: TaskConfig(task=task, rounds=rounds, judge=judge or JudgeRules(), **paths)},
         distil=distil or DistilConfig(trust_share=0),
         **more,
     )
@@ -77,6 +91,29 @@ def make_server(config: ServerConfig, broker: MemoryBroker, clock: FakeClock, di
     )
 
 
+def drive(server: Server, fleet: FleetSimulator, clock: FakeClock, until: Callable[[], bool], what: str) -> None:
+    """Let server and devices act in turns, time passing when nobody has anything to do; fail when it never ends."""
+    for _ in range(MAX_STEPS):
+        busy = server.step() + fleet.step()
+        if until():
+            return
+        if not busy:
+            clock.advance(STEP_S)
+    raise AssertionError(
+        f"no {what} after {MAX_STEPS} steps; round: {server.coordinator.tasks[fleet.spec.task_id].round}"
+    )
+
+
+def rounds_closed(server: Server, count: int, task: str = "vehicle") -> Callable[[], bool]:
+    """Whether that many rounds are over."""
+
+    def check() -> bool:
+        current = server.coordinator.tasks[TaskId(task)].round
+        return current is not None and current.number == count and current.closed
+
+    return check
+
+
 def write_artifacts(folder: Path, spec: TaskSpec, *, seed: int = 0, size: int = 3000) -> None:
     """Write an artifact folder of random numbers: enough for a transport to carry, not for a runner to load."""
     rng = np.random.default_rng(seed)
@@ -84,7 +121,7 @@ def write_artifacts(folder: Path, spec: TaskSpec, *, seed: int = 0, size: int = 
         place = folder / tier
         place.mkdir(parents=True, exist_ok=True)
         (place / "template.onnx").write_bytes(f"template of {spec.students[tier]}".encode() * 10)
-        for name in ("weights", "golden", "state"):
+        for name in ("weights", "golden", "state", "training"):
             save_file({"w": rng.random(size, dtype=np.float32)}, place / f"{name}.safetensors")
 
 
@@ -107,6 +144,10 @@ def scripted_distiller(scores: list[float]) -> Distiller:
             devices={},
             parameters=dict.fromkeys(TIERS, 3000),
         )
+        said = {name: (folder / "reports" / name).read_bytes() for name in job.reports}
+        heard = {Path(n).stem: msgspec.msgpack.decode(data, type=KnowledgeReport).round for n, data in said.items()}
+        manifest = describe(folder, job, result, inputs=input_hashes(folder, job), heard=heard, device="none")
+        (folder / MANIFEST).write_bytes(encoded(manifest))
         (folder / "result.json").write_bytes(msgspec.json.encode(result))
 
     return run

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,40 +11,16 @@ import pytest
 from broker_server.config import DistilConfig, RoundsConfig
 from broker_server.distil_worker import run_job
 from broker_server.rounds import RoundState
-from broker_server.server import Server
 from edge_models.tasks import load_task
 from edge_protocol import messages as m
 from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.signing import public_key
 from edge_protocol.transport.memory import MemoryBroker
-from tests.fakes.centre import centre_config, make_server, scripted_distiller, write_packs
+from tests.fakes.centre import centre_config, drive, make_server, rounds_closed, scripted_distiller, write_packs
 from tests.fakes.clock import FakeClock
 from tests.fakes.fleet_simulator import Faults, FleetSimulator, class_votes, in_memory
 
 TASK = TaskId("vehicle")
-STEP_S = 0.5
-MAX_STEPS = 4000
-
-
-def drive(server: Server, fleet: FleetSimulator, clock: FakeClock, until: Callable[[], bool], what: str) -> None:
-    """Let server and devices act in turns, time passing when nobody has anything to do; fail when it never ends."""
-    for _ in range(MAX_STEPS):
-        busy = server.step() + fleet.step()
-        if until():
-            return
-        if not busy:
-            clock.advance(STEP_S)
-    raise AssertionError(f"no {what} after {MAX_STEPS} steps; round: {server.coordinator.tasks[TASK].round}")
-
-
-def rounds_closed(server: Server, count: int) -> Callable[[], bool]:
-    """Whether that many rounds are over."""
-
-    def check() -> bool:
-        current = server.coordinator.tasks[TASK].round
-        return current is not None and current.number == count and current.closed
-
-    return check
 
 
 def in_process(folder: Path, _cancelled: threading.Event) -> None:

@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_server.distil_job import DistilSettings
+from broker_server.proxy_set import Asked, drawn
 from broker_server.strategies.base import HiddenAnchors, Opinion
 from broker_server.strategies.feddistill import FedDistill
+from edge_models.samples import Samples
 from edge_protocol.ids import DeviceId
 from edge_protocol.messages import ClassVotes
 from edge_protocol.votes import class_votes as class_votes_of
@@ -203,3 +205,36 @@ def test_a_forecaster_that_errs_on_hidden_anchors_loses_its_weight() -> None:
     trust = strategy.trust()
     assert trust["right"] > 10 * trust["wrong"]
     assert strategy.teacher().value.mean() > 0.3
+
+
+def share_of_liars(known: Asked, counted: Asked, shared: Opinion) -> float:
+    """What four honest devices leave of the teacher to two that lie but on the anchors they know."""
+    truth, rng = counted.samples.targets.astype(np.int64), np.random.default_rng(5)
+    strategy = FedDistill(shared, DistilSettings(), HiddenAnchors(counted.hidden, truth[counted.hidden]))
+    for at in range(4):
+        seen = np.where(rng.random(len(truth)) < 0.9, truth, rng.integers(0, 3, len(truth)))
+        strategy.add(DeviceId(f"honest-{at}"), class_votes(seen.tolist()))
+    lie = (truth + 1) % 3
+    lie[known.hidden] = truth[known.hidden]
+    for at in range(2):
+        strategy.add(DeviceId(f"liar-{at}"), class_votes(lie.tolist()))
+    return sum(share for device, share in strategy.trust().items() if device.startswith("liar"))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_knowing_the_anchors_of_the_last_round_gains_little(seed: int) -> None:
+    """Liars that know which anchors counted get a third of the teacher that round, and half of that the next."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 3, 600)
+    hidden = np.sort(rng.choice(600, 120, replace=False))
+    samples = Samples.of(rng.integers(0, 256, (600, 2, 2, 3)).astype(np.uint8), truth)
+    asked = Asked(samples, np.setdiff1d(np.arange(600), hidden), hidden, samples.take(slice(0)))
+    shared = np.full((600, 3), 0.2, np.float32)
+    shared[np.arange(600), np.where(rng.random(600) < 0.7, truth, (truth + 1) % 3)] = 0.6
+    last, new = (drawn(asked, share=0.5, salt=b"secret", number=number) for number in (1, 2))
+    nobody = Asked(samples, asked.proxies, hidden[:0], asked.anchors)
+    then, now, blind = (
+        share_of_liars(known, counted, Opinion(shared)) for known, counted in ((last, last), (last, new), (nobody, new))
+    )
+    assert then > 0.28
+    assert blind < now < 0.6 * then
