@@ -258,7 +258,7 @@ class Agent:
             except RoadcastError as error:
                 skipped.append(f"release {found.release}: {error}")
                 continue
-            head = self._installed.load_head(found.release)
+            head = self._installed.load_head(found.release, self.spec)
             self.carry.serve(candidate, Fitted(found.release, *head) if head else None)
             break
         for reason in skipped:

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from devices.preprocess import PreprocessConfig
 from edge_client.moving_objects.config import Line
+from edge_models.head_weights import HeadType
 from edge_protocol.errors import ConfigError
 from edge_protocol.ids import SERVER, DeviceId, FleetId, check_id
 from edge_protocol.signing import KEY_BYTES, Keyring
@@ -83,6 +84,20 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout_s: Annotated[float, Meta(gt=0)] = 600.0
 
 
+class PersonalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The device's own head.
+
+    Attributes:
+        heads: types to choose from by validation on the device's own samples; the first of equals wins.
+    """
+
+    heads: Annotated[tuple[HeadType, ...], Meta(min_length=1, max_length=3)] = ("linear",)
+
+    def __post_init__(self) -> None:
+        if len(set(self.heads)) < len(self.heads):
+            raise ConfigError("personal.heads: name each type once")
+
+
 class ProbationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a new release must stand beside the running one.
 
@@ -108,7 +123,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         trusted_keys: public keys (64 hex digits) whose releases it takes.
         state_dir: where it keeps everything.
         sources: what it looks at.
-        labels, preprocess, replay, train, probation: see there.
+        labels, preprocess, replay, train, personal, probation: see there.
         report_interval_s: seconds between two reports of its state.
         threads: that one inference may use.
         queue: frames that may wait; the oldest gives way.
@@ -126,6 +141,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     preprocess: PreprocessConfig = PreprocessConfig()
     replay: ReplayConfig = ReplayConfig()
     train: TrainConfig = TrainConfig()
+    personal: PersonalConfig = PersonalConfig()
     probation: ProbationConfig = ProbationConfig()
     report_interval_s: Annotated[float, Meta(gt=0, le=86_400)] = 10.0
     threads: Annotated[int, Meta(ge=1, le=64)] = 1

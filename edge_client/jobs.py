@@ -18,6 +18,7 @@ import msgspec
 from devices.preprocess import PreprocessConfig
 from edge_client.disk import write_atomic
 from edge_client.installed import HeadChoice
+from edge_models.head_weights import HeadType
 from edge_protocol.errors import RoadcastError, StoreError
 from edge_protocol.task import TaskSpec
 
@@ -35,6 +36,7 @@ class TrainJob(msgspec.Struct, frozen=True, kw_only=True):
         proxy: path of the proxy set to answer; None to refit the personal head only.
         epochs: passes at most.
         max_samples: that are learned from.
+        heads: types of personal head to choose from.
         nice, memory_mb: what the subprocess grants itself.
         seed: of everything random.
     """
@@ -49,6 +51,7 @@ class TrainJob(msgspec.Struct, frozen=True, kw_only=True):
     max_samples: int
     nice: int
     memory_mb: int
+    heads: tuple[HeadType, ...] = ("linear",)
     seed: int = 0
 
 

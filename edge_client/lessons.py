@@ -71,6 +71,7 @@ class Lessons:
             proxy=str(self._blob(asked.call.proxy.sha256).resolve()) if asked.call else None,
             epochs=train.epochs,
             max_samples=train.max_samples,
+            heads=self._config.personal.heads,
             nice=train.nice,
             memory_mb=train.memory_mb,
             seed=asked.call.number if asked.call else 0,
@@ -108,7 +109,7 @@ class Lessons:
         if result is None or asked is None:
             return TrainFailed(finished.job, finished.reason)
         try:
-            head = HeadWeights.from_bytes((finished.folder / "personal.safetensors").read_bytes())
+            head = HeadWeights.from_bytes((finished.folder / "personal.safetensors").read_bytes()).fitting(self._spec)
             report = None
             if asked.call is not None:
                 report = read_report(finished.folder, result, spec=self._spec, call=asked.call, release=asked.release)

@@ -38,7 +38,9 @@ class Bundle:
 
     def __init__(self, release: int, runner: Runner, head: HeadWeights | None = None) -> None:
         self.release, self.runner, self.head = release, runner, head
-        self._plain = None if head is None or head.side else (np.ascontiguousarray(head.weight.T), head.bias)
+        self._plain = (
+            None if head is None or head.side or head.hidden else (np.ascontiguousarray(head.weight.T), head.bias)
+        )
 
     def logits(self, x: F4, side: F4 | None = None) -> F4:
         """Answer x (N, *input shape) float32 with (N, outputs) float32; `side` is (F,), the same for all."""

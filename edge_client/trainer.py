@@ -38,7 +38,7 @@ from edge_protocol.errors import DataError, IncompatibleError, RoadcastError
 from edge_protocol.task import ImageInput, TaskSpec
 
 if TYPE_CHECKING:
-    from edge_models.fit import FitSettings
+    from edge_models.head_fits import FitSettings
 
 BATCH = 64
 _PR_SET_PDEATHSIG = 1
@@ -81,14 +81,15 @@ def run_job(folder: Path) -> TrainResult:
     Raises:
         RoadcastError: a file is missing, damaged or of another task.
     """
-    from edge_models.fit import FitSettings, fit_personal_head  # noqa: PLC0415 - loads torch
+    from edge_models.fit import fit_personal_head  # noqa: PLC0415 - loads torch
+    from edge_models.head_fits import FitSettings, MlpSettings  # noqa: PLC0415 - loads torch
 
     job = read_job(folder)
     spec, weights = job.spec, Path(job.weights).read_bytes()
     shared = shared_head(weights)
     samples = thinned(read_samples(Path(job.replay), spec), job.max_samples)
     targets = cast("F4", samples.targets)  # or int64: what a task's kind has
-    settings = FitSettings(epochs=job.epochs, seed=job.seed)
+    settings = FitSettings(heads=job.heads, epochs=job.epochs, mlp=MlpSettings(seed=job.seed), seed=job.seed)
     held = spoken_of(spec, samples)
     with OrtRunner(Path(job.template).read_bytes(), weights) as runner:
         trunk = Trunk(runner, job)
@@ -103,7 +104,13 @@ def run_job(folder: Path) -> TrainResult:
                 votes = forecast_answers(trunk, samples, features, asked, shared, settings)
             write_atomic(folder / "votes.safetensors", save(votes))
     choice = HeadChoice(
-        chosen=fit.chosen, shared=fit.shared, personal=fit.personal, n_train=fit.n_train, n_valid=fit.n_valid
+        chosen=fit.chosen,
+        shared=fit.shared,
+        personal=fit.personal,
+        n_train=fit.n_train,
+        n_valid=fit.n_valid,
+        head=fit.kind,
+        tried={kind: dict(scores) for kind, scores in fit.tried.items()},
     )
     result = TrainResult(choice=choice, examples=int(samples.labelled.sum()), held=held)
     write_atomic(folder / "result.json", msgspec.json.encode(result))

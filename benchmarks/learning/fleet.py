@@ -51,19 +51,26 @@ CPU = torch.device("cpu")
 KINDS = ("clean", "night", "fog", "blur", "low_resolution", "warm")
 I8 = npt.NDArray[np.int64]
 DRAWS = 20_000
+OWN_TEST = 200
+"""Held-out images of a device's own test."""
 LEAST_SHARE = 0.25
 """Every device gets at least this part of an equal share: a camera that never saw a vehicle is none."""
 
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """Everybody's images: the server's anchors (to train on, and hidden), proxies, each device's own, and the test."""
+    """Everybody's images: the server's anchors (to train on, and hidden), proxies, each device's own, and the test.
+
+    Attributes:
+        tests: for each device, held-out vehicles in its own proportions of classes and conditions.
+    """
 
     anchors: Samples
     hidden: Samples
     proxies: Samples
     devices: Sequence[Samples]
     test: Samples
+    tests: Sequence[Samples]
 
 
 def deal_world(pack: ImagePack, *, devices: int, alpha: float, seed: int) -> World:
@@ -79,9 +86,22 @@ def deal_world(pack: ImagePack, *, devices: int, alpha: float, seed: int) -> Wor
     if shares is None:
         raise DataError(f"no draw at Dirichlet {alpha} gives each of {devices} devices {LEAST_SHARE} of an equal share")
     hands = deal(pack, rest, shares, rng)
-    cameras = [_seen(pack, hand, rng.dirichlet(np.ones(len(KINDS))), rng) for hand in hands]
+    conditions, cameras = [], []
+    for hand in hands:
+        conditions.append(rng.dirichlet(np.ones(len(KINDS))))
+        cameras.append(_seen(pack, hand, conditions[-1], rng))
     anchors, hidden, proxies = server
-    return World(anchors, hidden, proxies, cameras, _seen(pack, np.tile(held, 2), np.ones(len(KINDS)), rng))
+    test = _seen(pack, np.tile(held, 2), np.ones(len(KINDS)), rng)
+    tests = [_seen(pack, _like(pack, hand, held, rng), own, rng) for hand, own in zip(hands, conditions, strict=True)]
+    return World(anchors, hidden, proxies, cameras, test, tests)
+
+
+def _like(pack: ImagePack, hand: I8, held: I8, rng: np.random.Generator) -> I8:
+    """Draw held-out rows in a hand's proportions of classes."""
+    labels = pack.labels[held].astype(np.int64)
+    have, want = (np.bincount(each, minlength=len(pack.classes)) for each in (labels, pack.labels[hand]))
+    chance = (want / np.maximum(have, 1))[labels]
+    return rng.choice(held, OWN_TEST, p=chance / chance.sum())
 
 
 @dataclass(frozen=True, eq=False)
