@@ -264,7 +264,7 @@ class Carry:
             "drop:replay-overrun": hands.seen.overrun,
             **{f"drop:{reason}"[:64]: count for reason, count in hands.drops.items()},
         }
-        values = hands.inference.latency_ms()
+        values = hands.inference.latency_ms() | (hands.lessons.cost.values() if hands.lessons.cost else {})
         headline = plugin_of(hands.spec).headline
         for which in ("shared", "personal") if self._choice else ():
             score = getattr(self._choice, which).get(headline)

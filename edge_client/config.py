@@ -75,6 +75,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         memory_mb: of the training subprocess; it is refused more.
         nice: its priority, 19 is the lowest.
         timeout_s: after which it is killed.
+        watts: what the board draws while it trains, for the energy estimate; not needed where it has a power sensor.
     """
 
     epochs: Annotated[int, Meta(ge=1, le=10_000)] = 30
@@ -82,6 +83,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_mb: Annotated[int, Meta(ge=128)] = 1024
     nice: Annotated[int, Meta(ge=0, le=19)] = 10
     timeout_s: Annotated[float, Meta(gt=0)] = 600.0
+    watts: Annotated[float, Meta(gt=0)] | None = None
 
 
 class PersonalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -16,6 +16,7 @@ from typing import TypeVar
 import msgspec
 
 from devices.preprocess import PreprocessConfig
+from edge_client.costs import Cost
 from edge_client.disk import write_atomic
 from edge_client.installed import HeadChoice
 from edge_models.head_weights import HeadType
@@ -38,6 +39,7 @@ class TrainJob(msgspec.Struct, frozen=True, kw_only=True):
         max_samples: that are learned from.
         heads: types of personal head to choose from.
         nice, memory_mb: what the subprocess grants itself.
+        watts: what the board draws, where only its installer knows.
         seed: of everything random.
     """
 
@@ -52,6 +54,7 @@ class TrainJob(msgspec.Struct, frozen=True, kw_only=True):
     nice: int
     memory_mb: int
     heads: tuple[HeadType, ...] = ("linear",)
+    watts: float | None = None
     seed: int = 0
 
 
@@ -62,11 +65,13 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
         choice: personal or shared head, and their scores.
         examples: labelled samples.
         held: 1 for classes with examples; empty for forecasts.
+        cost: what it took.
     """
 
     choice: HeadChoice
     examples: int
     held: tuple[int, ...]
+    cost: Cost | None = None
 
 
 def write_job(folder: Path, job: TrainJob) -> None:

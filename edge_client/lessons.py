@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_client.config import DeviceConfig
+from edge_client.costs import Cost
 from edge_client.effects import Train, Trained, TrainFailed
 from edge_client.installed import HeadChoice
 from edge_client.jobs import TrainJob
@@ -36,6 +37,9 @@ class Lessons:
         training: runs the subprocess.
         blob: where a blob is.
         running: files of the release that answers frames.
+
+    Attributes:
+        cost: of the last job that ended well, since the start.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class Lessons:
         self._blob, self._running = blob, running
         self._asked: Train | None = None
         self._fitted: dict[int, Fitted] = {}
+        self.cost: Cost | None = None
 
     @property
     def busy(self) -> bool:
@@ -72,6 +77,7 @@ class Lessons:
             epochs=train.epochs,
             max_samples=train.max_samples,
             heads=self._config.personal.heads,
+            watts=train.watts,
             nice=train.nice,
             memory_mb=train.memory_mb,
             seed=asked.call.number if asked.call else 0,
@@ -115,5 +121,6 @@ class Lessons:
                 report = read_report(finished.folder, result, spec=self._spec, call=asked.call, release=asked.release)
         except (RoadcastError, OSError) as error:
             return TrainFailed(finished.job, str(error))
+        self.cost = result.cost
         self._fitted[finished.job] = Fitted(asked.release, head, result.choice)
         return Trained(finished.job, report)

@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +27,7 @@ from safetensors.numpy import load, save
 from devices.preprocess import Preprocess
 from devices.runners.base import Runner
 from devices.runners.ort_runner import OrtRunner
+from edge_client.costs import Meter, board_watts
 from edge_client.disk import write_atomic
 from edge_client.installed import HeadChoice
 from edge_client.jobs import TrainJob, TrainResult, read_job
@@ -90,11 +92,13 @@ def run_job(folder: Path) -> TrainResult:
     samples = thinned(read_samples(Path(job.replay), spec), job.max_samples)
     targets = cast("F4", samples.targets)  # or int64: what a task's kind has
     settings = FitSettings(heads=job.heads, epochs=job.epochs, mlp=MlpSettings(seed=job.seed), seed=job.seed)
-    held = spoken_of(spec, samples)
+    held, meter = spoken_of(spec, samples), Meter()
     with OrtRunner(Path(job.template).read_bytes(), weights) as runner:
         trunk = Trunk(runner, job)
         features = trunk.features(samples.raw)
-        fit = fit_personal_head(features, samples.side, targets, shared, spec, settings, scale=samples.scale)
+        fit = fit_personal_head(
+            features, samples.side, targets, shared, spec, settings, scale=samples.scale, tick=meter.tick
+        )
         write_atomic(folder / "personal.safetensors", fit.head.to_bytes())
         if job.proxy is not None:
             asked = proxy_raw(Path(job.proxy), spec)
@@ -112,7 +116,8 @@ def run_job(folder: Path) -> TrainResult:
         head=fit.kind,
         tried={kind: dict(scores) for kind, scores in fit.tried.items()},
     )
-    result = TrainResult(choice=choice, examples=int(samples.labelled.sum()), held=held)
+    cost = meter.cost(board_watts() if job.watts is None else job.watts, time.process_time())
+    result = TrainResult(choice=choice, examples=int(samples.labelled.sum()), held=held, cost=cost)
     write_atomic(folder / "result.json", msgspec.json.encode(result))
     return result
 

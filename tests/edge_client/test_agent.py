@@ -131,6 +131,8 @@ def test_a_round_is_answered_by_the_real_trainer_and_its_head_serves(tmp_path: P
     rig.until(lambda: "shared_accuracy" in rig.centre.of(m.DeviceState)[-1].values, "scores")
     state = rig.centre.of(m.DeviceState)[-1]
     assert state.values["personal_accuracy"] > state.values["shared_accuracy"]
+    assert state.values["train_peak_mb"] > 50
+    assert "train_energy_j" not in state.values, "nobody told the watts of this board"
     bundle = rig.agent.inference.bundle
     assert bundle is not None
     assert bundle.head is not None

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save, save_file
@@ -82,12 +83,15 @@ def call(spec: TaskSpec) -> RoundCall:
 
 def test_a_camera_learns_and_answers_the_proxy_set(tmp_path: Path) -> None:
     """The personal head beats the shared one of an untrained student; the votes make a legal report."""
-    write_job(tmp_path, job(tmp_path, VEHICLE))
+    write_job(tmp_path, msgspec.structs.replace(job(tmp_path, VEHICLE), watts=5.0))
     result = trainer.run_job(tmp_path)
     assert result == read_result(tmp_path)
     assert result.choice.chosen == "personal"
     assert result.choice.personal["accuracy"] > result.choice.shared["accuracy"]
     assert (result.examples, sum(result.held)) == (120, 6)
+    assert result.cost is not None
+    assert result.cost.steps > 10
+    assert result.cost.energy_j == pytest.approx(5 * result.cost.cpu_s)
     HeadWeights.from_bytes((tmp_path / "personal.safetensors").read_bytes())
     report = read_report(tmp_path, result, spec=VEHICLE, call=call(VEHICLE), release=1)
     assert isinstance(report.votes, ClassVotes)
