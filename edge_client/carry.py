@@ -257,6 +257,7 @@ class Carry:
             "queue_dropped": counted.queue_dropped,
             "missing": counted.missing,
             "replay_samples": len(hands.replay),
+            "train_pauses": hands.lessons.pauses,
             "bytes_up": hands.transport.traffic.bytes_up,
             "bytes_down": hands.transport.traffic.bytes_down,
             "drop:frame-failed": counted.failed,

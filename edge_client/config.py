@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from devices.preprocess import PreprocessConfig
+from edge_client.governor import PauseConfig
 from edge_client.moving_objects.config import Line
 from edge_models.head_weights import HeadType
 from edge_protocol.errors import ConfigError
@@ -74,7 +75,8 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         max_samples: that one job learns from, spread evenly over what the replay store holds.
         memory_mb: of the training subprocess; it is refused more.
         nice: its priority, 19 is the lowest.
-        timeout_s: after which it is killed.
+        timeout_s: after which it is killed; pauses do not count.
+        pause: when it waits for a board that is hot or busy.
         watts: what the board draws while it trains, for the energy estimate; not needed where it has a power sensor.
     """
 
@@ -83,6 +85,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_mb: Annotated[int, Meta(ge=128)] = 1024
     nice: Annotated[int, Meta(ge=0, le=19)] = 10
     timeout_s: Annotated[float, Meta(gt=0)] = 600.0
+    pause: PauseConfig = PauseConfig()
     watts: Annotated[float, Meta(gt=0)] | None = None
 
 

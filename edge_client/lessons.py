@@ -61,6 +61,11 @@ class Lessons:
         """Whether a job is running."""
         return self._training.busy
 
+    @property
+    def pauses(self) -> int:
+        """Times that a job was held because the board was hot or busy, since the start."""
+        return self._training.governor.pauses
+
     def start(self, asked: Train, now: float) -> list[TrainFailed]:
         """Start a job; fails at once when there is nothing to train on or no process to be had."""
         artifact = asked.artifact or self._running()
