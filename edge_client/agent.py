@@ -24,6 +24,7 @@ from edge_client.build import Parts, build_parts, label_file
 from edge_client.carry import Carry, Hands
 from edge_client.config import DeviceConfig
 from edge_client.core import DeviceCore, Remembered
+from edge_client.drift_watch import DriftWatch
 from edge_client.effects import Event, Linked, Stopping, Unlinked
 from edge_client.fetcher import Fetcher
 from edge_client.inference import Inference
@@ -103,6 +104,7 @@ class Agent:
                 outbox=self.outbox,
                 replay=self.replay,
                 seen=parts.seen,
+                drift=DriftWatch(state / "drift.json", config.drift, parts.seen.doubts),
                 fetcher=fetcher,
                 inference=self.inference,
                 installer=self._installer,

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from devices.preprocess import PreprocessConfig
+from edge_client.drift import DriftConfig
 from edge_client.governor import PauseConfig
 from edge_client.moving_objects.config import Line
 from edge_models.head_weights import HeadType
@@ -128,7 +129,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         trusted_keys: public keys (64 hex digits) whose releases it takes.
         state_dir: where it keeps everything.
         sources: what it looks at.
-        labels, preprocess, replay, train, personal, probation: see there.
+        labels, preprocess, replay, train, personal, drift, probation: see there.
         report_interval_s: seconds between two reports of its state.
         threads: that one inference may use.
         queue: frames that may wait; the oldest gives way.
@@ -147,6 +148,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     replay: ReplayConfig = ReplayConfig()
     train: TrainConfig = TrainConfig()
     personal: PersonalConfig = PersonalConfig()
+    drift: DriftConfig = DriftConfig()
     probation: ProbationConfig = ProbationConfig()
     report_interval_s: Annotated[float, Meta(gt=0, le=86_400)] = 10.0
     threads: Annotated[int, Meta(ge=1, le=64)] = 1

@@ -79,6 +79,8 @@ class WholeSample:
         if bundle is None:
             return False
         logits = bundle.logits(self._preprocess.batch(raw[None]), frame.side)
+        sure = 1 / float(np.exp(logits - logits.max()).sum())
+        self._seen.doubts.see(frame.at_s, frame.condition or self._tally.source, 1 - sure)
         self._tally.count(self._labels[int(logits.argmax())])
         return True
 
@@ -115,6 +117,8 @@ class Objects:
         logits = self._bundle.logits(self._preprocess.batch(raw), self._frame.side)
         exps = np.exp(logits - logits.max(1, keepdims=True))
         probabilities: F4 = exps / exps.sum(1, keepdims=True)
+        condition = self._frame.condition or self._tally.source
+        self._seen.doubts.see(self._frame.at_s, condition, 1 - float(probabilities.max(1).mean()))
         return probabilities
 
 
@@ -145,7 +149,12 @@ class Series:
         self._seen.see_windows(windows[known])
         if bundle is None:
             return False
-        self._tell(known, windows[known], bundle.logits(windows[known], frame.side))
+        past = [window for window, _, _ in matured]
+        logits = bundle.logits(np.concatenate([windows[known], past]) if past else windows[known], frame.side)
+        self._tell(known, windows[known], logits[: len(known)])
+        if past:
+            error = np.abs(logits[len(known) :, : self._horizons] - np.stack([target for _, target, _ in matured]))
+            self._seen.doubts.see(frame.at_s, frame.condition or self._source, float(np.nanmean(error)))
         return True
 
     def _tell(self, sensors: npt.NDArray[np.intp], windows: F4, logits: F4) -> None:
