@@ -18,6 +18,7 @@ import msgspec
 from devices.preprocess import PreprocessConfig
 from edge_client.costs import Cost
 from edge_client.disk import write_atomic
+from edge_client.hard_examples import HardExample
 from edge_client.installed import HeadChoice
 from edge_models.head_weights import HeadType
 from edge_protocol.errors import RoadcastError, StoreError
@@ -66,12 +67,14 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
         examples: labelled samples.
         held: 1 for classes with examples; empty for forecasts.
         cost: what it took.
+        hard: samples that the device is least sure of; they stay on it.
     """
 
     choice: HeadChoice
     examples: int
     held: tuple[int, ...]
     cost: Cost | None = None
+    hard: tuple[HardExample, ...] = ()
 
 
 def write_job(folder: Path, job: TrainJob) -> None:
@@ -92,13 +95,13 @@ def read_job(folder: Path) -> TrainJob:
     return _read(folder / "job.json", TrainJob)
 
 
-def read_result(folder: Path) -> TrainResult:
-    """Read a result.
+def read_result(folder: Path, name: str = "result.json") -> TrainResult:
+    """Read a result; the last one of a device is ``lesson.json`` in its state directory.
 
     Raises:
         StoreError: there is none, or it is damaged.
     """
-    return _read(folder / "result.json", TrainResult)
+    return _read(folder / name, TrainResult)
 
 
 def _read(path: Path, kind: type[T]) -> T:

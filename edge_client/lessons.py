@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from edge_client.config import DeviceConfig
 from edge_client.costs import Cost
+from edge_client.disk import write_atomic
 from edge_client.effects import Train, Trained, TrainFailed
 from edge_client.installed import HeadChoice
 from edge_client.jobs import TrainJob
 from edge_client.knowledge import read_report
 from edge_client.training import Finished, Training
 from edge_models.head_weights import HeadWeights
-from edge_protocol.errors import RoadcastError
+from edge_protocol.errors import RoadcastError, StoreError
 from edge_protocol.manifest import Artifact
 from edge_protocol.task import TaskSpec
+
+LESSON = "lesson.json"
+"""The last result, in the state directory."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -127,5 +134,7 @@ class Lessons:
         except (RoadcastError, OSError) as error:
             return TrainFailed(finished.job, str(error))
         self.cost = result.cost
+        with suppress(StoreError):  # it is for people to read; a full disk costs no lesson
+            write_atomic(Path(self._config.state_dir) / LESSON, msgspec.json.encode(result))
         self._fitted[finished.job] = Fitted(asked.release, head, result.choice)
         return Trained(finished.job, report)

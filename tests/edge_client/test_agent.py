@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from edge_client.agent import Agent
+from edge_client.jobs import read_result
+from edge_client.lessons import LESSON
 from edge_client.pipelines import Bundle
 from edge_models.head_weights import HeadWeights
 from edge_protocol import messages as m
@@ -136,6 +138,9 @@ def test_a_round_is_answered_by_the_real_trainer_and_its_head_serves(tmp_path: P
     bundle = rig.agent.inference.bundle
     assert bundle is not None
     assert bundle.head is not None
+    hard = read_result(Path(config.state_dir), LESSON).hard
+    assert hard
+    assert not [each.sample for each in hard if repr(each.sample) in repr(rig.centre.heard)], "it stays here"
     rig.until(lambda: len(rig.agent.outbox) == 0, "the last ack")
     rig.close()
     again = DeviceRig(config, rig.broker)
