@@ -79,8 +79,9 @@ class WholeSample:
         if bundle is None:
             return False
         logits = bundle.logits(self._preprocess.batch(raw[None]), frame.side)
-        sure = 1 / float(np.exp(logits - logits.max()).sum())
-        self._seen.doubts.see(frame.at_s, frame.condition or self._tally.source, 1 - sure)
+        condition = frame.condition or self._tally.source
+        if self._seen.doubts.due(frame.at_s, condition):
+            self._seen.doubts.see(frame.at_s, condition, 1 - 1 / float(np.exp(logits - logits.max()).sum()))
         self._tally.count(self._labels[int(logits.argmax())])
         return True
 
@@ -118,7 +119,8 @@ class Objects:
         exps = np.exp(logits - logits.max(1, keepdims=True))
         probabilities: F4 = exps / exps.sum(1, keepdims=True)
         condition = self._frame.condition or self._tally.source
-        self._seen.doubts.see(self._frame.at_s, condition, 1 - float(probabilities.max(1).mean()))
+        if self._seen.doubts.due(self._frame.at_s, condition):
+            self._seen.doubts.see(self._frame.at_s, condition, 1 - float(probabilities.max(1).mean()))
         return probabilities
 
 

@@ -126,7 +126,7 @@ def run_arm(world: World, arm: Arm, *, rounds: int, settings: DistilSettings, sa
 
     ``central`` trains on everybody's labelled images, ``anchors`` on the server's alone, both for as many steps.
     """
-    students = {tier: _first(tier, world.anchors, settings) for tier in TIERS}
+    students = {tier: first_student(tier, world.anchors, settings) for tier in TIERS}
     trainings = {tier: Training(student, SPEC, CPU) for tier, student in students.items()}
     test = inputs_of(world.test, SPEC)
     beside = anchor_lesson(world.anchors, SPEC, weight=settings.anchor_weight, batch=settings.batch // 2)
@@ -173,7 +173,8 @@ def _views(student: Student, x: Tensor, count: int, seed: int) -> npt.NDArray[np
     return np.stack([answer(student, x)[0], *(answer(student, view)[0] for view in varied)])
 
 
-def _first(tier: Tier, anchors: Samples, settings: DistilSettings) -> Student:
+def first_student(tier: Tier, anchors: Samples, settings: DistilSettings) -> Student:
+    """A student that has learnt from labelled samples alone, in one cycle of ``first_steps``."""
     training = Training(build_student(SPEC, tier, settings.seed), SPEC, CPU)
     lesson, pace = anchor_lesson(anchors, SPEC, weight=1.0, batch=settings.batch), settings.first_learning_rate
     steps = settings.first_steps

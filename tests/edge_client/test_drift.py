@@ -88,12 +88,21 @@ def test_a_minute_is_one_observation() -> None:
     assert doubts.drain() == []
 
 
+def test_frames_of_the_same_second_add_nothing() -> None:
+    """So a camera's loop pays for one frame a second; each scene on its own, and time may jump back with a clip."""
+    doubts = Doubts()
+    assert doubts.due(100.0, "day")
+    doubts.see(100.0, "day", 0.5)
+    assert [doubts.due(at_s, "day") for at_s in (100.9, 101.0, 99.0)] == [False, True, True]
+    assert doubts.due(100.5, "night")
+
+
 def test_sources_that_never_stop_naming_scenes_share_one_mean() -> None:
     """The number of running means is bounded."""
     doubts = Doubts()
     for number in range(100):
         doubts.see(float(number), f"scene {number}", 0.5)
-    assert len(doubts._sums) <= MAX_CONDITIONS + 2
+    assert max(len(doubts._sums), len(doubts._last)) <= MAX_CONDITIONS + 2
 
 
 def feed(doubts: Doubts, seen: list[Observation]) -> None:
