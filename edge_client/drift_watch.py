@@ -69,12 +69,8 @@ class DriftWatch:
         """Say what has changed; write down now and then what is known."""
         found = [alarm for each in self._doubts.drain() if (alarm := self._detector.see(each))]
         for alarm in found:
-            LOG.warning(
-                "drift at %02d h UTC under %s: doubt %.3g, usually %.3g",
-                *msgspec.structs.astuple(alarm)[:2],
-                alarm.doubt,
-                alarm.usual,
-            )
+            told = alarm.hour, alarm.condition, alarm.doubt, alarm.usual
+            LOG.warning("drift at %02d h UTC under %s: doubt %.3g, usually %.3g", *told)
         self._file.total += len(found)
         self._file.alarms = [*self._file.alarms, *found][-_ALARMS:]
         if found or now >= self._save_at:

@@ -66,7 +66,7 @@ class Board(Enum):
     BUSY = "busy"
 
 
-def judge(before: Board, reading: Reading, limits: PauseConfig) -> Board:
+def assess(before: Board, reading: Reading, limits: PauseConfig) -> Board:
     """Say how the board is, from how it was and what it says; hot comes before busy, silence is calm."""
     if reading.celsius is not None and reading.celsius >= (limits.cool_c if before is Board.HOT else limits.hot_c):
         return Board.HOT
@@ -123,7 +123,7 @@ class Governor:
 
     def read(self, reading: Reading) -> None:
         """Take what the board says."""
-        self.board = judge(self.board, reading, self._limits)
+        self.board = assess(self.board, reading, self._limits)
 
     def begin(self, now: float) -> Phase:
         """A new job wants to start at `now` (s)."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_client.governor import Board, Governor, PauseConfig, Phase, Reading, judge
+from edge_client.governor import Board, Governor, PauseConfig, Phase, Reading, assess
 from edge_protocol.errors import ConfigError
 
 LIMITS = PauseConfig(hot_c=80, cool_c=70, drop_share=0.2, latency_ms=100, load=2, relief=0.5, patience_s=300)
@@ -35,14 +35,14 @@ CALM, HOT, BUSY = Board.CALM, Board.HOT, Board.BUSY
         (HOT, Reading(celsius=60, load=5), BUSY),
     ],
 )
-def test_the_board_is_judged_with_hysteresis(before: Board, reading: Reading, after: Board) -> None:
+def test_the_board_is_assessed_with_hysteresis(before: Board, reading: Reading, after: Board) -> None:
     """Each limit holds a job at one value and lets it go at another; hot comes first; silence is calm."""
-    assert judge(before, reading, LIMITS) is after
+    assert assess(before, reading, LIMITS) is after
 
 
 def test_limits_that_are_off_hold_nothing() -> None:
     """Neither load nor latency counts unless it is asked for."""
-    assert judge(CALM, Reading(latency_ms=1e6, load=1e6), PauseConfig()) is CALM
+    assert assess(CALM, Reading(latency_ms=1e6, load=1e6), PauseConfig()) is CALM
 
 
 def test_a_job_waits_runs_pauses_and_goes_on() -> None:
@@ -97,7 +97,7 @@ def test_between_the_limits_nothing_changes(temperatures: list[float]) -> None:
     for before in (HOT, CALM):
         board = before
         for celsius in temperatures:
-            board = judge(board, Reading(celsius=celsius), LIMITS)
+            board = assess(board, Reading(celsius=celsius), LIMITS)
         assert board is before
 
 
