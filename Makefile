@@ -45,9 +45,10 @@ format: $(STAMP)  ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+LEARNING := aggregate heads muenster report_codec robustness speed vehicle
 bench: $(STAMP)  ## run every benchmark in its quick form and check its target
 	@mkdir -p bench-out
-	@for name in $$(basename -s .py benchmarks/*.py | grep -v harness) learning.report_codec learning.vehicle learning.speed learning.muenster; do \
+	@for name in $$(basename -s .py benchmarks/*.py | grep -v harness) $(LEARNING:%=learning.%); do \
 	  $(BIN)/python -m benchmarks.$$name --quick --check --json bench-out/$$name.json || exit $$?; done
 
 resolve: $(STAMP)  ## check that the edge set resolves to wheels for aarch64

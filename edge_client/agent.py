@@ -19,10 +19,12 @@ from time import monotonic
 from typing import TypeAlias
 
 from edge_client import board
+from edge_client.board_watch import BoardWatch
 from edge_client.build import Parts, build_parts, label_file
 from edge_client.carry import Carry, Hands
 from edge_client.config import DeviceConfig
 from edge_client.core import DeviceCore, Remembered
+from edge_client.drift_watch import DriftWatch
 from edge_client.effects import Event, Linked, Stopping, Unlinked
 from edge_client.fetcher import Fetcher
 from edge_client.inference import Inference
@@ -92,7 +94,8 @@ class Agent:
         self._installer = self._make_installer(parts, fetcher)
         self._drops: Counter[str] = Counter()
         uplink = Uplink(self._topics, config.device_id, stamp, self.outbox, self.transport, self._drops)
-        training = Training(state / "jobs", config.train.timeout_s, trainer)
+        train, watch = config.train, BoardWatch(self.inference)
+        training = Training(state / "jobs", train.timeout_s, trainer, train.pause, watch)
         self._lessons = Lessons(config, self.spec, training, fetcher.path, lambda: self.carry.serving)
         self.carry = Carry(
             Hands(
@@ -101,6 +104,7 @@ class Agent:
                 outbox=self.outbox,
                 replay=self.replay,
                 seen=parts.seen,
+                drift=DriftWatch(state / "drift.json", config.drift, parts.seen.doubts),
                 fetcher=fetcher,
                 inference=self.inference,
                 installer=self._installer,
@@ -258,7 +262,7 @@ class Agent:
             except RoadcastError as error:
                 skipped.append(f"release {found.release}: {error}")
                 continue
-            head = self._installed.load_head(found.release)
+            head = self._installed.load_head(found.release, self.spec)
             self.carry.serve(candidate, Fitted(found.release, *head) if head else None)
             break
         for reason in skipped:
@@ -283,14 +287,7 @@ class Agent:
     def _make_core(self, running: Running) -> DeviceCore:
         remembered = Remembered(running=running, answered=self.outbox.answered, attempts=self._installed.attempts())
         config = self.config
-        who = board.profile(
-            fleet=config.fleet_id,
-            device=config.device_id,
-            tier=config.tier,
-            spec=self.spec,
-            report_interval_s=config.report_interval_s,
-        )
-        return DeviceCore(who, config.keyring, remembered, monotonic())
+        return DeviceCore(board.profile(config, self.spec), config.keyring, remembered, monotonic())
 
     def _mqtt(self, inbox: Inbox, will: LastWill) -> Transport:
         from edge_protocol.transport.mqtt import MqttTransport  # noqa: PLC0415  # simulations run without paho

@@ -7,21 +7,19 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from edge_client.config import DeviceConfig
 from edge_client.core import Profile
-from edge_protocol.ids import DeviceId, FleetId
-from edge_protocol.task import TaskSpec, Tier
+from edge_protocol.task import TaskSpec
 
 
-def profile(
-    *, fleet: FleetId, device: DeviceId, tier: Tier, spec: TaskSpec, report_interval_s: float, root: Path = Path("/")
-) -> Profile:
+def profile(config: DeviceConfig, spec: TaskSpec, root: Path = Path("/")) -> Profile:
     """Describe the device; `root` is where ``proc`` and ``sys`` are."""
     return Profile(
-        fleet=fleet,
-        device=device,
-        tier=tier,
+        fleet=config.fleet_id,
+        device=config.device_id,
+        tier=config.tier,
         spec=spec,
-        report_interval_s=report_interval_s,
+        report_interval_s=config.report_interval_s,
         board=_board(root)[:64],
         software=_version("roadcast"),
         runtime=f"onnxruntime {_version('onnxruntime')}"[:64],

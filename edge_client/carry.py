@@ -12,6 +12,7 @@ from typing_extensions import assert_never
 
 from edge_client import effects as e
 from edge_client.config import DeviceConfig
+from edge_client.drift_watch import DriftWatch
 from edge_client.fetcher import Fetcher, Outcome
 from edge_client.inference import Inference
 from edge_client.installed import HeadChoice, InstalledStore
@@ -46,6 +47,7 @@ class Hands:
     outbox: Outbox
     replay: ReplayStore
     seen: Seen
+    drift: DriftWatch
     fetcher: Fetcher
     inference: Inference
     installer: Installer
@@ -97,7 +99,7 @@ class Carry:
         """Say what has come of fetching and training by `now` (s)."""
         hands = self._hands
         fetched = hands.fetcher.tick(now) if hands.transport.connected else []
-        return [*self.outcomes(fetched, now), *hands.lessons.poll(now)]
+        return [*self.outcomes(fetched, now), *hands.lessons.poll(now), *hands.drift.poll(now)]
 
     def relink(self) -> None:
         """The link is new: what was asked for and what was not acknowledged is due again."""
@@ -122,6 +124,7 @@ class Carry:
         personal = fitted.head if fitted is not None and fitted.choice.chosen == "personal" else None
         self._choice = fitted.choice if fitted is not None else None
         self.serving = candidate.artifact
+        self._hands.drift.serving(candidate.release, refitted=False)
         self._hands.inference.swap(Bundle(candidate.release, candidate.runner, personal))
 
     def remember(self, label: Label) -> None:
@@ -146,6 +149,7 @@ class Carry:
         hands = self._hands
         hands.lessons.close()
         hands.installer.stop()
+        hands.drift.save()
         self.keep_samples()
         hands.fetcher.close()
         hands.replay.close()
@@ -236,6 +240,7 @@ class Carry:
         except StoreError as error:
             self.drop("head-failed", str(error))
         self._choice = fitted.choice
+        hands.drift.serving(bundle.release, refitted=True)
         personal = fitted.head if fitted.choice.chosen == "personal" else None
         hands.inference.swap(Bundle(bundle.release, bundle.runner, personal))
 
@@ -265,6 +270,8 @@ class Carry:
             "queue_dropped": counted.queue_dropped,
             "missing": counted.missing,
             "replay_samples": len(hands.replay),
+            "drift_alarms": hands.drift.total,
+            "train_pauses": hands.lessons.pauses,
             "bytes_up": hands.transport.traffic.bytes_up,
             "bytes_down": hands.transport.traffic.bytes_down,
             "drop:frame-failed": counted.failed,
@@ -272,7 +279,7 @@ class Carry:
             "drop:replay-overrun": hands.seen.overrun,
             **{f"drop:{reason}"[:64]: count for reason, count in hands.drops.items()},
         }
-        values = hands.inference.latency_ms()
+        values = hands.inference.latency_ms() | (hands.lessons.cost.values() if hands.lessons.cost else {})
         headline = plugin_of(hands.spec).headline
         for which in ("shared", "personal") if self._choice else ():
             score = getattr(self._choice, which).get(headline)

@@ -8,7 +8,10 @@ import msgspec
 from msgspec import Meta
 
 from devices.preprocess import PreprocessConfig
+from edge_client.drift import DriftConfig
+from edge_client.governor import PauseConfig
 from edge_client.moving_objects.config import Line
+from edge_models.head_weights import HeadType
 from edge_protocol.errors import ConfigError
 from edge_protocol.ids import SERVER, DeviceId, FleetId, check_id
 from edge_protocol.signing import KEY_BYTES, Keyring
@@ -73,7 +76,9 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         max_samples: that one job learns from, spread evenly over what the replay store holds.
         memory_mb: of the training subprocess; it is refused more.
         nice: its priority, 19 is the lowest.
-        timeout_s: after which it is killed.
+        timeout_s: after which it is killed; pauses do not count.
+        pause: when it waits for a board that is hot or busy.
+        watts: what the board draws while it trains, for the energy estimate; not needed where it has a power sensor.
     """
 
     epochs: Annotated[int, Meta(ge=1, le=10_000)] = 30
@@ -81,6 +86,22 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_mb: Annotated[int, Meta(ge=128)] = 1024
     nice: Annotated[int, Meta(ge=0, le=19)] = 10
     timeout_s: Annotated[float, Meta(gt=0)] = 600.0
+    pause: PauseConfig = PauseConfig()
+    watts: Annotated[float, Meta(gt=0)] | None = None
+
+
+class PersonalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The device's own head.
+
+    Attributes:
+        heads: types to choose from by validation on the device's own samples; the first of equals wins.
+    """
+
+    heads: Annotated[tuple[HeadType, ...], Meta(min_length=1, max_length=3)] = ("linear",)
+
+    def __post_init__(self) -> None:
+        if len(set(self.heads)) < len(self.heads):
+            raise ConfigError("personal.heads: name each type once")
 
 
 class ProbationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -108,7 +129,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         trusted_keys: public keys (64 hex digits) whose releases it takes.
         state_dir: where it keeps everything.
         sources: what it looks at.
-        labels, preprocess, replay, train, probation: see there.
+        labels, preprocess, replay, train, personal, drift, probation: see there.
         report_interval_s: seconds between two reports of its state.
         threads: that one inference may use.
         queue: frames that may wait; the oldest gives way.
@@ -126,6 +147,8 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     preprocess: PreprocessConfig = PreprocessConfig()
     replay: ReplayConfig = ReplayConfig()
     train: TrainConfig = TrainConfig()
+    personal: PersonalConfig = PersonalConfig()
+    drift: DriftConfig = DriftConfig()
     probation: ProbationConfig = ProbationConfig()
     report_interval_s: Annotated[float, Meta(gt=0, le=86_400)] = 10.0
     threads: Annotated[int, Meta(ge=1, le=64)] = 1

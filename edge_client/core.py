@@ -1,7 +1,7 @@
 """The device's brain: `handle(event, now)` returns effects; pure: owns no clock, file, thread, socket or model.
 
-It joins a session (what the fleet sees), a deployment (`releasing`) and the open round (`answering`). The shell
-(`agent`) carries effects out and feeds their outcome back as events.
+It joins a session (what the fleet sees), a deployment (`releasing`), the open round (`answering`) and refits between
+rounds (`refitting`). The shell (`agent`) carries effects out and feeds their outcome back as events.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from edge_client.effects import (
     Checked,
     CheckFailed,
     Delivered,
+    Drifted,
     Effect,
     Event,
     Failed,
@@ -31,6 +32,7 @@ from edge_client.effects import (
     TrainFailed,
     Unlinked,
 )
+from edge_client.refitting import Refitting
 from edge_client.releasing import Releasing, Running
 from edge_client.session import ONLINE, SESSION, Session, SessionEvent
 from edge_protocol import messages as m
@@ -104,6 +106,7 @@ class DeviceCore:
             attempts=remembered.attempts,
         )
         self._answering = Answering(device=profile.device, spec=profile.spec, answered=remembered.answered)
+        self._refitting = Refitting(profile.device)
         self._jobs = 0
         self._report_at = now
 
@@ -136,10 +139,10 @@ class DeviceCore:
 
     def next_deadline(self) -> float:
         """Time at which `tick` is due next (s)."""
-        retries = [at for at in (self._releasing.next_deadline(), self._answering.next_deadline()) if at is not None]
-        return min([self._report_at, *retries])
+        parts = (self._releasing, self._answering, self._refitting)
+        return min([self._report_at, *(at for part in parts if (at := part.next_deadline()) is not None)])
 
-    def _dispatch(self, event: Event, now: float) -> list[Effect]:  # noqa: PLR0911 - one return per event
+    def _dispatch(self, event: Event, now: float) -> list[Effect]:  # noqa: C901, PLR0911 - one return per event
         match event:
             case m.Envelope():
                 return self._receive(event.body)
@@ -153,11 +156,14 @@ class DeviceCore:
             case Checked() | CheckFailed():
                 return self._releasing.checked(event, self._next_job())
             case Trained() | TrainFailed():
-                return [*self._releasing.trained(event), *self._answering.trained(event, now)]
+                return self._trained(event, now)
             case Passed() | Failed():
                 return self._releasing.probed(event)
             case Delivered():
                 self._answering.delivered(event.round)
+                return []
+            case Drifted():
+                self._refitting.want()
                 return []
             case Stopping():
                 self._lose(SessionEvent.STOP)
@@ -215,12 +221,21 @@ class DeviceCore:
         asked = self._answering.fetched(event, release=release, blocked=blocked, job=self._next_job(), now=now)
         return [*asked, *self._releasing.fetched(event, now)]
 
+    def _trained(self, event: Trained | TrainFailed, now: float) -> list[Effect]:
+        """Whose job it was: a deployment's that failed is made up for later, any head that was fitted is a refit."""
+        if event.job == self._releasing.job and isinstance(event, TrainFailed):
+            self._refitting.missed(now)
+        elif event.job != self._refitting.job and isinstance(event, Trained):
+            self._refitting.adopted()
+        asked = [*self._releasing.trained(event), *self._answering.trained(event, now)]
+        return [*asked, *self._refitting.trained(event, now)]
+
     def _advance(self, now: float) -> list[Effect]:
-        """Let the round go on, or make way for a deployment."""
-        releasing = self._releasing
-        return self._answering.advance(
-            release=self.running.release, settled=releasing.settled, blocked=releasing.wants_trainer, now=now
-        )
+        """Let the round go on, or make way for a deployment; refit when nobody else trains."""
+        releasing, answering, release = self._releasing, self._answering, self.running.release
+        asked = answering.advance(release=release, settled=releasing.settled, blocked=releasing.wants_trainer, now=now)
+        free = releasing.settled and answering.phase not in {Phase.FETCHING, Phase.TRAINING}
+        return [*asked, *self._refitting.advance(release=release, free=free, job=self._next_job(), now=now)]
 
     def _follow(self) -> None:
         """Show in the session what the round does, when there is a link to show it on."""

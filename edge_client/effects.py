@@ -211,6 +211,14 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True)
+class Drifted:
+    """What the device sees at an hour of the day (UTC), under a condition, is no longer what its head was fitted on."""
+
+    hour: int
+    condition: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stopping:
     """The agent is about to end."""
 
@@ -228,5 +236,6 @@ Event: TypeAlias = (
     | Passed
     | Failed
     | Delivered
+    | Drifted
     | Stopping
 )

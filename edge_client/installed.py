@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from edge_client.disk import file_sha256, write_atomic
-from edge_models.head_weights import HeadWeights
+from edge_models.head_weights import HeadType, HeadWeights
 from edge_protocol.errors import IncompatibleError, RoadcastError, StoreError
 from edge_protocol.manifest import Artifact
 from edge_protocol.messages import SignedManifest
@@ -37,6 +37,8 @@ class HeadChoice(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         chosen: which head serves.
         shared, personal: scores on samples kept back; empty when there were too few.
+        head: type of the personal head.
+        tried: scores of each type that was tried.
         n_train, n_valid: samples fitted on and kept back.
     """
 
@@ -45,6 +47,8 @@ class HeadChoice(msgspec.Struct, frozen=True, kw_only=True):
     personal: dict[str, float]
     n_train: int
     n_valid: int
+    head: HeadType = "linear"
+    tried: dict[str, dict[str, float]] = msgspec.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +175,11 @@ class InstalledStore:
             (heads / f"{old}.safetensors").unlink(missing_ok=True)
             (heads / f"{old}.json").unlink(missing_ok=True)
 
-    def load_head(self, release: int) -> tuple[HeadWeights, HeadChoice] | None:
-        """The head of a release; None when there is none or it is damaged: the shared one serves then."""
+    def load_head(self, release: int, spec: TaskSpec) -> tuple[HeadWeights, HeadChoice] | None:
+        """The head of a release; None when there is none, or it is damaged or another task's: the shared one serves."""
         path = self._folder / "heads" / f"{release}.json"
         try:
             choice = msgspec.json.decode(path.read_bytes(), type=HeadChoice)
-            return HeadWeights.from_bytes(path.with_suffix(".safetensors").read_bytes()), choice
+            return HeadWeights.from_bytes(path.with_suffix(".safetensors").read_bytes()).fitting(spec), choice
         except (OSError, msgspec.DecodeError, RoadcastError):
             return None

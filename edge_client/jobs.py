@@ -16,8 +16,11 @@ from typing import TypeVar
 import msgspec
 
 from devices.preprocess import PreprocessConfig
+from edge_client.costs import Cost
 from edge_client.disk import write_atomic
+from edge_client.hard_examples import HardExample
 from edge_client.installed import HeadChoice
+from edge_models.head_weights import HeadType
 from edge_protocol.errors import RoadcastError, StoreError
 from edge_protocol.task import TaskSpec
 
@@ -35,7 +38,9 @@ class TrainJob(msgspec.Struct, frozen=True, kw_only=True):
         proxy: path of the proxy set to answer; None to refit the personal head only.
         epochs: passes at most.
         max_samples: that are learned from.
+        heads: types of personal head to choose from.
         nice, memory_mb: what the subprocess grants itself.
+        watts: what the board draws, where only its installer knows.
         seed: of everything random.
     """
 
@@ -49,6 +54,8 @@ class TrainJob(msgspec.Struct, frozen=True, kw_only=True):
     max_samples: int
     nice: int
     memory_mb: int
+    heads: tuple[HeadType, ...] = ("linear",)
+    watts: float | None = None
     seed: int = 0
 
 
@@ -59,11 +66,15 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
         choice: personal or shared head, and their scores.
         examples: labelled samples.
         held: 1 for classes with examples; empty for forecasts.
+        cost: what it took.
+        hard: samples that the device is least sure of; they stay on it.
     """
 
     choice: HeadChoice
     examples: int
     held: tuple[int, ...]
+    cost: Cost | None = None
+    hard: tuple[HardExample, ...] = ()
 
 
 def write_job(folder: Path, job: TrainJob) -> None:
@@ -84,13 +95,13 @@ def read_job(folder: Path) -> TrainJob:
     return _read(folder / "job.json", TrainJob)
 
 
-def read_result(folder: Path) -> TrainResult:
-    """Read a result.
+def read_result(folder: Path, name: str = "result.json") -> TrainResult:
+    """Read a result; the last one of a device is ``lesson.json`` in its state directory.
 
     Raises:
         StoreError: there is none, or it is damaged.
     """
-    return _read(folder / "result.json", TrainResult)
+    return _read(folder / name, TrainResult)
 
 
 def _read(path: Path, kind: type[T]) -> T:

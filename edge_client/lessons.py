@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from edge_client.config import DeviceConfig
+from edge_client.costs import Cost
+from edge_client.disk import write_atomic
 from edge_client.effects import Train, Trained, TrainFailed
 from edge_client.installed import HeadChoice
 from edge_client.jobs import TrainJob
@@ -14,9 +19,12 @@ from edge_client.knowledge import read_report
 from edge_client.last_votes import VOTES_FILE, LastVotes
 from edge_client.training import Finished, Training
 from edge_models.head_weights import HeadWeights
-from edge_protocol.errors import RoadcastError
+from edge_protocol.errors import RoadcastError, StoreError
 from edge_protocol.manifest import Artifact
 from edge_protocol.task import TaskSpec
+
+LESSON = "lesson.json"
+"""The last result, in the state directory."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -37,6 +45,9 @@ class Lessons:
         training: runs the subprocess.
         blob: where a blob is.
         running: files of the release that answers frames.
+
+    Attributes:
+        cost: of the last job that ended well, since the start.
     """
 
     def __init__(
@@ -51,11 +62,17 @@ class Lessons:
         self._blob, self._running = blob, running
         self._asked: Train | None = None
         self._fitted: dict[int, Fitted] = {}
+        self.cost: Cost | None = None
 
     @property
     def busy(self) -> bool:
         """Whether a job is running."""
         return self._training.busy
+
+    @property
+    def pauses(self) -> int:
+        """Times that a job was held because the board was hot or busy, since the start."""
+        return self._training.governor.pauses
 
     def start(self, asked: Train, now: float) -> list[TrainFailed]:
         """Start a job; fails at once when there is nothing to train on or no process to be had."""
@@ -72,6 +89,8 @@ class Lessons:
             proxy=str(self._blob(asked.call.proxy.sha256).resolve()) if asked.call else None,
             epochs=train.epochs,
             max_samples=train.max_samples,
+            heads=self._config.personal.heads,
+            watts=train.watts,
             nice=train.nice,
             memory_mb=train.memory_mb,
             seed=asked.call.number if asked.call else 0,
@@ -109,7 +128,7 @@ class Lessons:
         if result is None or asked is None:
             return TrainFailed(finished.job, finished.reason)
         try:
-            head = HeadWeights.from_bytes((finished.folder / "personal.safetensors").read_bytes())
+            head = HeadWeights.from_bytes((finished.folder / "personal.safetensors").read_bytes()).fitting(self._spec)
             report = None
             if asked.call is not None:
                 call, told = asked.call, LastVotes(Path(self._config.state_dir) / VOTES_FILE)
@@ -119,5 +138,8 @@ class Lessons:
                 )
         except (RoadcastError, OSError) as error:
             return TrainFailed(finished.job, str(error))
+        self.cost = result.cost
+        with suppress(StoreError):  # it is for people to read; a full disk costs no lesson
+            write_atomic(Path(self._config.state_dir) / LESSON, msgspec.json.encode(result))
         self._fitted[finished.job] = Fitted(asked.release, head, result.choice)
         return Trained(finished.job, report)

@@ -38,7 +38,9 @@ class Bundle:
 
     def __init__(self, release: int, runner: Runner, head: HeadWeights | None = None) -> None:
         self.release, self.runner, self.head = release, runner, head
-        self._plain = None if head is None or head.side else (np.ascontiguousarray(head.weight.T), head.bias)
+        self._plain = (
+            None if head is None or head.side or head.hidden else (np.ascontiguousarray(head.weight.T), head.bias)
+        )
 
     def logits(self, x: F4, side: F4 | None = None) -> F4:
         """Answer x (N, *input shape) float32 with (N, outputs) float32; `side` is (F,), the same for all."""
@@ -77,6 +79,9 @@ class WholeSample:
         if bundle is None:
             return False
         logits = bundle.logits(self._preprocess.batch(raw[None]), frame.side)
+        condition = frame.condition or self._tally.source
+        if self._seen.doubts.due(frame.at_s, condition):
+            self._seen.doubts.see(frame.at_s, condition, 1 - 1 / float(np.exp(logits - logits.max()).sum()))
         self._tally.count(self._labels[int(logits.argmax())])
         return True
 
@@ -113,6 +118,9 @@ class Objects:
         logits = self._bundle.logits(self._preprocess.batch(raw), self._frame.side)
         exps = np.exp(logits - logits.max(1, keepdims=True))
         probabilities: F4 = exps / exps.sum(1, keepdims=True)
+        condition = self._frame.condition or self._tally.source
+        if self._seen.doubts.due(self._frame.at_s, condition):
+            self._seen.doubts.see(self._frame.at_s, condition, 1 - float(probabilities.max(1).mean()))
         return probabilities
 
 
@@ -143,7 +151,12 @@ class Series:
         self._seen.see_windows(windows[known])
         if bundle is None:
             return False
-        self._tell(known, windows[known], bundle.logits(windows[known], frame.side))
+        past = [window for window, _, _ in matured]
+        logits = bundle.logits(np.concatenate([windows[known], past]) if past else windows[known], frame.side)
+        self._tell(known, windows[known], logits[: len(known)])
+        if past:
+            error = np.abs(logits[len(known) :, : self._horizons] - np.stack([target for _, target, _ in matured]))
+            self._seen.doubts.see(frame.at_s, frame.condition or self._source, float(np.nanmean(error)))
         return True
 
     def _tell(self, sensors: npt.NDArray[np.intp], windows: F4, logits: F4) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -175,9 +176,14 @@ def read_samples(path: Path, spec: TaskSpec) -> Samples:
     Raises:
         StoreError: the file cannot be read, or its samples are of another shape.
     """
+    return read_named(path, spec)[1]
+
+
+def read_named(path: Path, spec: TaskSpec) -> tuple[list[str], Samples]:
+    """As `read_samples`, with the samples' names, of the same moment."""
     try:
-        rows = _read(path, "select raw, target, side, scale from samples order by at_s, rowid")
-        return _samples(rows, spec)
+        rows = _read(path, "select sample, raw, target, side, scale from samples order by at_s, rowid")
+        return [name for name, *_ in rows], _samples([row for _, *row in rows], spec)
     except (sqlite3.Error, ValueError) as error:
         raise StoreError(f"replay store {path}: {error}") from error
 
@@ -191,7 +197,15 @@ def latest_raw(path: Path, spec: TaskSpec, count: int) -> npt.NDArray[np.generic
     return _samples(rows, spec).raw
 
 
-def _read(path: Path, query: str, *values: object) -> list[tuple[bytes, bytes, bytes, bytes]]:
+def kept_names(path: Path) -> set[str]:
+    """Names of everything kept; none when it cannot be read."""
+    try:
+        return {name for (name,) in _read(path, "select sample from samples")}
+    except (sqlite3.Error, OSError):
+        return set()
+
+
+def _read(path: Path, query: str, *values: object) -> list[tuple[Any, ...]]:
     db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
     try:
         return db.execute(query, values).fetchall()
@@ -199,7 +213,7 @@ def _read(path: Path, query: str, *values: object) -> list[tuple[bytes, bytes, b
         db.close()
 
 
-def _samples(rows: list[tuple[bytes, bytes, bytes, bytes]], spec: TaskSpec) -> Samples:
+def _samples(rows: Sequence[Sequence[bytes]], spec: TaskSpec) -> Samples:
     raw, target, side, scale = zip(*rows, strict=True) if rows else ((), (), (), ())
     dtype = np.uint8 if spec.input.shape != spec.input.raw_shape else np.float32
     width = len(spec.side)

@@ -29,7 +29,7 @@ class Tally:
     def __init__(
         self, *, task: str, source: str, interval_s: float, slot_s: float | None, emit: Callable[[IntervalResult], None]
     ) -> None:
-        self._task, self._source, self._emit = task, source, emit
+        self._task, self.source, self._emit = task, source, emit
         self._interval_s = interval_s
         self._slot_s = min(slot_s or interval_s / _SLOTS, interval_s)
         self._start_s: float | None = None
@@ -79,7 +79,7 @@ class Tally:
         slots = max(ceil((end_s - self._start_s) / self._slot_s), 1)
         coverage = min(len(self._seen) / slots, 1.0)
         values = dict(sorted(self.values.items())[:1024])
-        self._emit(IntervalResult(self._task, self._source, self._start_s, end_s, coverage, values))
+        self._emit(IntervalResult(self._task, self.source, self._start_s, end_s, coverage, values))
         self._seen.clear()
         self._slot = None
         self.values.clear()

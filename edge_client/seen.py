@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from edge_client.doubts import Doubts
 from edge_client.replay import Kept
 
 RECENT = 256
@@ -27,11 +28,13 @@ class Seen:
     Attributes:
         total: samples seen since the start.
         overrun: samples that the replay store did not take in time.
+        doubts: how unsure the answers were.
     """
 
     def __init__(self, every_s: float, recent: int = RECENT) -> None:
         self.total = 0
         self.overrun = 0
+        self.doubts = Doubts()
         self._every_s = every_s
         self._next_s = -np.inf
         self._recent: deque[Kept] = deque(maxlen=recent)

@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -26,10 +27,12 @@ from safetensors.numpy import load, save
 from devices.preprocess import Preprocess
 from devices.runners.base import Runner
 from devices.runners.ort_runner import OrtRunner
+from edge_client.costs import Meter, board_watts
 from edge_client.disk import write_atomic
+from edge_client.hard_examples import hardest
 from edge_client.installed import HeadChoice
 from edge_client.jobs import TrainJob, TrainResult, read_job
-from edge_client.replay import read_samples
+from edge_client.replay import read_named
 from edge_models.density import Density
 from edge_models.head_weights import HeadWeights
 from edge_models.privacy import held_classes
@@ -38,7 +41,8 @@ from edge_protocol.errors import DataError, IncompatibleError, RoadcastError
 from edge_protocol.task import ImageInput, TaskSpec
 
 if TYPE_CHECKING:
-    from edge_models.fit import FitSettings
+    from edge_models.fit import PersonalFit
+    from edge_models.head_fits import FitSettings
 
 BATCH = 64
 _PR_SET_PDEATHSIG = 1
@@ -81,19 +85,24 @@ def run_job(folder: Path) -> TrainResult:
     Raises:
         RoadcastError: a file is missing, damaged or of another task.
     """
-    from edge_models.fit import FitSettings, fit_personal_head  # noqa: PLC0415 - loads torch
+    from edge_models.fit import fit_personal_head  # noqa: PLC0415 - loads torch
+    from edge_models.head_fits import FitSettings, MlpSettings  # noqa: PLC0415 - loads torch
 
     job = read_job(folder)
     spec, weights = job.spec, Path(job.weights).read_bytes()
     shared = shared_head(weights)
-    samples = thinned(read_samples(Path(job.replay), spec), job.max_samples)
+    names, everything = read_named(Path(job.replay), spec)
+    samples = thinned(everything, job.max_samples)
+    names = [names[at] for at in spaced(len(names), job.max_samples)]
     targets = cast("F4", samples.targets)  # or int64: what a task's kind has
-    settings = FitSettings(epochs=job.epochs, seed=job.seed)
-    held = spoken_of(spec, samples)
+    settings = FitSettings(heads=job.heads, epochs=job.epochs, mlp=MlpSettings(seed=job.seed), seed=job.seed)
+    held, meter = spoken_of(spec, samples), Meter()
     with OrtRunner(Path(job.template).read_bytes(), weights) as runner:
         trunk = Trunk(runner, job)
         features = trunk.features(samples.raw)
-        fit = fit_personal_head(features, samples.side, targets, shared, spec, settings, scale=samples.scale)
+        fit = fit_personal_head(
+            features, samples.side, targets, shared, spec, settings, scale=samples.scale, tick=meter.tick
+        )
         write_atomic(folder / "personal.safetensors", fit.head.to_bytes())
         if job.proxy is not None:
             asked = proxy_raw(Path(job.proxy), spec)
@@ -102,10 +111,9 @@ def run_job(folder: Path) -> TrainResult:
             else:
                 votes = forecast_answers(trunk, samples, features, asked, shared, settings)
             write_atomic(folder / "votes.safetensors", save(votes))
-    choice = HeadChoice(
-        chosen=fit.chosen, shared=fit.shared, personal=fit.personal, n_train=fit.n_train, n_valid=fit.n_valid
-    )
-    result = TrainResult(choice=choice, examples=int(samples.labelled.sum()), held=held)
+    cost = meter.cost(board_watts() if job.watts is None else job.watts, time.process_time())
+    hard = hardest(names, samples, features, (fit.head, shared), spec)
+    result = TrainResult(choice=_choice(fit), examples=int(samples.labelled.sum()), held=held, cost=cost, hard=hard)
     write_atomic(folder / "result.json", msgspec.json.encode(result))
     return result
 
@@ -180,7 +188,12 @@ def thinned(samples: Samples, most: int) -> Samples:
     """At most so many samples, spread evenly over time."""
     if len(samples) <= most:
         return samples
-    return samples.take(np.linspace(0, len(samples) - 1, most).astype(np.int64))
+    return samples.take(spaced(len(samples), most))
+
+
+def spaced(count: int, most: int) -> npt.NDArray[np.int64]:
+    """At most so many places of `count`, spread evenly."""
+    return np.linspace(0, max(count - 1, 0), min(count, most)).astype(np.int64)
 
 
 def shared_head(weights: bytes) -> HeadWeights:
@@ -221,6 +234,18 @@ def spoken_of(spec: TaskSpec, samples: Samples) -> tuple[int, ...]:
     if spec.kind == "forecast":
         return ()
     return tuple(held_classes(samples.targets.astype(np.int64), len(spec.labels), LEAST_EXAMPLES).tolist())
+
+
+def _choice(fit: PersonalFit) -> HeadChoice:
+    return HeadChoice(
+        chosen=fit.chosen,
+        shared=fit.shared,
+        personal=fit.personal,
+        n_train=fit.n_train,
+        n_valid=fit.n_valid,
+        head=fit.kind,
+        tried={kind: dict(scores) for kind, scores in fit.tried.items()},
+    )
 
 
 def _preparation(job: TrainJob) -> Callable[[npt.NDArray[Any]], F4]:

@@ -1,22 +1,27 @@
-"""Runs training jobs as subprocesses: low priority, bounded memory, killable; owns one process at a time, no torch.
+"""Runs training jobs as subprocesses: low priority, bounded memory, held while the board is hot or busy, killable.
 
-A job that crashes, starves or hangs costs a round, never a frame.
+Owns one process at a time, no torch. A job that crashes, starves or hangs costs a round, never a frame.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
+from edge_client.governor import Governor, PauseConfig, Phase, Reading
 from edge_client.jobs import TrainJob, TrainResult, read_result, write_job
 from edge_protocol.errors import RoadcastError, StoreError
 
 _STDERR_BYTES = 400
 _KILL_WAIT_S = 5.0
+_READ_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,87 +42,123 @@ class Finished:
 
 
 @dataclass(slots=True)
-class _Running:
+class _Current:
     job: int
     folder: Path
-    process: subprocess.Popen[bytes]
-    deadline: float
+    process: subprocess.Popen[bytes] | None = None
 
 
 class Training:
-    """One training subprocess at a time; used by one thread only.
+    """One training subprocess at a time, which waits while the board is hot or busy; used by one thread only.
 
     Args:
         folder: ``<state>/jobs``; what an earlier boot left there is deleted.
-        timeout_s: after which a job is killed.
+        timeout_s: after which a job is killed; pauses do not count.
         command: what to run; the job's folder is appended.
+        limits: when a job waits.
+        watch: reads the board.
     """
 
-    def __init__(self, folder: Path, timeout_s: float, command: tuple[str, ...] = ()) -> None:
-        self._folder, self._timeout_s = folder, timeout_s
+    def __init__(
+        self,
+        folder: Path,
+        timeout_s: float,
+        command: tuple[str, ...] = (),
+        limits: PauseConfig | None = None,
+        watch: Callable[[], Reading] = Reading,
+    ) -> None:
+        self._folder = folder
         self._command = command or (sys.executable, "-m", "edge_client.trainer")
-        self._running: _Running | None = None
+        self._watch, self._read_at = watch, -inf
+        self._current: _Current | None = None
+        self.governor = Governor(limits or PauseConfig(), timeout_s)
         shutil.rmtree(folder, ignore_errors=True)
 
     @property
     def busy(self) -> bool:
-        """Whether a job is running."""
-        return self._running is not None
+        """Whether there is a job, running or waiting."""
+        return self._current is not None
 
     def start(self, number: int, job: TrainJob, now: float) -> Finished | None:
-        """Start a job in place of one that is running; `Finished` at once when it cannot be started."""
+        """Take a job in place of one that is there; `Finished` at once when it cannot be started."""
         self.stop()
         folder = self._folder / str(number)
         try:
             write_job(folder, job)
-            with (folder / "stderr").open("wb") as stderr:
-                process = subprocess.Popen(
-                    [*self._command, str(folder)],
+        except RoadcastError as error:
+            return Finished(number, folder, None, f"training could not be started: {error}")
+        self._current = _Current(number, folder)
+        self._read(now)
+        return self._follow(self._current, self.governor.begin(now))
+
+    def poll(self, now: float) -> Finished | None:
+        """Say when the job has ended; hold it, let it go on, or kill it when its time is over at `now` (s)."""
+        self._read(now)
+        current = self._current
+        if current is None:
+            return None
+        code = current.process.poll() if current.process else None
+        if code is not None:
+            return self._ended(current, code)
+        phase = self.governor.advance(now)
+        if reason := self.governor.overdue():
+            self._end(current)
+            return Finished(current.job, current.folder, None, reason)
+        return self._follow(current, phase)
+
+    def _read(self, now: float) -> None:
+        if now >= self._read_at:
+            self._read_at = now + _READ_S
+            self.governor.read(self._watch())
+
+    def _follow(self, current: _Current, phase: Phase) -> Finished | None:
+        """Bring the process to where the governor wants the job; signals that change nothing are harmless."""
+        if current.process is not None:
+            current.process.send_signal(signal.SIGCONT if phase is Phase.RUNNING else signal.SIGSTOP)
+            return None
+        return self._spawn(current) if phase is Phase.RUNNING else None
+
+    def _spawn(self, current: _Current) -> Finished | None:
+        try:
+            with (current.folder / "stderr").open("wb") as stderr:
+                current.process = subprocess.Popen(
+                    [*self._command, str(current.folder)],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=stderr,
                     env=os.environ | {"OMP_NUM_THREADS": "1"},
                 )
-        except (OSError, RoadcastError) as error:
-            return Finished(number, folder, None, f"training could not be started: {error}")
-        self._running = _Running(number, folder, process, now + self._timeout_s)
+        except OSError as error:
+            self._current = None
+            return Finished(current.job, current.folder, None, f"training could not be started: {error}")
         return None
 
-    def poll(self, now: float) -> Finished | None:
-        """Say when the job has ended; kill it when its time is over at `now` (s)."""
-        running = self._running
-        if running is None:
-            return None
-        code = running.process.poll()
-        if code is None:
-            if now < running.deadline:
-                return None
-            self._end(running)
-            return Finished(running.job, running.folder, None, f"killed after {self._timeout_s:g} s")
-        self._end(running)
+    def _ended(self, current: _Current, code: int) -> Finished:
+        self._end(current)
         if code:
-            return Finished(running.job, running.folder, None, f"ended with code {code}: {_complaint(running.folder)}")
+            return Finished(current.job, current.folder, None, f"ended with code {code}: {_complaint(current.folder)}")
         try:
-            return Finished(running.job, running.folder, read_result(running.folder))
+            return Finished(current.job, current.folder, read_result(current.folder))
         except StoreError as error:
-            return Finished(running.job, running.folder, None, str(error))
+            return Finished(current.job, current.folder, None, str(error))
 
     def stop(self, number: int | None = None) -> None:
         """Kill the running job, or only the one of that number; its files go too."""
-        running = self._running
-        if running is not None and number in {None, running.job}:
-            self._end(running)
-            self.discard(running.folder)
+        current = self._current
+        if current is not None and number in {None, current.job}:
+            self._end(current)
+            self.discard(current.folder)
 
     def discard(self, folder: Path) -> None:
         """Delete the files of a job that has been read."""
         shutil.rmtree(folder, ignore_errors=True)
 
-    def _end(self, running: _Running) -> None:
-        if running.process.poll() is None:
-            running.process.kill()
-        running.process.wait(_KILL_WAIT_S)
-        self._running = None
+    def _end(self, current: _Current) -> None:
+        if current.process is not None:
+            if current.process.poll() is None:
+                current.process.kill()
+            current.process.wait(_KILL_WAIT_S)
+        self._current = None
 
 
 def _complaint(folder: Path) -> str:

@@ -1,75 +1,57 @@
-"""Fits linear heads on a device: one that teaches others (report), one that serves the device (personal).
+"""Fits heads on a device: one that teaches others (report), one that serves the device (personal).
 
-Owns loss, split and choice; owns no trunk, no sample store and no file. A head starts at the shared head and is pulled
-back to it, so that a device with three examples loses nothing. Full-batch L-BFGS: a problem of some thousand samples by
-64 features is solved in well under a second, the same way each time.
+Owns split and choice; owns no trunk, no sample store and no file. How a type of head is fitted: see `head_fits`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
-import torch
-from msgspec import Meta
-from torch import Tensor
-from torch.nn import functional
 
-from edge_models.head_weights import FloatArray, HeadWeights
-from edge_models.losses import gaussian_nll
+from edge_models.head_fits import FITS, FitSettings, Targets, Tick, answers, fit_linear, no_tick
+from edge_models.head_weights import FloatArray, HeadType, HeadWeights
 from edge_models.tasks import plugin_of
 from edge_protocol.errors import DataError
 from edge_protocol.task import TaskSpec
 
-Targets = npt.NDArray[np.int64] | FloatArray
-Loss = Callable[[Tensor], Tensor]
-
-
-class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How heads are fitted.
-
-    Attributes:
-        epochs: passes over all samples at most; the fit ends earlier when it has converged.
-        anchor: pull towards the shared head, per weight squared (on features of unit spread).
-        validation: share of the samples kept back to choose between personal and shared head.
-        min_samples: with fewer labelled samples than this, the shared head stays.
-        seed: of the split.
-    """
-
-    epochs: Annotated[int, Meta(ge=1, le=10_000)] = 60
-    anchor: Annotated[float, Meta(ge=0)] = 1e-3
-    validation: Annotated[float, Meta(gt=0, lt=1)] = 0.25
-    min_samples: Annotated[int, Meta(ge=4)] = 16
-    seed: int = 0
+Scores = dict[str, float]
 
 
 @dataclass(frozen=True, eq=False)
 class PersonalFit:
-    """What came of fitting a personal head.
+    """What came of fitting personal heads.
 
     Attributes:
-        head: the head to serve: personal or, when it won, the shared one.
+        head: the head to serve: the best personal one or, when it won, the shared one.
         chosen: which of both it is.
-        shared, personal: scores of both on the samples kept back; empty when there were too few to tell.
+        kind: type of the best personal head.
+        shared: scores of the shared head on the samples kept back; empty when there were too few to tell.
+        tried: scores of each type of personal head on them.
         n_train, n_valid: labelled samples fitted on and kept back.
     """
 
     head: HeadWeights
     chosen: Literal["shared", "personal"]
-    shared: dict[str, float]
-    personal: dict[str, float]
+    kind: HeadType
+    shared: Scores
+    tried: Mapping[HeadType, Scores]
     n_train: int
     n_valid: int
+
+    @property
+    def personal(self) -> Scores:
+        """Scores of the best personal head."""
+        return self.tried.get(self.kind, {})
 
 
 def fit_report_head(
     features: FloatArray, targets: FloatArray, shared: HeadWeights, settings: FitSettings
 ) -> HeadWeights:
-    """Fit the head that answers a round of a forecaster (a classifier's is `ratio_head`'s).
+    """Fit the head that answers a round of a forecaster (a classifier's is `ratio_head`'s); always a linear one.
 
     Args:
         features: (N, K) float32 of the shared trunk.
@@ -83,11 +65,8 @@ def fit_report_head(
     Raises:
         DataError: features hold NaN or infinity, or their number differs from the targets'.
     """
-    features, kept = _labelled(features, targets)
-    if not len(features):
-        return shared
-    truth = torch.from_numpy(kept)
-    return _fit(features, shared, settings, lambda outputs: gaussian_nll(outputs, truth))
+    features, kept = labelled(features, targets)
+    return fit_linear(features, kept, shared, settings) if len(features) else shared
 
 
 def fit_personal_head(
@@ -99,20 +78,23 @@ def fit_personal_head(
     settings: FitSettings,
     *,
     scale: FloatArray | None = None,
+    tick: Tick = no_tick,
 ) -> PersonalFit:
     """Fit the head that serves this device, and keep the shared one when that is better on samples kept back.
 
-    Forecasts keep back the last samples (pass them in order of time), classes a random share. The head that is
-    returned was fitted on all samples; the choice and the scores come from the split.
+    Forecasts keep back the last samples (pass them in order of time), classes a random share. Every allowed type of
+    head is tried on the rest; the head that is returned was fitted on all samples, the choice and the scores come from
+    the split.
 
     Args:
         features: (N, K) float32 of the shared trunk.
         side: (N, F) float32, the device's own inputs; F may be 0.
-        targets: as for `fit_report_head`.
+        targets: as for `fit_report_head`, or (N,) int64 classes, -1 unlabelled.
         shared: head of the release.
         spec: the task.
         settings: how.
         scale: (N, 2) float32, mean and spread of each sample's sensor, so that errors are in the task's unit.
+        tick: called after every step.
 
     Raises:
         DataError: inputs hold NaN or infinity, or their lengths differ.
@@ -120,73 +102,44 @@ def fit_personal_head(
     inputs = np.hstack([features, side]).astype(np.float32)
     scale = np.tile(np.array([0, 1], np.float32), (len(inputs), 1)) if scale is None else scale
     scale = scale[_measured(inputs, targets)]
-    inputs, targets = _labelled(inputs, targets)
+    inputs, targets = labelled(inputs, targets)
     if len(inputs) < settings.min_samples:
-        return PersonalFit(shared, "shared", {}, {}, len(inputs), 0)
-    wide = shared.widened(inputs.shape[1] - shared.features)
+        return PersonalFit(shared, "shared", settings.heads[0], {}, {}, len(inputs), 0)
+    wide, plugin = shared.widened(inputs.shape[1] - shared.features), plugin_of(spec)
     train, valid = _split(len(inputs), spec, settings)
-    trial = _fit(inputs[train], wide, settings, _personal_loss(targets[train], spec))
-    plugin = plugin_of(spec)
-    scores = {
-        name: plugin.score(spec, _apply(head, inputs[valid]), targets[valid], scale[valid])
-        for name, head in (("shared", wide), ("personal", trial))
-    }
-    gain = scores["personal"][plugin.headline] - scores["shared"][plugin.headline]
-    if not (gain > 0 if plugin.higher_is_better else gain < 0):
-        return PersonalFit(shared, "shared", scores["shared"], scores["personal"], len(train), len(valid))
-    head = _fit(inputs, wide, settings, _personal_loss(targets, spec))
-    return PersonalFit(head, "personal", scores["shared"], scores["personal"], len(train), len(valid))
+
+    def score(head: HeadWeights) -> Scores:
+        return plugin.score(spec, answers(head, inputs[valid]), targets[valid], scale[valid])
+
+    def gain(scores: Scores) -> float:
+        more = scores[plugin.headline] - before[plugin.headline]
+        return more if plugin.higher_is_better else -more
+
+    before = score(wide)
+    tried = {kind: score(FITS[kind](inputs[train], targets[train], wide, settings, tick)) for kind in settings.heads}
+    kind = max(settings.heads, key=lambda kind: gain(tried[kind]))
+    if not gain(tried[kind]) > 0:
+        return PersonalFit(shared, "shared", kind, before, tried, len(train), len(valid))
+    head = FITS[kind](inputs, targets, wide, settings, tick)
+    return PersonalFit(head, "personal", kind, before, tried, len(train), len(valid))
 
 
-def _fit(inputs: FloatArray, start: HeadWeights, settings: FitSettings, loss: Loss) -> HeadWeights:
-    """Minimise loss(logits) + anchor · |head - start|² over linear heads on inputs of unit spread."""
-    centre = inputs.mean(0)
-    spread = inputs.std(0) + 1e-3 * float(inputs.std()) + 1e-6
-    unit = torch.from_numpy(((inputs - centre) / spread).astype(np.float32))
-    base = torch.from_numpy(_apply(start, inputs))
-    weight = torch.zeros(start.outputs, inputs.shape[1], requires_grad=True)
-    bias = torch.zeros(start.outputs, requires_grad=True)
-    optimiser = torch.optim.LBFGS(
-        [weight, bias], max_iter=settings.epochs, max_eval=settings.epochs * 5 // 4, line_search_fn="strong_wolfe"
-    )
+def labelled(inputs: FloatArray, targets: Targets) -> tuple[FloatArray, Targets]:
+    """Inputs and targets of the samples that have a class, or at least one measured horizon.
 
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        pull = settings.anchor * (weight.square().sum() + bias.square().sum())
-        value = loss(base + unit @ weight.T + bias) + pull
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
-    change = weight.detach().numpy() / spread
-    offset = bias.detach().numpy() - change @ centre
-    return HeadWeights(
-        (start.weight + change).astype(np.float32), (start.bias + offset).astype(np.float32), start.features
-    )
-
-
-def _personal_loss(targets: Targets, spec: TaskSpec) -> Loss:
-    truth = torch.from_numpy(targets)
-    if spec.kind == "forecast":
-        return lambda logits: gaussian_nll(logits, truth)
-    return lambda logits: functional.cross_entropy(logits, truth)
-
-
-def _apply(head: HeadWeights, inputs: FloatArray) -> FloatArray:
-    return head.apply(inputs[:, : head.features], inputs[:, head.features :])
+    Raises:
+        DataError: inputs hold NaN or infinity, or their number differs from the targets'.
+    """
+    kept = _measured(inputs, targets)
+    return inputs[kept], targets[kept]
 
 
 def _measured(inputs: FloatArray, targets: Targets) -> npt.NDArray[np.bool_]:
     if len(inputs) != len(targets):
         raise DataError(f"{len(inputs)} samples came with {len(targets)} targets; both must belong together")
-    if not np.isfinite(inputs).all():
-        raise DataError("features or side inputs hold NaN or infinity; leave such samples out before fitting")
+    if not np.isfinite(inputs).all() or np.isinf(targets).any():
+        raise DataError("features, side inputs or targets hold NaN or infinity; leave such samples out before fitting")
     return np.asarray(targets >= 0 if targets.ndim == 1 else ~np.isnan(targets).all(1))
-
-
-def _labelled(inputs: FloatArray, targets: Targets) -> tuple[FloatArray, Targets]:
-    kept = _measured(inputs, targets)
-    return inputs[kept], targets[kept]
 
 
 def _split(n: int, spec: TaskSpec, settings: FitSettings) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

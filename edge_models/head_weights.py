@@ -1,11 +1,15 @@
-"""A linear head as plain arrays: how a personal head answers on features, and its bytes. No torch.
+"""A personal head as plain arrays: how it answers on features, and its bytes. No torch.
 
-Owns the numbers of a head and their file form; owns neither how they are learnt (see `fit`) nor the trunk before them.
+Owns the numbers of a head and their file form; owns neither how they are learnt (see `head_fits`) nor the trunk before
+them. There is one form for every type: a linear map, and beside it a hidden layer where the type has one. What an
+adapter adds to the features is folded into the map (LoRA; Hu et al. 2022), so that it costs a device nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,31 +17,70 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from edge_protocol.errors import IncompatibleError
+from edge_protocol.task import FEATURES, TaskSpec
 
 FloatArray = npt.NDArray[np.float32]
+HeadType = Literal["linear", "mlp", "adapter"]
+MAX_BYTES = 8 << 20
+"""A head's file is at most so large: 4,096 hidden units on 64 features and 400 side inputs."""
+_LINEAR = frozenset({"weight", "bias", "features"})
+_HIDDEN = frozenset({"first", "first_bias", "second"})
+
+
+@dataclass(frozen=True, eq=False)
+class Hidden:
+    """One hidden layer: second · silu(first · inputs + first_bias); zeros in `second` leave a head as it is.
+
+    Attributes:
+        first: (hidden, K + F) float32.
+        first_bias: (hidden,) float32.
+        second: (outputs, hidden) float32.
+    """
+
+    first: FloatArray
+    first_bias: FloatArray
+    second: FloatArray
+
+    def apply(self, inputs: FloatArray) -> FloatArray:
+        """What it adds to the logits, (N, outputs) float32, for inputs (N, K + F) float32."""
+        z = inputs @ self.first.T + self.first_bias
+        z *= 0.5 * (1 + np.tanh(0.5 * z))
+        return np.asarray(z @ self.second.T, np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class HeadWeights:
-    """A linear map from features, and maybe the device's own side inputs, to logits.
+    """A map from features, and maybe the device's own side inputs, to logits.
 
     Attributes:
         weight: (outputs, K + F) float32; the first K columns meet the features, the last F the side inputs.
         bias: (outputs,) float32.
         features: K, the width of the feature vector.
+        hidden: what a hidden layer adds; None for a linear head.
+
+    Raises:
+        IncompatibleError: the arrays do not fit each other, or hold NaN or infinity.
     """
 
     weight: FloatArray
     bias: FloatArray
-    features: int = 64
+    features: int = FEATURES
+    hidden: Hidden | None = None
 
     def __post_init__(self) -> None:
         outputs = self.bias.shape[0] if self.bias.ndim == 1 else -1
-        if self.weight.ndim != 2 or len(self.weight) != outputs or self.weight.shape[1] < self.features:  # noqa: PLR2004 - a matrix
+        flat = self.weight.ndim != 2 or len(self.weight) != outputs  # noqa: PLR2004 - a matrix
+        if flat or not 1 <= self.features <= self.weight.shape[1]:
             raise IncompatibleError(
                 f"weight {self.weight.shape} and bias {self.bias.shape} do not map {self.features} features to logits"
             )
-        if not (np.isfinite(self.weight).all() and np.isfinite(self.bias).all()):
+        if self.hidden is not None:
+            first, inner, second = self.hidden.first.shape, self.hidden.first_bias.shape, self.hidden.second.shape
+            if len(inner) != 1 or first != (*inner, self.weight.shape[1]) or second != (outputs, *inner):
+                raise IncompatibleError(
+                    f"a hidden layer of {first}, {inner} and {second} does not fit weight {self.weight.shape}"
+                )
+        if not all(np.isfinite(array).all() for array in self._arrays().values()):
             raise IncompatibleError("a head holds NaN or infinity; fit it again")
 
     @property
@@ -63,40 +106,67 @@ class HeadWeights:
         width = 0 if side is None else side.shape[1]
         if features.shape[1] != self.features or (self.side and self.side != width):
             raise IncompatibleError(
-                f"a head of {self.features} features and {self.side} side inputs got {features.shape[1]} and {width}"
+                f"a head of {self.features} features and {self.side} side inputs got {features.shape[1]} and {width}; "
+                "the release or the device's inputs have changed, so fit it again"
             )
         inputs = np.hstack([features, side]) if self.side and side is not None else features
-        logits: FloatArray = inputs.astype(np.float32, copy=False) @ self.weight.T + self.bias
-        return logits
+        inputs = inputs.astype(np.float32, copy=False)
+        logits: FloatArray = inputs @ self.weight.T + self.bias
+        return logits if self.hidden is None else logits + self.hidden.apply(inputs)
 
     def widened(self, side: int) -> HeadWeights:
-        """The same answers from a head with `side` more inputs, to which it gives weight 0."""
+        """A linear head's same answers with `side` more inputs, to which it gives weight 0."""
         extra = np.zeros((self.outputs, side), np.float32)
         return HeadWeights(np.hstack([self.weight, extra]), self.bias, self.features)
 
+    def fitting(self, spec: TaskSpec) -> HeadWeights:
+        """This head, if it can answer a task.
+
+        Raises:
+            IncompatibleError: it has other features, outputs or side inputs than the task.
+        """
+        if (self.features, self.outputs) != (FEATURES, spec.outputs) or self.side not in {0, len(spec.side)}:
+            raise IncompatibleError(
+                f"a head from {self.features} features and {self.side} side inputs to {self.outputs} outputs is none "
+                f"for task {spec.name!r} with {FEATURES}, {len(spec.side)} and {spec.outputs}; fit it again"
+            )
+        return self
+
     def to_bytes(self) -> bytes:
-        """Write as safetensors: ``weight``, ``bias``, and K as a scalar ``features``."""
-        return save(
-            {
-                "weight": np.ascontiguousarray(self.weight, np.float32),
-                "bias": np.ascontiguousarray(self.bias, np.float32),
-                "features": np.array(self.features, np.int32),
-            }
-        )
+        """Write as safetensors, under the attributes' names; K as a scalar ``features``."""
+        return save(self._arrays() | {"features": np.array(self.features, np.int32)})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> HeadWeights:
-        """Read what `to_bytes` wrote.
+        """Read what `to_bytes` wrote, and nothing else.
 
         Raises:
             IncompatibleError: the bytes are not a head.
         """
         try:
-            tensors = load(data)
-            return cls(
-                tensors["weight"].astype(np.float32),
-                tensors["bias"].astype(np.float32),
-                int(tensors["features"]),
-            )
-        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            tensors = load(data) if len(data) <= MAX_BYTES else {}
+            _check(tensors)
+            features = int(tensors["features"])
+        except (SafetensorError, ValueError, TypeError) as error:
             raise IncompatibleError(f"these {len(data)} bytes are not a head: {error}") from error
+        hidden = Hidden(*(tensors[name] for name in ("first", "first_bias", "second"))) if "first" in tensors else None
+        return cls(tensors["weight"], tensors["bias"], features, hidden)
+
+    def _arrays(self) -> dict[str, FloatArray]:
+        arrays = {"weight": self.weight, "bias": self.bias}
+        if self.hidden is not None:
+            arrays |= {name: getattr(self.hidden, name) for name in sorted(_HIDDEN)}
+        return {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
+
+
+def _check(tensors: Mapping[str, npt.NDArray[np.generic]]) -> None:
+    """Refuse other names and types than those of a head; `HeadWeights` itself refuses shapes that do not fit.
+
+    Raises:
+        ValueError: says which.
+    """
+    if set(tensors) not in (_LINEAR, _LINEAR | _HIDDEN):
+        raise ValueError(f"it holds {', '.join(sorted(tensors)[:8]) or f'nothing, or more than {MAX_BYTES} bytes'}")
+    kinds = {name: (array.dtype.name, array.ndim) for name, array in tensors.items()}
+    if kinds.pop("features") != ("int32", 0) or {dtype for dtype, _ in kinds.values()} != {"float32"}:
+        raise ValueError("a head is float32, with a scalar int32 'features'")

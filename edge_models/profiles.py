@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edge_models.samples import F4
 from edge_protocol.errors import DataError
 
 F8 = npt.NDArray[np.float64]
@@ -76,6 +77,46 @@ class Profile:
             own = np.asarray(without, np.float64)
             total, count = total - np.nan_to_num(own), count - np.isfinite(own)
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where N windows end.
+
+    Attributes:
+        time_s: (N,) float64, seconds since 1970 of the last row of each window.
+        sensor: (N,) int64, column of the device's series.
+        last: (N,) float64, the window's last measured reading.
+    """
+
+    time_s: F8
+    sensor: I8
+    last: F8
+
+
+def side_inputs(
+    places: Places, ahead_s: npt.ArrayLike, profile: Profile, spread: npt.ArrayLike, truth: F8 | None = None
+) -> F4:
+    """Build what a device knows beside the window: which sensor it is, and what that sensor usually reads by then.
+
+    Args:
+        places: of N windows.
+        ahead_s: (H,) seconds to each horizon.
+        profile: of the device's S sensors.
+        spread: (S,) float > 0, to measure in.
+        truth: (N, H) the readings that came, where they are part of the profile's history (training); NaN missing.
+
+    Returns:
+        (N, S + H) float32: one-hot sensor, then the usual change until each horizon in units of the sensor's spread;
+        0 where nothing is known.
+    """
+    sensors = profile.total.shape[1]
+    usual = [
+        profile.expected(places.time_s + ahead, places.sensor, None if truth is None else truth[:, at])
+        for at, ahead in enumerate(np.asarray(ahead_s, np.float64).tolist())
+    ]
+    change = (np.stack(usual, axis=1) - places.last[:, None]) / np.asarray(spread)[places.sensor, None]
+    return np.hstack([np.eye(sensors)[places.sensor], np.nan_to_num(change)]).astype(np.float32)
 
 
 def _place(time_s: F8, interval_s: float, places: int) -> I8:

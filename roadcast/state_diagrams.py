@@ -11,6 +11,7 @@ from edge_protocol.fsm import to_mermaid
 TABLES = {
     "A device's part in a round": ("edge_client.session", "SESSION"),
     "A release on a device": ("edge_client.deployment", "DEPLOYMENT"),
+    "A training job on a device": ("edge_client.governor", "JOB"),
     "A round": ("broker_server.rounds", "TABLE"),
     "A device, as the server sees it": ("broker_server.registry", "TABLE"),
 }

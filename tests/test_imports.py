@@ -25,7 +25,7 @@ TORCH_HOMES = (
     "broker_server.training",
     "edge_client.trainer",
     "edge_models.fit",
-    "edge_models.forecast_fit",
+    "edge_models.head_fits",
     "edge_models.local_training",
     "edge_models.losses",
     "edge_models.ratio_head",

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from broker_server.distiller import answer, inputs_of
+from broker_server.distil_job import DistilSettings
+from broker_server.distiller import anchor_lesson, answer, cycled, inputs_of, train
+from broker_server.training import Training
 from devices.packs import ImagePack
 from devices.preprocess import Preprocess
 from edge_client.trainer import LEAST_EXAMPLES, OWN_VIEWS
@@ -22,13 +25,13 @@ from edge_models.augment import augment
 from edge_models.privacy import held_classes
 from edge_models.ratio_head import own_odds
 from edge_models.samples import Samples
-from edge_models.students import Student
+from edge_models.students import Student, build_student
 from edge_models.tasks import load_task
 from edge_protocol import messages as m
 from edge_protocol.codec import encode
 from edge_protocol.errors import DataError
 from edge_protocol.ids import DeviceId
-from edge_protocol.task import ImageInput
+from edge_protocol.task import ImageInput, Tier
 from edge_protocol.vote_codec import encode_votes
 from edge_protocol.votes import ClassVotes
 from roadcast.demo.image_shares import balanced, deal, proportions, under
@@ -121,6 +124,19 @@ def views(student: Student, x: Tensor, count: int, seed: int) -> F4:
     generator = torch.Generator().manual_seed(seed)
     varied = (augment(x, SPEC.input, generator) for _ in range(count - 1))
     return np.stack([answer(student, x)[0], *(answer(student, view)[0] for view in varied)])
+
+
+@lru_cache(maxsize=16)
+def first_student(tier: Tier, labelled: Samples, settings: DistilSettings) -> Student:
+    """A student that has learnt from labelled samples alone, in one cycle of ``first_steps``; not to be trained on.
+
+    The server's own are the first release, the same one for all methods.
+    """
+    training = Training(build_student(SPEC, tier, settings.seed), SPEC, torch.device("cpu"))
+    lesson, pace = anchor_lesson(labelled, SPEC, weight=1.0, batch=settings.batch), settings.first_learning_rate
+    steps = settings.first_steps
+    train(training, [lesson], settings, steps, cycled(pace, steps), progress=lambda *_: None)
+    return training.average
 
 
 def _like(pack: ImagePack, held: I8, hand: I8, rng: np.random.Generator) -> I8:

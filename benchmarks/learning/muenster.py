@@ -12,8 +12,7 @@ import numpy as np
 from benchmarks.learning.series import SeriesTask
 from benchmarks.learning.series_report import main
 from devices.packs import SeriesPack
-from edge_models.forecast_heads import I8
-from edge_models.profiles import WEEK_S
+from edge_models.profiles import I8, WEEK_S
 from edge_models.tasks import load_task
 from edge_protocol.task import SeriesInput
 

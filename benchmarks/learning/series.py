@@ -17,8 +17,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from benchmarks.learning.stacked import Part
 from devices.packs import SeriesPack
-from edge_models.forecast_heads import F4, F8, I8, Places, side_inputs
-from edge_models.profiles import Profile
+from edge_models.profiles import F8, I8, Places, Profile, side_inputs
+from edge_models.samples import F4
 from edge_models.windows import Scale, cut_windows
 from edge_protocol.task import SeriesInput, TaskSpec
 

@@ -18,8 +18,10 @@ from benchmarks.learning.stacked import Stack, answers
 from broker_server.strategies.fedavg import FedAvg
 from broker_server.strategies.trunk_sharing import Drift, TrunkSharing
 from broker_server.strategies.weights import Array
-from edge_models.forecast_fit import ForecastFitSettings, fit_forecast_head
-from edge_models.forecast_heads import F4
+from edge_models.fit import labelled
+from edge_models.head_fits import FitSettings, MlpSettings, fit_mlp
+from edge_models.head_weights import HeadWeights
+from edge_models.samples import F4
 from edge_models.students import Student, build_student
 from edge_models.students.arrays import arrays_of, with_arrays
 from edge_protocol.ids import DeviceId
@@ -149,10 +151,12 @@ class _Heads:
 
     def __init__(self, device: DeviceSeries, student: Student, seed: int, budget: Budget) -> None:
         self._device, self._student = device, student
-        settings = ForecastFitSettings(steps=budget.head, batch=budget.batch, seed=seed)
-        features, forecasts = answers(student, device.history.x)
-        side = device.side(device.history)
-        self._head = fit_forecast_head(features, side, forecasts, device.history.targets, settings)
+        settings = FitSettings(mlp=MlpSettings(steps=budget.head, batch=budget.batch, seed=seed))
+        state, side = arrays_of(student), device.side(device.history)
+        shared = HeadWeights(np.asarray(state["head.weight"], np.float32), np.asarray(state["head.bias"], np.float32))
+        features, _ = answers(student, device.history.x)
+        inputs, targets = labelled(np.hstack([features, side]), device.history.targets)
+        self._head = fit_mlp(inputs, targets, shared.widened(side.shape[1]), settings)
 
     def personal(self) -> dict[str, list[float]]:
         return _scored(self._device, self._answers(self._device.test)[1])
@@ -169,7 +173,7 @@ class _Heads:
     def _answers(self, windows: Windows) -> tuple[F4, F4]:
         """Changes (N, H) that the shared and the personal head forecast."""
         features, forecasts = answers(self._student, windows.x)
-        personal = self._head.apply(features, self._device.side(windows), forecasts)
+        personal = self._head.apply(features, self._device.side(windows))
         horizons = windows.targets.shape[1]
         return forecasts[:, :horizons], personal[:, :horizons]
 

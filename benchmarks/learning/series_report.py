@@ -26,7 +26,7 @@ from benchmarks.learning.series import DeviceSeries, SeriesTask, device_series
 from benchmarks.learning.series_arms import FAMILIES, Budget, Scores
 from broker_server.strategies import fedavg, trunk_sharing, weights
 from devices.packs import SeriesPack, open_pack
-from edge_models import forecast_fit, forecast_heads, losses, profiles, schedules, windows
+from edge_models import head_fits, head_weights, losses, profiles, schedules, windows
 from edge_protocol.errors import DataError
 from roadcast.data.find import find_data_dir
 
@@ -40,7 +40,7 @@ QUICK = Budget(rounds=4, steps=15, head=20, central=60)
 _FLIPS = 20_000
 _CODE = (
     *(series, series_arms, stacked, fedavg, trunk_sharing, weights),
-    *(forecast_fit, forecast_heads, losses, profiles, schedules, windows),
+    *(head_fits, head_weights, losses, profiles, schedules, windows),
 )
 
 

@@ -11,8 +11,7 @@ import numpy as np
 from benchmarks.learning.series import SeriesTask
 from benchmarks.learning.series_report import main
 from devices.packs import SeriesPack
-from edge_models.forecast_heads import I8
-from edge_models.profiles import DAY_S
+from edge_models.profiles import DAY_S, I8
 from edge_models.tasks import load_task
 from edge_protocol.errors import DataError
 from roadcast.demo.series_shares import by_road

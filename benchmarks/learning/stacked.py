@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from broker_server.strategies.weights import Array
-from edge_models.forecast_heads import F4
 from edge_models.losses import gaussian_nll
+from edge_models.samples import F4
 from edge_models.schedules import one_cycle
 from edge_models.students import Student
 from edge_models.students.arrays import with_arrays

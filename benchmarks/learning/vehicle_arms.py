@@ -7,7 +7,7 @@ or under labels; devices that share weights of one architecture; and devices alo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -15,13 +15,12 @@ import numpy as np
 import torch
 
 from benchmarks.learning.answers import Answers, Setting, Watch, device_at, there
-from benchmarks.learning.fleet import SPEC, World
+from benchmarks.learning.fleet import SPEC, World, first_student
 from broker_server.distil_job import DistilSettings
 from broker_server.distiller import (
     anchor_lesson,
     answer,
     constant,
-    cycled,
     inputs_of,
     score,
     shared_opinion,
@@ -30,12 +29,13 @@ from broker_server.distiller import (
 )
 from broker_server.strategies import WEIGHT_RULES, HiddenAnchors, make_strategy
 from broker_server.training import Lesson, Training
-from edge_models.fit import FitSettings, fit_personal_head
+from edge_models.fit import fit_personal_head
+from edge_models.head_fits import FitSettings
 from edge_models.head_weights import HeadWeights
 from edge_models.local_settings import LocalSettings
 from edge_models.local_training import train_locally
 from edge_models.samples import Samples
-from edge_models.students import Student, build_student
+from edge_models.students import Student
 from edge_models.students.arrays import arrays_of, with_arrays
 from edge_protocol.task import TIERS, Tier
 
@@ -74,7 +74,7 @@ def taught(
         settings: of the distillation, in place of the product's.
     """
     plan = msgspec.structs.replace(setting.distil(seed), strategy=strategy, **settings)
-    students = {tier: first_student(tier, world, setting.distil(seed)) for tier in TIERS}
+    students = {tier: first_student(tier, world.anchors, setting.distil(seed)) for tier in TIERS}
     trainings = {tier: Training(student, SPEC, CPU) for tier, student in students.items()}
     test, answers = inputs_of(world.test, SPEC), Answers(world, setting, seed, watch)
     beside = anchor_lesson(world.anchors, SPEC, weight=plan.anchor_weight, batch=plan.batch // 2)
@@ -140,7 +140,7 @@ def sharing(rule: str, world: World, setting: Setting, seed: int, *, ditto: floa
         seed: of the partition and of everything else.
         ditto: strength of the pull on a second, personal student of each device; 0 for none.
     """
-    shared = first_student(SMALLEST, world, setting.distil(seed))
+    shared = first_student(SMALLEST, world.anchors, setting.distil(seed))
     own = [shared] * len(world.devices)
     inputs = [inputs_of(samples, SPEC) for samples in world.devices]
     test, curve, up = inputs_of(world.test, SPEC), [], 0
@@ -172,7 +172,7 @@ def sharing(rule: str, world: World, setting: Setting, seed: int, *, ditto: floa
 
 def alone(world: World, setting: Setting, seed: int) -> Found:
     """Each device trains a student of its tier on its own, as long as others train in all rounds."""
-    starts = [first_student(tier, world, setting.distil(seed)) for tier in TIERS]
+    starts = [first_student(tier, world.anchors, setting.distil(seed)) for tier in TIERS]
     own = []
     for at, samples in enumerate(world.devices):
         epochs, most = LocalSettings().epochs * setting.rounds, setting.local_steps * setting.rounds
@@ -205,16 +205,6 @@ ARMS: Mapping[str, Callable[[World, Setting, int], Found]] = {
     "ditto": partial(sharing, "fedavg", ditto=DITTO),
     "central": partial(taught, "", pooled=True),
 }
-
-
-@lru_cache(maxsize=16)
-def first_student(tier: Tier, world: World, settings: DistilSettings) -> Student:
-    """The first release: trained on the server's anchors; the same one for all methods, so do not train it in place."""
-    training = Training(build_student(SPEC, tier, settings.seed), SPEC, CPU)
-    lesson, pace = anchor_lesson(world.anchors, SPEC, weight=1.0, batch=settings.batch), settings.first_learning_rate
-    steps = settings.first_steps
-    train(training, [lesson], settings, steps, cycled(pace, steps), progress=lambda *_: None)
-    return training.average
 
 
 def _accuracy(student: Student, x: torch.Tensor, samples: Samples) -> float:

@@ -28,6 +28,7 @@ class Frame:
         readings: (S,) float32, NaN where a sensor is silent; None for images.
         label: index of its class where the source knows it.
         side: (F,) float32, the device's own tabular inputs.
+        condition: what the source says of the scene, such as ``night``; "" where it says nothing.
         fault: why this frame must count as missing, never as an empty road; None for a good one.
     """
 
@@ -37,6 +38,7 @@ class Frame:
     readings: F4 | None = None
     label: int | None = None
     side: F4 | None = None
+    condition: str = ""
     fault: Fault | None = None
 
 

@@ -1,4 +1,4 @@
-"""``roadcast client``: run one device, check its configuration, print the schema of it."""
+"""``roadcast client``: run one device, check its configuration, say what it has learnt, print the schema."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_protocol.errors import ConfigError
+from edge_protocol.errors import ConfigError, StoreError
 from roadcast.output import JsonFlag, emit
 
 if TYPE_CHECKING:
     from edge_client.config import DeviceConfig
+    from edge_client.drift_watch import DriftFile
+    from edge_client.jobs import TrainResult
 
 app = typer.Typer(no_args_is_help=True)
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="YAML of the device; see `roadcast client schema`.")]
@@ -75,6 +77,48 @@ def check(*, config: ConfigFile, state_dir: StateDir = None, json: JsonFlag = Fa
         "sources": [source.name for source in found.sources],
     }
     emit(said, json, lambda told: f"{told['device']} of {told['fleet']}: {told['task']} with {told['student']}")
+
+
+@app.command()
+def learning(*, config: ConfigFile, state_dir: StateDir = None, json: JsonFlag = False) -> None:
+    """Say how the head was chosen, what that cost, what has drifted and which samples are hard; the agent may run."""
+    from edge_client.drift_watch import read_drift
+    from edge_client.jobs import read_result
+    from edge_client.lessons import LESSON
+    from edge_client.replay import kept_names
+
+    state = Path(_load(config, state_dir, None).state_dir)
+    if not (state / LESSON).exists():
+        raise StoreError(f"{state}: nothing was learnt here yet; the first round or release that finds samples does it")
+    found, drift, kept = read_result(state, LESSON), read_drift(state / "drift.json"), kept_names(state / "replay.db")
+    said = {
+        "head": found.choice,
+        "cost": found.cost,
+        "drift_alarms": drift.total,
+        "drift": drift.alarms,
+        "hard": [each for each in found.hard if each.sample in kept],
+    }
+    emit(said, json, lambda _: _learning(found, drift, kept))
+
+
+def _learning(found: TrainResult, drift: DriftFile, kept: set[str]) -> str:
+    choice, cost = found.choice, found.cost
+    scores = [("shared", choice.shared), *choice.tried.items()]
+    lines = [f"serves: {choice.head if choice.chosen == 'personal' else 'shared'} head"]
+    lines += [f"  {name}: " + "  ".join(f"{key} {value:.4g}" for key, value in each.items()) for name, each in scores]
+    if cost is not None:
+        lines.append("cost: " + "  ".join(f"{name[6:]} {value:.4g}" for name, value in cost.values().items()))
+        lines += ["  energy not measured"] if cost.energy_j is None else []
+    lines.append(f"drift alarms: {drift.total}")
+    lines += [f"  {at.hour:02d} h UTC, {at.condition}: {at.doubt:.3g}, usually {at.usual:.3g}" for at in drift.alarms]
+    hard = [each for each in found.hard if each.sample in kept]
+    lines.append(f"hard examples: {len(hard)}")
+    lines += [
+        f"  {each.sample}  {each.own or 'forecast'}/{each.shared or 'forecast'}  unsure {each.unsure:.2f}  "
+        f"apart {each.apart:.2f}{'' if each.labelled else '  unlabelled'}"
+        for each in hard
+    ]
+    return "\n".join(lines)
 
 
 @app.command()

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from edge_client.agent import Agent
+from edge_client.jobs import read_result
+from edge_client.lessons import LESSON
 from edge_client.pipelines import Bundle
 from edge_models.head_weights import HeadWeights
 from edge_protocol import messages as m
@@ -131,9 +133,14 @@ def test_a_round_is_answered_by_the_real_trainer_and_its_head_serves(tmp_path: P
     rig.until(lambda: "shared_accuracy" in rig.centre.of(m.DeviceState)[-1].values, "scores")
     state = rig.centre.of(m.DeviceState)[-1]
     assert state.values["personal_accuracy"] > state.values["shared_accuracy"]
+    assert state.values["train_peak_mb"] > 50
+    assert "train_energy_j" not in state.values, "nobody told the watts of this board"
     bundle = rig.agent.inference.bundle
     assert bundle is not None
     assert bundle.head is not None
+    hard = read_result(Path(config.state_dir), LESSON).hard
+    assert hard
+    assert not [each.sample for each in hard if repr(each.sample) in repr(rig.centre.heard)], "it stays here"
     rig.until(lambda: len(rig.agent.outbox) == 0, "the last ack")
     rig.close()
     again = DeviceRig(config, rig.broker)

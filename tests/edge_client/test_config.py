@@ -16,7 +16,6 @@ from edge_client.replay import ReplayStore
 from edge_models.tasks import load_task
 from edge_protocol.config import load_config
 from edge_protocol.errors import ConfigError, DataError
-from edge_protocol.ids import DeviceId, FleetId
 from tests.edge_client.device_rig import device_config, image_pack, series_pack
 
 VEHICLE, SPEED = load_task("vehicle"), load_task("speed")
@@ -121,17 +120,11 @@ def test_the_board_is_described_from_its_own_files(tmp_path: Path) -> None:
     (tmp_path / "proc/device-tree").mkdir(parents=True)
     (tmp_path / "proc/device-tree/model").write_text("NVIDIA Jetson Orin Nano\0")
     (tmp_path / "proc/meminfo").write_text("MemTotal:        8000 kB\nMemFree: 1 kB\n")
-    who: dict[str, Any] = {
-        "fleet": FleetId("f"),
-        "device": DeviceId("d"),
-        "tier": "nano",
-        "spec": VEHICLE,
-        "report_interval_s": 1.0,
-    }
-    told = board.profile(root=tmp_path, **who)
+    config = device_config(tmp_path)
+    told = board.profile(config, VEHICLE, tmp_path)
     assert (told.board, told.memory_bytes) == ("NVIDIA Jetson Orin Nano", 8000 * 1024)
     assert told.runtime.startswith("onnxruntime ")
-    bare = board.profile(root=tmp_path / "none", **who)
+    bare = board.profile(config, VEHICLE, tmp_path / "none")
     assert bare.memory_bytes == 0
     assert bare.board
     assert board._version("no-such-package") == "unknown"

@@ -244,3 +244,17 @@ def test_what_was_seen_is_bounded_and_a_label_finds_its_sample() -> None:
         seen.keep(Kept("x", 0.0, np.zeros(1, np.uint8)))
     assert seen.overrun == 5000 - 4096
     assert len(seen.drain()) == 4096
+
+
+def test_how_unsure_the_answers_are_is_told_by_the_minute_and_the_scene() -> None:
+    """What the source says of the scene comes before its name; the doubt is 1 - the best probability."""
+    inference, feed, seen, _ = camera(lambda: Frames([]))
+    inference.swap(Bundle(1, Constant()))
+    for number in (0, 1, 60 * 25, 2 * 60 * 25):
+        inference.take(feed, picture(number, condition="night"), 0.0)
+        inference.take(feed, picture(number), 0.0)
+    logits = Constant().infer(np.zeros((1, 3, 32, 32), np.float32)).logits[0]
+    doubt = 1 - np.exp(logits).max() / np.exp(logits).sum()
+    told = seen.doubts.drain()
+    assert [each.condition for each in told] == ["night", "main", "night", "main"]
+    assert [each.doubt for each in told] == pytest.approx([float(doubt)] * 4, rel=1e-5)

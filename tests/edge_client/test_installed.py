@@ -120,14 +120,14 @@ def test_heads_belong_to_releases_and_old_ones_go(tmp_path: Path) -> None:
     head = HeadWeights(np.ones((6, 64), np.float32), np.zeros(6, np.float32))
     for release in (1, 2, 10):
         store.save_head(release, head, CHOICE)
-    assert store.load_head(1) is None
-    loaded = store.load_head(10)
+    assert store.load_head(1, SPEC) is None
+    loaded = store.load_head(10, SPEC)
     assert loaded is not None
     np.testing.assert_array_equal(loaded[0].weight, head.weight)
     assert loaded[1] == CHOICE
     (tmp_path / "vehicle" / "heads" / "10.safetensors").write_bytes(b"torn")
-    assert store.load_head(10) is None
-    assert store.load_head(2) is not None
+    assert store.load_head(10, SPEC) is None
+    assert store.load_head(2, SPEC) is not None
 
 
 def test_an_atomic_write_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:

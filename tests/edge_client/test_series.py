@@ -52,6 +52,10 @@ def test_forecasts_are_in_the_sensors_own_unit_and_silent_sensors_have_none() ->
     assert len(matured) == 30 - max(SPEED.horizons) - 1
     assert all(np.asarray(kept.target).shape == (3,) for kept in matured)
     assert len(seen.latest(5)) == 5
+    told = seen.doubts.drain()
+    assert {each.condition for each in told} == {"road"}
+    errors = np.mean(np.array(SPEED.horizons) / 10)
+    assert told[-1].doubt == pytest.approx(errors, rel=1e-4), "a mile more in each interval, in spreads of 10"
 
 
 def test_a_row_without_any_reading_is_missing_but_time_goes_on() -> None:

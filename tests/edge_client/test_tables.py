@@ -1,4 +1,4 @@
-"""The two tables of a device: every row can be reached, everything else is refused."""
+"""The tables of a device: every row can be reached, everything else is refused."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from itertools import product
 import pytest
 
 from edge_client.deployment import BUSY, DEPLOYMENT, ENDED, Stage, Step
+from edge_client.governor import JOB, Phase
 from edge_client.session import ONLINE, SESSION, Session, SessionEvent
 from edge_protocol.errors import IllegalTransitionError
 from edge_protocol.fsm import Table, step
@@ -22,7 +23,8 @@ def reachable(table: Table[Enum, Enum], start: Enum) -> set[Enum]:
 
 
 @pytest.mark.parametrize(
-    ("table", "start", "states"), [(SESSION, Session.OFFLINE, Session), (DEPLOYMENT, Stage.IDLE, Stage)]
+    ("table", "start", "states"),
+    [(SESSION, Session.OFFLINE, Session), (DEPLOYMENT, Stage.IDLE, Stage), (JOB, Phase.WAITING, Phase)],
 )
 def test_every_state_can_be_reached_and_no_row_is_dead(
     table: Table[Enum, Enum], start: Enum, states: type[Enum]

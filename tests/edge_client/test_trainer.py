@@ -8,12 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save, save_file
 
 from devices.preprocess import PreprocessConfig
 from edge_client import trainer
+from edge_client.hard_examples import LISTED
 from edge_client.installed import HeadChoice
 from edge_client.jobs import TrainJob, TrainResult, read_job, read_result, write_job
 from edge_client.knowledge import read_report
@@ -82,12 +84,17 @@ def call(spec: TaskSpec) -> RoundCall:
 
 def test_a_camera_learns_and_answers_the_proxy_set(tmp_path: Path) -> None:
     """The personal head beats the shared one of an untrained student; the votes make a legal report."""
-    write_job(tmp_path, job(tmp_path, VEHICLE))
+    write_job(tmp_path, msgspec.structs.replace(job(tmp_path, VEHICLE), watts=5.0))
     result = trainer.run_job(tmp_path)
     assert result == read_result(tmp_path)
     assert result.choice.chosen == "personal"
     assert result.choice.personal["accuracy"] > result.choice.shared["accuracy"]
     assert (result.examples, sum(result.held)) == (120, 6)
+    assert result.cost is not None
+    assert result.cost.steps > 10
+    assert len(result.hard) == LISTED
+    assert {each.sample for each in result.hard} <= {f"s-{at}" for at in range(120)}
+    assert result.cost.energy_j == pytest.approx(5 * result.cost.cpu_s)
     HeadWeights.from_bytes((tmp_path / "personal.safetensors").read_bytes())
     report = read_report(tmp_path, result, spec=VEHICLE, call=call(VEHICLE), release=1)
     assert isinstance(report.votes, ClassVotes)
@@ -127,6 +134,7 @@ def test_jobs_learn_from_a_bounded_number_of_samples_spread_over_time() -> None:
     """The first and the last are among them."""
     samples = plugin_of(VEHICLE).simulate(VEHICLE, np.random.default_rng(1), 50)
     assert trainer.thinned(samples, 50) is samples
+    assert [trainer.spaced(*counts).tolist() for counts in ((0, 7), (3, 7), (7, 3))] == [[], [0, 1, 2], [0, 3, 6]]
     few = trainer.thinned(samples, 7)
     assert len(few) == 7
     np.testing.assert_array_equal(few.raw[[0, -1]], samples.raw[[0, -1]])

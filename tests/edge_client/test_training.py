@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from edge_client.effects import Train, Trained, TrainFailed
+from edge_client.governor import PauseConfig, Reading
 from edge_client.lessons import Lessons
 from edge_client.training import Finished, Training
 from edge_models.tasks import load_task
@@ -70,6 +71,46 @@ def test_a_job_can_be_stopped_and_makes_way_for_the_next(tmp_path: Path) -> None
     training.stop()
     assert not training.busy
     assert training.poll(0.0) is None
+
+
+def state_of(pid: int) -> str:
+    """The kernel's letter for what a process does."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_a_job_is_stopped_while_the_board_is_hot_and_goes_on_when_it_is_cool(tmp_path: Path) -> None:
+    """A real process: not started, started, stopped, continued; put off when it had to wait too long."""
+    celsius = [90.0]
+    limits = PauseConfig(hot_c=80, cool_c=70, patience_s=100)
+    sleeper = command("import time; time.sleep(600)")
+    training = Training(tmp_path / "jobs", 60, sleeper, limits, lambda: Reading(celsius=celsius[0]))
+    given = job(tmp_path, VEHICLE, samples=0, proxies=0)
+    assert training.start(1, given, 0.0) is None
+    assert training.busy
+    current = training._current
+    assert current is not None
+    assert current.process is None
+    celsius[0] = 60
+    assert training.poll(10.0) is None
+    assert current.process is not None
+    pid = current.process.pid
+    celsius[0] = 85
+    training.poll(20.0)
+    wait_for(lambda: state_of(pid) == "T", "the job to stop")
+    celsius[0] = 75
+    training.poll(30.0)
+    assert state_of(pid) == "T", "between the limits it stays where it is"
+    celsius[0] = 65
+    training.poll(40.0)
+    wait_for(lambda: state_of(pid) != "T", "the job to go on")
+    celsius[0] = 85
+    training.poll(50.0)
+    assert training.poll(149.0) is None
+    put_off = training.poll(150.0)
+    assert put_off is not None
+    assert put_off.reason == "put off: the board was hot for 100 s"
+    assert not training.busy
+    assert not Path(f"/proc/{pid}").exists()
 
 
 def lessons(folder: Path, code: str, artifact: Artifact | None) -> Lessons:

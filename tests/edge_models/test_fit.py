@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_models.fit import FitSettings, fit_personal_head, fit_report_head
+from edge_models.fit import fit_personal_head, fit_report_head, labelled
+from edge_models.head_fits import FitSettings, MlpSettings
 from edge_models.head_weights import HeadWeights
 from edge_models.tasks import load_task
 from edge_protocol.errors import DataError
@@ -133,3 +134,43 @@ def test_bad_input_is_refused() -> None:
     features[3, 3] = np.nan
     with pytest.raises(DataError, match="NaN"):
         fit_personal_head(features, no_side(20), targets, blank(6), VEHICLE, SETTINGS)
+
+
+def test_the_best_type_of_head_is_chosen_on_samples_kept_back() -> None:
+    """Where a class lies on both ends of one axis, only a hidden layer can tell it; each type's score is told."""
+    rng = np.random.default_rng(2)
+    features = rng.normal(size=(600, 64)).astype(np.float32)
+    targets = (np.abs(features[:, 0]) > 0.7).astype(np.int64)
+    settings = FitSettings(heads=("linear", "adapter", "mlp"), mlp=MlpSettings(steps=200))
+    fit = fit_personal_head(features, no_side(600), targets, blank(6), VEHICLE, settings)
+    assert (fit.chosen, fit.kind) == ("personal", "mlp")
+    assert set(fit.tried) == {"linear", "adapter", "mlp"}
+    assert fit.personal["accuracy"] > max(fit.tried["linear"]["accuracy"], fit.tried["adapter"]["accuracy"])
+    assert fit.head.hidden is not None
+
+
+def test_of_equal_types_the_first_is_preferred() -> None:
+    """The order in the configuration is the order of preference."""
+    features, targets = images()
+    features[np.arange(240), targets] += 8
+    for heads in (("linear", "adapter"), ("adapter", "linear")):
+        fit = fit_personal_head(features, no_side(240), targets, axes(), VEHICLE, FitSettings(heads=heads))
+        assert fit.tried["linear"] == fit.tried["adapter"]
+        assert fit.kind == heads[0]
+
+
+def test_every_step_is_counted() -> None:
+    """A caller that measures the fit hears of each step of every type that is tried."""
+    features, targets = images()
+    heard: list[int] = []
+    settings = FitSettings(heads=("mlp",), mlp=MlpSettings(steps=7))
+    fit_personal_head(features, no_side(240), targets, blank(6), VEHICLE, settings, tick=lambda: heard.append(1))
+    assert len(heard) == 14, "once for the choice, once for the head that serves"
+
+
+def test_infinite_targets_are_refused() -> None:
+    """A forecast is measured or NaN."""
+    features, targets = windows(20)
+    targets[2, 1] = np.inf
+    with pytest.raises(DataError, match="infinity"):
+        labelled(features, targets)

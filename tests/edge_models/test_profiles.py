@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_models.profiles import DAY_S, WEEK_S, Profile
+from edge_models.profiles import DAY_S, WEEK_S, Places, Profile, side_inputs
 from edge_protocol.errors import DataError
 
 HOUR_S = 3600.0
@@ -57,3 +57,14 @@ def test_what_does_not_fit_is_refused(values: np.ndarray, time_s: np.ndarray, in
     """A flat table, times of another length, an interval that does not divide the day."""
     with pytest.raises(DataError, match=r"needs values|no whole number"):
         Profile.fit(values, time_s, interval_s)
+
+
+def test_side_inputs_say_who_and_what_is_usual() -> None:
+    """Sensor 1 reads 8 now and usually 10 an hour on, 2 off in units of its spread 4; sensor 0 was never measured."""
+    values = np.array([[np.nan, 8], [np.nan, 10], [np.nan, 12]])
+    profile = Profile.fit(values, [0, 3600, 25 * 3600], 3600)
+    places = Places(np.array([48 * 3600.0, 48 * 3600.0]), np.array([1, 0]), np.array([9.0, 9.0]))
+    found = side_inputs(places, [3600.0], profile, [1.0, 4.0])
+    np.testing.assert_allclose(found, [[0, 1, (11 - 9) / 4], [1, 0, 0]])
+    own = side_inputs(places, [3600.0], profile, [1.0, 4.0], np.array([[12.0], [np.nan]]))
+    np.testing.assert_allclose(own[0], [0, 1, (10 - 9) / 4])

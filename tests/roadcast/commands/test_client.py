@@ -1,4 +1,4 @@
-"""``roadcast client``: run, check, schema."""
+"""``roadcast client``: run, check, learning, schema."""
 
 from __future__ import annotations
 
@@ -7,12 +7,21 @@ import logging
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from edge_client.agent import Agent
 from edge_client.config import DeviceConfig
+from edge_client.costs import Cost
+from edge_client.drift import Alarm
+from edge_client.drift_watch import DriftFile
+from edge_client.hard_examples import HardExample
+from edge_client.installed import HeadChoice
+from edge_client.jobs import TrainResult
+from edge_client.lessons import LESSON
+from edge_client.replay import Kept, ReplayStore
 from edge_protocol.errors import ConfigError, DataError
 from roadcast.commands.client import app
 from tests.edge_client.device_rig import device_config, image_pack
@@ -62,6 +71,47 @@ def test_a_wrong_log_level_is_a_configuration_error(config_file: Path, monkeypat
     failed = CliRunner().invoke(app, ["run", "--config", str(config_file)]).exception
     assert isinstance(failed, ConfigError)
     assert "ROADCAST_LOG" in str(failed)
+
+
+def test_learning_says_how_the_head_was_chosen_and_what_is_hard(config_file: Path, tmp_path: Path) -> None:
+    """Scores, cost, drift and hard examples that are still kept, for people and as JSON; before any lesson, that."""
+    runner, state = CliRunner(), tmp_path / "state"
+    command = ["learning", "--config", str(config_file)]
+    assert "nothing was learnt" in str(runner.invoke(app, command).exception)
+    store = ReplayStore(state / "replay.db", 10_000_000)
+    store.add([Kept("main-7", 0.0, np.zeros((32, 32, 3), np.uint8))])
+    store.close()
+    choice = HeadChoice(
+        chosen="personal",
+        shared={"accuracy": 0.5},
+        personal={"accuracy": 0.75},
+        n_train=9,
+        n_valid=3,
+        tried={"linear": {"accuracy": 0.75}},
+    )
+    hard = [
+        HardExample(sample=name, labelled=False, own="car", shared="bike", unsure=0.9, apart=0.25)
+        for name in ("main-7", "main-8")
+    ]
+    cost = Cost(peak_mb=300, steps=40, step_ms=None, cpu_s=3, energy_j=None)
+    result = TrainResult(choice=choice, examples=12, held=(1,) * 6, cost=cost, hard=tuple(hard))
+    (state / LESSON).write_bytes(msgspec.json.encode(result))
+    drift = DriftFile(total=3, alarms=[Alarm(4, "road", 0.25, 0.5)])
+    (state / "drift.json").write_bytes(msgspec.json.encode(drift))
+    said = json.loads(runner.invoke(app, [*command, "--json"], catch_exceptions=False).stdout)
+    assert said["head"]["tried"] == {"linear": {"accuracy": 0.75}}
+    assert (said["cost"]["peak_mb"], said["cost"]["energy_j"], said["drift_alarms"]) == (300, None, 3)
+    assert [each["sample"] for each in said["hard"]] == ["main-7"], "the other is not kept any more"
+    told = runner.invoke(app, command, catch_exceptions=False).stdout
+    for line in (
+        "serves: linear head",
+        "linear: accuracy 0.75",
+        "energy not measured",
+        "04 h UTC, road",
+        "main-7  car/bike",
+    ):
+        assert line in told
+    assert "main-8" not in told
 
 
 def test_schema_is_a_json_schema() -> None:

@@ -1,0 +1,84 @@
+"""What the board says of itself while it works: temperature, load, and how its frames fare; owns no limit."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from edge_client.governor import Reading
+
+
+class Frames(Protocol):
+    """What is counted of the frames."""
+
+    @property
+    def frames(self) -> int:
+        """That arrived and do not wait any more."""
+        ...
+
+    @property
+    def queue_dropped(self) -> int:
+        """Of these, that gave way to newer ones."""
+        ...
+
+
+class Inferring(Protocol):
+    """The part of `Inference` that is watched."""
+
+    @property
+    def counters(self) -> Frames:
+        """Since the start."""
+        ...
+
+    def latency_ms(self) -> dict[str, float]:
+        """Percentiles of the last frames."""
+        ...
+
+
+class BoardWatch:
+    """Reads the board; each call tells of the time since the one before.
+
+    Args:
+        inference: answers the frames.
+        root: where ``proc`` and ``sys`` are.
+        cores: of the board.
+    """
+
+    def __init__(self, inference: Inferring, root: Path = Path("/"), cores: int | None = None) -> None:
+        self._inference, self._root = inference, root
+        self._cores = cores or os.cpu_count() or 1
+        self._frames = self._dropped = 0
+
+    def __call__(self) -> Reading:
+        """Read once."""
+        counters = self._inference.counters
+        frames, dropped = counters.frames, counters.queue_dropped
+        came, lost = frames - self._frames, dropped - self._dropped
+        self._frames, self._dropped = frames, dropped
+        return Reading(
+            celsius=hottest(self._root),
+            drop_share=lost / came if came else None,
+            latency_ms=self._inference.latency_ms().get("latency_p95_ms"),
+            load=self._load(),
+        )
+
+    def _load(self) -> float | None:
+        with suppress(OSError, ValueError, IndexError):
+            return float((self._root / "proc/loadavg").read_text(encoding="ascii").split()[0]) / self._cores
+        return None
+
+
+def hottest(root: Path) -> float | None:
+    """Temperature of the hottest thermal zone in °C; None where no zone can be read.
+
+    A zone of a power chip is left out: on Jetson Nano and TX2 it reads 100 °C whatever happens. A zone whose part is
+    switched off cannot be read on Orin.
+    """
+    found = []
+    for zone in (root / "sys/class/thermal").glob("thermal_zone*"):
+        with suppress(OSError, ValueError):
+            if not (zone / "type").read_text(encoding="ascii").strip().upper().startswith("PMIC"):
+                found.append(int((zone / "temp").read_text(encoding="ascii")) / 1000)
+    return max(found, default=None)
