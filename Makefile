@@ -55,6 +55,7 @@ resolve: $(STAMP)  ## check that the edge set resolves to wheels for aarch64
 
 docs: $(STAMP)  ## write what is generated from code
 	$(BIN)/python -m roadcast.state_diagrams
+	$(BIN)/python -m tests.devices.boards.document
 
 clean:  ## remove what tools left behind; keeps the environment
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.* bench-out dist build

@@ -20,6 +20,7 @@ class Root(LazyGroup):
             ("server", "Run the server: rounds, distillation, releases.", True),
             ("client", "Run one device: answer frames, learn, report.", True),
             ("broker", "Run a private MQTT broker.", True),
+            ("devices", "Look at the board that this runs on.", True),
             ("export", "Turn a student into the files of a release, and check them.", True),
             ("release", "Look into releases and publish them.", True),
             ("data", "List data packs, and make them from folders and tables.", True),

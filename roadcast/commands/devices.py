@@ -1,0 +1,108 @@
+"""``roadcast devices``: what this board is, how it is doing, and recordings of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from roadcast.output import JsonFlag, emit, table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from devices.boards import BoardFacts, Machine
+    from devices.boards.power import Power
+
+app = typer.Typer(no_args_is_help=True)
+Root = Annotated[
+    Path | None, typer.Option(help="Folder of a recorded board, or of a root filesystem; without it this machine.")
+]
+_GIB = 1 << 30
+
+
+@app.callback()
+def devices() -> None:
+    """Look at the board that this runs on."""
+
+
+@app.command()
+def probe(*, root: Root = None, json: JsonFlag = False) -> None:
+    """Say what the board is and how it is doing; what it does not say is a dash (null in JSON), never 0."""
+    from devices.boards import probe as find_out
+
+    emit(find_out(machine_at(root)), json, _facts)
+
+
+@app.command()
+def record(folder: Annotated[Path, typer.Argument(help="A new folder.")], *, json: JsonFlag = False) -> None:
+    """Keep what a probe of this board reads, for tests and for help from afar: no serial number, no picture."""
+    from devices.boards import Machine, plant
+    from devices.boards import record as keep
+
+    kept = keep(Machine())
+    plant(kept, folder)
+    said = {"folder": str(folder), "files": len(kept.files), "commands": len(kept.commands)}
+    emit(said, json, lambda told: f"{told['files']} files and {told['commands']} commands in {told['folder']}")
+
+
+def machine_at(root: Path | None) -> Machine:
+    """This machine, or the one that was recorded there."""
+    from devices.boards import Machine, recorded
+
+    return Machine() if root is None else recorded(root)
+
+
+def _facts(facts: BoardFacts) -> RenderableType:
+    from devices.boards import jetpack_of
+
+    jetpack = jetpack_of(facts.l4t.major) if facts.l4t else None
+    rows = [
+        ("board", facts.board),
+        ("model", facts.model),
+        ("parts", " ".join(facts.parts) or None),
+        ("processor", _join(facts.machine, facts.processor, facts.cores and f"{facts.cores} cores")),
+        ("memory", _size(facts.memory.total)),
+        ("software", _join(facts.kernel and f"Linux {facts.kernel}", facts.python and f"Python {facts.python}")),
+        ("L4T", _join(facts.l4t and str(facts.l4t), jetpack and f"JetPack {jetpack.jetpack}")),
+        *_conditions(facts),
+    ]
+    return table("", ("what", "found"), rows)
+
+
+def _conditions(facts: BoardFacts) -> list[tuple[str, str | None]]:
+    mode, gpu, throttling = facts.power_mode, facts.gpu, facts.throttling
+    slowed = {True: ", ".join(throttling.reasons), False: "no", None: None}[throttling.active]
+    events = None if throttling.events is None else f"{throttling.events} events since the start"
+    warm = [f"{zone.name} {zone.celsius:.1f} °C" for zone in facts.zones if zone.celsius is not None]
+    load = gpu and gpu.load is not None and f"{gpu.load:.0%}"
+    return [
+        ("power mode", _join(mode and mode.name, mode and mode.number is not None and f"number {mode.number}")),
+        ("power", _watts(facts.power)),
+        ("temperatures", _join(*warm)),
+        ("throttled", _join(slowed, events)),
+        ("GPU", _join(load, gpu and gpu.clock_hz and f"{gpu.clock_hz / 1e6:.0f} MHz")),
+        *(("disk", _join(disk.name, disk.kind, _size(disk.bytes), _wear(disk.wear))) for disk in facts.disks),
+        ("clock", {True: "synchronised", False: "not synchronised", None: None}[facts.clock.synchronised]),
+        *(("camera", _join(camera.device, camera.bus, camera.name)) for camera in facts.cameras),
+        ("modem", _join(facts.modem and facts.modem.interface, facts.modem and facts.modem.state)),
+    ]
+
+
+def _watts(power: Power | None) -> str | None:
+    if power is None or power.watts is None:
+        return None
+    return f"{power.watts:.2f} W" + (", estimated: a sum of rails" if power.estimated else "")
+
+
+def _wear(wear: float | None) -> str | None:
+    return None if wear is None else f"{wear:.0%} worn"
+
+
+def _join(*parts: object) -> str | None:
+    return ", ".join(str(part) for part in parts if part) or None
+
+
+def _size(count: int | None) -> str | None:
+    return None if count is None else f"{count / _GIB:.1f} GiB"

@@ -1,0 +1,40 @@
+"""``roadcast devices``."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from roadcast.commands.devices import app
+from tests.fakes.boards import fake_board
+
+
+def test_a_recorded_board_is_probed(tmp_path: Path) -> None:
+    """--root shows that board, not this machine; a sum of rails is called estimated."""
+    fake_board("jetson-agx-orin-r36.4.4", tmp_path)
+    told = CliRunner().invoke(app, ["probe", "--root", str(tmp_path)], catch_exceptions=False).stdout
+    assert "jetson-agx-orin" in told
+    assert "R36.4.4, JetPack 6" in told
+    assert "14.20 W, estimated" in told
+    assert "mmcblk0, emmc, 59.3 GiB, 30% worn" in told
+
+
+def test_what_a_board_does_not_say_is_null(tmp_path: Path) -> None:
+    """In JSON null, in the table a dash, never 0."""
+    said = json.loads(CliRunner().invoke(app, ["probe", "--root", str(tmp_path), "--json"]).stdout)
+    assert said["power"] is said["gpu"] is said["cores"] is said["board"] is None
+    table = CliRunner().invoke(app, ["probe", "--root", str(tmp_path)]).stdout
+    assert "GPU\t-" in table
+    assert " 0" not in table
+
+
+def test_this_machine_is_recorded_and_probed_again(tmp_path: Path) -> None:
+    """`record` writes a folder that `probe --root` reads."""
+    folder = tmp_path / "here"
+    kept = json.loads(CliRunner().invoke(app, ["record", str(folder), "--json"], catch_exceptions=False).stdout)
+    assert kept["files"] > 3
+    again = json.loads(CliRunner().invoke(app, ["probe", "--root", str(folder), "--json"]).stdout)
+    assert again["machine"] == os.uname().machine
