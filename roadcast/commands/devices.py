@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from roadcast.output import JsonFlag, emit, table
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
     from devices.boards import BoardFacts, Machine
     from devices.boards.power import Power
+    from devices.telemetry.sampler import Sample
 
 app = typer.Typer(no_args_is_help=True)
 Root = Annotated[
@@ -45,6 +48,39 @@ def record(folder: Annotated[Path, typer.Argument(help="A new folder.")], *, jso
     plant(kept, folder)
     said = {"folder": str(folder), "files": len(kept.files), "commands": len(kept.commands)}
     emit(said, json, lambda told: f"{told['files']} files and {told['commands']} commands in {told['folder']}")
+
+
+@app.command()
+def watch(
+    *,
+    root: Root = None,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two samples.")] = 1.0,
+    count: Annotated[int, typer.Option(min=0, help="Samples to take; 0 goes on until Ctrl-C.")] = 0,
+    state_dir: Annotated[Path | None, typer.Option(help="Folder on the disk whose room is watched.")] = None,
+    textfile: Annotated[
+        Path | None, typer.Option(help="Prometheus file for node_exporter's textfile collector, such as roadcast.prom.")
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Sample the board: one line a sample; with --json one JSON object a line, with --textfile metrics as well."""
+    from devices.telemetry.sampler import Sampler
+    from devices.telemetry.textfile import write_textfile
+
+    sampler = Sampler(machine_at(root), state_dir=state_dir)
+    due, taken = time.monotonic(), 0
+    while count == 0 or taken < count:
+        time.sleep(max(0.0, due - time.monotonic()))
+        sample = sampler.sample(time.monotonic())
+        due, taken = max(due + every, sample.at_s), taken + 1
+        if textfile is not None:
+            write_textfile(textfile, sample)
+        typer.echo(_line(sample, as_json=json))
+
+
+def _line(sample: Sample, *, as_json: bool) -> str:
+    if as_json:
+        return msgspec.json.encode(sample.values).decode()
+    return "  ".join(f"{name} {value:.6g}" for name, value in sample.values.items())
 
 
 def machine_at(root: Path | None) -> Machine:

@@ -38,3 +38,15 @@ def test_this_machine_is_recorded_and_probed_again(tmp_path: Path) -> None:
     assert kept["files"] > 3
     again = json.loads(CliRunner().invoke(app, ["probe", "--root", str(folder), "--json"]).stdout)
     assert again["machine"] == os.uname().machine
+
+
+def test_a_board_is_watched(tmp_path: Path) -> None:
+    """One JSON object a sample, and the metrics of the last one in the file."""
+    fake_board("jetson-orin-nano-super-r36.4.7", tmp_path / "board")
+    metrics = tmp_path / "roadcast.prom"
+    command = ["watch", "--root", str(tmp_path / "board"), "--count", "2", "--every", "0.1", "--json"]
+    done = CliRunner().invoke(app, [*command, "--textfile", str(metrics)], catch_exceptions=False)
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert first["board_power_watts"] == second["board_power_watts"] == 12.47936
+    assert 'roadcast_temperature_celsius{zone="tj"} 53.968' in metrics.read_text()
+    assert "gpu_load_ratio 0.63" in CliRunner().invoke(app, command[:-1]).stdout
