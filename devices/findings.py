@@ -18,12 +18,14 @@ class Finding(msgspec.Struct, frozen=True):
         level: ``fail`` when the device cannot do its work like this; ``warn`` when it can, but not well or not long.
         says: what was found, in one line.
         fix: a command or an act that mends it; empty when there is nothing to do.
+        safe: `fix` is one command that may be run as it stands: it destroys nothing and can be taken back.
     """
 
     check: str
     level: Level
     says: str
     fix: str = ""
+    safe: bool = False
 
 
 def worst(findings: Iterable[Finding]) -> Level:

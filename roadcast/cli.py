@@ -21,6 +21,7 @@ class Root(LazyGroup):
             ("client", "Run one device: answer frames, learn, report.", True),
             ("broker", "Run a private MQTT broker.", True),
             ("devices", "Look at the board that this runs on.", True),
+            ("doctor", "Check that this board is ready to serve.", False),
             ("export", "Turn a student into the files of a release, and check them.", True),
             ("release", "Look into releases and publish them.", True),
             ("data", "List data packs, and make them from folders and tables.", True),
