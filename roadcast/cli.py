@@ -22,6 +22,7 @@ class Root(LazyGroup):
             ("broker", "Run a private MQTT broker.", True),
             ("devices", "Look at the board that this runs on.", True),
             ("doctor", "Check that this board is ready to serve.", False),
+            ("flash", "Put a device into a root filesystem tree.", False),
             ("export", "Turn a student into the files of a release, and check them.", True),
             ("release", "Look into releases and publish them.", True),
             ("data", "List data packs, and make them from folders and tables.", True),
