@@ -10,33 +10,65 @@ from typing import Final
 
 from devices.boards.attached import Camera
 from devices.findings import Finding
-from devices.sources import Source, open_source
+from devices.sources import Frame, Source, open_source
 from devices.sources.address import SCHEMES
-from edge_protocol.errors import RoadcastError
+from devices.sources.base import U1
+from devices.telemetry.health import view_finding
+from devices.telemetry.scene import Scene, SceneWatch
+from edge_protocol.errors import RoadcastError, SourceError
 
 _FIRST_S: Final = 20.0
 _WATCH_S: Final = 2.0
 _MOST_FRAMES: Final = 60
+_VIEWS: Final = 5
 _LIVE: Final = ("rtsp", "rtsps", "v4l2", "csi")
 RELEASES_BYTES: Final = 500_000_000
 """Room for two releases, their chunks and a training, beside the replay store."""
 
 
-def check_source(name: str, uri: str, first_s: float = _FIRST_S, watch_s: float = _WATCH_S) -> Finding:
-    """Open a source, wait for a good frame, and look for how many come.
+def check_source(
+    name: str, uri: str, scene: Scene | None = None, *, first_s: float = _FIRST_S, watch_s: float = _WATCH_S
+) -> tuple[Finding, ...]:
+    """Open a source, wait for a good frame, look for how many come, and whether they show the scene.
 
     Args:
         name: the source's.
         uri: see `devices.sources`; its password is not shown.
+        scene: of its commissioning frame.
         first_s: how long to wait for the first good frame.
         watch_s: how long to count frames after it.
     """
-    fix = f"look at {name}: address, cable, power, and whether another program holds it"
     try:
         with open_source(uri, name=name) as source:
-            return _look(name, source, first_s, watch_s if uri.partition(":")[0] in _LIVE else 0.0, fix)
+            first = first_frame(name, source, first_s)
+            rate = _rate(source, watch_s) if uri.partition(":")[0] in _LIVE else ""
+            found = [Finding("source", "ok", f"{name}: {_size(first)}{rate}")]
+            if scene is not None and first.image is not None:
+                found.append(_view(name, scene, first.image, source))
+            return tuple(found)
     except RoadcastError as error:
-        return Finding("source", "fail", f"{name}: {error}", fix)
+        fix = f"look at {name}: address, cable, power, and whether another program holds it"
+        return (Finding("source", "fail", f"{name}: {error}", fix),)
+
+
+def first_frame(name: str, source: Source, first_s: float = _FIRST_S) -> Frame:
+    """The first frame without a fault.
+
+    Args:
+        name: the source's, for the error.
+        source: it.
+        first_s: how long to wait.
+
+    Raises:
+        SourceError: none came.
+    """
+    deadline, fault = time.monotonic() + first_s, None
+    while (left := deadline - time.monotonic()) > 0 and not source.ended:
+        frame = source.read(left)
+        if frame is not None and frame.fault is None:
+            return frame
+        fault = fault if frame is None else frame.fault
+    raise SourceError(f"no good frame of {name} in {first_s:g} s{f', last {fault}' if fault else ''}")
 
 
 def check_cameras(cameras: tuple[Camera, ...]) -> Finding:
@@ -67,15 +99,24 @@ def check_state_dir(folder: Path, replay_bytes: int) -> Finding:
     return Finding("state", "ok", says)
 
 
-def _look(name: str, source: Source, first_s: float, watch_s: float, fix: str) -> Finding:
-    deadline, fault = time.monotonic() + first_s, None
-    while (left := deadline - time.monotonic()) > 0 and not source.ended:
-        frame = source.read(left)
-        if frame is not None and frame.fault is None:
-            size = f"{frame.image.shape[1]}x{frame.image.shape[0]}" if frame.image is not None else "readings"
-            return Finding("source", "ok", f"{name}: {size}{_rate(source, watch_s)}")
-        fault = fault if frame is None else frame.fault
-    return Finding("source", "fail", f"{name}: no good frame in {first_s:g} s{f', last {fault}' if fault else ''}", fix)
+def _view(name: str, scene: Scene, image: U1, source: Source) -> Finding:
+    """Look at a few frames: a lorry may fill one."""
+    if image.shape[:2] != scene.shape:
+        says = (
+            f"{name}: pictures are {image.shape[1]}x{image.shape[0]}, commissioned at {scene.shape[1]}x{scene.shape[0]}"
+        )
+        return Finding("view", "warn", says, "set the camera's resolution back, or: roadcast devices commission")
+    watch = SceneWatch(scene, frames=_VIEWS)
+    fault, deadline = watch.fault(image), time.monotonic() + _FIRST_S
+    for _ in range(_VIEWS - 1):
+        frame = None if source.ended else source.read(max(0.0, deadline - time.monotonic()))
+        if frame is not None and frame.image is not None and frame.image.shape[:2] == scene.shape:
+            fault = watch.fault(frame.image)
+    return view_finding(name, fault)
+
+
+def _size(frame: Frame) -> str:
+    return "readings" if frame.image is None else f"{frame.image.shape[1]}x{frame.image.shape[0]}"
 
 
 def _rate(source: Source, watch_s: float) -> str:

@@ -65,7 +65,7 @@ def judge(
         *_written(history, limits),
         *_clock(values),
         *_cameras(values, limits),
-        *_views(views or {}),
+        *(view_finding(camera, fault) for camera, fault in (views or {}).items()),
     )
 
 
@@ -137,11 +137,11 @@ def _cameras(values: Mapping[str, float], limits: HealthLimits) -> Iterator[Find
         yield Finding("camera", "fail" if stale else "ok", f"{camera}: last frame {age:.1f} s ago", fix)
 
 
-def _views(views: Mapping[str, Fault | None]) -> Iterator[Finding]:
-    for camera, fault in views.items():
-        level: Level = "ok" if fault is None else "warn" if fault == "dark" else "fail"
-        fix = _SIGHT[fault] if fault is not None else ""
-        yield Finding("view", level, f"{camera}: {fault or 'as when it was commissioned'}", fix)
+def view_finding(camera: str, fault: Fault | None) -> Finding:
+    """Say what is wrong with a camera's view, compared with its commissioning frame."""
+    level: Level = "ok" if fault is None else "warn" if fault == "dark" else "fail"
+    fix = "" if fault is None else _SIGHT[fault]
+    return Finding("view", level, f"{camera}: {fault or 'as when it was commissioned'}", fix)
 
 
 def _of(metric: str, values: Mapping[str, float]) -> list[tuple[str, float]]:

@@ -1,7 +1,7 @@
-"""Does the camera still see what it saw when it was commissioned? Pure.
+"""Does the camera still see what it saw when it was commissioned? Pure but for `Scene.save` and `Scene.load`.
 
 Counting lines are drawn on one picture. A camera that was turned, smeared, covered or put out of focus goes on
-delivering frames, and its counts are wrong. The scene of the commissioning frame is kept as a small picture; light,
+delivering frames, and its counts are wrong. What is kept of the commissioning frame is no picture; light,
 weather and traffic may change, the edges of road and buildings stay. A shift is found by phase correlation (Kuglin and
 Hines, 1975) of edge maps.
 """
@@ -9,13 +9,18 @@ Hines, 1975) of edge maps.
 from __future__ import annotations
 
 from collections import Counter, deque
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
 from typing import Final, Literal, TypeAlias
+from zipfile import BadZipFile
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from devices.sources.quality import BLACK_LEVEL
+from edge_protocol.errors import DataError, StoreError
 
 U1: TypeAlias = npt.NDArray[np.uint8]
 F4: TypeAlias = npt.NDArray[np.float32]
@@ -64,21 +69,66 @@ class View(msgspec.Struct, frozen=True):
     match: float | None
 
 
+@dataclass(frozen=True, eq=False)
 class Scene:
-    """The view of one camera, from its commissioning frame.
+    """What is remembered of a camera's view: structure by block and a small map of edges, not the picture.
 
-    Args:
-        image: (H, W, 3) uint8, at least 64 x 64.
+    Attributes:
+        shape: height and width of its frames in pixels.
+        texture: (8, 8) float32, contrast of each block.
+        detail: (8, 8) float32, fine detail of each block over its contrast.
+        edges: (rows, about 128) float32.
         limits: see there.
     """
 
-    def __init__(self, image: U1, limits: SceneLimits | None = None) -> None:
-        self._limits = limits or SceneLimits()
-        self._shape = image.shape[:2]
-        self._step = max(1, image.shape[1] // _WIDTH)
+    shape: tuple[int, int]
+    texture: F4
+    detail: F4
+    edges: F4
+    limits: SceneLimits = field(default_factory=SceneLimits)
+
+    @classmethod
+    def of(cls, image: U1, limits: SceneLimits | None = None) -> Scene:
+        """The scene of a commissioning frame.
+
+        Args:
+            image: (H, W, 3) uint8, at least 64 x 64.
+            limits: see there.
+        """
         grey = _grey(image)
-        self._texture, self._detail = _structure(grey)
-        self._edges = _edges(_small(grey, self._step))
+        texture, detail = _structure(grey)
+        return cls((image.shape[0], image.shape[1]), texture, detail, _edges(grey), limits or SceneLimits())
+
+    def save(self, path: Path) -> None:
+        """Write it to a file.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                np.savez(file, shape=np.array(self.shape), texture=self.texture, detail=self.detail, edges=self.edges)
+        except OSError as error:
+            raise StoreError(f"cannot write {path}: {error.strerror or error}; look at the disk") from error
+
+    @classmethod
+    def load(cls, path: Path) -> Scene:
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        try:
+            with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as held:
+                height, width = (int(size) for size in held["shape"])
+                texture, detail = (np.asarray(held[name], np.float32) for name in ("texture", "detail"))
+                edges = np.asarray(held["edges"], np.float32)
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            raise DataError(f"{path}: no scene of a camera: {error}; run: roadcast devices commission") from error
+        if edges.shape != _small_shape(height, width) or not texture.shape == detail.shape == (_BLOCKS, _BLOCKS):
+            raise DataError(f"{path}: the scene is torn; run: roadcast devices commission")
+        return cls((height, width), texture, detail, edges)
 
     def compare(self, image: U1) -> View:
         """Compare a frame with the scene.
@@ -89,21 +139,21 @@ class Scene:
         Raises:
             ValueError: it has another size.
         """
-        if image.shape[:2] != self._shape:
-            raise ValueError(f"a frame of {image.shape[:2]} cannot be compared with a scene of {self._shape}")
+        if image.shape[:2] != self.shape:
+            raise ValueError(f"a frame of {image.shape[:2]} cannot be compared with a scene of {self.shape}")
         grey = _grey(image)
         bright = np.percentile(grey, _BRIGHT)
         if bright < _DARK:
             return View("black" if bright < BLACK_LEVEL else "dark", None, None, None, None)
         texture, detail = _structure(grey)
-        known = self._texture > _FLAT
-        sharpness = float(np.median(detail[known] / self._detail[known])) if known.any() else 1.0
+        known = self.texture > _FLAT
+        sharpness = float(np.median(detail[known] / self.detail[known])) if known.any() else 1.0
         lost = self._lost(texture)
-        shift, match = self._shift(_edges(_small(grey, self._step)))
+        shift, match = self._shift(_edges(grey))
         return View(self._fault(lost, sharpness, shift, match), lost, sharpness, shift, match)
 
     def _fault(self, lost: float, sharpness: float, shift: tuple[float, float], match: float) -> Fault | None:
-        limits = self._limits
+        limits = self.limits
         if lost > limits.lost:
             return "occluded"
         if sharpness < limits.sharpness:
@@ -112,14 +162,14 @@ class Scene:
 
     def _lost(self, texture: F4) -> float:
         """Blocks that had structure and have little, once the whole picture's loss of contrast is taken out."""
-        known = self._texture > _FLAT
+        known = self.texture > _FLAT
         if not known.any():
             return 0.0
-        gain = min(1.0, float(np.quantile(texture[known] / self._texture[known], 0.9)))
-        return float((texture[known] < _LOST * gain * self._texture[known]).mean()) if gain > _LOST / 10 else 1.0
+        gain = min(1.0, float(np.quantile(texture[known] / self.texture[known], 0.9)))
+        return float((texture[known] < _LOST * gain * self.texture[known]).mean()) if gain > _LOST / 10 else 1.0
 
     def _shift(self, edges: F4) -> tuple[tuple[float, float], float]:
-        spectrum = np.fft.rfft2(edges) * np.conj(np.fft.rfft2(self._edges))
+        spectrum = np.fft.rfft2(edges) * np.conj(np.fft.rfft2(self.edges))
         surface = np.fft.irfft2(spectrum / (np.abs(spectrum) + 1e-9), s=edges.shape)
         height, width = edges.shape
         down, right = np.unravel_index(int(surface.argmax()), surface.shape)
@@ -162,8 +212,14 @@ def _small(grey: F4, step: int) -> F4:
     return small
 
 
-def _edges(small: F4) -> F4:
-    """Strength of edges, compressed so that no single one dominates, faded towards the borders."""
+def _small_shape(height: int, width: int) -> tuple[int, int]:
+    step = max(1, width // _WIDTH)
+    return height // step, width // step
+
+
+def _edges(grey: F4) -> F4:
+    """Strength of edges in a small picture, compressed so that no single one dominates, faded towards the borders."""
+    small = _small(grey, max(1, grey.shape[1] // _WIDTH))
     down, right = np.gradient(small)
     strength = np.sqrt(np.hypot(down, right))
     window = np.outer(np.hanning(small.shape[0]), np.hanning(small.shape[1]))

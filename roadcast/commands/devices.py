@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from devices.boards import BoardFacts, Machine
     from devices.boards.power import Power
     from devices.telemetry.sampler import Sample
+    from edge_client.config import DeviceConfig
 
 app = typer.Typer(no_args_is_help=True)
 Root = Annotated[
@@ -75,6 +76,34 @@ def watch(
         if textfile is not None:
             write_textfile(textfile, sample)
         typer.echo(_line(sample, as_json=json))
+
+
+@app.command()
+def commission(
+    *,
+    config: Annotated[Path, typer.Option("--config", "-c", help="YAML of the device.")],
+    json: JsonFlag = False,
+) -> None:
+    """Remember what each camera sees now, once its lines are drawn; `roadcast doctor` then tells when it was moved."""
+    from devices.doctor.source_checks import first_frame
+    from devices.sources import open_source
+    from devices.telemetry.scene import Scene
+    from roadcast.commands.client import load_device
+
+    device = load_device(config)
+    kept = {}
+    for source in device.sources:
+        with open_source(source.uri, name=source.name) as opened:
+            image = first_frame(source.name, opened).image
+        if image is not None:
+            kept[source.name] = str(scene_file(device, source.name))
+            Scene.of(image).save(Path(kept[source.name]))
+    emit(kept, json, lambda found: table("", ("camera", "scene"), found.items()))
+
+
+def scene_file(config: DeviceConfig, source: str) -> Path:
+    """Where the scene of a camera is remembered."""
+    return Path(config.state_dir) / "scenes" / f"{source}.npz"
 
 
 def _line(sample: Sample, *, as_json: bool) -> str:

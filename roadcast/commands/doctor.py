@@ -82,11 +82,14 @@ def examine(config: DeviceConfig | None, root: Path | None) -> tuple[Finding, ..
 def _configured(config: DeviceConfig) -> list[Finding]:
     from devices.doctor.link_checks import check_broker, check_certificates
     from devices.doctor.source_checks import check_source, check_state_dir
+    from devices.telemetry.scene import Scene
+    from roadcast.commands.devices import scene_file
 
     found = [check_state_dir(Path(config.state_dir), config.replay.budget_bytes)]
     for source in config.sources:
         progress(f"waiting for a frame of {source.name}")
-        found.append(check_source(source.name, source.uri))
+        scene = scene_file(config, source.name)
+        found += check_source(source.name, source.uri, Scene.load(scene) if scene.exists() else None)
     progress(f"connecting to {config.broker.host}")
     found += check_certificates(config.broker, time.time())
     return [*found, check_broker(config.broker, config.fleet_id, config.device_id)]

@@ -11,6 +11,7 @@ import pytest
 
 from devices.boards.attached import Camera
 from devices.doctor.source_checks import check_cameras, check_source, check_state_dir
+from devices.telemetry.scene import Scene
 
 
 def _pictures(folder: Path, value: int, count: int = 3) -> str:
@@ -23,14 +24,14 @@ def _pictures(folder: Path, value: int, count: int = 3) -> str:
 
 def test_a_source_that_delivers_is_ok(tmp_path: Path) -> None:
     """The size of its pictures is said."""
-    finding = check_source("road", _pictures(tmp_path / "a", 120))
+    (finding,) = check_source("road", _pictures(tmp_path / "a", 120))
     assert (finding.level, finding.says) == ("ok", "road: 64x48")
 
 
 @pytest.mark.parametrize("uri", ["rtsp://127.0.0.1:9/x#stall_s=1", "file:///none.mp4", "ftp://x", "folder:///none"])
 def test_a_source_that_does_not_deliver_fails(uri: str) -> None:
     """Nobody there, no such file, an unknown address: one line and a fix."""
-    finding = check_source("road", uri, first_s=2.0)
+    (finding,) = check_source("road", uri, first_s=2.0)
     assert finding.level == "fail"
     assert finding.says.startswith("road: ")
     assert finding.fix
@@ -38,8 +39,26 @@ def test_a_source_that_does_not_deliver_fails(uri: str) -> None:
 
 def test_passwords_of_cameras_are_not_shown() -> None:
     """What stands before @ stays out of the report."""
-    finding = check_source("road", "rtsp://admin:secret@127.0.0.1:9/x#stall_s=1", first_s=2.0)
+    (finding,) = check_source("road", "rtsp://admin:secret@127.0.0.1:9/x#stall_s=1", first_s=2.0)
     assert "secret" not in finding.says + finding.fix
+
+
+def test_a_camera_is_held_against_its_commissioning_frame(tmp_path: Path) -> None:
+    """The same view is ok, a turned camera fails, another resolution is a warning."""
+    rng = np.random.default_rng(5)
+    blocks = np.kron(rng.integers(20, 230, (12, 16)), np.ones((20, 20)))
+    wide = np.repeat(blocks[:, :, None], 3, axis=2).astype(np.uint8)
+    views = {"same": wide[:, :280], "turned": wide[:, 40:], "small": wide[:100, :100]}
+    scene = Scene.of(views["same"])
+    levels = {}
+    for name, view in views.items():
+        (tmp_path / name).mkdir()
+        for number in range(6):
+            noisy = np.clip(view + rng.normal(0, 3, view.shape), 0, 255).astype(np.uint8)
+            cv2.imwrite(str(tmp_path / name / f"{number}.png"), noisy)
+        source, found = check_source("road", f"folder://{tmp_path / name}", scene)
+        levels[name] = (source.level, found.level)
+    assert levels == {"same": ("ok", "ok"), "turned": ("ok", "fail"), "small": ("ok", "warn")}
 
 
 def test_plugged_cameras_are_listed() -> None:

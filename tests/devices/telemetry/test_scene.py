@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from devices.telemetry.scene import Scene, SceneWatch
+from edge_protocol.errors import DataError, StoreError
 
 U1 = npt.NDArray[np.uint8]
 HEIGHT, WIDTH = 240, 320
@@ -49,7 +50,7 @@ def covered(image: U1, share: float) -> U1:
 @pytest.mark.parametrize("seed", range(5))
 def test_traffic_light_and_fog_are_no_fault(seed: int) -> None:
     """Other cars, dusk, bright sun and thin fog leave the view what it was."""
-    scene, now = Scene(street()), street(seed, cars=5)
+    scene, now = Scene.of(street()), street(seed, cars=5)
     for seen in (now, (now * 0.4).astype(np.uint8), np.clip(now * 1.4, 0, 255).astype(np.uint8), now // 2 + 90):
         assert scene.compare(seen).fault is None
 
@@ -57,7 +58,7 @@ def test_traffic_light_and_fog_are_no_fault(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_what_happens_to_cameras_is_found(seed: int) -> None:
     """Turned by a twentieth of the picture, half covered, out of focus, black, too dark to say."""
-    scene, now = Scene(street()), street(seed, cars=3)
+    scene, now = Scene.of(street()), street(seed, cars=3)
     assert scene.compare(moved(now, 0.06, 0.0)).fault == "moved"
     assert scene.compare(moved(now, -0.05, 0.05)).fault == "moved"
     assert scene.compare(covered(now, 0.6)).fault == "occluded"
@@ -68,13 +69,13 @@ def test_what_happens_to_cameras_is_found(seed: int) -> None:
 
 def test_the_shift_is_measured() -> None:
     """To the right and down, as a share of the width."""
-    view = Scene(street()).compare(moved(street(3), 0.1, 0.05))
+    view = Scene.of(street()).compare(moved(street(3), 0.1, 0.05))
     assert view.shift == pytest.approx((0.1, 0.05), abs=0.01)
 
 
 def test_one_lorry_is_no_fault_and_a_fault_that_stays_is() -> None:
     """Two thirds of the last frames must agree."""
-    watch, good, bad = SceneWatch(Scene(street()), frames=9), street(2), moved(street(2), 0.1, 0.0)
+    watch, good, bad = SceneWatch(Scene.of(street()), frames=9), street(2), moved(street(2), 0.1, 0.0)
     assert [watch.fault(good) for _ in range(9)] == [None] * 9
     assert watch.fault(bad) is None
     assert [watch.fault(bad) for _ in range(6)][-1] == "moved"
@@ -83,13 +84,32 @@ def test_one_lorry_is_no_fault_and_a_fault_that_stays_is() -> None:
 def test_another_size_is_refused() -> None:
     """A frame of another resolution cannot be compared."""
     with pytest.raises(ValueError, match="cannot be compared"):
-        Scene(street()).compare(street()[:100])
+        Scene.of(street()).compare(street()[:100])
 
 
 def test_a_wall_without_structure_raises_nothing() -> None:
     """A commissioning frame with nothing in it makes no alarm of blur or cover."""
     wall = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
-    assert Scene(wall).compare(wall).fault in {None, "moved"}
+    assert Scene.of(wall).compare(wall).fault in {None, "moved"}
+
+
+def test_a_scene_outlives_the_process(tmp_path: Path) -> None:
+    """Saved and loaded it judges alike; what is no scene, or a torn one, is refused."""
+    scene = Scene.of(street())
+    scene.save(tmp_path / "scenes" / "road.npz")
+    again = Scene.load(tmp_path / "scenes" / "road.npz")
+    for seen in (street(3), moved(street(3), 0.1, 0.0)):
+        assert again.compare(seen) == scene.compare(seen)
+    whole = (tmp_path / "scenes" / "road.npz").read_bytes()
+    for data in (b"", b"no zip", whole[: len(whole) // 2], whole[:-100]):
+        (tmp_path / "x.npz").write_bytes(data)
+        with pytest.raises(DataError, match="commission"):
+            Scene.load(tmp_path / "x.npz")
+    np.savez(tmp_path / "y.npz", shape=np.array([9, 9]), texture=again.texture, detail=again.detail, edges=again.edges)
+    with pytest.raises(DataError, match="torn"):
+        Scene.load(tmp_path / "y.npz")
+    with pytest.raises(StoreError, match="cannot write"):
+        scene.save(tmp_path / "x.npz" / "z.npz")
 
 
 def test_a_real_clip_is_the_same_view_and_its_damaged_frames_are_not(real_data: Path) -> None:
@@ -97,7 +117,7 @@ def test_a_real_clip_is_the_same_view_and_its_damaged_frames_are_not(real_data: 
     clip = cv2.VideoCapture(str(real_data / "intel_car_detection.mp4"))
     frames = [np.asarray(clip.read()[1], np.uint8) for _ in range(int(clip.get(cv2.CAP_PROP_FRAME_COUNT)))][::9]
     clip.release()
-    scene = Scene(frames[0])
+    scene = Scene.of(frames[0])
     height, width = frames[0].shape[:2]
     shift = np.array([[1, 0, 0.08 * width], [0, 1, 0]], np.float32)
     cases = {

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from broker_server.brokers import Broker
 from edge_protocol.errors import ConfigError, ExitCode
+from roadcast.commands.devices import app as devices
 from roadcast.commands.doctor import app
 from tests.edge_client.device_rig import device_config, image_pack
 from tests.fakes.boards import fake_board
@@ -70,3 +71,18 @@ def test_a_wrong_configuration_is_said_at_once(tmp_path: Path) -> None:
     """It is an error of the configuration, not a finding."""
     failed = CliRunner().invoke(app, ["--config", str(tmp_path / "none.yaml")]).exception
     assert isinstance(failed, ConfigError)
+
+
+def test_a_camera_that_was_commissioned_is_compared(real_data: Path, tmp_path: Path) -> None:
+    """`devices commission` remembers the view, the doctor finds it unchanged; a torn memory is an error with a fix."""
+    clip = f"file://{real_data / 'intel_car_detection.mp4'}"
+    config = device_config(tmp_path, sources=[{"name": "road", "uri": clip}], broker={"port": 9})
+    (tmp_path / "device.yaml").write_text(yaml.safe_dump(msgspec.to_builtins(config)))
+    command = ["commission", "--config", str(tmp_path / "device.yaml"), "--json"]
+    kept = json.loads(CliRunner().invoke(devices, command, catch_exceptions=False).stdout)
+    assert kept == {"road": str(tmp_path / "state" / "scenes" / "road.npz")}
+    done = CliRunner().invoke(app, ["--config", str(tmp_path / "device.yaml")])
+    assert "ok\tview\troad: as when it was commissioned" in done.stdout
+    Path(kept["road"]).write_bytes(b"torn")
+    failed = CliRunner().invoke(app, ["--config", str(tmp_path / "device.yaml")]).exception
+    assert "devices commission" in str(failed)
