@@ -88,7 +88,7 @@ class Agent:
         self.inference = Inference(parts.feeds, config.queue)
         will = LastWill(self._topics.online(config.device_id), encode(stamp.header(), m.Presence(online=False)))
         self.transport = (make_transport or partial(mqtt_link, config))(self._inbox, will)
-        self._watch = watch_this_board(state, config.report_interval_s, self._inbox.put)
+        self._watch = watch_this_board(config, self._inbox.put)
         fetcher = Fetcher(state / "blobs", self._topics, self.transport)
         self._installed = InstalledStore(state / self.spec.name)
         self._installer = self._make_installer(parts, fetcher)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 
 from devices.boards import Machine
-from devices.telemetry.sampler import Sampler
+from devices.telemetry.sampler import Sample, Sampler
+from devices.telemetry.textfile import write_textfile
+from edge_client.config import DeviceConfig
+from edge_protocol.errors import StoreError
 from edge_protocol.messages import Telemetry
 
+LOG = logging.getLogger(__name__)
 
-def watch_this_board(state_dir: Path, every_s: float, emit: Callable[[Telemetry], None]) -> BoardWatch:
+
+def watch_this_board(config: DeviceConfig, emit: Callable[[Telemetry], None]) -> BoardWatch:
     """A watch over the machine that this runs on, not yet started."""
-    return BoardWatch(Sampler(Machine(), state_dir=state_dir), every_s, emit)
+    metrics = None if config.metrics_file is None else Path(config.metrics_file)
+    sampler = Sampler(Machine(), state_dir=Path(config.state_dir))
+    return BoardWatch(sampler, config.report_interval_s, emit, metrics)
 
 
 class BoardWatch:
@@ -24,10 +32,13 @@ class BoardWatch:
         sampler: of this board.
         every_s: seconds between two samples.
         emit: takes a message, from any thread.
+        metrics: Prometheus file to write as well.
     """
 
-    def __init__(self, sampler: Sampler, every_s: float, emit: Callable[[Telemetry], None]) -> None:
-        self._sampler, self._every_s, self._emit = sampler, every_s, emit
+    def __init__(
+        self, sampler: Sampler, every_s: float, emit: Callable[[Telemetry], None], metrics: Path | None = None
+    ) -> None:
+        self._sampler, self._every_s, self._emit, self._metrics = sampler, every_s, emit, metrics
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="board-watch", daemon=True)
 
@@ -41,4 +52,14 @@ class BoardWatch:
 
     def _work(self) -> None:
         while not self._stopping.wait(self._every_s):
-            self._emit(Telemetry(self._sampler.sample(monotonic()).values))
+            sample = self._sampler.sample(monotonic())
+            self._emit(Telemetry(sample.values))
+            if self._metrics is not None:
+                self._write(self._metrics, sample)
+
+    def _write(self, metrics: Path, sample: Sample) -> None:
+        try:
+            write_textfile(metrics, sample)
+        except StoreError as error:
+            LOG.warning("no metrics any more: %s", error)
+            self._metrics = None

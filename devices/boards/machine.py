@@ -67,7 +67,7 @@ class Machine:
             os.close(handle)
 
     def fixed(self, path: str) -> str | None:
-        """The same for a file that does not change while the board is up: it is read once."""
+        """The same for a file that does not change while the board is up: it is read once, until `forget`."""
         if path not in self._fixed:
             self._fixed[path] = self.text(path)
         return self._fixed[path]
@@ -77,11 +77,16 @@ class Machine:
         return whole(self.text(path))
 
     def find(self, pattern: str) -> tuple[str, ...]:
-        """Paths below the root that match a glob pattern, zone 2 before zone 10; looked for once."""
+        """Paths below the root that match a glob pattern, zone 2 before zone 10; looked for once, until `forget`."""
         if pattern not in self._found:
             names = glob.glob(pattern, root_dir=self.root)  # noqa: PTH207  # Path.glob costs five times as much
             self._found[pattern] = tuple(sorted(names, key=_natural))
         return self._found[pattern]
+
+    def forget(self) -> None:
+        """Look again for what `find` and `fixed` remember: drivers may load after us."""
+        self._found.clear()
+        self._fixed.clear()
 
     def run(self, *argv: str) -> str | None:
         """What a program prints; None when it cannot be run here."""

@@ -34,6 +34,8 @@ TimeoutStopSec=15
 Environment=OMP_NUM_THREADS=1
 StateDirectory=roadcast
 StateDirectoryMode=0750
+RuntimeDirectory=roadcast
+RuntimeDirectoryMode=0755
 UMask=0027
 MemoryMax={install.memory_mb}M
 OOMPolicy=continue

@@ -1,7 +1,7 @@
 """Takes a sample of the board every time it is asked, cheap enough for once a second. Owns no clock and no thread.
 
 Files that change are read every time. What costs a process (is the clock kept right, how worn is an NVMe disk) is asked
-once a minute, and its answer kept until the next.
+once a minute, and its answer kept until the next. Sensors are looked for again then, for drivers may load after us.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class Sampler:
             at_s: the time on a monotonic clock, in seconds.
         """
         if self._slow_at_s is None or at_s - self._slow_at_s >= SLOW_S:
+            self._machine.forget()
             self._slow, self._slow_at_s = dict(self._slow_readings()), at_s
         readings = {**dict(self._readings()), **self._slow}
         readings |= self._rates(readings, at_s)

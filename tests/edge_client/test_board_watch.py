@@ -25,6 +25,26 @@ def test_a_recorded_board_s_samples_become_messages(tmp_path: Path) -> None:
     assert first.values["board_power_watts"] == pytest.approx(11.651)
 
 
+def test_metrics_are_written_until_the_disk_refuses(tmp_path: Path) -> None:
+    """The file holds the sample that was sent; a folder that goes away ends the file, not the messages."""
+    heard: Queue[m.Telemetry] = Queue()
+    sampler = Sampler(fake_board("raspberry-pi-4", tmp_path / "board"))
+    metrics = tmp_path / "metrics"
+    metrics.mkdir()
+    watch = BoardWatch(sampler, 0.01, heard.put, metrics / "roadcast.prom")
+    watch.start()
+    for _ in range(2):
+        heard.get(timeout=20)
+    assert 'roadcast_temperature_celsius{zone="cpu"} 62.318' in (metrics / "roadcast.prom").read_text()
+    metrics.rename(tmp_path / "gone")
+    while not heard.empty():
+        heard.get()
+    for _ in range(3):
+        heard.get(timeout=20)
+    watch.stop()
+    assert not metrics.exists()
+
+
 def test_the_agent_tells_how_its_board_is_doing(tmp_path: Path) -> None:
     """This machine's memory and the room of its state directory arrive at the centre."""
     rig = DeviceRig(device_config(tmp_path))

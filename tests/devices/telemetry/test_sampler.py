@@ -96,6 +96,19 @@ def test_a_sensor_that_goes_away_goes_missing(tmp_path: Path) -> None:
     assert "state_free_bytes" not in later
 
 
+def test_a_sensor_that_comes_late_is_found(tmp_path: Path) -> None:
+    """A driver that loads after the sampler began is seen within a minute."""
+    machine = fake_board("raspberry-pi-5", tmp_path)
+    sampler = Sampler(machine)
+    sampler.sample(0.0)
+    late = machine.root / "sys/class/thermal/thermal_zone1"
+    late.mkdir()
+    (late / "type").write_text("nvme-thermal")
+    (late / "temp").write_text("41000")
+    assert "temperature_celsius.nvme" not in sampler.sample(1.0).values
+    assert sampler.sample(SLOW_S).values["temperature_celsius.nvme"] == 41.0
+
+
 def test_exposition_is_prometheus_text() -> None:
     """HELP, TYPE, one line a reading; labels are escaped; what is no metric of ours or not finite is left out."""
     text = exposition(
