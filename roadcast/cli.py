@@ -20,7 +20,7 @@ class Root(LazyGroup):
             ("server", "Run the server: rounds, distillation, releases.", True),
             ("client", "Run one device: answer frames, learn, report.", True),
             ("broker", "Run a private MQTT broker.", True),
-            ("devices", "Look at the board that this runs on.", True),
+            ("devices", "Look at the board that this runs on, and at those of a fleet.", True),
             ("doctor", "Check that this board is ready to serve.", False),
             ("flash", "Put a device into a root filesystem tree.", False),
             ("export", "Turn a student into the files of a release, and check them.", True),

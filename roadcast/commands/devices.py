@@ -1,10 +1,11 @@
-"""``roadcast devices``: what this board is, how it is doing, and recordings of it."""
+"""``roadcast devices``: what this board is, how it is doing, recordings of it; and the boards of a fleet."""
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -28,7 +29,7 @@ _GIB = 1 << 30
 
 @app.callback()
 def devices() -> None:
-    """Look at the board that this runs on."""
+    """Look at the board that this runs on, and at those of a fleet."""
 
 
 @app.command()
@@ -110,6 +111,58 @@ def _line(sample: Sample, *, as_json: bool) -> str:
     if as_json:
         return msgspec.json.encode(sample.values).decode()
     return "  ".join(f"{name} {value:.6g}" for name, value in sample.values.items())
+
+
+@app.command("list")
+def list_fleet(
+    *,
+    state_dir: Annotated[Path, typer.Option(help="The server's state folder.")],
+    json: JsonFlag = False,
+) -> None:
+    """On the server: every device, how its board is doing, and what is wrong; works beside a running server."""
+    from broker_server.status import open_database, status
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    database = open_database(state_dir)
+    try:
+        found = [_health(device) for device in status(database)["devices"]]
+    finally:
+        database.close()
+    emit(found, json, _fleet)
+
+
+def _health(device: dict[str, Any]) -> dict[str, Any]:
+    from devices.telemetry.health import judge
+    from devices.telemetry.sampler import Sample
+
+    told = device["telemetry"]
+    values = {} if told is None else told["values"]
+    warm = {name.partition(".")[2]: value for name, value in values.items() if name.startswith("temperature_celsius.")}
+    bad = [finding for finding in judge([Sample(0.0, values)]) if finding.level != "ok"]
+    return {
+        "device": device["device"],
+        "state": device["state"],
+        "board": device["board"],
+        "seen_s": device["seen_s"],
+        "celsius": warm.get("tj", max(warm.values(), default=None)),
+        "watts": values.get("board_power_watts"),
+        "findings": bad,
+    }
+
+
+def _fleet(found: list[dict[str, Any]]) -> RenderableType:
+    rows = [
+        (
+            device["device"],
+            device["state"],
+            device["board"],
+            None if device["celsius"] is None else f"{device['celsius']:.1f} °C",
+            None if device["watts"] is None else f"{device['watts']:.2f} W",
+            "; ".join(f"{finding.check}: {finding.says}" for finding in device["findings"]) or None,
+        )
+        for device in found
+    ]
+    return table("", ("device", "state", "board", "hottest", "power", "findings"), rows)
 
 
 def machine_at(root: Path | None) -> Machine:

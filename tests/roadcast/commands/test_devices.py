@@ -6,8 +6,15 @@ import json
 import os
 from pathlib import Path
 
+import msgspec
 from typer.testing import CliRunner
 
+from broker_server.effects import SaveDevice, SaveTelemetry
+from broker_server.records import DeviceRecord
+from broker_server.store.database import Database
+from devices.telemetry.sampler import Sampler
+from edge_protocol.ids import DeviceId
+from edge_protocol.messages import Telemetry
 from roadcast.commands.devices import app
 from tests.fakes.boards import fake_board
 
@@ -50,3 +57,33 @@ def test_a_board_is_watched(tmp_path: Path) -> None:
     assert first["board_power_watts"] == second["board_power_watts"] == 12.47936
     assert 'roadcast_temperature_celsius{zone="tj"} 53.968' in metrics.read_text()
     assert "gpu_load_ratio 0.63" in CliRunner().invoke(app, command[:-1]).stdout
+
+
+def test_the_fleet_s_boards_are_listed(tmp_path: Path) -> None:
+    """From the server's folder: a hot board says what is wrong, and one that told nothing is not called well or hot."""
+    values = Sampler(fake_board("jetson-orin-nano-super-r36.4.7", tmp_path / "board")).sample(0.0).values
+    database = Database(tmp_path / "server.db")
+    record = DeviceRecord(
+        device=DeviceId("cam-1"),
+        state="online",
+        boot_id=bytes(8),
+        board="Orin Nano",
+        software="",
+        runtime="",
+        cores=6,
+        memory_bytes=0,
+        tasks=(),
+        seen_s=5.0,
+    )
+    silent = msgspec.structs.replace(record, device=DeviceId("cam-2"), state="stale")
+    telemetry = SaveTelemetry(DeviceId("cam-1"), 5.0, Telemetry(values))
+    database.apply([SaveDevice(record), SaveDevice(silent), telemetry])
+    database.close()
+    command = ["list", "--state-dir", str(tmp_path)]
+    hot, quiet = json.loads(CliRunner().invoke(app, [*command, "--json"], catch_exceptions=False).stdout)
+    assert (hot["celsius"], hot["watts"]) == (53.968, 12.47936)
+    assert [finding["check"] for finding in hot["findings"]] == ["throttled", "over-current"]
+    assert (quiet["celsius"], quiet["watts"], quiet["findings"]) == (None, None, [])
+    lines = CliRunner().invoke(app, command, catch_exceptions=False).stdout.splitlines()
+    assert lines[1].startswith("cam-1\tonline\tOrin Nano\t54.0 °C\t12.48 W\tthrottled: slowed down")
+    assert lines[2] == "cam-2\tstale\tOrin Nano\t-\t-\t-"

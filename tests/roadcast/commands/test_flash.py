@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from edge_client.config import DeviceConfig
 from edge_protocol.config import load_config
 from edge_protocol.errors import ConfigError
-from roadcast.commands.flash import app
+from roadcast.commands.flash import app, read_plan
 
 SITE: dict[str, Any] = {
     "agent": {
@@ -58,6 +58,17 @@ def test_a_device_of_a_fleet_is_installed(site: Path) -> None:
     assert (root / "etc/roadcast/ca.pem").read_text() == "certificate"
     assert (root / "opt/roadcast/wheels/roadcast-0.1.0-py3-none-any.whl").read_bytes() == b"wheel"
     assert {change["action"] for change in _flash(site, "--device", "cam-2")} == {"keep"}
+
+
+def test_the_site_of_the_documentation_can_be_planned(tmp_path: Path) -> None:
+    """The example in docs/operations.md is a site that `flash` takes."""
+    text = (Path(__file__).resolve().parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
+    example = text.partition("# site.yaml;")[2].partition("```")[0].partition("\n")[2]
+    (tmp_path / "site.yaml").write_text(example.replace("<key>", f'"{"ab" * 32}"'))
+    (tmp_path / "ca.pem").write_text("certificate")
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels/roadcast-0.1.0-py3-none-any.whl").touch()
+    assert len(read_plan(tmp_path / "site.yaml", "cam-2").files) == 8
 
 
 def test_a_dry_run_shows_the_difference(site: Path) -> None:
