@@ -48,7 +48,7 @@ format: $(STAMP)  ## let ruff rewrite what it can
 LEARNING := aggregate heads muenster report_codec robustness speed vehicle
 bench: $(STAMP)  ## run every benchmark in its quick form and check its target
 	@mkdir -p bench-out
-	@for name in $$(basename -s .py benchmarks/*.py | grep -v harness) $(LEARNING:%=learning.%); do \
+	@for name in $$(basename -s .py benchmarks/*.py | grep -v harness) $(LEARNING:%=learning.%) devices.telemetry; do \
 	  $(BIN)/python -m benchmarks.$$name --quick --check --json bench-out/$$name.json || exit $$?; done
 
 resolve: $(STAMP)  ## check that the edge set resolves to wheels for aarch64
@@ -56,6 +56,7 @@ resolve: $(STAMP)  ## check that the edge set resolves to wheels for aarch64
 
 docs: $(STAMP)  ## write what is generated from code
 	$(BIN)/python -m roadcast.state_diagrams
+	$(BIN)/python -m tests.devices.boards.document
 
 clean:  ## remove what tools left behind; keeps the environment
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.* bench-out dist build

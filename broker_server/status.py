@@ -40,6 +40,7 @@ def status(database: Database) -> dict[str, Any]:
     """
     rounds, releases = database.rounds(limit=NEWEST_ROUNDS), database.releases()
     states = {(s.device, s.state.task): s for s in database.states()}
+    boards = database.telemetry()
     tasks = sorted({r.task for r in rounds} | {r.task for r in releases})
     return {
         "tasks": {
@@ -49,7 +50,9 @@ def status(database: Database) -> dict[str, Any]:
             }
             for task in tasks
         },
-        "devices": [_device(device, states) for device in database.devices()],
+        "devices": [
+            _device(device, states) | {"telemetry": boards.get(device.device)} for device in database.devices()
+        ],
     }
 
 

@@ -1,7 +1,7 @@
 """The agent of one device: joins brain, link, disk, runner and trainer; one inbox, and the pump its only consumer.
 
 Threads: the pump (this module's loop; it alone touches the brain, the databases and the fetcher), the transport's own,
-``inference``, one reader a source, ``installer``. The serving half never loads torch: training is a subprocess.
+``inference``, one reader a source, ``installer``, ``board-watch``. Training is a subprocess: no torch is loaded here.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from pathlib import Path
 from queue import Empty, Queue
@@ -19,8 +20,9 @@ from time import monotonic
 from typing import TypeAlias
 
 from edge_client import board
+from edge_client.board_telemetry import watch_this_board
 from edge_client.board_watch import BoardWatch
-from edge_client.build import Parts, build_parts, label_file
+from edge_client.build import Parts, build_parts, label_file, mqtt_link
 from edge_client.carry import Carry, Hands
 from edge_client.config import DeviceConfig
 from edge_client.core import DeviceCore, Remembered
@@ -47,7 +49,6 @@ from edge_protocol.errors import RemoteProtocolError, RoadcastError
 from edge_protocol.ids import SERVER
 from edge_protocol.topics import ChunkTopic, Downlink, ReleaseTopic, RoundTopic, Topics
 from edge_protocol.transport.base import Connected, Disconnected, Inbox, LastWill, Received, Refused, Transport
-from edge_protocol.transport.settings import read_password, tls_context
 
 LOG = logging.getLogger(__name__)
 INBOX = 4096
@@ -88,7 +89,8 @@ class Agent:
         parts = build_parts(config, self.spec, self.replay, self._inbox.put)
         self.inference = Inference(parts.feeds, config.queue)
         will = LastWill(self._topics.online(config.device_id), encode(stamp.header(), m.Presence(online=False)))
-        self.transport = (make_transport or self._mqtt)(self._inbox, will)
+        self.transport = (make_transport or partial(mqtt_link, config))(self._inbox, will)
+        self._watch = watch_this_board(config, self._inbox.put)
         fetcher = Fetcher(state / "blobs", self._topics, self.transport)
         self._installed = InstalledStore(state / self.spec.name)
         self._installer = self._make_installer(parts, fetcher)
@@ -146,6 +148,7 @@ class Agent:
         self.transport.subscribe([self._topics.every_downlink(self.config.device_id), *self._desired])
         self._installer.start()
         self.inference.start()
+        self._watch.start()
         self.transport.start()
 
     def turn(self) -> None:
@@ -167,6 +170,7 @@ class Agent:
         """End every thread and file; safe to call once."""
         now = monotonic()
         self.carry.perform(self.core.handle(Stopping(), now), now, self._feed)
+        self._watch.stop()
         self.inference.stop(_CLOSE_S)
         self._drain_results(now)
         leaving = threading.Thread(target=self.transport.close, name="leaving", daemon=True)
@@ -189,6 +193,8 @@ class Agent:
                 self.carry.drop(event.reason, event.detail)
             case m.IntervalResult():
                 self._uplink.send(Send(event, durable=True), now)
+            case m.Telemetry():
+                self._uplink.send(Send(event), now)
             case _:
                 self._feed(event, now)  # type: ignore[arg-type]  # the installer's own events
 
@@ -288,10 +294,3 @@ class Agent:
         remembered = Remembered(running=running, answered=self.outbox.answered, attempts=self._installed.attempts())
         config = self.config
         return DeviceCore(board.profile(config, self.spec), config.keyring, remembered, monotonic())
-
-    def _mqtt(self, inbox: Inbox, will: LastWill) -> Transport:
-        from edge_protocol.transport.mqtt import MqttTransport  # noqa: PLC0415  # simulations run without paho
-
-        settings = self.config.broker
-        name = f"{self.config.fleet}-{self.config.device}"
-        return MqttTransport(settings, name, inbox, will, password=read_password(settings), tls=tls_context(settings))

@@ -130,7 +130,8 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         state_dir: where it keeps everything.
         sources: what it looks at.
         labels, preprocess, replay, train, personal, drift, probation: see there.
-        report_interval_s: seconds between two reports of its state.
+        report_interval_s: seconds between two reports of its state and its board.
+        metrics_file: Prometheus file to write the board's readings to, for node_exporter's textfile collector.
         threads: that one inference may use.
         queue: frames that may wait; the oldest gives way.
     """
@@ -151,6 +152,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     drift: DriftConfig = DriftConfig()
     probation: ProbationConfig = ProbationConfig()
     report_interval_s: Annotated[float, Meta(gt=0, le=86_400)] = 10.0
+    metrics_file: Text | None = None
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     queue: Annotated[int, Meta(ge=1, le=10_000)] = 8
 

@@ -116,7 +116,7 @@ print([m for m in {NOT_ON_A_DEVICE!r} if m in sys.modules])
     assert _python(code).strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["client", "version"])
+@pytest.mark.parametrize("command", ["client", "devices", "doctor", "flash", "version"])
 def test_a_device_s_commands_load_nothing_of_the_server(command: str) -> None:
     """`roadcast client` starts on a board that has the base install only."""
     assert "Usage" in _python(

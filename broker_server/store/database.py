@@ -78,6 +78,10 @@ class Database:
         rows = self._rows(select(t.device_states).order_by("device", "task"))
         return [_typed({"device": r.device, "at_s": r.at_s, "state": r.state}, StoredState) for r in rows]
 
+    def telemetry(self) -> dict[str, dict[str, Any]]:
+        """The newest readings of every device's board, and when they came."""
+        return {r.device: {"at_s": r.at_s, "values": r.readings} for r in self._rows(select(t.telemetry))}
+
     def seen(self, *, since_s: float, limit: int) -> list[SeenMessage]:
         """Newest answers to durable messages, oldest first."""
         columns = t.seen_messages.c

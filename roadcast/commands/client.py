@@ -43,7 +43,7 @@ def run(
     if not isinstance(logging.getLevelName(level), int):
         raise ConfigError(f"$ROADCAST_LOG: no level {level!r}; one of DEBUG, INFO, WARNING, ERROR")
     logging.basicConfig(level=level, format="%(asctime)s %(name)s %(message)s")
-    agent = Agent(_load(config, state_dir, device))
+    agent = Agent(load_device(config, state_dir, device))
     agent.run()
     counted = agent.inference.counters
     said = {
@@ -63,7 +63,7 @@ def check(*, config: ConfigFile, state_dir: StateDir = None, json: JsonFlag = Fa
     from edge_client.labels import open_commissioning
     from edge_models.tasks import load_task
 
-    found = _load(config, state_dir, None)
+    found = load_device(config, state_dir)
     spec = load_task(found.task)
     for source in found.sources:
         check_address(source.uri)
@@ -87,7 +87,7 @@ def learning(*, config: ConfigFile, state_dir: StateDir = None, json: JsonFlag =
     from edge_client.lessons import LESSON
     from edge_client.replay import kept_names
 
-    state = Path(_load(config, state_dir, None).state_dir)
+    state = Path(load_device(config, state_dir).state_dir)
     if not (state / LESSON).exists():
         raise StoreError(f"{state}: nothing was learnt here yet; the first round or release that finds samples does it")
     found, drift, kept = read_result(state, LESSON), read_drift(state / "drift.json"), kept_names(state / "replay.db")
@@ -130,7 +130,12 @@ def schema(*, json: JsonFlag = True) -> None:  # noqa: ARG001  # a schema is JSO
     typer.echo(jsonlib.dumps(schema_of(DeviceConfig), indent=2))
 
 
-def _load(path: Path, state_dir: Path | None, device: str | None) -> DeviceConfig:
+def load_device(path: Path, state_dir: Path | None = None, device: str | None = None) -> DeviceConfig:
+    """Read a device's configuration; flags beat the environment, which beats the file.
+
+    Raises:
+        ConfigError: the file cannot be read, or says something wrong.
+    """
     from edge_client.config import DeviceConfig
     from edge_protocol.config import load_config
 

@@ -1,0 +1,94 @@
+"""The install plan of one device: every file and link that must lie on it. Pure; whoever carries it out may differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+import yaml
+
+from devices.provision import units
+from devices.provision.site import CONFIG_DIR, STATE_DIR, InstallConfig
+from edge_protocol.errors import ConfigError
+
+_UNITS = "/etc/systemd/system"
+_SECRET, _PLAIN = 0o640, 0o644
+
+
+class PlannedFile(msgspec.Struct, frozen=True):
+    """A file on the device.
+
+    Attributes:
+        path: absolute, on the device.
+        content: its bytes.
+        mode: permission bits.
+    """
+
+    path: str
+    content: bytes
+    mode: int = _PLAIN
+
+
+class PlannedLink(msgspec.Struct, frozen=True):
+    """A symbolic link on the device, and what it says."""
+
+    path: str
+    target: str
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Everything for one device; carrying it out twice is carrying it out once."""
+
+    files: tuple[PlannedFile, ...]
+    links: tuple[PlannedLink, ...]
+
+
+def make_plan(
+    tree: Mapping[str, Any], install: InstallConfig, copies: Mapping[str, bytes], wheels: Mapping[str, bytes]
+) -> Plan:
+    """Say what must lie on a device.
+
+    Args:
+        tree: the agent's configuration, checked.
+        install: how it is installed.
+        copies: content by path on the device, for `install.copy`.
+        wheels: content by file name.
+
+    Raises:
+        ConfigError: a wheel folder without Roadcast's own wheel, or a name that is no wheel's.
+    """
+    state_dir = str(tree.get("state_dir", STATE_DIR))
+    files = [
+        PlannedFile(f"{CONFIG_DIR}/device.yaml", yaml.safe_dump(dict(tree), sort_keys=False).encode(), _SECRET),
+        *(PlannedFile(path, content, _SECRET) for path, content in copies.items()),
+        _text(f"{_UNITS}/{units.AGENT_UNIT}", units.agent_unit(install, state_dir)),
+        _text("/etc/sysusers.d/roadcast.conf", units.sysusers(install)),
+        _text("/etc/tmpfiles.d/roadcast.conf", units.tmpfiles(install, state_dir)),
+        _text("/etc/systemd/journald.conf.d/roadcast.conf", units.journal(install)),
+    ]
+    if install.wheels is not None:
+        files += _wheels(install, wheels)
+    wanted_by = f"{_UNITS}/multi-user.target.wants/{units.AGENT_UNIT}"
+    return Plan(tuple(files), (PlannedLink(wanted_by, f"{_UNITS}/{units.AGENT_UNIT}"),))
+
+
+def _wheels(install: InstallConfig, wheels: Mapping[str, bytes]) -> list[PlannedFile]:
+    for name in wheels:
+        if "/" in name or not name.endswith(".whl"):
+            raise ConfigError(f"install.wheels: {name!r} is not the name of a wheel")
+        if not name.endswith(("-any.whl", f"_{install.machine}.whl")):
+            raise ConfigError(f"install.wheels: {name} is not for {install.machine}, the board's processor")
+    if not any(name.startswith("roadcast-") for name in wheels):
+        raise ConfigError("install.wheels: the folder holds no roadcast-*.whl; build it: pip wheel --no-deps .")
+    digest = sha256()
+    for name in sorted(wheels):
+        digest.update(name.encode() + sha256(wheels[name]).digest())
+    ready = f"{install.prefix}/ready-{digest.hexdigest()[:16]}"
+    setup = _text(f"{_UNITS}/{units.SETUP_UNIT}", units.setup_unit(install, ready))
+    return [setup, *(PlannedFile(f"{install.prefix}/wheels/{name}", wheels[name]) for name in sorted(wheels))]
+
+
+def _text(path: str, text: str) -> PlannedFile:
+    return PlannedFile(path, text.encode())

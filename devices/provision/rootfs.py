@@ -1,0 +1,182 @@
+"""Carries a plan out in a root filesystem tree, such as NVIDIA's ``Linux_for_Tegra/rootfs``. Owns no plan.
+
+The tree is somebody else's, so no link in it is followed: each folder is opened below the one before it, and a link in
+the way is refused. A file is written beside its place, synced, and renamed. What is right already is not touched, so a
+second run writes nothing, and a run that was cut off is finished by the next.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import msgspec
+
+from devices.provision.plan import Plan, PlannedFile, PlannedLink
+from edge_protocol.errors import ConfigError, StoreError
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What a plan changes at one path.
+
+    Attributes:
+        path: on the device.
+        action: ``add`` what is not there, ``change`` what is different, or ``keep`` what is right.
+        diff: unified, for text that is not secret; empty otherwise.
+    """
+
+    path: str
+    action: Literal["add", "change", "keep"]
+    diff: str = ""
+
+
+def carry_out(plan: Plan, root: Path, *, dry_run: bool = False) -> tuple[Change, ...]:
+    """Write what a plan wants into a tree.
+
+    Args:
+        plan: what must lie there.
+        root: the tree.
+        dry_run: only say what would change.
+
+    Raises:
+        ConfigError: the tree is this machine's own root, or no root filesystem; or a path would leave it.
+        StoreError: a link or something else is in the way, or the disk refused.
+    """
+    if not (root / "etc").is_dir():
+        raise ConfigError(f"{root}: no root filesystem, for it has no etc; for a Jetson: Linux_for_Tegra/rootfs")
+    if root.resolve() == Path("/"):
+        raise ConfigError("the tree is the root of this machine; name the tree of the device")
+    for path in [*(file.path for file in plan.files), *(link.path for link in plan.links)]:
+        if not path.startswith("/") or ".." in PurePosixPath(path).parts or PurePosixPath(path).name == "":
+            raise ConfigError(f"plan: {path!r} is no file below the tree")
+    made = [_file(root, file, dry_run=dry_run) for file in plan.files]
+    return (*made, *(_link(root, link, dry_run=dry_run) for link in plan.links))
+
+
+def _file(root: Path, file: PlannedFile, *, dry_run: bool) -> Change:
+    with _parent(root, file.path, make=not dry_run) as (folder, name):
+        before = None if folder is None else _read(folder, name, file.path)
+        if before is not None and before == (file.content, file.mode):
+            return Change(file.path, "keep")
+        if not dry_run and folder is not None:
+            _write(folder, name, file)
+        return Change(file.path, "add" if before is None else "change", _diff(file, before and before[0]))
+
+
+def _link(root: Path, link: PlannedLink, *, dry_run: bool) -> Change:
+    with _parent(root, link.path, make=not dry_run) as (folder, name):
+        before = None if folder is None else _target(folder, name)
+        if before == link.target:
+            return Change(link.path, "keep")
+        if not dry_run and folder is not None:
+            with _reported(link.path):
+                beside = f".{name}.roadcast"
+                with suppress(FileNotFoundError):
+                    os.unlink(beside, dir_fd=folder)
+                os.symlink(link.target, beside, dir_fd=folder)
+                os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+                os.fsync(folder)
+        return Change(link.path, "add" if before is None else "change")
+
+
+@contextmanager
+def _parent(root: Path, path: str, *, make: bool) -> Iterator[tuple[int | None, str]]:
+    """Open the folder of a path below the root, without following a link; None where it is missing and not made."""
+    *folders, name = PurePosixPath(path).parts[1:]
+    with _reported(path):
+        handle: int | None = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for folder in folders:
+            if handle is None:
+                break
+            with _reported(path):
+                below = _enter(handle, folder, make=make)
+            os.close(handle)
+            handle = below
+        yield handle, name
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _enter(handle: int, folder: str, *, make: bool) -> int | None:
+    try:
+        return os.open(folder, _FOLDER, dir_fd=handle)
+    except FileNotFoundError:
+        if not make:
+            return None
+        os.mkdir(folder, 0o755, dir_fd=handle)
+        os.fsync(handle)
+        return os.open(folder, _FOLDER, dir_fd=handle)
+
+
+def _read(folder: int, name: str, path: str) -> tuple[bytes, int] | None:
+    """Content and mode of a regular file; None where there is none."""
+    with _reported(path):
+        try:
+            handle = os.open(name, _READ, dir_fd=folder)
+        except FileNotFoundError:
+            return None
+        with os.fdopen(handle, "rb") as file:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                raise StoreError(f"{path}: something that is no file is in the way; remove it from the tree")
+            return file.read(), stat.S_IMODE(status.st_mode)
+
+
+def _write(folder: int, name: str, file: PlannedFile) -> None:
+    beside = f".{name}.roadcast"
+    with _reported(file.path):
+        with suppress(FileNotFoundError):
+            os.unlink(beside, dir_fd=folder)
+        try:
+            with os.fdopen(os.open(beside, _NEW, 0o600, dir_fd=folder), "wb") as written:
+                written.write(file.content)
+                written.flush()
+                os.fchmod(written.fileno(), file.mode)
+                os.fsync(written.fileno())
+            os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.fsync(folder)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(beside, dir_fd=folder)
+            raise
+
+
+def _target(folder: int, name: str) -> str | None:
+    try:
+        return os.readlink(name, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(f"{name}: something that is no link is in the way; remove it from the tree") from error
+
+
+@contextmanager
+def _reported(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENOTDIR}:
+            raise StoreError(f"{path}: a link or file in the tree is in the way; none is followed") from error
+        raise StoreError(f"cannot write {path} in the tree: {error.strerror or error}; run it with sudo?") from error
+
+
+def _diff(file: PlannedFile, before: bytes | None) -> str:
+    if file.mode & stat.S_IROTH == 0:
+        return ""
+    try:
+        old, new = (before or b"").decode().splitlines(), file.content.decode().splitlines()
+    except UnicodeDecodeError:
+        return ""
+    return "\n".join(difflib.unified_diff(old, new, "on the device", "in the plan", lineterm=""))

@@ -1,0 +1,97 @@
+"""What ``site.yaml`` says: the agent's configuration of one device or of a fleet, and how it is installed. Pure."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from edge_protocol.errors import ConfigError
+
+Absolute = Annotated[str, Meta(pattern=r"^(/[A-Za-z0-9._+-]+)+$", max_length=1024)]
+"""An absolute path of plain characters: it stands in unit files."""
+STATE_DIR: Final = "/var/lib/roadcast"
+CONFIG_DIR: Final = "/etc/roadcast"
+
+
+class InstallConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the agent is installed.
+
+    Attributes:
+        prefix: folder of wheels and virtual environment.
+        user: that the agent runs as; made at boot.
+        groups: it belongs to; cameras and GPUs want ``video`` and ``render``.
+        python: the board's Python, 3.10 or newer.
+        system_packages: the virtual environment sees the board's own packages (OpenCV with GStreamer, TensorRT).
+        machine: the board's processor.
+        wheels: folder beside the site file with every wheel, for a board without internet; None when Roadcast is
+            there already.
+        copy: file on the device → file beside the site file: certificates, packs; below `CONFIG_DIR`.
+        memory_mb: that agent and training may take together.
+        log_mb: that the board's journal may take.
+        volatile_logs: keep the journal in memory, which spares an SD card.
+        watchdog_s: seconds without a frame after which the agent is started again.
+    """
+
+    prefix: Absolute = "/opt/roadcast"
+    user: Annotated[str, Meta(pattern="^[a-z_][a-z0-9_-]{0,30}$")] = "roadcast"
+    groups: tuple[Annotated[str, Meta(pattern="^[a-z_][a-z0-9_-]{0,30}$")], ...] = ("video", "render")
+    python: Absolute = "/usr/bin/python3"
+    system_packages: bool = True
+    machine: Literal["aarch64", "x86_64"] = "aarch64"
+    wheels: str | None = None
+    copy: dict[Absolute, str] = {}
+    memory_mb: Annotated[int, Meta(ge=256, le=1 << 20)] = 1536
+    log_mb: Annotated[int, Meta(ge=8, le=10_000)] = 64
+    volatile_logs: bool = True
+    watchdog_s: Annotated[int, Meta(ge=30, le=3600)] = 300
+
+    def __post_init__(self) -> None:
+        for path in [self.prefix, self.python, *self.copy]:
+            if ".." in path.split("/") or "." in path.split("/"):
+                raise ConfigError(f"install: {path!r} must be a path without '.' and '..'")
+        for path in self.copy:
+            if not path.startswith(f"{CONFIG_DIR}/") or path == f"{CONFIG_DIR}/device.yaml":
+                raise ConfigError(f"install.copy: {path!r} must lie below {CONFIG_DIR}, and not be device.yaml")
+
+
+class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file.
+
+    Attributes:
+        agent: what `roadcast client run` takes, the same for every device.
+        devices: by device what is different there; sections are merged, lists are replaced.
+        install: see there.
+    """
+
+    agent: dict[str, Any]
+    devices: dict[str, dict[str, Any]] = {}
+    install: InstallConfig = InstallConfig()
+
+    def tree_of(self, device: str | None) -> dict[str, Any]:
+        """The agent's configuration of one device, as a tree.
+
+        Args:
+            device: its name; None for the only one.
+
+        Raises:
+            ConfigError: there is no such device, or the file has several and none was named.
+        """
+        if device is None and len(self.devices) > 1:
+            raise ConfigError(f"devices: the site has several, name one of {', '.join(self.devices)}")
+        name = device or next(iter(self.devices), None)
+        if name is None:
+            return {"state_dir": STATE_DIR, **self.agent}
+        if name not in self.devices and name != self.agent.get("device"):
+            known = ", ".join(self.devices) or str(self.agent.get("device"))
+            raise ConfigError(f"devices: no {name!r} in the site; it has {known}")
+        return _merged({"state_dir": STATE_DIR, **self.agent}, {"device": name, **self.devices.get(name, {})})
+
+
+def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    mixed = dict(under)
+    for key, value in over.items():
+        below = mixed.get(key)
+        mixed[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return mixed

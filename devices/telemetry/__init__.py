@@ -1,0 +1,1 @@
+"""How the board is doing, second by second: samples with units, health, Prometheus text. Owns no sending."""

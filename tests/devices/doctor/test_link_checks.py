@@ -1,0 +1,76 @@
+"""Certificates, and a real broker."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from broker_server.brokers import Broker
+from devices.doctor.link_checks import check_broker, check_certificates
+from edge_protocol.ids import DeviceId, FleetId
+from edge_protocol.transport.settings import BrokerSettings
+from tests.fakes.brokers import any_broker as any_broker  # noqa: PLC0414  # a fixture
+from tests.fakes.certificates import Authority
+
+CITY, CAM = FleetId("city"), DeviceId("cam-1")
+DAY_S = 86_400.0
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> BrokerSettings:
+    """A broker with certificates that are good for a day."""
+    authority = Authority()
+    certificate, key = authority.issue(tmp_path / "cam", "cam-1")
+    key.chmod(0o600)
+    ca = authority.write(tmp_path / "ca.pem")
+    return BrokerSettings(ca_file=str(ca), cert_file=str(certificate), key_file=str(key), port=9)
+
+
+def _levels(settings: BrokerSettings, now_s: float | None = None) -> list[str]:
+    return [finding.level for finding in check_certificates(settings, time.time() if now_s is None else now_s)]
+
+
+def test_certificates_in_their_time(settings: BrokerSettings) -> None:
+    """A day is less than a month: a warning; before and after their time they fail; without any there is nothing."""
+    assert _levels(settings) == ["warn", "warn", "ok"]
+    assert _levels(settings, time.time() + 2 * DAY_S) == ["fail", "fail", "ok"]
+    assert _levels(settings, time.time() - 30 * DAY_S) == ["fail", "fail", "ok"]
+    assert _levels(BrokerSettings()) == []
+
+
+def test_a_key_that_others_may_read_can_be_closed(settings: BrokerSettings) -> None:
+    """The fix is a command that may be run as it stands."""
+    assert settings.key_file is not None
+    Path(settings.key_file).chmod(0o644)
+    finding = check_certificates(settings, time.time())[-1]
+    assert (finding.level, finding.safe) == ("warn", True)
+    assert finding.fix == f"chmod 600 {settings.key_file}"
+
+
+def test_files_that_are_not_there_or_do_not_belong_together_fail(settings: BrokerSettings, tmp_path: Path) -> None:
+    """A missing authority, a key of another certificate, a missing password."""
+    other = Authority().issue(tmp_path / "other", "cam-2")[1]
+    missing = str(tmp_path / "none")
+    for changed in ({"ca_file": missing}, {"key_file": str(other)}, {"username": "x", "password_file": missing}):
+        wrong = msgspec.structs.replace(settings, **changed)
+        assert "fail" in _levels(wrong), changed
+
+
+@pytest.mark.broker
+def test_a_broker_that_answers_is_ok(any_broker: Broker) -> None:
+    """Connected, subscribed, and how long that took."""
+    finding = check_broker(any_broker.settings, CITY, CAM)
+    assert finding.level == "ok"
+    assert "connected and subscribed in" in finding.says
+
+
+def test_a_broker_that_does_not_answer_fails_with_a_reason() -> None:
+    """Nobody listens there; a password that cannot be read is found before anyone is asked."""
+    finding = check_broker(BrokerSettings(port=9), CITY, CAM, timeout_s=2.0)
+    assert finding.level == "fail"
+    assert "127.0.0.1:9" in finding.says
+    unread = BrokerSettings(port=9, username="x", password_file="/none")
+    assert "password_file" in check_broker(unread, CITY, CAM).says

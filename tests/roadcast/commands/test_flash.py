@@ -1,0 +1,100 @@
+"""``roadcast flash --rootfs``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from edge_client.config import DeviceConfig
+from edge_protocol.config import load_config
+from edge_protocol.errors import ConfigError
+from roadcast.commands.flash import app, read_plan
+
+SITE: dict[str, Any] = {
+    "agent": {
+        "fleet": "city",
+        "tier": "small",
+        "task": "vehicle",
+        "broker": {"host": "10.0.0.2", "ca_file": "/etc/roadcast/ca.pem"},
+        "trusted_keys": ["ab" * 32],
+        "sources": [{"name": "road", "uri": "rtsp://camera/stream"}],
+    },
+    "devices": {"cam-1": {}, "cam-2": {"sources": [{"name": "road", "uri": "csi://0"}]}},
+    "install": {"copy": {"/etc/roadcast/ca.pem": "secrets/ca.pem"}, "wheels": "wheels"},
+}
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A site of two devices with a certificate and wheels, and an empty tree."""
+    (tmp_path / "rootfs/etc").mkdir(parents=True)
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets/ca.pem").write_text("certificate")
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels/roadcast-0.1.0-py3-none-any.whl").write_bytes(b"wheel")
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump(SITE))
+    return tmp_path / "site.yaml"
+
+
+def _flash(site: Path, *more: str) -> list[dict[str, str]]:
+    command = ["--site", str(site), "--rootfs", str(site.parent / "rootfs"), "--json", *more]
+    changes: list[dict[str, str]] = json.loads(CliRunner().invoke(app, command, catch_exceptions=False).stdout)
+    return changes
+
+
+def test_a_device_of_a_fleet_is_installed(site: Path) -> None:
+    """Its own configuration, which the agent takes, the certificate and the wheel; a second run changes nothing."""
+    first = _flash(site, "--device", "cam-2")
+    root = site.parent / "rootfs"
+    assert {change["action"] for change in first} == {"add"}
+    text = (root / "etc/roadcast/device.yaml").read_text()
+    config = load_config(text, DeviceConfig, where="device.yaml")
+    assert (config.device, config.sources[0].uri, config.state_dir) == ("cam-2", "csi://0", "/var/lib/roadcast")
+    assert (root / "etc/roadcast/ca.pem").read_text() == "certificate"
+    assert (root / "opt/roadcast/wheels/roadcast-0.1.0-py3-none-any.whl").read_bytes() == b"wheel"
+    assert {change["action"] for change in _flash(site, "--device", "cam-2")} == {"keep"}
+
+
+def test_the_site_of_the_documentation_can_be_planned(tmp_path: Path) -> None:
+    """The example in docs/operations.md is a site that `flash` takes."""
+    text = (Path(__file__).resolve().parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
+    example = text.partition("# site.yaml;")[2].partition("```")[0].partition("\n")[2]
+    (tmp_path / "site.yaml").write_text(example.replace("<key>", f'"{"ab" * 32}"'))
+    (tmp_path / "ca.pem").write_text("certificate")
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels/roadcast-0.1.0-py3-none-any.whl").touch()
+    assert len(read_plan(tmp_path / "site.yaml", "cam-2").files) == 8
+
+
+def test_a_dry_run_shows_the_difference(site: Path) -> None:
+    """Units line by line, secrets not; nothing is written."""
+    command = ["--site", str(site), "--rootfs", str(site.parent / "rootfs"), "--device", "cam-1", "--dry-run"]
+    told = CliRunner().invoke(app, command, catch_exceptions=False).stdout
+    assert "+WatchdogSec=300" in told
+    assert "add\t/etc/roadcast/device.yaml" in told
+    assert "10.0.0.2" not in told
+    assert not (site.parent / "rootfs/etc/roadcast").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("tier: small", "tier: giant", "tier"),
+        ("secrets/ca.pem", "secrets/none.pem", "cannot be read"),
+        ("wheels: wheels", "wheels: none", "no folder"),
+        ("install:", "instal:", "did you mean 'install'"),
+    ],
+)
+def test_a_wrong_site_is_refused_before_anything_is_written(old: str, new: str, says: str, site: Path) -> None:
+    """The agent's own rules, a missing file, missing wheels, an unknown key."""
+    site.write_text(site.read_text().replace(old, new))
+    command = ["--site", str(site), "--rootfs", str(site.parent / "rootfs"), "--device", "cam-1"]
+    failed = CliRunner().invoke(app, command).exception
+    assert isinstance(failed, ConfigError)
+    assert says in str(failed)
+    assert list((site.parent / "rootfs").rglob("*")) == [site.parent / "rootfs/etc"]
