@@ -83,7 +83,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
 
     drawn = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for line in cells:
-        drawn.add_row(*line)
+        drawn.add_row(*map(_plain, line))
     return drawn
 
 

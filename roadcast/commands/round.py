@@ -100,14 +100,18 @@ def _rounds(found: list[dict[str, Any]]) -> Any:  # noqa: ANN401 - whatever rich
 
 
 def _details(found: dict[str, Any]) -> Any:  # noqa: ANN401 - whatever rich draws
-    from rich.console import Group
-
     head = f"{found['task']}: round {found['number']} {found['state']}: {found['reason']}"
     rules = ", ".join(f"{name} {value}" for name, value in (found["rules"] or {}).items() if value != {})
     rows = [tuple(_short(value) for value in device.values()) for device in found["devices"]]
     devices = table("", ("device", "counts", "age", "trust", "reason"), rows)
     lost = table("", ("tier", "cohort that fares worst", "samples", "before", "after"), _worst(found))
-    return Group(head, f"judged by: {rules or 'nobody yet'}", devices, lost)
+    parts = [head, f"judged by: {rules or 'nobody yet'}", devices, lost]
+    if isinstance(devices, str):
+        return "\n".join(map(str, parts))
+    from rich.console import Group
+    from rich.text import Text
+
+    return Group(*(Text(part) if isinstance(part, str) else part for part in parts))
 
 
 def _worst(found: dict[str, Any]) -> list[tuple[object, ...]]:

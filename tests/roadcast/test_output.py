@@ -86,11 +86,12 @@ def test_a_table_is_tab_separated_in_a_pipe(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_table_is_drawn_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal the table has its title."""
+    """On a terminal the table has its title, and what a device said in brackets is text and no markup."""
     screen = Terminal()
     monkeypatch.setattr(sys, "stdout", screen)
-    output.emit([("x", 1)], False, lambda rows: output.table("Title", ("name", "value"), rows))
+    output.emit([("x [/bold]", 1)], False, lambda rows: output.table("Title", ("name", "value"), rows))
     assert "Title" in screen.getvalue()
+    assert "x [/bold]" in screen.getvalue()
     assert "\t" not in screen.getvalue()
 
 
