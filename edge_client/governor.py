@@ -19,19 +19,22 @@ from edge_protocol.fsm import Table, step
 class PauseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When training waits.
 
+    Only heat holds it unless the installer says more: a board that is slower than its camera drops frames whether it
+    trains or not, and would never learn.
+
     Attributes:
         hot_c: it is paused at this temperature of the hottest thermal zone (°C) ...
         cool_c: ... and goes on below this one.
-        drop_share: paused when this share of the frames gave way to newer ones.
+        drop_share: paused when this share of the frames gave way to newer ones; None for no limit.
         latency_ms: paused at this p95 from a frame's arrival to its answer; None for no limit.
         load: paused at this load average over a minute, per core; the job itself is part of it. None for no limit.
         relief: busy is over below this share of each limit.
         patience_s: a job that had to wait so long in one piece is ended, to be tried again later.
     """
 
-    hot_c: Annotated[float, Meta(gt=0, le=150)] = 85.0
-    cool_c: Annotated[float, Meta(gt=0, le=150)] = 78.0
-    drop_share: Annotated[float, Meta(gt=0, le=1)] | None = 0.2
+    hot_c: Annotated[float, Meta(gt=0, le=150)] = 95.0
+    cool_c: Annotated[float, Meta(gt=0, le=150)] = 85.0
+    drop_share: Annotated[float, Meta(gt=0, le=1)] | None = None
     latency_ms: Annotated[float, Meta(gt=0)] | None = None
     load: Annotated[float, Meta(gt=0)] | None = None
     relief: Annotated[float, Meta(gt=0, le=1)] = 0.7

@@ -41,8 +41,9 @@ def test_the_board_is_assessed_with_hysteresis(before: Board, reading: Reading, 
 
 
 def test_limits_that_are_off_hold_nothing() -> None:
-    """Neither load nor latency counts unless it is asked for."""
-    assert assess(CALM, Reading(latency_ms=1e6, load=1e6), PauseConfig()) is CALM
+    """Only heat counts unless more is asked for: a board that always drops frames would never learn."""
+    assert assess(CALM, Reading(drop_share=1.0, latency_ms=1e6, load=1e6), PauseConfig()) is CALM
+    assert assess(CALM, Reading(celsius=95), PauseConfig()) is HOT
 
 
 def test_a_job_waits_runs_pauses_and_goes_on() -> None:
