@@ -76,6 +76,9 @@ def _hwmon(machine: Machine, folder: str) -> list[Rail]:
         if label is not None and real_rail(label):
             number = path.removesuffix("_label").rpartition("/in")[2]
             rails.append(Rail(label, _watts(machine, folder, number), _alarm(machine, folder, number)))
+    whole_chip = machine.fixed(f"{folder}/label")  # an INA238 has one channel, named after the chip
+    if not rails and whole_chip is not None and real_rail(whole_chip):
+        rails.append(Rail(whole_chip, _watts(machine, folder, "1"), _alarm(machine, folder, "1")))
     return rails
 
 

@@ -99,6 +99,8 @@ def _power(entry: dict[str, Any]) -> dict[str, str]:
             files[f"{folder}/curr{channel}_crit_alarm"] = str(chip.get("alarm", {}).get(label, 0))
         if chip.get("sum"):
             files |= {f"{folder}/in7_label": "sum of shunt voltages", f"{folder}/in7_input": "12"}
+        if "label" in chip:
+            files |= {f"{folder}/label": chip["label"], f"{folder}/power1_input": str(chip["power"])}
         for channel, (label, microwatts) in enumerate(chip.get("microwatts", {}).items(), start=1):
             files[f"{folder}/in{channel}_label"] = label
             files |= {} if microwatts is None else {f"{folder}/power{channel}_input": str(microwatts)}
