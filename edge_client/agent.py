@@ -11,15 +11,13 @@ import logging
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable
 from math import inf
 from pathlib import Path
 from queue import Empty, Queue
 from time import monotonic
-from typing import TypeAlias
 
 from edge_client import board
-from edge_client.build import Parts, build_parts, label_file
+from edge_client.build import MakeTransport, Parts, build_parts, label_file, mqtt_link
 from edge_client.carry import Carry, Hands
 from edge_client.config import DeviceConfig
 from edge_client.core import DeviceCore, Remembered
@@ -44,8 +42,7 @@ from edge_protocol.effects import Send
 from edge_protocol.errors import RemoteProtocolError, RoadcastError
 from edge_protocol.ids import SERVER
 from edge_protocol.topics import ChunkTopic, Downlink, ReleaseTopic, RoundTopic, Topics
-from edge_protocol.transport.base import Connected, Disconnected, Inbox, LastWill, Received, Refused, Transport
-from edge_protocol.transport.settings import read_password, tls_context
+from edge_protocol.transport.base import Connected, Disconnected, Inbox, LastWill, Received, Refused
 
 LOG = logging.getLogger(__name__)
 INBOX = 4096
@@ -55,7 +52,6 @@ _HOUSEKEEPING_S = 1.0
 _CLOSE_S = 2.0
 _ASK_AGAIN_S = 10.0  # NATS has been seen to lose what is retained while it grants a filter
 _BURST = 64
-MakeTransport: TypeAlias = Callable[[Inbox, LastWill], Transport]
 
 
 class Agent:
@@ -86,14 +82,14 @@ class Agent:
         parts = build_parts(config, self.spec, self.replay, self._inbox.put)
         self.inference = Inference(parts.feeds, config.queue)
         will = LastWill(self._topics.online(config.device_id), encode(stamp.header(), m.Presence(online=False)))
-        self.transport = (make_transport or self._mqtt)(self._inbox, will)
+        self.transport = (make_transport or mqtt_link(config))(self._inbox, will)
         fetcher = Fetcher(state / "blobs", self._topics, self.transport)
         self._installed = InstalledStore(state / self.spec.name)
         self._installer = self._make_installer(parts, fetcher)
         self._drops: Counter[str] = Counter()
         uplink = Uplink(self._topics, config.device_id, stamp, self.outbox, self.transport, self._drops)
         training = Training(state / "jobs", config.train.timeout_s, trainer)
-        self._lessons = Lessons(config, self.spec, training, fetcher.path, lambda: self.carry.serving)
+        self._lessons = Lessons(config, self.spec, training, fetcher.path, lambda: self.carry.serving, parts.account)
         self.carry = Carry(
             Hands(
                 config=config,
@@ -106,6 +102,7 @@ class Agent:
                 installer=self._installer,
                 installed=self._installed,
                 lessons=self._lessons,
+                account=parts.account,
                 transport=self.transport,
                 uplink=uplink,
                 drops=self._drops,
@@ -116,7 +113,7 @@ class Agent:
         self._stopping = threading.Event()
         self._housekeeping_at, self._ask_again_at = 0.0, inf
         self._frames_told = -1
-        self.core = self._make_core(self._boot(state / self.spec.name, fetcher))
+        self.core = self._make_core(self._boot(state / self.spec.name, fetcher), parts)
 
     def run(self) -> None:
         """Serve until `stop`, SIGTERM or SIGINT; then leave in order within 5 s."""
@@ -280,8 +277,13 @@ class Agent:
             answer=self._inbox.put,
         )
 
-    def _make_core(self, running: Running) -> DeviceCore:
-        remembered = Remembered(running=running, answered=self.outbox.answered, attempts=self._installed.attempts())
+    def _make_core(self, running: Running, parts: Parts) -> DeviceCore:
+        remembered = Remembered(
+            running=running,
+            answered=self.outbox.answered,
+            spent=parts.account.exhausted,
+            attempts=self._installed.attempts(),
+        )
         config = self.config
         who = board.profile(
             fleet=config.fleet_id,
@@ -291,10 +293,3 @@ class Agent:
             report_interval_s=config.report_interval_s,
         )
         return DeviceCore(who, config.keyring, remembered, monotonic())
-
-    def _mqtt(self, inbox: Inbox, will: LastWill) -> Transport:
-        from edge_protocol.transport.mqtt import MqttTransport  # noqa: PLC0415  # simulations run without paho
-
-        settings = self.config.broker
-        name = f"{self.config.fleet}-{self.config.device}"
-        return MqttTransport(settings, name, inbox, will, password=read_password(settings), tls=tls_context(settings))

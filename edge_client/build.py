@@ -1,4 +1,4 @@
-"""Puts a device's parts together from its configuration: preprocessing, feeds, memories; owns no loop and no link."""
+"""Puts a device's parts together from its configuration: preprocessing, feeds, memories, link; owns no loop."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
 from devices.packs import ImagePack
 from devices.preprocess import Preprocess
 from devices.sources import Source, open_source
+from edge_client.account import Account
 from edge_client.config import DeviceConfig, SourceConfig
 from edge_client.inference import Feed
 from edge_client.installer import Prepare
@@ -25,8 +27,11 @@ from edge_models.windows import LiveWindows, Scale
 from edge_protocol.errors import ConfigError
 from edge_protocol.messages import IntervalResult
 from edge_protocol.task import ImageInput, SeriesInput, TaskSpec
+from edge_protocol.transport.base import Inbox, LastWill, Transport
+from edge_protocol.transport.settings import read_password, tls_context
 
 Emit = Callable[[IntervalResult], None]
+MakeTransport: TypeAlias = Callable[[Inbox, LastWill], Transport]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -37,30 +42,36 @@ class Parts:
         feeds: one per source.
         seen: what was just seen.
         prepare: from stored samples to the student's input.
+        account: of what reports may tell.
     """
 
     feeds: list[Feed]
     seen: Seen
     prepare: Prepare
+    account: Account
 
 
 def build_parts(config: DeviceConfig, spec: TaskSpec, replay: ReplayStore, emit: Emit) -> Parts:
     """Make feeds for every source, and fill the replay store with what the installer gathered.
 
     Raises:
-        ConfigError: a source does not fit the task.
+        ConfigError: a source does not fit the task, or privacy is asked for where there is none.
         DataError: the commissioning pack cannot be read, or is of another kind.
         SourceError: a series source cannot be opened to learn its sensors.
+        StoreError: the privacy account is damaged.
     """
+    if config.privacy.epsilon is not None and spec.kind != "classify":
+        raise ConfigError(f"privacy: task {spec.name!r} forecasts; only classifiers can report with privacy so far")
+    account = Account(Path(config.state_dir) / "privacy.json", config.privacy)
     seen = Seen(config.replay.every_s)
     if isinstance(spec.input, ImageInput):
         preprocess = Preprocess(spec.input, config.preprocess)
         _commission_images(config, spec, preprocess, replay)
         feeds = [_image_feed(source, spec, preprocess, seen, emit) for source in config.sources]
-        return Parts(feeds, seen, preprocess.batch)
+        return Parts(feeds, seen, preprocess.batch, account)
     scale = _commission_series(config, spec, replay)
     feeds = [_series_feed(source, spec, scale, seen, emit) for source in config.sources]
-    return Parts(feeds, seen, lambda raw: np.ascontiguousarray(raw, np.float32))
+    return Parts(feeds, seen, lambda raw: np.ascontiguousarray(raw, np.float32), account)
 
 
 def _image_feed(source: SourceConfig, spec: TaskSpec, preprocess: Preprocess, seen: Seen, emit: Emit) -> Feed:
@@ -114,3 +125,15 @@ def _commission_series(config: DeviceConfig, spec: TaskSpec, replay: ReplayStore
 def label_file(config: DeviceConfig) -> Path | None:
     """Where the label file is, None when there is none."""
     return Path(config.state_dir) / config.labels.file if config.labels.file else None
+
+
+def mqtt_link(config: DeviceConfig) -> MakeTransport:
+    """What makes the link to the broker that is configured."""
+
+    def make(inbox: Inbox, will: LastWill) -> Transport:
+        from edge_protocol.transport.mqtt import MqttTransport  # noqa: PLC0415  # simulations run without paho
+
+        settings, name = config.broker, f"{config.fleet}-{config.device}"
+        return MqttTransport(settings, name, inbox, will, password=read_password(settings), tls=tls_context(settings))
+
+    return make

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from typing_extensions import assert_never
 
 from edge_client import effects as e
+from edge_client.account import Account
 from edge_client.config import DeviceConfig
 from edge_client.fetcher import Fetcher, Outcome
 from edge_client.inference import Inference
@@ -50,6 +51,7 @@ class Hands:
     installer: Installer
     installed: InstalledStore
     lessons: Lessons
+    account: Account
     transport: Transport
     uplink: Uplink
     drops: Counter[str]
@@ -256,7 +258,7 @@ class Carry:
             "swap_skipped": counted.swap_skipped,
             "queue_dropped": counted.queue_dropped,
             "missing": counted.missing,
-            "replay_samples": len(hands.replay),
+            **({} if hands.account.on else {"replay_samples": len(hands.replay)}),
             "bytes_up": hands.transport.traffic.bytes_up,
             "bytes_down": hands.transport.traffic.bytes_down,
             "drop:frame-failed": counted.failed,
@@ -264,9 +266,10 @@ class Carry:
             "drop:replay-overrun": hands.seen.overrun,
             **{f"drop:{reason}"[:64]: count for reason, count in hands.drops.items()},
         }
-        values = hands.inference.latency_ms()
+        values = hands.inference.latency_ms() | hands.account.values()
         headline = plugin_of(hands.spec).headline
-        for which in ("shared", "personal") if self._choice else ():
+        scored = self._choice is not None and not hands.account.on  # scores depend on single samples, without noise
+        for which in ("shared", "personal") if scored else ():
             score = getattr(self._choice, which).get(headline)
             if score is not None:
                 values[f"{which}_{headline}"] = score

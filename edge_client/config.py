@@ -83,6 +83,25 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout_s: Annotated[float, Meta(gt=0)] = 600.0
 
 
+class PrivacyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What reports may tell of single samples: (ε, δ)-differential privacy; classifiers only (``docs/privacy.md``).
+
+    Attributes:
+        epsilon: of one report; null, the default, for reports without noise.
+        budget: ε of all reports together. When the next one would exceed it the device reports no more, and goes on
+            with everything else.
+        delta: well below one over the number of samples.
+    """
+
+    epsilon: Annotated[float, Meta(gt=0, le=1000)] | None = None
+    budget: Annotated[float, Meta(gt=0, le=1e6)] = 8.0
+    delta: Annotated[float, Meta(gt=0, lt=0.01)] = 1e-5
+
+    def __post_init__(self) -> None:
+        if self.epsilon is not None and self.epsilon > self.budget:
+            raise ConfigError(f"privacy: one report of epsilon {self.epsilon:g} exceeds the budget of {self.budget:g}")
+
+
 class ProbationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a new release must stand beside the running one.
 
@@ -108,7 +127,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         trusted_keys: public keys (64 hex digits) whose releases it takes.
         state_dir: where it keeps everything.
         sources: what it looks at.
-        labels, preprocess, replay, train, probation: see there.
+        labels, preprocess, replay, train, privacy, probation: see there.
         report_interval_s: seconds between two reports of its state.
         threads: that one inference may use.
         queue: frames that may wait; the oldest gives way.
@@ -126,6 +145,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     preprocess: PreprocessConfig = PreprocessConfig()
     replay: ReplayConfig = ReplayConfig()
     train: TrainConfig = TrainConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     probation: ProbationConfig = ProbationConfig()
     report_interval_s: Annotated[float, Meta(gt=0, le=86_400)] = 10.0
     threads: Annotated[int, Meta(ge=1, le=64)] = 1

@@ -73,11 +73,13 @@ class Remembered:
     Attributes:
         running: what is installed.
         answered: number of the last round that was answered.
+        spent: the privacy budget allows no further report.
         attempts: release → starts of it as a candidate that had no outcome.
     """
 
     running: Running = field(default_factory=Running)
     answered: int = 0
+    spent: bool = False
     attempts: Mapping[int, int] = field(default_factory=dict)
 
 
@@ -103,7 +105,9 @@ class DeviceCore:
             running=remembered.running,
             attempts=remembered.attempts,
         )
-        self._answering = Answering(device=profile.device, spec=profile.spec, answered=remembered.answered)
+        self._answering = Answering(
+            device=profile.device, spec=profile.spec, answered=remembered.answered, spent=remembered.spent
+        )
         self._jobs = 0
         self._report_at = now
 
@@ -224,11 +228,12 @@ class DeviceCore:
     def _follow(self) -> None:
         """Show in the session what the round does, when there is a link to show it on."""
         shown = {Phase.TRAINING: Session.TRAINING, Phase.REPORTING: Session.REPORTING}
-        wanted = shown.get(self._answering.phase, Session.IDLE)
+        wanted = shown.get(self._answering.phase, Session.SPENT if self._answering.spent else Session.IDLE)
         leads = {
             Session.TRAINING: SessionEvent.TRAIN,
             Session.REPORTING: SessionEvent.REPORT,
             Session.IDLE: SessionEvent.REST,
+            Session.SPENT: SessionEvent.SPEND,
         }
         if self.session in ONLINE and self.session is not wanted:
             self.session = step(SESSION, self.session, leads[wanted])

@@ -36,7 +36,8 @@ class TrainJob(msgspec.Struct, frozen=True, kw_only=True):
         epochs: passes at most.
         max_samples: that are learned from.
         nice, memory_mb: what the subprocess grants itself.
-        seed: of everything random.
+        seed: of everything random but privacy's noise.
+        sigma: of that noise, see `edge_models.private_odds`; 0 for a report without.
     """
 
     spec: TaskSpec
@@ -50,6 +51,7 @@ class TrainJob(msgspec.Struct, frozen=True, kw_only=True):
     nice: int
     memory_mb: int
     seed: int = 0
+    sigma: float = 0.0
 
 
 class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,8 +59,8 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         choice: personal or shared head, and their scores.
-        examples: labelled samples.
-        held: 1 for classes with examples; empty for forecasts.
+        examples: labelled samples; noisy where privacy is on.
+        held: 1 for classes with examples, likewise; empty for forecasts.
     """
 
     choice: HeadChoice

@@ -108,15 +108,16 @@ def class_totals(background: Background, own: F4, labels: I8) -> F8:
     Args:
         background: of the proxies.
         own: (M, K) float32 features.
-        labels: (M,) int64; samples with labels outside [0, C) contribute nothing.
+        labels: (M,) int64. A sample with a label outside [0, C), or with NaN or infinity in it, contributes nothing:
+            an error would tell of it.
 
     Raises:
-        DataError: features hold NaN or infinity, or are not aligned with labels.
+        DataError: features are not aligned with labels.
     """
-    if len(own) != len(labels) or not np.isfinite(own).all():
-        raise DataError(f"features {own.shape} hold NaN or infinity, or are not those of {len(labels)} labels")
+    if len(own) != len(labels):
+        raise DataError(f"features {own.shape} are not those of {len(labels)} labels")
     classes = len(background.means)
-    known = (labels >= 0) & (labels < classes)
+    known = (labels >= 0) & (labels < classes) & np.isfinite(own).all(1)
     placed = background.place(own[known]) / background.radius
     placed /= np.maximum(np.linalg.norm(placed, axis=1, keepdims=True), 1)
     contributed = np.concatenate([placed, np.full((len(placed), 1), COUNT_WEIGHT)], 1) / _NORM
@@ -143,7 +144,7 @@ def noisy_totals(
         rng: of the noise; None for one that the system seeds. Whoever knows its seed can take the noise off.
 
     Raises:
-        DataError: features hold NaN or infinity, or are not aligned with labels.
+        DataError: features are not aligned with labels.
     """
     totals = class_totals(background, own, labels)
     return np.asarray(totals + (rng or np.random.default_rng()).normal(0, sigma, totals.shape))

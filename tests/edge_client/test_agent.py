@@ -145,6 +145,37 @@ def test_a_round_is_answered_by_the_real_trainer_and_its_head_serves(tmp_path: P
     again.close()
 
 
+def test_a_device_whose_privacy_budget_is_spent_says_so_and_goes_on_serving(tmp_path: Path) -> None:
+    """One noisy report by the real trainer, then none; the state tells why, and nothing exact of the samples."""
+    privacy = {"epsilon": 2.0, "budget": 2.5}
+    config = device_config(tmp_path, labels={"commissioning": f"{tmp_path}/images.npz"}, privacy=privacy)
+    rig = DeviceRig(config, trainer=())
+    rig.centre.release(1, {"nano": artifact_files()})
+    rig.centre.call(1, 1)
+    spent = "privacy budget spent"
+    rig.until(lambda: [s for s in rig.centre.of(m.DeviceState) if s.session == spent], "the end", within_s=90)
+    assert len(rig.centre.of(m.KnowledgeReport)) == 1
+    rig.centre.call(2, 1)
+    rig.until(lambda: rig.centre.of(m.DeviceState)[-1].session == "training", "a lesson of its own")
+    rig.until(lambda: rig.centre.of(m.DeviceState)[-1].session == spent, "rest", within_s=90)
+    assert len(rig.centre.of(m.KnowledgeReport)) == 1
+    bundle = rig.agent.inference.bundle
+    assert bundle is not None
+    assert bundle.head is not None, "its own head goes on learning"
+    state = rig.centre.of(m.DeviceState)[-1]
+    assert state.values["privacy_epsilon"] == pytest.approx(2.0, abs=0.01)
+    assert state.values["privacy_budget"] == 2.5
+    assert not {"shared_accuracy", "personal_accuracy"} & set(state.values)
+    assert "replay_samples" not in state.counts
+    frames = state.counts["answered"]
+    rig.until(lambda: rig.centre.of(m.DeviceState)[-1].counts["answered"] > frames, "more answers")
+    rig.close()
+    again = DeviceRig(config, rig.broker)
+    again.until(lambda: again.centre.of(m.DeviceState), "state")
+    assert again.centre.of(m.DeviceState)[0].session == spent
+    again.close()
+
+
 def test_the_agent_leaves_within_five_seconds(tmp_path: Path) -> None:
     """Run in a thread as `run` does it; every thread of its own ends."""
     config = device_config(tmp_path)
