@@ -42,8 +42,8 @@ class Account:
     def __init__(self, path: Path, config: PrivacyConfig) -> None:
         self._path, self._config = path, config
         self._spent = Spent(0.0, 0)
-        self.sigma = sigma_for(config.epsilon, config.delta) if config.epsilon else 0.0
-        if config.epsilon:
+        self.sigma = sigma_for(config.epsilon_per_report, config.delta) if config.epsilon_per_report else 0.0
+        if config.epsilon_per_report:
             self._spent = _read(path)
 
     @property
@@ -60,7 +60,8 @@ class Account:
     def exhausted(self) -> bool:
         """Whether one more report would exceed the budget."""
         return (
-            self.on and epsilon_of(self._spent.cost + noise_cost(self.sigma), self._config.delta) > self._config.budget
+            self.on
+            and epsilon_of(self._spent.cost + noise_cost(self.sigma), self._config.delta) > self._config.epsilon_total
         )
 
     def spend(self) -> None:
@@ -72,14 +73,16 @@ class Account:
         if not self.on:
             return
         if self.exhausted:
-            raise StoreError(f"{self._path}: the privacy budget of {self._config.budget:g} allows no further report")
+            raise StoreError(
+                f"{self._path}: the privacy budget of {self._config.epsilon_total:g} allows no further report"
+            )
         spent = Spent(self._spent.cost + noise_cost(self.sigma), self._spent.reports + 1)
         write_atomic(self._path, msgspec.json.encode(spent))
         self._spent = spent
 
     def values(self) -> dict[str, float]:
-        """For the state of the device: ``privacy_epsilon`` spent, ``privacy_budget``; nothing when privacy is off."""
-        return {"privacy_epsilon": self.epsilon, "privacy_budget": self._config.budget} if self.on else {}
+        """For the state of the device: ``privacy_epsilon`` spent, ``privacy_epsilon_total``; nothing when privacy is off."""
+        return {"privacy_epsilon": self.epsilon, "privacy_epsilon_total": self._config.epsilon_total} if self.on else {}
 
 
 def _read(path: Path) -> Spent:

@@ -60,7 +60,7 @@ def build_parts(config: DeviceConfig, spec: TaskSpec, replay: ReplayStore, emit:
         SourceError: a series source cannot be opened to learn its sensors.
         StoreError: the privacy account is damaged.
     """
-    if config.privacy.epsilon is not None and spec.kind != "classify":
+    if config.privacy.epsilon_per_report is not None and spec.kind != "classify":
         raise ConfigError(f"privacy: task {spec.name!r} forecasts; only classifiers can report with privacy so far")
     account = Account(Path(config.state_dir) / "privacy.json", config.privacy)
     seen = Seen(config.replay.every_s)

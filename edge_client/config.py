@@ -87,19 +87,20 @@ class PrivacyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What reports may tell of single samples: (ε, δ)-differential privacy; classifiers only (``docs/privacy.md``).
 
     Attributes:
-        epsilon: of one report; null, the default, for reports without noise.
-        budget: ε of all reports together. When the next one would exceed it the device reports no more, and goes on
+        epsilon_per_report: null, the default, for reports without noise.
+        epsilon_total: of all reports together, the budget. When the next one would exceed it the device reports no more, and goes on
             with everything else.
         delta: well below one over the number of samples.
     """
 
-    epsilon: Annotated[float, Meta(gt=0, le=1000)] | None = None
-    budget: Annotated[float, Meta(gt=0, le=1e6)] = 8.0
+    epsilon_per_report: Annotated[float, Meta(gt=0, le=1000)] | None = None
+    epsilon_total: Annotated[float, Meta(gt=0, le=1e6)] = 8.0
     delta: Annotated[float, Meta(gt=0, lt=0.01)] = 1e-5
 
     def __post_init__(self) -> None:
-        if self.epsilon is not None and self.epsilon > self.budget:
-            raise ConfigError(f"privacy: one report of epsilon {self.epsilon:g} exceeds the budget of {self.budget:g}")
+        one, total = self.epsilon_per_report, self.epsilon_total
+        if one is not None and one > total:
+            raise ConfigError(f"privacy: epsilon_per_report {one:g} exceeds epsilon_total {total:g}")
 
 
 class ProbationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -12,7 +12,7 @@ from edge_client.account import Account
 from edge_client.config import PrivacyConfig
 from edge_protocol.errors import StoreError
 
-ON = PrivacyConfig(epsilon=2.0, budget=8.0)
+ON = PrivacyConfig(epsilon_per_report=2.0, epsilon_total=8.0)
 
 
 def test_privacy_is_off_by_default_and_costs_nothing(tmp_path: Path) -> None:
@@ -36,9 +36,9 @@ def test_reports_are_paid_for_until_the_budget_is_spent(tmp_path: Path) -> None:
     assert (again.exhausted, again.epsilon) == (True, account.epsilon)
     with pytest.raises(StoreError, match="no further report"):
         again.spend()
-    wider = Account(tmp_path / "privacy.json", PrivacyConfig(epsilon=2.0, budget=10.0))
+    wider = Account(tmp_path / "privacy.json", PrivacyConfig(epsilon_per_report=2.0, epsilon_total=10.0))
     assert not wider.exhausted, "an installer may grant more; what was told stays in the account"
-    assert wider.values() == {"privacy_epsilon": account.epsilon, "privacy_budget": 10.0}
+    assert wider.values() == {"privacy_epsilon": account.epsilon, "privacy_epsilon_total": 10.0}
 
 
 def test_an_account_that_the_disk_refuses_or_that_is_damaged_allows_no_report(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_an_account_survives_a_kill_and_never_counts_too_little(tmp_path: Path) 
     script = (
         "import sys\nfrom pathlib import Path\n"
         "from edge_client.account import Account\nfrom edge_client.config import PrivacyConfig\n"
-        "account = Account(Path(sys.argv[1]), PrivacyConfig(epsilon=0.01, budget=1e6))\n"
+        "account = Account(Path(sys.argv[1]), PrivacyConfig(epsilon_per_report=0.01, epsilon_total=1e6))\n"
         "while True:\n    account.spend()\n    print('sent', flush=True)\n"
     )
     path = tmp_path / "privacy.json"
@@ -77,8 +77,8 @@ def test_an_account_survives_a_kill_and_never_counts_too_little(tmp_path: Path) 
             assert process.stdout.readline() == "sent\n"
         process.kill()
         sent = 20 + len(process.stdout.readlines())
-    one = Account(tmp_path / "one.json", PrivacyConfig(epsilon=0.01, budget=1e6))
+    one = Account(tmp_path / "one.json", PrivacyConfig(epsilon_per_report=0.01, epsilon_total=1e6))
     one.spend()
-    many = Account(path, PrivacyConfig(epsilon=0.01, budget=1e6))
+    many = Account(path, PrivacyConfig(epsilon_per_report=0.01, epsilon_total=1e6))
     assert many._spent.reports >= sent
     assert many._spent.cost >= 0.999999 * sent * one._spent.cost

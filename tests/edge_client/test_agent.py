@@ -147,7 +147,7 @@ def test_a_round_is_answered_by_the_real_trainer_and_its_head_serves(tmp_path: P
 
 def test_a_device_whose_privacy_budget_is_spent_says_so_and_goes_on_serving(tmp_path: Path) -> None:
     """One noisy report by the real trainer, then none; the state tells why, and nothing exact of the samples."""
-    privacy = {"epsilon": 2.0, "budget": 2.5}
+    privacy = {"epsilon_per_report": 2.0, "epsilon_total": 2.5}
     config = device_config(tmp_path, labels={"commissioning": f"{tmp_path}/images.npz"}, privacy=privacy)
     rig = DeviceRig(config, trainer=())
     rig.centre.release(1, {"nano": artifact_files()})
@@ -164,7 +164,7 @@ def test_a_device_whose_privacy_budget_is_spent_says_so_and_goes_on_serving(tmp_
     assert bundle.head is not None, "its own head goes on learning"
     state = rig.centre.of(m.DeviceState)[-1]
     assert state.values["privacy_epsilon"] == pytest.approx(2.0, abs=0.01)
-    assert state.values["privacy_budget"] == 2.5
+    assert state.values["privacy_epsilon_total"] == 2.5
     assert not {"shared_accuracy", "personal_accuracy"} & set(state.values)
     assert "replay_samples" not in state.counts
     frames = state.counts["answered"]

@@ -129,7 +129,7 @@ def test_a_report_is_paid_for_before_it_is_handed_over_and_none_is_made_when_the
     tmp_path: Path,
 ) -> None:
     """A budget for one: the first round is answered with noise, the second only refits the personal head."""
-    privacy = PrivacyConfig(epsilon=2.0, budget=2.5)
+    privacy = PrivacyConfig(epsilon_per_report=2.0, epsilon_total=2.5)
     made = lessons(tmp_path, WRITE, ARTIFACT, privacy)
     made.start(Train(1, 5, None, call(VEHICLE)), 0.0)
     given = read_job(tmp_path / "jobs" / "1")
@@ -150,7 +150,7 @@ def test_a_report_is_paid_for_before_it_is_handed_over_and_none_is_made_when_the
 
 def test_a_report_that_cannot_be_written_down_is_not_handed_over(tmp_path: Path) -> None:
     """A full disk costs the round, not the account."""
-    made = lessons(tmp_path, WRITE, ARTIFACT, PrivacyConfig(epsilon=2.0))
+    made = lessons(tmp_path, WRITE, ARTIFACT, PrivacyConfig(epsilon_per_report=2.0))
     (tmp_path / "privacy.json").mkdir()
     made.start(Train(1, 5, None, call(VEHICLE)), 0.0)
     (failed,) = wait_for(lambda: made.poll(0.0), "end of the job")
