@@ -73,15 +73,13 @@ class Account:
         if not self.on:
             return
         if self.exhausted:
-            raise StoreError(
-                f"{self._path}: the privacy budget of {self._config.epsilon_total:g} allows no further report"
-            )
+            raise StoreError(f"{self._path}: epsilon_total {self._config.epsilon_total:g} allows no further report")
         spent = Spent(self._spent.cost + noise_cost(self.sigma), self._spent.reports + 1)
         write_atomic(self._path, msgspec.json.encode(spent))
         self._spent = spent
 
     def values(self) -> dict[str, float]:
-        """For the state of the device: ``privacy_epsilon`` spent, ``privacy_epsilon_total``; nothing when privacy is off."""
+        """For the device's state: ``privacy_epsilon`` spent, ``privacy_epsilon_total``; none when privacy is off."""
         return {"privacy_epsilon": self.epsilon, "privacy_epsilon_total": self._config.epsilon_total} if self.on else {}
 
 

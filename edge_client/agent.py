@@ -87,7 +87,9 @@ class Agent:
         self._installed = InstalledStore(state / self.spec.name)
         self._installer = self._make_installer(parts, fetcher)
         self._drops: Counter[str] = Counter()
-        uplink = Uplink(self._topics, config.device_id, stamp, self.outbox, self.transport, self._drops)
+        uplink = Uplink(
+            self._topics, config.device_id, stamp, self.outbox, self.transport, self._drops, parts.seen.latest_samples
+        )
         training = Training(state / "jobs", config.train.timeout_s, trainer)
         self._lessons = Lessons(config, self.spec, training, fetcher.path, lambda: self.carry.serving, parts.account)
         self.carry = Carry(

@@ -261,6 +261,8 @@ class Carry:
             **({} if hands.account.on else {"replay_samples": len(hands.replay)}),
             "bytes_up": hands.transport.traffic.bytes_up,
             "bytes_down": hands.transport.traffic.bytes_down,
+            "raw_bytes": hands.uplink.raw_bytes,
+            **{f"bytes:{kind}": count for kind, count in hands.uplink.sent.items()},
             "drop:frame-failed": counted.failed,
             "drop:source-failed": counted.source_failures,
             "drop:replay-overrun": hands.seen.overrun,

@@ -88,8 +88,8 @@ class PrivacyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         epsilon_per_report: null, the default, for reports without noise.
-        epsilon_total: of all reports together, the budget. When the next one would exceed it the device reports no more, and goes on
-            with everything else.
+        epsilon_total: of all reports together, the budget. When the next one would exceed it, the device reports no
+            more and goes on with everything else.
         delta: well below one over the number of samples.
     """
 
