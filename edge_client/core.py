@@ -227,8 +227,9 @@ class DeviceCore:
 
     def _follow(self) -> None:
         """Show in the session what the round does, when there is a link to show it on."""
-        shown = {Phase.TRAINING: Session.TRAINING, Phase.REPORTING: Session.REPORTING}
-        wanted = shown.get(self._answering.phase, Session.SPENT if self._answering.spent else Session.IDLE)
+        training, rest = (Session.SPENT, Session.SPENT) if self._answering.spent else (Session.TRAINING, Session.IDLE)
+        shown = {Phase.TRAINING: training, Phase.REPORTING: Session.REPORTING}
+        wanted = shown.get(self._answering.phase, rest)
         leads = {
             Session.TRAINING: SessionEvent.TRAIN,
             Session.REPORTING: SessionEvent.REPORT,

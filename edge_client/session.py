@@ -46,10 +46,9 @@ SESSION: Table[Session, SessionEvent] = {
     (_S.IDLE, _E.SPEND): _S.SPENT,
     (_S.TRAINING, _E.SPEND): _S.SPENT,
     (_S.REPORTING, _E.SPEND): _S.SPENT,
-    (_S.SPENT, _E.TRAIN): _S.TRAINING,
     **{(state, _E.LOSE): _S.CONNECTING for state in ONLINE},
     **{(state, _E.STOP): _S.OFFLINE for state in (_S.CONNECTING, *ONLINE)},
 }
 """A round goes on while the link is lost; when it is back, the session follows what the round does by then. A device
-whose privacy budget is spent rests in SPENT in place of IDLE: it serves and trains its own head, and reports no more.
+whose privacy budget is spent stays in SPENT: it serves and trains its own head, and reports no more.
 """
