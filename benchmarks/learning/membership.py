@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 import msgspec
 import numpy as np
@@ -53,10 +54,11 @@ from edge_models.ratio_head import own_odds
 from edge_models.samples import Samples
 from edge_models.students import Student
 from edge_protocol.ids import DeviceId
-from edge_protocol.votes import ClassVotes, class_odds, class_votes
+from edge_protocol.votes import class_odds, class_votes
 
 F4 = npt.NDArray[np.float32]
 I8 = npt.NDArray[np.int64]
+Said: TypeAlias = tuple[F4, npt.NDArray[np.uint8]]
 CLASSES = len(SPEC.labels)
 EPSILONS: tuple[float | None, ...] = (None, 8.0, 2.0, 1.0)
 """Of one report; None for reports without noise."""
@@ -114,31 +116,31 @@ def make_scene(world: World, settings: DistilSettings) -> Scene:
     return Scene(world, student, pools, settings, losses(student, world.devices))
 
 
-def report(pool: Pool, member: B1, epsilon: float | None, seed: int) -> ClassVotes:
-    """What a device with these members answers, as its training subprocess works it out."""
+def report(pool: Pool, member: B1, epsilon: float | None, seed: int) -> Said:
+    """What a device with these members answers, as its training subprocess works it out: odds and classes held."""
     labels = pool.labels[member]
     if epsilon is None:
         held = held_classes(labels, CLASSES, LEAST_EXAMPLES)
         known = np.isin(labels, np.flatnonzero(held))
         odds = own_odds(pool.own[:, member][:, known], labels[known], pool.asked, CLASSES, seed=seed)
-        return class_votes(odds, held)
+        return odds, held
     sigma = sigma_for(epsilon, DELTA)
     background = Background.of(pool.asked[0], pool.named, CLASSES)
     totals = noisy_totals(background, pool.own[0, member], labels, sigma, np.random.default_rng(seed))
     told = private_answer(background, totals, pool.asked, sigma=sigma, k=LEAST_EXAMPLES)
-    return class_votes(told.odds, told.held.astype(np.uint8))
+    return told.odds, told.held.astype(np.uint8)
 
 
-def distil(scene: Scene, votes: Sequence[ClassVotes], seed: int) -> tuple[Student, float]:
-    """Distil one round of reports into the release; return the student, and the accuracy of the teacher."""
+def distil(scene: Scene, reports: Sequence[Said], seed: int) -> tuple[Student, float, float]:
+    """Distil one round of reports into the release; return the student, its accuracy, and that of the teacher."""
     world, settings = scene.world, msgspec.structs.replace(scene.settings, seed=seed)
     asked = Samples.concat([world.proxies, world.hidden])
     count = len(world.proxies)
     x = inputs_of(asked, SPEC)
     anchors = HiddenAnchors(np.arange(count, len(asked)), world.hidden.targets)
     strategy = make_strategy(settings, shared_opinion([scene.student], x, SPEC), anchors)
-    for at, said in enumerate(votes):
-        strategy.add(DeviceId(f"camera-{at:02d}"), first_rows(said, len(asked)))
+    for at, (odds, held) in enumerate(reports):
+        strategy.add(DeviceId(f"camera-{at:02d}"), class_votes(odds[: len(asked)], held))
     teacher = strategy.teacher().take(np.arange(count))
     training = Training(copy.deepcopy(scene.student), SPEC, CPU)
     lessons = [
@@ -146,17 +148,9 @@ def distil(scene: Scene, votes: Sequence[ClassVotes], seed: int) -> tuple[Studen
         anchor_lesson(world.anchors, SPEC, weight=settings.anchor_weight, batch=settings.batch // 2),
     ]
     train(training, lessons, settings, settings.steps, constant(settings.learning_rate), progress=lambda *_: None)
-    return training.average, float((teacher.value.argmax(1) == world.proxies.targets).mean())
-
-
-def first_rows(votes: ClassVotes, count: int) -> ClassVotes:
-    """The same report of the first proxies alone."""
-    cut = {
-        name: msgspec.structs.replace(array, shape=(count,), data=array.data[:count])
-        for name in ("classes", "confidence", "density")
-        for array in [getattr(votes, name)]
-    }
-    return msgspec.structs.replace(votes, **cut)
+    student = training.average
+    accuracy = score(student, inputs_of(world.test, SPEC), world.test, SPEC)["accuracy"]
+    return student, accuracy, float((teacher.value.argmax(1) == world.proxies.targets).mean())
 
 
 def losses(student: Student, devices: Sequence[Samples]) -> F8:
@@ -167,11 +161,11 @@ def losses(student: Student, devices: Sequence[Samples]) -> F8:
     return functional.cross_entropy(logits, truth, reduction="none").numpy().astype(np.float64)
 
 
-def own_scores(scene: Scene, votes: Sequence[ClassVotes]) -> F8:
+def own_scores(scene: Scene, reports: Sequence[Said]) -> F8:
     """Logarithm of the odds that each device reports for its own images' classes: (sum of M,)."""
     found = []
-    for pool, said in zip(scene.pools, votes, strict=True):
-        odds = class_odds(said)[-len(pool.labels) :]
+    for pool, (told, held) in zip(scene.pools, reports, strict=True):
+        odds = class_odds(class_votes(told[-len(pool.labels) :], held))
         found.append(np.log(odds[np.arange(len(odds)), pool.labels] + 1e-6))
     return np.concatenate(found).astype(np.float64)
 
@@ -208,19 +202,18 @@ def attack(scene: Scene, epsilon: float | None, member: B1, *, distilled: int, r
         repeats: of the bootstrap.
     """
     edges = np.cumsum([0, *(len(pool.labels) for pool in scene.pools)])
-    test = inputs_of(scene.world.test, SPEC)
     scores, fallen, teachers, students = [], [], [], []
     for number, mine in enumerate(member):
-        votes = [
+        reports = [
             report(pool, mine[start:end], epsilon, seed=1000 * number + at)
             for at, (pool, start, end) in enumerate(zip(scene.pools, edges, edges[1:], strict=False))
         ]
-        scores.append(own_scores(scene, votes))
+        scores.append(own_scores(scene, reports))
         if number < distilled:
-            student, teacher = distil(scene, votes, seed=number)
+            student, accuracy, teacher = distil(scene, reports, seed=number)
             fallen.append(scene.before - losses(student, scene.world.devices))
             teachers.append(teacher)
-            students.append(score(student, test, scene.world.test, SPEC)["accuracy"])
+            students.append(accuracy)
     told, fell, rng = np.stack(scores), np.stack(fallen), np.random.default_rng(0)
     shadowed = attacks.likelihood_ratios(told, member)
     whose = member[:distilled]
@@ -255,21 +248,23 @@ def measured(options: Options, *, runs: int) -> Outcome:
         begun = time.process_time()
         found[epsilon] = attack(scene, epsilon, member, distilled=distilled, repeats=repeats)
         sys.stderr.write(f"{_name(epsilon)} in {time.process_time() - begun:.0f} CPU s\n")
-    return _outcome(found, runs, len(world.devices))
+    alone = np.mean([distil(scene, [], seed=number)[1:] for number in range(distilled)], 0)
+    return _outcome(found, alone.tolist(), runs, len(world.devices))
 
 
-def _outcome(found: dict[float | None, Found], runs: int, devices: int) -> Outcome:
+def _outcome(found: dict[float | None, Found], alone: list[float], runs: int, devices: int) -> Outcome:
     columns = ["reports", "AUC", "AUC, shadows", "rare classes", "TPR at 1 % FPR, shadows", "no attack exceeds"]
     rows: list[list[object]] = [[*columns, "AUC, model", "TPR at 1 % FPR, model", "teacher", "student"]]
     for epsilon, arm in found.items():
         bound = "-" if epsilon is None else f"{attacks.most_caught(epsilon, DELTA):.3f}"
         figures = [arm.auc, arm.shadow_auc, arm.rare_auc, arm.shadow_caught, bound, arm.model_auc, arm.model_caught]
         rows.append([_name(epsilon), *map(str, figures), arm.teacher, arm.student])
+    rows.append(["no reports", *"-------", alone[1], alone[0]])
     plain, noisy = found[None], found[DOCUMENTED]
     return Outcome(
         f"vehicle, {devices} devices, {runs} runs: AUC with shadows {plain.shadow_auc} without noise, "
         f"{noisy.shadow_auc} at epsilon {DOCUMENTED:g} a report",
-        {_name(epsilon): msgspec.to_builtins(arm) for epsilon, arm in found.items()},
+        {_name(epsilon): msgspec.to_builtins(arm) for epsilon, arm in found.items()} | {"no reports": alone},
         [
             Target(f"AUC at epsilon {DOCUMENTED:g}, lower end", noisy.shadow_auc.low, NEAR_GUESSING),
             Target(
