@@ -45,7 +45,7 @@ format: $(STAMP)  ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-LEARNING := aggregate heads muenster report_codec robustness speed vehicle
+LEARNING := aggregate heads membership muenster report_codec robustness speed vehicle
 bench: $(STAMP)  ## run every benchmark in its quick form and check its target
 	@mkdir -p bench-out
 	@for name in $$(basename -s .py benchmarks/*.py | grep -v harness) $(LEARNING:%=learning.%) devices.telemetry; do \

@@ -38,6 +38,8 @@ from edge_protocol.vote_codec import UNKNOWN_BASE
 REBIRTH_PAUSE_S = 10.0
 SETTLED = frozenset({"committed", "rolled_back"})
 """Deployment states in which the running release is the one the device stays with."""
+SPENT = "privacy budget spent"
+"""What the session of a device says that reports no more."""
 
 Answer = tuple[list[Effect], str]
 """What follows from a durable message, and why it was refused ("" when it was not)."""
@@ -145,7 +147,8 @@ class Coordinator:
                 return [Drop("wrong-task", f"{header.sender} told of no task {body.task!r} at its birth")]
             case m.DeviceState():
                 if device.newer(header, f"state/{body.task}"):
-                    return [SaveState(StoredState(device=device.device, at_s=now, state=body))]
+                    stored = StoredState(device=device.device, at_s=now, state=body)
+                    return [SaveState(stored), *self._spent(device, body, now)]
                 return [Drop("out-of-order", f"state of {header.sender} is older than the one before")]
             case m.Telemetry():
                 if device.newer(header, "telemetry"):
@@ -223,6 +226,14 @@ class Coordinator:
             reason=told.reason,
         )
         return self._changed(device, now), ""
+
+    def _spent(self, device: Device, told: m.DeviceState, now: float) -> list[Effect]:
+        """Wait no more for a device whose privacy budget is spent, and wait again for one that was granted more."""
+        task, spent = TaskId(told.task), told.session == SPENT
+        if spent is (task in device.spent):
+            return []
+        device.spent ^= {task}
+        return self._changed(device, now)
 
     def _birth(self, header: m.Header, birth: m.Birth, now: float) -> list[Effect]:
         device = self.registry.born(header, birth, now)

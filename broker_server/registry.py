@@ -60,6 +60,7 @@ class Device:
     """A known device.
 
     Attributes:
+        spent: tasks for which its privacy budget allows no further report.
         sequences: newest header sequence of this boot, per kind of message that replaces the one before.
     """
 
@@ -69,6 +70,7 @@ class Device:
     birth: Birth
     tasks: dict[TaskId, DeviceTask]
     seen_s: float
+    spent: set[TaskId] = field(default_factory=set)
     sequences: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -127,6 +129,7 @@ class Registry:
         device = known or Device(name, status, header.boot_id, birth, {}, now)
         if device.boot_id != header.boot_id:
             device.sequences.clear()
+            device.spent.clear()
         device.boot_id, device.birth = header.boot_id, birth
         device.tasks = {TaskId(t.task): _running(t, device.tasks.get(TaskId(t.task))) for t in birth.tasks}
         self.devices[name] = device

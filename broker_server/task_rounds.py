@@ -57,12 +57,13 @@ class TaskRounds:
         return self.setup.spec.task_id
 
     def place(self, device: Device) -> None:
-        """Note whether a device is ready for a round: present, with the current release committed."""
+        """Note whether a device is ready for a round: present, with the current release, and something left to say."""
         runs = device.tasks.get(self.task)
         current = self.round
         if (
             runs is not None
             and device.present
+            and self.task not in device.spent
             and 0 < self.release == runs.release
             and runs.label_space == self.setup.spec.label_space
         ):

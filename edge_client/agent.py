@@ -11,18 +11,16 @@ import logging
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from math import inf
 from pathlib import Path
 from queue import Empty, Queue
 from time import monotonic
-from typing import TypeAlias
 
 from edge_client import board
 from edge_client.board_telemetry import watch_this_board
 from edge_client.board_watch import BoardWatch
-from edge_client.build import Parts, build_parts, label_file, mqtt_link
+from edge_client.build import MakeTransport, Parts, build_parts, label_file, mqtt_link
 from edge_client.carry import Carry, Hands
 from edge_client.config import DeviceConfig
 from edge_client.core import DeviceCore, Remembered
@@ -48,7 +46,7 @@ from edge_protocol.effects import Send
 from edge_protocol.errors import RemoteProtocolError, RoadcastError
 from edge_protocol.ids import SERVER
 from edge_protocol.topics import ChunkTopic, Downlink, ReleaseTopic, RoundTopic, Topics
-from edge_protocol.transport.base import Connected, Disconnected, Inbox, LastWill, Received, Refused, Transport
+from edge_protocol.transport.base import Connected, Disconnected, Inbox, LastWill, Received, Refused
 
 LOG = logging.getLogger(__name__)
 INBOX = 4096
@@ -58,7 +56,6 @@ _HOUSEKEEPING_S = 1.0
 _CLOSE_S = 2.0
 _ASK_AGAIN_S = 10.0  # NATS has been seen to lose what is retained while it grants a filter
 _BURST = 64
-MakeTransport: TypeAlias = Callable[[Inbox, LastWill], Transport]
 
 
 class Agent:
@@ -95,10 +92,11 @@ class Agent:
         self._installed = InstalledStore(state / self.spec.name)
         self._installer = self._make_installer(parts, fetcher)
         self._drops: Counter[str] = Counter()
-        uplink = Uplink(self._topics, config.device_id, stamp, self.outbox, self.transport, self._drops)
+        samples = parts.seen.latest_samples
+        uplink = Uplink(self._topics, config.device_id, stamp, self.outbox, self.transport, self._drops, samples)
         train, watch = config.train, BoardWatch(self.inference)
         training = Training(state / "jobs", train.timeout_s, trainer, train.pause, watch)
-        self._lessons = Lessons(config, self.spec, training, fetcher.path, lambda: self.carry.serving)
+        self._lessons = Lessons(config, self.spec, training, fetcher.path, lambda: self.carry.serving, parts.account)
         self.carry = Carry(
             Hands(
                 config=config,
@@ -112,6 +110,7 @@ class Agent:
                 installer=self._installer,
                 installed=self._installed,
                 lessons=self._lessons,
+                account=parts.account,
                 transport=self.transport,
                 uplink=uplink,
                 drops=self._drops,
@@ -122,7 +121,7 @@ class Agent:
         self._stopping = threading.Event()
         self._housekeeping_at, self._ask_again_at = 0.0, inf
         self._frames_told = -1
-        self.core = self._make_core(self._boot(state / self.spec.name, fetcher))
+        self.core = self._make_core(self._boot(state / self.spec.name, fetcher), parts)
 
     def run(self) -> None:
         """Serve until `stop`, SIGTERM or SIGINT; then leave in order within 5 s."""
@@ -290,7 +289,12 @@ class Agent:
             answer=self._inbox.put,
         )
 
-    def _make_core(self, running: Running) -> DeviceCore:
-        remembered = Remembered(running=running, answered=self.outbox.answered, attempts=self._installed.attempts())
+    def _make_core(self, running: Running, parts: Parts) -> DeviceCore:
+        remembered = Remembered(
+            running=running,
+            answered=self.outbox.answered,
+            spent=parts.account.exhausted,
+            attempts=self._installed.attempts(),
+        )
         config = self.config
         return DeviceCore(board.profile(config, self.spec), config.keyring, remembered, monotonic())

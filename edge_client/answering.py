@@ -39,10 +39,17 @@ class Answering:
         device: the device's name, for the spread of retries.
         spec: the task.
         answered: number of the last round that this device answered, as its outbox remembers it.
+        spent: the privacy budget allows no further report.
+
+    Attributes:
+        phase: how far the answer is.
+        job: that trains for it.
+        spent: as above; rounds then only refit the personal head.
     """
 
-    def __init__(self, *, device: str, spec: TaskSpec, answered: int) -> None:
+    def __init__(self, *, device: str, spec: TaskSpec, answered: int, spent: bool = False) -> None:
         self.phase = Phase.NONE
+        self.spent = spent
         self.job: int | None = None
         self._spec = spec
         self._done = answered
@@ -110,11 +117,15 @@ class Answering:
         if self.phase is not Phase.TRAINING or event.job != self.job or self._call is None:
             return []
         self.job = None
-        if isinstance(event, TrainFailed) or event.report is None:
+        if isinstance(event, TrainFailed) or (event.report is None and not event.spent):
             self._retry.fail(now)
             self.phase = Phase.WAITING
             return [Drop("round-failed", event.reason if isinstance(event, TrainFailed) else "no report was written")]
-        self.phase, self._done = Phase.REPORTING, self._call.number
+        self._done, self.spent = self._call.number, event.spent
+        if event.report is None:
+            self.phase, self._call = Phase.NONE, None
+            return [Adopt(event.job)]
+        self.phase = Phase.REPORTING
         return [Adopt(event.job), Send(event.report, durable=True)]
 
     def delivered(self, number: int | None) -> None:

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
 from devices.packs import ImagePack
 from devices.preprocess import Preprocess
 from devices.sources import Source, open_source
+from edge_client.account import Account
 from edge_client.config import DeviceConfig, SourceConfig
 from edge_client.inference import Feed
 from edge_client.installer import Prepare
@@ -29,6 +31,7 @@ from edge_protocol.transport.base import Inbox, LastWill, Transport
 from edge_protocol.transport.settings import read_password, tls_context
 
 Emit = Callable[[IntervalResult], None]
+MakeTransport: TypeAlias = Callable[[Inbox, LastWill], Transport]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -39,30 +42,36 @@ class Parts:
         feeds: one per source.
         seen: what was just seen.
         prepare: from stored samples to the student's input.
+        account: of what reports may tell.
     """
 
     feeds: list[Feed]
     seen: Seen
     prepare: Prepare
+    account: Account
 
 
 def build_parts(config: DeviceConfig, spec: TaskSpec, replay: ReplayStore, emit: Emit) -> Parts:
     """Make feeds for every source, and fill the replay store with what the installer gathered.
 
     Raises:
-        ConfigError: a source does not fit the task.
+        ConfigError: a source does not fit the task, or privacy is asked for where there is none.
         DataError: the commissioning pack cannot be read, or is of another kind.
         SourceError: a series source cannot be opened to learn its sensors.
+        StoreError: the privacy account is damaged.
     """
+    if config.privacy.epsilon_per_report is not None and spec.kind != "classify":
+        raise ConfigError(f"privacy: task {spec.name!r} forecasts; only classifiers can report with privacy so far")
+    account = Account(Path(config.state_dir) / "privacy.json", config.privacy)
     seen = Seen(config.replay.every_s)
     if isinstance(spec.input, ImageInput):
         preprocess = Preprocess(spec.input, config.preprocess)
         _commission_images(config, spec, preprocess, replay)
         feeds = [_image_feed(source, spec, preprocess, seen, emit) for source in config.sources]
-        return Parts(feeds, seen, preprocess.batch)
+        return Parts(feeds, seen, preprocess.batch, account)
     scale = _commission_series(config, spec, replay)
     feeds = [_series_feed(source, spec, scale, seen, emit) for source in config.sources]
-    return Parts(feeds, seen, lambda raw: np.ascontiguousarray(raw, np.float32))
+    return Parts(feeds, seen, lambda raw: np.ascontiguousarray(raw, np.float32), account)
 
 
 def _image_feed(source: SourceConfig, spec: TaskSpec, preprocess: Preprocess, seen: Seen, emit: Emit) -> Feed:

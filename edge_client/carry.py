@@ -11,6 +11,7 @@ from typing import TypeAlias
 from typing_extensions import assert_never
 
 from edge_client import effects as e
+from edge_client.account import Account
 from edge_client.config import DeviceConfig
 from edge_client.drift_watch import DriftWatch
 from edge_client.fetcher import Fetcher, Outcome
@@ -53,6 +54,7 @@ class Hands:
     installer: Installer
     installed: InstalledStore
     lessons: Lessons
+    account: Account
     transport: Transport
     uplink: Uplink
     drops: Counter[str]
@@ -269,19 +271,23 @@ class Carry:
             "swap_skipped": counted.swap_skipped,
             "queue_dropped": counted.queue_dropped,
             "missing": counted.missing,
-            "replay_samples": len(hands.replay),
-            "drift_alarms": hands.drift.total,
             "train_pauses": hands.lessons.pauses,
+            **({} if hands.account.on else {"replay_samples": len(hands.replay), "drift_alarms": hands.drift.total}),
             "bytes_up": hands.transport.traffic.bytes_up,
             "bytes_down": hands.transport.traffic.bytes_down,
+            "raw_bytes": hands.uplink.raw_bytes,
+            **{f"bytes:{kind}": count for kind, count in hands.uplink.sent.items()},
             "drop:frame-failed": counted.failed,
             "drop:source-failed": counted.source_failures,
             "drop:replay-overrun": hands.seen.overrun,
             **{f"drop:{reason}"[:64]: count for reason, count in hands.drops.items()},
         }
-        values = hands.inference.latency_ms() | (hands.lessons.cost.values() if hands.lessons.cost else {})
+        values = hands.inference.latency_ms() | hands.account.values()
+        if hands.lessons.cost and not hands.account.on:
+            values |= hands.lessons.cost.values()
         headline = plugin_of(hands.spec).headline
-        for which in ("shared", "personal") if self._choice else ():
+        scored = self._choice is not None and not hands.account.on  # scores depend on single samples, without noise
+        for which in ("shared", "personal") if scored else ():
             score = getattr(self._choice, which).get(headline)
             if score is not None:
                 values[f"{which}_{headline}"] = score

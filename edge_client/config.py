@@ -104,6 +104,26 @@ class PersonalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError("personal.heads: name each type once")
 
 
+class PrivacyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What reports may tell of single samples: (ε, δ)-differential privacy; classifiers only (``docs/privacy.md``).
+
+    Attributes:
+        epsilon_per_report: null, the default, for reports without noise.
+        epsilon_total: of all reports together, the budget. When the next one would exceed it, the device reports no
+            more and goes on with everything else.
+        delta: well below one over the number of samples.
+    """
+
+    epsilon_per_report: Annotated[float, Meta(gt=0, le=1000)] | None = None
+    epsilon_total: Annotated[float, Meta(gt=0, le=1e6)] = 8.0
+    delta: Annotated[float, Meta(gt=0, lt=0.01)] = 1e-5
+
+    def __post_init__(self) -> None:
+        one, total = self.epsilon_per_report, self.epsilon_total
+        if one is not None and one > total:
+            raise ConfigError(f"privacy: epsilon_per_report {one:g} exceeds epsilon_total {total:g}")
+
+
 class ProbationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a new release must stand beside the running one.
 
@@ -129,7 +149,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         trusted_keys: public keys (64 hex digits) whose releases it takes.
         state_dir: where it keeps everything.
         sources: what it looks at.
-        labels, preprocess, replay, train, personal, drift, probation: see there.
+        labels, preprocess, replay, train, personal, drift, privacy, probation: see there.
         report_interval_s: seconds between two reports of its state and its board.
         metrics_file: Prometheus file to write the board's readings to, for node_exporter's textfile collector.
         threads: that one inference may use.
@@ -150,6 +170,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     train: TrainConfig = TrainConfig()
     personal: PersonalConfig = PersonalConfig()
     drift: DriftConfig = DriftConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     probation: ProbationConfig = ProbationConfig()
     report_interval_s: Annotated[float, Meta(gt=0, le=86_400)] = 10.0
     metrics_file: Text | None = None

@@ -75,11 +75,13 @@ class Remembered:
     Attributes:
         running: what is installed.
         answered: number of the last round that was answered.
+        spent: the privacy budget allows no further report.
         attempts: release → starts of it as a candidate that had no outcome.
     """
 
     running: Running = field(default_factory=Running)
     answered: int = 0
+    spent: bool = False
     attempts: Mapping[int, int] = field(default_factory=dict)
 
 
@@ -105,7 +107,9 @@ class DeviceCore:
             running=remembered.running,
             attempts=remembered.attempts,
         )
-        self._answering = Answering(device=profile.device, spec=profile.spec, answered=remembered.answered)
+        self._answering = Answering(
+            device=profile.device, spec=profile.spec, answered=remembered.answered, spent=remembered.spent
+        )
         self._refitting = Refitting(profile.device)
         self._jobs = 0
         self._report_at = now
@@ -239,12 +243,14 @@ class DeviceCore:
 
     def _follow(self) -> None:
         """Show in the session what the round does, when there is a link to show it on."""
-        shown = {Phase.TRAINING: Session.TRAINING, Phase.REPORTING: Session.REPORTING}
-        wanted = shown.get(self._answering.phase, Session.IDLE)
+        training, rest = (Session.SPENT, Session.SPENT) if self._answering.spent else (Session.TRAINING, Session.IDLE)
+        shown = {Phase.TRAINING: training, Phase.REPORTING: Session.REPORTING}
+        wanted = shown.get(self._answering.phase, rest)
         leads = {
             Session.TRAINING: SessionEvent.TRAIN,
             Session.REPORTING: SessionEvent.REPORT,
             Session.IDLE: SessionEvent.REST,
+            Session.SPENT: SessionEvent.SPEND,
         }
         if self.session in ONLINE and self.session is not wanted:
             self.session = step(SESSION, self.session, leads[wanted])

@@ -174,10 +174,15 @@ class CheckFailed:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A job ended well; `report` when it answered a round."""
+    """A job ended well; `report` when it answered a round.
+
+    Attributes:
+        spent: the privacy budget allows no further report; without a report, it did not allow this one.
+    """
 
     job: int
     report: KnowledgeReport | None
+    spent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

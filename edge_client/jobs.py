@@ -41,7 +41,8 @@ class TrainJob(msgspec.Struct, frozen=True, kw_only=True):
         heads: types of personal head to choose from.
         nice, memory_mb: what the subprocess grants itself.
         watts: what the board draws, where only its installer knows.
-        seed: of everything random.
+        seed: of everything random but privacy's noise.
+        sigma: of that noise, see `edge_models.private_odds`; 0 for a report without.
     """
 
     spec: TaskSpec
@@ -57,6 +58,7 @@ class TrainJob(msgspec.Struct, frozen=True, kw_only=True):
     heads: tuple[HeadType, ...] = ("linear",)
     watts: float | None = None
     seed: int = 0
+    sigma: float = 0.0
 
 
 class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,8 +66,8 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         choice: personal or shared head, and their scores.
-        examples: labelled samples.
-        held: 1 for classes with examples; empty for forecasts.
+        examples: labelled samples; noisy where privacy is on.
+        held: 1 for classes with examples, likewise; empty for forecasts.
         cost: what it took.
         hard: samples that the device is least sure of; they stay on it.
     """

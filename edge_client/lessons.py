@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge_client.account import Account
 from edge_client.config import DeviceConfig
 from edge_client.costs import Cost
 from edge_client.disk import write_atomic
@@ -45,6 +46,7 @@ class Lessons:
         training: runs the subprocess.
         blob: where a blob is.
         running: files of the release that answers frames.
+        account: of what reports may tell.
 
     Attributes:
         cost: of the last job that ended well, since the start.
@@ -57,9 +59,11 @@ class Lessons:
         training: Training,
         blob: Callable[[str], Path],
         running: Callable[[], Artifact | None],
+        account: Account,
     ) -> None:
         self._config, self._spec, self._training = config, spec, training
         self._blob, self._running = blob, running
+        self._account, self._silent = account, False
         self._asked: Train | None = None
         self._fitted: dict[int, Fitted] = {}
         self.cost: Cost | None = None
@@ -80,13 +84,14 @@ class Lessons:
         if artifact is None:
             return [TrainFailed(asked.job, "there is no release to train on")]
         train = self._config.train
+        self._silent = self._account.exhausted
         job = TrainJob(
             spec=self._spec,
             preprocess=self._config.preprocess,
             template=str(self._blob(artifact.template.sha256).resolve()),
             weights=str(self._blob(artifact.weights.sha256).resolve()),
             replay=str((Path(self._config.state_dir) / "replay.db").resolve()),
-            proxy=str(self._blob(asked.call.proxy.sha256).resolve()) if asked.call else None,
+            proxy=str(self._blob(asked.call.proxy.sha256).resolve()) if asked.call and not self._silent else None,
             epochs=train.epochs,
             max_samples=train.max_samples,
             heads=self._config.personal.heads,
@@ -94,6 +99,7 @@ class Lessons:
             nice=train.nice,
             memory_mb=train.memory_mb,
             seed=asked.call.number if asked.call else 0,
+            sigma=self._account.sigma,
         )
         self._asked = asked
         failed = self._training.start(asked.job, job, now)
@@ -130,16 +136,17 @@ class Lessons:
         try:
             head = HeadWeights.from_bytes((finished.folder / "personal.safetensors").read_bytes()).fitting(self._spec)
             report = None
-            if asked.call is not None:
+            if asked.call is not None and not self._silent:
                 call, told = asked.call, LastVotes(Path(self._config.state_dir) / VOTES_FILE)
                 before = told.before(call.label_space, call.proxy.sha256)
                 report = read_report(
                     finished.folder, result, spec=self._spec, call=call, release=asked.release, before=before
                 )
+                self._account.spend()
         except (RoadcastError, OSError) as error:
             return TrainFailed(finished.job, str(error))
         self.cost = result.cost
         with suppress(StoreError):  # it is for people to read; a full disk costs no lesson
             write_atomic(Path(self._config.state_dir) / LESSON, msgspec.json.encode(result))
         self._fitted[finished.job] = Fitted(asked.release, head, result.choice)
-        return Trained(finished.job, report)
+        return Trained(finished.job, report, self._account.exhausted)

@@ -16,6 +16,7 @@ from edge_client.replay import Kept
 
 RECENT = 256
 _WAITING = 4096
+_FEW = 16
 
 
 class Seen:
@@ -72,6 +73,10 @@ class Seen:
                 self.keep(replace(kept, target=target))
                 return True
         return False
+
+    def latest_samples(self) -> list[npt.NDArray[np.generic]]:
+        """A few of the last raw samples: each (*raw_shape)."""
+        return [sample for batch in self.latest(_FEW) for sample in batch[:_FEW]]
 
     def latest(self, count: int) -> list[npt.NDArray[np.generic]]:
         """The last raw batches, at most `count`: each (N, *raw_shape)."""

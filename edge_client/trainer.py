@@ -36,6 +36,7 @@ from edge_client.replay import read_named
 from edge_models.density import Density
 from edge_models.head_weights import HeadWeights
 from edge_models.privacy import held_classes
+from edge_models.private_odds import Background, answer, noisy_totals
 from edge_models.samples import F4, Samples
 from edge_protocol.errors import DataError, IncompatibleError, RoadcastError
 from edge_protocol.task import ImageInput, TaskSpec
@@ -91,12 +92,12 @@ def run_job(folder: Path) -> TrainResult:
     job = read_job(folder)
     spec, weights = job.spec, Path(job.weights).read_bytes()
     shared = shared_head(weights)
-    names, everything = read_named(Path(job.replay), spec)
-    samples = thinned(everything, job.max_samples)
+    names, stored = read_named(Path(job.replay), spec)
+    samples = thinned(stored, job.max_samples)
     names = [names[at] for at in spaced(len(names), job.max_samples)]
     targets = cast("F4", samples.targets)  # or int64: what a task's kind has
     settings = FitSettings(heads=job.heads, epochs=job.epochs, mlp=MlpSettings(seed=job.seed), seed=job.seed)
-    held, meter = spoken_of(spec, samples), Meter()
+    held, examples, meter = spoken_of(spec, samples), int(samples.labelled.sum()), Meter()
     with OrtRunner(Path(job.template).read_bytes(), weights) as runner:
         trunk = Trunk(runner, job)
         features = trunk.features(samples.raw)
@@ -106,14 +107,16 @@ def run_job(folder: Path) -> TrainResult:
         write_atomic(folder / "personal.safetensors", fit.head.to_bytes())
         if job.proxy is not None:
             asked = proxy_raw(Path(job.proxy), spec)
-            if spec.kind == "classify":
+            if job.sigma:
+                votes, held, examples = private_answers(trunk, stored, asked, shared, job.sigma)
+            elif spec.kind == "classify":
                 votes = class_answers(trunk, samples, asked, held)
             else:
                 votes = forecast_answers(trunk, samples, features, asked, shared, settings)
             write_atomic(folder / "votes.safetensors", save(votes))
     cost = meter.cost(board_watts() if job.watts is None else job.watts, time.process_time())
     hard = hardest(names, samples, features, (fit.head, shared), spec)
-    result = TrainResult(choice=_choice(fit), examples=int(samples.labelled.sum()), held=held, cost=cost, hard=hard)
+    result = TrainResult(choice=_choice(fit), examples=examples, held=held, cost=cost, hard=hard)
     write_atomic(folder / "result.json", msgspec.json.encode(result))
     return result
 
@@ -164,6 +167,21 @@ def class_answers(
         return {"odds": np.zeros((len(asked), len(held)), np.float32)}
     own, theirs = trunk.views(known.raw, OWN_VIEWS), trunk.views(asked, PROXY_VIEWS)
     return {"odds": own_odds(own, known.targets.astype(np.int64), theirs, len(held), seed=trunk.seed)}
+
+
+def private_answers(
+    trunk: Trunk, stored: Samples, asked: npt.NDArray[np.generic], shared: HeadWeights, sigma: float
+) -> tuple[dict[str, F4], tuple[int, ...], int]:
+    """Answer the proxies out of noisy totals over all labelled samples: odds, classes held, examples, all noisy.
+
+    No sample is left out but by its own doing: to thin them out would let one decide about others.
+    """
+    known = stored.take(stored.labelled)
+    views = trunk.views(asked, PROXY_VIEWS)
+    background = Background.of(views[0], shared.apply(views[0]).argmax(1), len(trunk.spec.labels))
+    totals = noisy_totals(background, trunk.features(known.raw), known.targets.astype(np.int64), sigma)
+    told = answer(background, totals, views, sigma=sigma, k=LEAST_EXAMPLES)
+    return {"odds": told.odds}, tuple(told.held.tolist()), told.examples
 
 
 def forecast_answers(

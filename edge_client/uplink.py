@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 from edge_client.last_votes import in_full
 from edge_client.outbox import Outbox
+from edge_client.raw_bytes import raw_bytes_in
 from edge_client.stamp import Stamp
 from edge_protocol import messages as m
 from edge_protocol.codec import encode, kind_of
@@ -28,6 +33,11 @@ class Uplink:
         outbox: keeps what must not be lost.
         transport: the link.
         drops: where what could not be sent is counted by reason.
+        seen: raw samples just seen, which must not leave.
+
+    Attributes:
+        sent: bytes that the link took, topic and payload, by kind of message.
+        raw_bytes: bytes of samples found in what was to be sent, and withheld.
     """
 
     def __init__(
@@ -38,9 +48,13 @@ class Uplink:
         outbox: Outbox,
         transport: Transport,
         drops: Counter[str],
+        seen: Callable[[], Sequence[npt.NDArray[np.generic]]],
     ) -> None:
         self._topics, self._device, self._stamp = topics, device, stamp
         self._outbox, self._transport, self._drops = outbox, transport, drops
+        self._seen = seen
+        self.sent: Counter[m.Kind] = Counter()
+        self.raw_bytes = 0
 
     def send(self, effect: Send, now: float) -> None:
         """Send a message, or write it down and send it until it is acknowledged."""
@@ -50,8 +64,13 @@ class Uplink:
         except LocalProtocolError as error:
             self._drops[error.reason] += 1
             return
+        found = raw_bytes_in(payload, self._seen())
+        if found:
+            self.raw_bytes += found
+            self._drops["raw-bytes"] += 1
+            return
         if not effect.durable:
-            self._transport.publish(self._topic(kind_of(effect.body)), payload, retain=effect.retain)
+            self._publish(kind_of(effect.body), payload, retain=effect.retain)
             return
         number = effect.body.round if isinstance(effect.body, m.KnowledgeReport) else None
         try:
@@ -60,7 +79,7 @@ class Uplink:
             )
         except StoreError:
             self._drops["outbox-failed"] += 1
-            self._transport.publish(self._topic(kind_of(effect.body)), payload)
+            self._publish(kind_of(effect.body), payload)
             return
         if dropped:
             self._drops["outbox-full"] += dropped
@@ -76,7 +95,7 @@ class Uplink:
             self._drops["outbox-failed"] += 1
             return
         for waiting in due:
-            if not self._transport.publish(self._topic(waiting.kind), waiting.payload):
+            if not self._publish(waiting.kind, waiting.payload):
                 return
             self._outbox.sent(waiting.message_id, now)
 
@@ -89,6 +108,13 @@ class Uplink:
         except StoreError:
             self._drops["votes-failed"] += 1
             return in_full(body)
+
+    def _publish(self, kind: m.Kind, payload: bytes, *, retain: bool = False) -> bool:
+        topic = self._topic(kind)
+        taken = self._transport.publish(topic, payload, retain=retain)
+        if taken:
+            self.sent[kind] += len(topic.encode()) + len(payload)
+        return taken
 
     def _topic(self, kind: m.Kind) -> str:
         return self._topics.online(self._device) if kind == "online" else self._topics.up(self._device, kind)

@@ -64,6 +64,8 @@ class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         bytes_by_round: (up, down) within each round, from 0.
+        bytes_by_kind: up, by kind of message.
+        raw_bytes: bytes of raw samples that the device found in what it was about to send, and withheld.
         latency: (s since the start, p50 ms, p95 ms).
     """
 
@@ -81,6 +83,8 @@ class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True):
     bytes_up: int
     bytes_down: int
     bytes_by_round: dict[int, tuple[int, int]]
+    bytes_by_kind: dict[str, int]
+    raw_bytes: int | None
     latency: list[tuple[float, float, float]]
 
 
@@ -144,6 +148,8 @@ def device_facts(view: DeviceView) -> DeviceFacts:
         bytes_up=view.counts.get("bytes_up", 0),
         bytes_down=view.counts.get("bytes_down", 0),
         bytes_by_round=bytes_per_round(view),
+        bytes_by_kind={name[6:]: count for name, count in sorted(view.counts.items()) if name.startswith("bytes:")},
+        raw_bytes=view.counts.get("raw_bytes"),
         latency=view.latency,
     )
 
@@ -213,4 +219,6 @@ def _behind(task: str, last: int, fleet: Sequence[DeviceFacts], members: Mapping
             found.append(f"{name}: runs release {facts.release}, not {last} ({state})")
         if facts.swap_skipped:
             found.append(f"{name}: skipped {facts.swap_skipped} frames while it swapped releases")
+        if facts.raw_bytes:
+            found.append(f"{name}: had {facts.raw_bytes} bytes of raw samples in what it was about to send; withheld")
     return found

@@ -38,6 +38,7 @@ def sections(outcome: Outcome) -> list[Section]:
             texts=4,
         ),
         _bytes(outcome),
+        _kinds(outcome),
         _serving(outcome),
         *_clip(outcome),
     ]
@@ -141,6 +142,19 @@ def _bytes(outcome: Outcome) -> Section:
         rows.append((device.device, *cells, f"{amount(device.bytes_up)} / {amount(device.bytes_down)}"))
     names = ("first release", *(f"round {number}" for number in rounds if number))
     return Section("Bytes over MQTT, up / down", ("device", *names, "all"), rows)
+
+
+def _kinds(outcome: Outcome) -> Section:
+    kinds = sorted({kind for device in outcome.fleet for kind in device.bytes_by_kind})
+    rows: list[Row] = [
+        (
+            device.device,
+            *(amount(device.bytes_by_kind[kind]) if kind in device.bytes_by_kind else "-" for kind in kinds),
+            "-" if device.raw_bytes is None else amount(device.raw_bytes),
+        )
+        for device in outcome.fleet
+    ]
+    return Section("What left each device, by kind of message", ("device", *kinds, "raw samples"), rows)
 
 
 def _serving(outcome: Outcome) -> Section:

@@ -7,7 +7,9 @@ import pytest
 
 from broker_server import effects as e
 from broker_server.config import FleetConfig
+from broker_server.coordinator import SPENT
 from broker_server.registry import DeviceEvent, DeviceStatus
+from edge_client.session import Session
 from edge_protocol import messages as m
 from edge_protocol.arrays import pack
 from edge_protocol.effects import Send
@@ -81,6 +83,21 @@ def test_a_report_that_cannot_be_read_is_noted_and_not_waited_for() -> None:
     assert scene.round.refused == {}
     scene.core.unreadable(DeviceId("cam-0"), "junk", scene.now)
     assert scene.round.refused == {}
+
+
+def test_a_device_whose_privacy_budget_is_spent_is_not_waited_for() -> None:
+    """Its state ends the waiting, in this round and the next, until it is born anew with something left to say."""
+    assert Session.SPENT.value == SPENT
+    scene = Scene()
+    scene.collecting()
+    assert scene.round.waiting == {"cam-0", "cam-1", "cam-2"}
+    scene.say("cam-0", m.DeviceState(TASK, SPENT, 1, {}, {}))
+    scene.say("cam-0", m.DeviceState(TASK, SPENT, 1, {}, {}))
+    assert scene.round.waiting == {"cam-1", "cam-2"}
+    scene.deployed("cam-0", 1)
+    assert scene.task.ready == {"cam-1", "cam-2"}
+    scene.birth("cam-0", 1, boot=b"second..")
+    assert scene.task.ready == {"cam-0", "cam-1", "cam-2"}
 
 
 def test_a_message_that_comes_again_gets_the_same_answer_and_counts_once() -> None:

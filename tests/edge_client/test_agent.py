@@ -21,6 +21,7 @@ from edge_models.head_weights import HeadWeights
 from edge_protocol import messages as m
 from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
 from tests.edge_client.device_rig import DeviceRig, device_config, series_pack
+from tests.edge_client.test_training import WRITE
 from tests.fakes.small_centre import SmallCentre, artifact_files
 
 
@@ -149,6 +150,34 @@ def test_a_round_is_answered_by_the_real_trainer_and_its_head_serves(tmp_path: P
     again.until(lambda: again.centre.of(m.Presence), "link")
     again.until(lambda: again.centre.of(m.DeviceState), "state")
     assert not again.centre.of(m.KnowledgeReport), "an answered round is not answered again after a restart"
+    again.close()
+
+
+def test_a_device_whose_privacy_budget_is_spent_says_so_and_goes_on_serving(tmp_path: Path) -> None:
+    """One report by a stand-in trainer, then none; the state tells why, and nothing exact of the samples."""
+    privacy = {"epsilon_per_report": 2.0, "epsilon_total": 2.5}
+    config = device_config(tmp_path, labels={"commissioning": f"{tmp_path}/images.npz"}, privacy=privacy)
+    rig = DeviceRig(config, trainer=(sys.executable, "-c", WRITE))
+    rig.centre.release(1, {"nano": artifact_files()})
+    rig.centre.call(1, 1)
+    spent = "privacy budget spent"
+    rig.until(lambda: [s for s in rig.centre.of(m.DeviceState) if s.session == spent], "the end", within_s=90)
+    assert len(rig.centre.of(m.KnowledgeReport)) == 1
+    rig.centre.call(2, 1)
+    rig.until(lambda: rig.agent._lessons.busy, "a lesson of its own")
+    rig.until(lambda: not rig.agent._lessons.busy, "its end")
+    assert len(rig.centre.of(m.KnowledgeReport)) == 1
+    state = rig.centre.of(m.DeviceState)[-1]
+    assert state.values["privacy_epsilon"] == pytest.approx(2.0, abs=0.01)
+    assert state.values["privacy_epsilon_total"] == 2.5
+    assert not {"shared_accuracy", "personal_accuracy"} & set(state.values)
+    assert "replay_samples" not in state.counts
+    frames = state.counts["answered"]
+    rig.until(lambda: rig.centre.of(m.DeviceState)[-1].counts["answered"] > frames, "more answers")
+    rig.close()
+    again = DeviceRig(config, rig.broker)
+    again.until(lambda: again.centre.of(m.DeviceState), "state")
+    assert again.centre.of(m.DeviceState)[0].session == spent
     again.close()
 
 

@@ -57,6 +57,7 @@ def test_the_documented_example_is_read_and_flags_go_before_environment_before_f
         ({"device": "server"}, "server's own name"),
         ({"device": "a/b"}, "device"),
         ({"trusted_keys": []}, "trusted_keys"),
+        ({"privacy": {"epsilon_per_report": 9.0, "epsilon_total": 8.0}}, "exceeds"),
         ({"trusted_keys": ["xyz"]}, "trusted_keys"),
         ({"sources": []}, "sources"),
         ({"sources": [{"name": "a", "uri": "x"}] * 2}, "same name"),
@@ -106,6 +107,8 @@ def test_sources_that_do_not_fit_are_named(tmp_path: Path) -> None:
         built(tmp_path, task="speed", sources=[{"name": "main", "uri": f"pack://{pack}"}])
     history = series_pack(tmp_path, 40, sensors=2, name="history.npz")
     sensors = [{"name": "road", "uri": f"pack://{series}"}]
+    with pytest.raises(ConfigError, match="only classifiers"):
+        built(tmp_path, task="speed", sources=sensors, privacy={"epsilon_per_report": 1.0})
     with pytest.raises(ConfigError, match="3 sensors, the commissioning pack 2"):
         built(tmp_path, task="speed", sources=sensors, labels={"commissioning": str(history)})
     with pytest.raises(DataError, match="needs a series"):

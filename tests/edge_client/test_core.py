@@ -104,6 +104,34 @@ def test_a_round_is_answered_once_its_release_runs() -> None:
     assert driver.core.session.value == "idle"
 
 
+def test_a_device_without_privacy_budget_trains_its_own_head_and_reports_no_more() -> None:
+    """The last report that the budget allows is sent; then the session says so, in every round and after a restart."""
+    driver = Driver()
+    driver.do(e.Linked())
+    driver.install(1)
+    driver.say(call(1, 1))
+    driver.do(e.Fetched(call(1, 1).proxy.sha256))
+    driver.do(e.Trained(driver.last(e.Train).job, report(1, 1), spent=True))
+    assert driver.core.session.value == "reporting"
+    driver.do(e.Delivered(1))
+    assert driver.core.session.value == "privacy budget spent"
+    driver.say(call(2, 1))
+    driver.do(e.Fetched(call(2, 1).proxy.sha256))
+    assert driver.core.session.value == "privacy budget spent"
+    assert driver.last(e.Train).call == call(2, 1)
+    done = driver.do(e.Trained(driver.last(e.Train).job, None, spent=True))
+    assert [type(x) for x in done] == [e.Adopt]
+    assert driver.core.session.value == "privacy budget spent"
+    assert driver.last(e.ReportState).session == "privacy budget spent"
+    assert len(driver.sent(m.KnowledgeReport)) == 1
+    assert driver.say(call(2, 1)) == [], "once a round"
+    again = Driver(Remembered(spent=True))
+    again.do(e.Linked())
+    assert again.core.session.value == "privacy budget spent"
+    again.do(e.Unlinked())
+    assert again.core.session.value == "connecting"
+
+
 def test_a_round_goes_on_while_the_link_is_lost() -> None:
     """The report waits in the outbox; the session follows when the link is back."""
     driver = Driver()

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from queue import Queue
 
+import numpy as np
 import pytest
 
 from edge_client.outbox import FIRST_PAUSE_S, LONGEST_PAUSE_S, Outbox
@@ -160,7 +161,7 @@ def uplink(folder: Path, broker: MemoryBroker) -> tuple[Uplink, Outbox, MemoryTr
     """A device's way up."""
     outbox, drops = Outbox(folder / "outbox.db"), Counter[str]()
     link = MemoryTransport(broker, Queue())
-    made = Uplink(Topics(FLEET), DeviceId("cam-1"), Stamp(FLEET, DeviceId("cam-1")), outbox, link, drops)
+    made = Uplink(Topics(FLEET), DeviceId("cam-1"), Stamp(FLEET, DeviceId("cam-1")), outbox, link, drops, list)
     return made, outbox, link, drops
 
 
@@ -220,4 +221,26 @@ def test_what_cannot_be_sent_is_counted(tmp_path: Path) -> None:
     assert [said.votes for said in centre.of(m.KnowledgeReport)] == [report(1, 1).votes], (
         "it is tried once all the same"
     )
+    outbox.close()
+
+
+def test_samples_in_a_message_are_withheld_and_counted_and_bytes_are_counted_by_kind(tmp_path: Path) -> None:
+    """A reason that quotes an image stays here; what is sent is counted with its topic, as the link counts it."""
+    broker = MemoryBroker()
+    centre = SmallCentre(broker)
+    outbox, drops = Outbox(tmp_path / "outbox.db"), Counter[str]()
+    link = MemoryTransport(broker, Queue())
+    image = np.random.default_rng(0).integers(32, 127, (8, 8, 3), dtype=np.uint8)
+    stamp = Stamp(FLEET, DeviceId("cam-1"))
+    up = Uplink(Topics(FLEET), DeviceId("cam-1"), stamp, outbox, link, drops, lambda: [image])
+    link.start()
+    for reason in (image.tobytes().decode("ascii"), "a reason"):
+        up.send(Send(m.Deployment("vehicle", 1, "failed", 0, "", reason), durable=True), now=0)
+    up.send(Send(m.Telemetry({"a": 1.0})), now=0)
+    centre.turn()
+    assert [body.reason for body in centre.of(m.Deployment)] == ["a reason"]
+    assert up.raw_bytes > 0
+    assert drops == {"raw-bytes": 1}
+    assert set(up.sent) == {"deployment", "telemetry"}
+    assert sum(up.sent.values()) == link.traffic.bytes_up
     outbox.close()

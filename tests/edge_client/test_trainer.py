@@ -122,6 +122,30 @@ def test_a_device_that_has_seen_nothing_is_silent(tmp_path: Path) -> None:
     assert not load_file(tmp_path / "votes.safetensors")["odds"].any()
 
 
+def test_with_privacy_nothing_that_leaves_is_exact(tmp_path: Path) -> None:
+    """Odds, classes held and examples are worked out of noisy totals: two runs of one job and seed differ in them."""
+    write_job(tmp_path, msgspec.structs.replace(job(tmp_path, VEHICLE, samples=400), sigma=0.7))
+    runs = []
+    for _ in range(2):
+        result = trainer.run_job(tmp_path)
+        runs.append((result.examples, load_file(tmp_path / "votes.safetensors")["odds"]))
+        report = read_report(tmp_path, result, spec=VEHICLE, call=call(VEHICLE), release=1)
+        assert (report.examples, unpack(report.votes.held).tolist()) == (result.examples, list(result.held))
+        assert 300 < result.examples < 500
+        assert sum(result.held) >= 5
+    assert (runs[0][1] != runs[1][1]).any()
+    assert runs[0][0] != runs[1][0] or runs[0][0] != 400
+
+
+def test_with_much_noise_a_device_speaks_of_no_class(tmp_path: Path) -> None:
+    """No count is surely above the least examples."""
+    write_job(tmp_path, msgspec.structs.replace(job(tmp_path, VEHICLE), sigma=1000.0))
+    result = trainer.run_job(tmp_path)
+    assert (result.examples, sum(result.held)) == (0, 0)
+    assert not load_file(tmp_path / "votes.safetensors")["odds"].any()
+    assert result.choice.chosen == "personal", "its own head sees no noise"
+
+
 def test_a_refit_answers_no_proxy_set(tmp_path: Path) -> None:
     """Only the personal head."""
     write_job(tmp_path, job(tmp_path, VEHICLE, proxies=0))

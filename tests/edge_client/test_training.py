@@ -5,8 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
+from edge_client.account import Account
+from edge_client.config import PrivacyConfig
 from edge_client.effects import Train, Trained, TrainFailed
 from edge_client.governor import PauseConfig, Reading
+from edge_client.jobs import read_job
 from edge_client.lessons import Lessons
 from edge_client.training import Finished, Training
 from edge_models.tasks import load_task
@@ -113,11 +118,17 @@ def test_a_job_is_stopped_while_the_board_is_hot_and_goes_on_when_it_is_cool(tmp
     assert not Path(f"/proc/{pid}").exists()
 
 
-def lessons(folder: Path, code: str, artifact: Artifact | None) -> Lessons:
+def lessons(
+    folder: Path,
+    code: str,
+    artifact: Artifact | None,
+    privacy: PrivacyConfig = PrivacyConfig(),  # noqa: B008 - frozen
+) -> Lessons:
     """A device's lessons with a stand-in trainer."""
     config = device_config(folder, sources=[{"name": "x", "uri": "pack:///none"}])
     training = Training(folder / "jobs", 60, command(code))
-    return Lessons(config, VEHICLE, training, lambda sha256: folder / sha256 / "data", lambda: artifact)
+    account = Account(folder / "privacy.json", privacy)
+    return Lessons(config, VEHICLE, training, lambda sha256: folder / sha256 / "data", lambda: artifact, account)
 
 
 ARTIFACT = Artifact("nano", "depthwise", cut(b"t")[0], cut(b"w")[0], cut(b"g")[0], 1)
@@ -152,6 +163,40 @@ def test_a_lesson_gives_a_head_and_a_report_and_leaves_no_files(tmp_path: Path) 
     assert fitted is not None
     assert fitted.choice.chosen == "personal"
     assert made.refitted(5) is None
+    made.close()
+
+
+def test_a_report_is_paid_for_before_it_is_handed_over_and_none_is_made_when_the_budget_is_spent(
+    tmp_path: Path,
+) -> None:
+    """A budget for one: the first round is answered with noise, the second only refits the personal head."""
+    privacy = PrivacyConfig(epsilon_per_report=2.0, epsilon_total=2.5)
+    made = lessons(tmp_path, WRITE, ARTIFACT, privacy)
+    made.start(Train(1, 5, None, call(VEHICLE)), 0.0)
+    given = read_job(tmp_path / "jobs" / "1")
+    assert given.sigma == pytest.approx(2.149, abs=1e-3)
+    assert not (tmp_path / "privacy.json").exists(), "a job that may yet fail costs nothing"
+    (done,) = wait_for(lambda: made.poll(0.0), "end of the job")
+    assert isinstance(done, Trained)
+    assert done.report is not None
+    assert done.spent
+    assert Account(tmp_path / "privacy.json", privacy).exhausted, "on the disk by the time the report can be sent"
+    made.start(Train(2, 5, None, call(VEHICLE)), 0.0)
+    assert read_job(tmp_path / "jobs" / "2").proxy is None
+    (done,) = wait_for(lambda: made.poll(0.0), "end of the job")
+    assert done == Trained(2, None, spent=True)
+    assert made.refitted(5) is not None
+    made.close()
+
+
+def test_a_report_that_cannot_be_written_down_is_not_handed_over(tmp_path: Path) -> None:
+    """A full disk costs the round, not the account."""
+    made = lessons(tmp_path, WRITE, ARTIFACT, PrivacyConfig(epsilon_per_report=2.0))
+    (tmp_path / "privacy.json").mkdir()
+    made.start(Train(1, 5, None, call(VEHICLE)), 0.0)
+    (failed,) = wait_for(lambda: made.poll(0.0), "end of the job")
+    assert isinstance(failed, TrainFailed)
+    assert "cannot write" in failed.reason
     made.close()
 
 

@@ -41,6 +41,8 @@ def device_facts(name: str, release: int = 2, *, skipped: int = 0, deployment: s
         bytes_up=3000,
         bytes_down=5 << 20,
         bytes_by_round={0: (1000, 2 << 20), 1: (2000, 3 << 20)},
+        bytes_by_kind={"knowledge": 700, "state": 2300},
+        raw_bytes=0,
         latency=[(1.0, 1.0, 2.0), (3.0, 1.5, 4.25)],
     )
 

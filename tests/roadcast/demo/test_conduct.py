@@ -228,6 +228,7 @@ def test_the_whole_demo_runs_on_small_data(tmp_path: Path) -> None:
     assert {score.task for score in outcome.releases} == {"vehicle", "speed"}
     assert len(outcome.devices) == len(outcome.fleet) == len(FLEET)
     assert all(device.release and device.swap_skipped == 0 and device.bytes_up for device in outcome.fleet)
+    assert all(device.raw_bytes == 0 and "knowledge" in device.bytes_by_kind for device in outcome.fleet)
     assert outcome.clip is not None
     assert all("release" in task.rounds[0] for task in outcome.tasks)
     assert not [reason for reason in outcome.reasons if "runs release" in reason or "never heard" in reason]

@@ -66,6 +66,10 @@ def test_a_device_that_lags_or_skips_fails() -> None:
     assert _reasons(_with(fleet=[fake.device_facts("cam-1")])) == ["loop-1: was never heard of"]
     skipping = [fake.device_facts("cam-1", skipped=3), fake.device_facts("loop-1")]
     assert _reasons(_with(fleet=skipping)) == ["cam-1: skipped 3 frames while it swapped releases"]
+    leaking = [msgspec.structs.replace(fake.device_facts("cam-1"), raw_bytes=32), fake.device_facts("loop-1")]
+    assert _reasons(_with(fleet=leaking)) == [
+        "cam-1: had 32 bytes of raw samples in what it was about to send; withheld"
+    ]
 
 
 def test_facts_are_taken_from_what_a_device_told() -> None:
@@ -78,11 +82,15 @@ def test_facts_are_taken_from_what_a_device_told() -> None:
     ]
     for topic, payload in spoken:
         observer.take(topic, payload, 2.0)
+    counts = {"bytes:state": 7, "bytes:knowledge": 3, "raw_bytes": 0}
+    observer.take(*talk.up("cam-3", m.DeviceState("vehicle", "idle", 1, counts, {})), 2.0)
+    counted = device_facts(observer.devices["cam-3"])
+    assert (counted.bytes_by_kind, counted.raw_bytes) == ({"knowledge": 3, "state": 7}, 0)
     assert clip_facts(observer, "") is None
     observer.take(*talk.up("cam-1", m.IntervalResult("vehicle", "road", 0, 60, 0.5, {"a/forward/car": 3})), 3.0)
     told, silent = (device_facts(observer.devices[name]) for name in ("cam-1", "cam-2"))
     assert (told.frames, told.bytes_by_round, told.latency) == (10, {0: (10, 20)}, [(2.0, 1.0, 2.0)])
-    assert (silent.frames, silent.latency_p95_ms) == (0, None)
+    assert (silent.frames, silent.latency_p95_ms, silent.raw_bytes) == (0, None, None)
     clip = clip_facts(observer, "3 cars")
     assert clip is not None
     assert (clip.device, clip.counts, clip.coverage, clip.truth) == ("cam-1", {"a/forward/car": 3}, 0.5, "3 cars")
@@ -98,6 +106,8 @@ def test_the_summary_in_a_pipe_is_lines() -> None:
     assert "cam-1\tvehicle\tnano\tlow resolution\t50.0 %\t80.0 %\t60.0 %\t90.0 %" in lines
     assert "loop-1\tspeed\tnano\tits own road\t6.00 mph\t5.00 mph\t4.50 mph\t-" in lines
     assert "cam-1\t1000 B / 2.0 MiB\t2 KiB / 3.0 MiB\t3 KiB / 5.0 MiB" in lines
+    assert "device\tknowledge\tstate\traw samples" in lines
+    assert "cam-1\t700 B\t2 KiB\t0 B" in lines
     assert "a\tforward\tcar\t2" in lines
     assert lines[-1] == (
         "good: vehicle accuracy 55.0 % → 70.0 % over 2 releases; speed mae 6.00 mph → 4.50 mph over 2 releases; "
