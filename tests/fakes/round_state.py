@@ -51,7 +51,7 @@ def three_rounds(home: Path) -> Path:
     def knowledge(device: DeviceId, call: m.RoundCall) -> m.ForecastVotes | None:
         samples = server.coordinator.tasks[SPEED].setup.samples
         silent = device == "dev-1" and call.number > 1
-        return None if silent else forecast_votes([0.3] * samples, horizons=3)
+        return None if silent else forecast_votes([0.3125] * samples, horizons=3)
 
     fleet = FleetSimulator(in_memory(broker), load_task(SPEED), clock, 2, knowledge=knowledge)
     try:
