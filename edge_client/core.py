@@ -239,7 +239,9 @@ class DeviceCore:
         releasing, answering, release = self._releasing, self._answering, self.running.release
         asked = answering.advance(release=release, settled=releasing.settled, blocked=releasing.wants_trainer, now=now)
         free = releasing.settled and answering.phase not in {Phase.FETCHING, Phase.TRAINING}
-        return [*asked, *self._refitting.advance(release=release, free=free, job=self._next_job(), now=now)]
+        refit = self._refitting.advance(release=release, free=free, job=self._jobs + 1, now=now)
+        self._jobs = max(self._jobs, self._refitting.job or 0)
+        return [*asked, *refit]
 
     def _follow(self) -> None:
         """Show in the session what the round does, when there is a link to show it on."""

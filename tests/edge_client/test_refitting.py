@@ -21,6 +21,7 @@ def test_drift_asks_for_a_refit_whose_head_serves() -> None:
     driver = drifted()
     asked = driver.last(e.Train)
     assert (asked.release, asked.artifact, asked.call) == (1, None, None)
+    assert len({each.job for each in driver.all(e.Train)}) == len(driver.all(e.Train)), "each job has its own number"
     jobs = len(driver.all(e.Train))
     assert driver.do(e.Trained(asked.job, None)) == [e.Adopt(asked.job)]
     driver.wait(1)
