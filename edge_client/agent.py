@@ -79,7 +79,7 @@ class Agent:
         state = Path(config.state_dir)
         self._inbox: Inbox = Queue(INBOX)
         self._topics = Topics(config.fleet_id)
-        self._desired = [self._topics.release(self.spec.task_id), self._topics.round(self.spec.task_id)]
+        self._desired = self._topics.desired(config.device_id, self.spec.task_id)
         stamp = Stamp(config.fleet_id, config.device_id)
         self.outbox = Outbox(state / "outbox.db")
         self.replay = ReplayStore(state / "replay.db", config.replay.budget_bytes)

@@ -1,7 +1,7 @@
 """The half of the brain that brings a device to the desired release; pure: owns how far it is, no file, no clock.
 
-The desired release is state, not a command: it may come twice, late, out of order or not at all, and the device still
-ends at the newest one that it can run. It never goes to a lower counter by itself.
+The desired release is state, not a command: it may come twice, late, out of order or not at all, on the fleet's topic
+or on the device's own, and the device still ends at the newest one that it can run. It never goes to a lower counter.
 """
 
 from __future__ import annotations
@@ -166,11 +166,12 @@ class Releasing:
         return manifest.artifact_for(self._tier)
 
     def _keep(self) -> list[Effect]:
-        """The desired release is the one that runs."""
-        if self.stage not in ENDED:
+        """The desired release is the one that runs. A newer one that ended stays refused, one to be retried goes on."""
+        if self.stage not in ENDED or self._retry.at is not None:
             return []
-        self._offer, self._refused, self._shown, self._reason = None, None, self.running.release, ""
-        self._retry.reset()
+        if self._offer is not None:
+            self._refused = self._offer.signed
+        self._offer, self._shown, self._reason = None, self.running.release, ""
         return [*self._step(Step.OFFER), *self._step(Step.KEEP)]
 
     def _refuse(self, signed: SignedManifest, counter: int, reason: str) -> list[Effect]:

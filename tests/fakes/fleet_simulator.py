@@ -85,7 +85,7 @@ class SimulatedDevice:
         """Subscribe to what concerns this device, and connect."""
         topics, task = self.fleet.topics, self.fleet.spec.task_id
         down = [topics.down(self.name, kind) for kind in ("ack", "command")]
-        self.transport.subscribe([*down, topics.release(task), topics.round(task)])
+        self.transport.subscribe([*down, *topics.desired(self.name, task)])
         self.transport.start()
 
     def step(self) -> int:
