@@ -24,18 +24,28 @@ from pathlib import Path
 import msgspec
 from safetensors import SafetensorError, safe_open
 
-from broker_server.records import ReleaseRecord
+from broker_server.records import ReleaseRecord, RolloutRecord
+from broker_server.rollout_plan import Plan
 from broker_server.store.blobs import BlobFolder, sync_folder, write_atomic
 from broker_server.store.database import Database
 from broker_server.store.engine import translated
 from edge_protocol.errors import ArtifactError
 from edge_protocol.ids import TaskId
-from edge_protocol.manifest import Artifact, ReleaseManifest
+from edge_protocol.manifest import Artifact, ReleaseManifest, decode_manifest
 from edge_protocol.messages import SignedManifest
 from edge_protocol.signing import sign
 from edge_protocol.task import TIERS, TaskSpec, Tier
 
 _FILES = ("template.onnx", "weights.safetensors", "golden.safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A release that a rollout is to bring to the fleet: how, who says so, and whether it starts by itself."""
+
+    plan: Plan
+    by: str
+    starts: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +73,10 @@ class ReleaseFolder:
         """Where a release's files are."""
         return self.root / task / str(counter)
 
-    def make(self, spec: TaskSpec, artifacts: Path, origin: Provenance, now: float) -> ReleaseRecord:
-        """Make the next release of a task from an artifact folder.
+    def make(
+        self, spec: TaskSpec, artifacts: Path, origin: Provenance, now: float, hold: Hold | None = None
+    ) -> ReleaseRecord:
+        """Make the next release of a task from an artifact folder; with `hold`, a rollout brings it to the fleet.
 
         Raises:
             ArtifactError: a file is missing or broken, or the metrics are not finite.
@@ -73,9 +85,33 @@ class ReleaseFolder:
         if not all(math.isfinite(value) for value in origin.metrics.values()):
             raise ArtifactError(f"{artifacts}: a metric is not finite: {dict(origin.metrics)}")
         with self._lock():
-            return self._make(spec, artifacts, origin, now)
+            return self._make(spec, artifacts, origin, now, hold)
 
-    def _make(self, spec: TaskSpec, artifacts: Path, origin: Provenance, now: float) -> ReleaseRecord:
+    def again(self, task: TaskId, counter: int, notes: str, now: float) -> ReleaseRecord:
+        """Release the files of an earlier release under the next counter: what takes a worse one back.
+
+        Raises:
+            ArtifactError: there is no such release.
+            StoreError: the disk refused.
+        """
+        with self._lock():
+            found = [r for r in self._database.releases(task, after=counter - 1) if r.counter == counter]
+            if not found:
+                raise ArtifactError(f"no release {counter} of {task!r} to go back to; push one")
+            old = decode_manifest(signed_manifest(found[0]).manifest)
+            fresh = self._database.newest()[task] + 1
+            manifest = msgspec.structs.replace(old, counter=fresh, created_s=now, round=0, notes=notes)
+            source, folder = self.folder(task, counter), self.folder(task, fresh)
+            with translated(str(folder)):
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir(parents=True)
+            for file in sorted(source.glob("*.safetensors")):
+                write_atomic(folder / file.name, _file(file))
+            return self._record(manifest, folder, None, None)
+
+    def _make(
+        self, spec: TaskSpec, artifacts: Path, origin: Provenance, now: float, hold: Hold | None
+    ) -> ReleaseRecord:
         counter = self._database.newest().get(spec.task_id, 0) + 1
         manifest = ReleaseManifest(
             fleet=self._fleet,
@@ -87,18 +123,30 @@ class ReleaseFolder:
             round=origin.round or 0,
             notes=origin.notes,
         )
+        folder = self.folder(spec.task_id, counter)
+        self._write(folder, artifacts)
+        return self._record(manifest, folder, origin.round, hold)
+
+    def _record(self, manifest: ReleaseManifest, folder: Path, number: int | None, hold: Hold | None) -> ReleaseRecord:
+        """Sign a release whose files are in place, and write its row."""
+        task, counter = manifest.task.task_id, manifest.counter
         signed = msgspec.msgpack.encode(sign(manifest, self._key))
-        self._write(self.folder(spec.task_id, counter), artifacts, signed)
+        write_atomic(folder / "manifest.bin", signed)
+        with translated(str(folder)):
+            sync_folder(folder.parent)
         record = ReleaseRecord(
-            task=spec.task_id,
+            task=task,
             counter=counter,
-            round=origin.round,
-            created_s=now,
-            metrics=dict(origin.metrics),
-            notes=origin.notes,
+            round=number,
+            created_s=manifest.created_s,
+            metrics=dict(manifest.metrics),
+            notes=manifest.notes,
             signed=signed,
         )
-        self._database.add_release(record)
+        draft = (
+            RolloutRecord(task=task, counter=counter, plan=hold.plan, by=hold.by, starts=hold.starts) if hold else None
+        )
+        self._database.add_release(record, draft)
         return record
 
     @contextmanager
@@ -115,7 +163,7 @@ class ReleaseFolder:
         template, weights, golden = (self._blobs.put(_file(folder / name)) for name in _FILES)
         return Artifact(tier, spec.students[tier], template, weights, golden, _parameters(folder))
 
-    def _write(self, folder: Path, artifacts: Path, signed: bytes) -> None:
+    def _write(self, folder: Path, artifacts: Path) -> None:
         """Put the files in place under a counter that no row has: what lies there is of a make that never ended."""
         with translated(str(folder)):
             shutil.rmtree(folder, ignore_errors=True)
@@ -125,9 +173,6 @@ class ReleaseFolder:
                 source = artifacts / tier / f"{name}.safetensors"
                 if source.exists():
                     write_atomic(folder / f"{kept}.safetensors", _file(source))
-        write_atomic(folder / "manifest.bin", signed)
-        with translated(str(folder)):
-            sync_folder(folder.parent)
 
 
 def signed_manifest(record: ReleaseRecord) -> SignedManifest:

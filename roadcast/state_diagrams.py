@@ -12,6 +12,8 @@ TABLES = {
     "A device's part in a round": ("edge_client.session", "SESSION"),
     "A release on a device": ("edge_client.deployment", "DEPLOYMENT"),
     "A round": ("broker_server.rounds", "TABLE"),
+    "A rollout": ("broker_server.rollout", "TABLE"),
+    "A device in a rollout": ("broker_server.rollout_fates", "FATES"),
     "A device, as the server sees it": ("broker_server.registry", "TABLE"),
 }
 """Title → (module, name of the table in it)."""
