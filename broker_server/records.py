@@ -134,6 +134,7 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
         state: value of its `RolloutState`.
         by: who asked for it.
         starts: whether it starts by itself, as soon as no other rollout of the task is under way.
+        logged: whether the audit log tells who made it.
         baseline: release that the fleet had before; 0 while it is a draft.
         wave: 0 for the canaries, then the number of the wave.
         began_s: when the wave was offered, 0 while it waits for the window or for devices; seconds since 1970.
@@ -148,6 +149,7 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
     by: str
     state: str = "draft"
     starts: bool = False
+    logged: bool = False
     baseline: int = 0
     wave: int = 0
     began_s: float = 0.0

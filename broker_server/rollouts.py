@@ -73,11 +73,11 @@ class Rollouts:
         held: Iterable[tuple[ReleaseRecord, RolloutRecord, Iterable[ProgressRecord]]],
         newest: AuditEntry | None,
     ) -> list[Effect]:
-        """Take rollouts back from disk; say what the broker is to keep of them."""
+        """Take rollouts back from disk, but for drafts that were never seen; say what the broker is to keep."""
         if newest is not None:
             self._number, self._digest = newest.number, newest.digest
         effects: list[Effect] = []
-        for release, record, progress in held:
+        for release, record, progress in (each for each in held if each[1].logged):
             rollout = self._add(release, record).rollout
             rollout.restore(progress)
             effects += self._placed(rollout)
@@ -91,8 +91,10 @@ class Rollouts:
         """A release was made that a rollout is to bring to the fleet."""
         if release.counter in self._held.get(release.task, {}):
             return []
+        draft = draft.changed(logged=True)
         self._add(release, draft)
-        return [self._note(now, draft.by, "draft", draft, "starts by itself" if draft.starts else "waits for a start")]
+        how = "starts by itself" if draft.starts else "waits for a start"
+        return [SaveRollout(draft), self._note(now, draft.by, "draft", draft, how)]
 
     def advance(self, task: TaskId, current: int, now: float) -> tuple[list[Effect], list[Ended]]:
         """Do what is due for a task, whose fleet has release `current` now."""

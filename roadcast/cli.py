@@ -22,6 +22,7 @@ class Root(LazyGroup):
             ("broker", "Run a private MQTT broker.", True),
             ("export", "Turn a student into the files of a release, and check them.", True),
             ("release", "Look into releases and publish them.", True),
+            ("rollout", "Bring a release to the fleet in waves, and take it back.", True),
             ("data", "List data packs, and make them from folders and tables.", True),
             ("version", "Say which versions of Roadcast and its parts are here.", False),
         ]

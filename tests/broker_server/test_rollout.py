@@ -6,12 +6,14 @@ import msgspec
 import pytest
 
 from broker_server.audit import verify
+from broker_server.records import RolloutRecord
 from broker_server.rollout import TABLE, RolloutEvent, RolloutState
 from broker_server.rollout_fates import FATES, Fate, Sign
 from broker_server.rollout_plan import Plan
 from edge_protocol.errors import IllegalTransitionError
 from edge_protocol.fsm import permits, step
-from tests.broker_server.rollout_scene import PLAN, RolloutScene, weights_of
+from tests.broker_server.rollout_scene import PLAN, RolloutScene, release, weights_of
+from tests.broker_server.scenes import TASK
 
 SOAK, DEADLINE = PLAN.soak_s, PLAN.deadline_s
 
@@ -332,3 +334,14 @@ def test_orders_that_make_no_sense_are_refused_with_the_reason() -> None:
     scene.draft(3)
     assert "abort it first" in (scene.order(3, "start", PLAN) or "")
     assert "is no order" in (scene.order(2, "finish") or "")
+
+
+def test_a_draft_made_while_no_server_ran_is_logged_once() -> None:
+    """Who made it stands in the log, after however many restarts."""
+    scene = RolloutScene()
+    scene.releases[2] = release(2)
+    scene.rollouts[2] = RolloutRecord(task=TASK, counter=2, plan=PLAN, by="ann")
+    for _ in range(3):
+        scene.restart()
+        scene.store(2, scene.rollouts[2])
+    assert [(entry.who, entry.what) for entry in scene.audit] == [("ann", "draft")]
