@@ -29,13 +29,19 @@ from broker_server.rollout_plan import Plan
 from broker_server.store.blobs import BlobFolder, sync_folder, write_atomic
 from broker_server.store.database import Database
 from broker_server.store.engine import translated
-from edge_protocol.errors import ArtifactError
+from edge_protocol.blobs import BlobRef
+from edge_protocol.delta import make_delta
+from edge_protocol.errors import ArtifactError, DigestError, StoreError
 from edge_protocol.ids import TaskId
-from edge_protocol.manifest import Artifact, ReleaseManifest, decode_manifest
+from edge_protocol.manifest import Artifact, Delta, ReleaseManifest, decode_manifest
 from edge_protocol.messages import SignedManifest
 from edge_protocol.signing import sign
 from edge_protocol.task import TIERS, TaskSpec, Tier
 
+DELTA_BASES = 2
+"""Releases back from the newest to which a new one gives deltas; the broker keeps chunks of as many by default."""
+WORTH = 0.9
+"""A delta larger than this share of the whole payload is not worth a second way to get it."""
 _FILES = ("template.onnx", "weights.safetensors", "golden.safetensors")
 
 
@@ -100,7 +106,8 @@ class ReleaseFolder:
                 raise ArtifactError(f"no release {counter} of {task!r} to go back to; push one")
             old = decode_manifest(signed_manifest(found[0]).manifest)
             fresh = self._database.newest()[task] + 1
-            manifest = msgspec.structs.replace(old, counter=fresh, created_s=now, round=0, notes=notes)
+            whole = tuple(msgspec.structs.replace(artifact, deltas=()) for artifact in old.artifacts)  # on most disks
+            manifest = msgspec.structs.replace(old, counter=fresh, created_s=now, artifacts=whole, round=0, notes=notes)
             source, folder = self.folder(task, counter), self.folder(task, fresh)
             with translated(str(folder)):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -118,7 +125,10 @@ class ReleaseFolder:
             counter=counter,
             task=spec,
             created_s=now,
-            artifacts=tuple(self._artifact(spec, artifacts / tier, tier) for tier in _tiers(artifacts)),
+            artifacts=tuple(
+                self._artifact(spec, artifacts / tier, tier, self._bases(spec.task_id, tier))
+                for tier in _tiers(artifacts)
+            ),
             metrics=dict(origin.metrics),
             round=origin.round or 0,
             notes=origin.notes,
@@ -159,9 +169,28 @@ class ReleaseFolder:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def _artifact(self, spec: TaskSpec, folder: Path, tier: Tier) -> Artifact:
+    def _artifact(self, spec: TaskSpec, folder: Path, tier: Tier, bases: list[BlobRef]) -> Artifact:
         template, weights, golden = (self._blobs.put(_file(folder / name)) for name in _FILES)
-        return Artifact(tier, spec.students[tier], template, weights, golden, _parameters(folder))
+        parameters, deltas = _parameters(folder), self._deltas(weights, bases)
+        return Artifact(tier, spec.students[tier], template, weights, golden, parameters, deltas)
+
+    def _bases(self, task: TaskId, tier: Tier) -> list[BlobRef]:
+        """Weights of the last releases, newest first, each once."""
+        manifests = (decode_manifest(signed_manifest(r).manifest) for r in self._database.releases(task)[-DELTA_BASES:])
+        found = [a.weights for manifest in manifests for a in manifest.artifacts if a.tier == tier]
+        return list({ref.sha256: ref for ref in reversed(found)}.values())
+
+    def _deltas(self, weights: BlobRef, bases: list[BlobRef]) -> tuple[Delta, ...]:
+        """Shorter ways to the weights, from those bases that can be read and are worth it."""
+        found = []
+        for base in bases:
+            try:
+                delta = make_delta(self._blobs.read(base), self._blobs.read(weights))
+            except (DigestError, StoreError):
+                continue
+            if delta is not None and base != weights and len(delta) < WORTH * weights.size:
+                found.append(Delta(base.sha256, self._blobs.put(delta)))
+        return tuple(found)
 
     def _write(self, folder: Path, artifacts: Path) -> None:
         """Put the files in place under a counter that no row has: what lies there is of a make that never ended."""

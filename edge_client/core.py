@@ -24,6 +24,7 @@ from edge_client.effects import (
     Forget,
     Linked,
     Passed,
+    PatchFailed,
     Remember,
     ReportState,
     Stopping,
@@ -139,7 +140,7 @@ class DeviceCore:
         retries = [at for at in (self._releasing.next_deadline(), self._answering.next_deadline()) if at is not None]
         return min([self._report_at, *retries])
 
-    def _dispatch(self, event: Event, now: float) -> list[Effect]:  # noqa: PLR0911 - one return per event
+    def _dispatch(self, event: Event, now: float) -> list[Effect]:  # noqa: C901, PLR0911 - one return per event
         match event:
             case m.Envelope():
                 return self._receive(event.body)
@@ -150,6 +151,8 @@ class DeviceCore:
                 return []
             case Fetched() | FetchFailed():
                 return self._fetched(event, now)
+            case PatchFailed():
+                return self._releasing.patch_failed(event)
             case Checked() | CheckFailed():
                 return self._releasing.checked(event, self._next_job())
             case Trained() | TrainFailed():

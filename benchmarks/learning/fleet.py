@@ -101,12 +101,22 @@ ARMS: Mapping[str, Arm] = {
 }
 
 
-def run_arm(world: World, arm: Arm, *, rounds: int, settings: DistilSettings, say: Callable[[float], None]) -> float:
+def run_arm(
+    world: World,
+    arm: Arm,
+    *,
+    rounds: int,
+    settings: DistilSettings,
+    say: Callable[[float], None],
+    keep: Callable[[Mapping[Tier, Student]], None] = lambda _: None,
+) -> float:
     """Go through the rounds of an arm; return the accuracy on the test, mean over tiers.
 
     ``central`` trains on everybody's labelled images, ``anchors`` on the server's alone, both for as many steps.
+    `keep` is shown the students of the first release and of every round.
     """
     students = {tier: _first(tier, world.anchors, settings) for tier in TIERS}
+    keep(dict(students))
     trainings = {tier: Training(student, SPEC, CPU) for tier, student in students.items()}
     test = inputs_of(world.test, SPEC)
     beside = anchor_lesson(world.anchors, SPEC, weight=settings.anchor_weight, batch=settings.batch // 2)
@@ -120,6 +130,7 @@ def run_arm(world: World, arm: Arm, *, rounds: int, settings: DistilSettings, sa
         for tier in TIERS:
             train(trainings[tier], [lesson, beside], plan, settings.steps, pace, progress=lambda *_: None)
             students[tier] = trainings[tier].average
+        keep(dict(students))
         accuracy = float(np.mean([score(student, test, world.test, SPEC)["accuracy"] for student in students.values()]))
         say(accuracy)
     return accuracy

@@ -38,9 +38,15 @@ def release(counter: int, files: int | None = None, number: int | None = None) -
     """A release, with the files of release `files`."""
     named = counter if files is None else files
     parts = tuple(
-        Artifact(tier, SPEC.students[tier], *(cut(f"{part} {named} {tier}".encode())[0] for part in names), 1)
+        Artifact(
+            tier=tier,
+            student=SPEC.students[tier],
+            template=cut(b"template")[0],
+            weights=cut(f"weights {named} {tier}".encode())[0],
+            golden=cut(f"golden {named} {tier}".encode())[0],
+            parameters=1,
+        )
         for tier in TIERS
-        for names in [("template", "weights", "golden")]
     )
     manifest = msgspec.msgpack.encode(ReleaseManifest("f", counter, SPEC, 1.0, parts, {}))
     signed = msgspec.msgpack.encode(SignedManifest(manifest, "key", bytes(64)))
