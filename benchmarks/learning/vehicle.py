@@ -29,7 +29,7 @@ CLOSED = 0.5
 def measured(options: Options, *, rounds: int, seeds: int) -> Outcome:
     """Run every arm on the same partition, steps and seeds; --quick only shows that it runs, and has no target."""
     torch.set_num_threads(1)
-    pack = _pack()
+    pack = image_pack()
     rounds, steps, seeds = (1, 5, 1) if options.quick else (rounds, 150, seeds)
     found: dict[str, list[float]] = {name: [] for name in ARMS}
     curves: dict[str, list[list[float]]] = {name: [] for name in ARMS}
@@ -62,7 +62,12 @@ def measured(options: Options, *, rounds: int, seeds: int) -> Outcome:
     )
 
 
-def _pack() -> ImagePack:
+def image_pack() -> ImagePack:
+    """The real crops.
+
+    Raises:
+        DataError: they are not on this machine.
+    """
     place = find_data_dir().path
     if place is None or not (place / PACK).exists():
         raise DataError(f"this benchmark needs {PACK}; name its folder in $ROADCAST_DATA")
