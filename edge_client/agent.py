@@ -12,6 +12,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from pathlib import Path
 from queue import Empty, Queue
@@ -19,10 +20,11 @@ from time import monotonic
 from typing import TypeAlias
 
 from edge_client import board
-from edge_client.build import Parts, build_parts, label_file
+from edge_client.build import Parts, build_parts, label_file, mqtt_link
 from edge_client.carry import Carry, Hands
 from edge_client.config import DeviceConfig
 from edge_client.core import DeviceCore, Remembered
+from edge_client.disk import Disk
 from edge_client.effects import Event, Linked, Stopping, Unlinked
 from edge_client.fetcher import Fetcher
 from edge_client.inference import Inference
@@ -45,7 +47,6 @@ from edge_protocol.errors import RemoteProtocolError, RoadcastError
 from edge_protocol.ids import SERVER
 from edge_protocol.topics import ChunkTopic, Downlink, ReleaseTopic, RoundTopic, Topics
 from edge_protocol.transport.base import Connected, Disconnected, Inbox, LastWill, Received, Refused, Transport
-from edge_protocol.transport.settings import read_password, tls_context
 
 LOG = logging.getLogger(__name__)
 INBOX = 4096
@@ -65,6 +66,7 @@ class Agent:
         config: the device's.
         make_transport: makes the link; MQTT as configured when None.
         trainer: command that runs a training job; `edge_client.trainer` when empty.
+        disk: how blobs and pointers are written.
 
     Raises:
         ConfigError: the configuration does not fit the task.
@@ -73,7 +75,11 @@ class Agent:
     """
 
     def __init__(
-        self, config: DeviceConfig, make_transport: MakeTransport | None = None, trainer: tuple[str, ...] = ()
+        self,
+        config: DeviceConfig,
+        make_transport: MakeTransport | None = None,
+        trainer: tuple[str, ...] = (),
+        disk: Disk | None = None,
     ) -> None:
         self.config, self.spec = config, load_task(config.task)
         state = Path(config.state_dir)
@@ -86,9 +92,9 @@ class Agent:
         parts = build_parts(config, self.spec, self.replay, self._inbox.put)
         self.inference = Inference(parts.feeds, config.queue)
         will = LastWill(self._topics.online(config.device_id), encode(stamp.header(), m.Presence(online=False)))
-        self.transport = (make_transport or self._mqtt)(self._inbox, will)
-        fetcher = Fetcher(state / "blobs", self._topics, self.transport)
-        self._installed = InstalledStore(state / self.spec.name)
+        self.transport = (make_transport or partial(mqtt_link, config))(self._inbox, will)
+        fetcher = Fetcher(state / "blobs", self._topics, self.transport, disk=disk)
+        self._installed = InstalledStore(state / self.spec.name, disk)
         self._installer = self._make_installer(parts, fetcher)
         self._drops: Counter[str] = Counter()
         uplink = Uplink(self._topics, config.device_id, stamp, self.outbox, self.transport, self._drops)
@@ -291,10 +297,3 @@ class Agent:
             report_interval_s=config.report_interval_s,
         )
         return DeviceCore(who, config.keyring, remembered, monotonic())
-
-    def _mqtt(self, inbox: Inbox, will: LastWill) -> Transport:
-        from edge_protocol.transport.mqtt import MqttTransport  # noqa: PLC0415  # simulations run without paho
-
-        settings = self.config.broker
-        name = f"{self.config.fleet}-{self.config.device}"
-        return MqttTransport(settings, name, inbox, will, password=read_password(settings), tls=tls_context(settings))

@@ -1,4 +1,4 @@
-"""Puts a device's parts together from its configuration: preprocessing, feeds, memories; owns no loop and no link."""
+"""Puts a device's parts together from its configuration: preprocessing, feeds, memories, link; owns no loop."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from edge_models.windows import LiveWindows, Scale
 from edge_protocol.errors import ConfigError
 from edge_protocol.messages import IntervalResult
 from edge_protocol.task import ImageInput, SeriesInput, TaskSpec
+from edge_protocol.transport.base import Inbox, LastWill, Transport
+from edge_protocol.transport.settings import read_password, tls_context
 
 Emit = Callable[[IntervalResult], None]
 
@@ -114,3 +116,11 @@ def _commission_series(config: DeviceConfig, spec: TaskSpec, replay: ReplayStore
 def label_file(config: DeviceConfig) -> Path | None:
     """Where the label file is, None when there is none."""
     return Path(config.state_dir) / config.labels.file if config.labels.file else None
+
+
+def mqtt_link(config: DeviceConfig, inbox: Inbox, will: LastWill) -> Transport:
+    """Make the link to the broker that the configuration names."""
+    from edge_protocol.transport.mqtt import MqttTransport  # noqa: PLC0415  # simulations run without paho
+
+    settings, name = config.broker, f"{config.fleet}-{config.device}"
+    return MqttTransport(settings, name, inbox, will, password=read_password(settings), tls=tls_context(settings))

@@ -13,7 +13,6 @@ from typing_extensions import assert_never
 
 from edge_client import effects as e
 from edge_client.config import DeviceConfig
-from edge_client.disk import sync_folder, write_atomic
 from edge_client.fetcher import Fetcher, Outcome
 from edge_client.inference import Inference
 from edge_client.installed import HeadChoice, InstalledStore
@@ -201,8 +200,7 @@ class Carry:
             made = apply_delta(fetcher.path(effect.base).read_bytes(), fetcher.path(effect.delta).read_bytes())
             if sha256(made).hexdigest() != wanted:
                 raise DigestError("delta: other weights came out; its base is damaged, or not the one it was made for")
-            write_atomic(fetcher.path(wanted), made)
-            sync_folder(fetcher.folder)
+            fetcher.put(wanted, made)
         except (RoadcastError, OSError) as error:
             return e.PatchFailed(wanted, str(error))
         return e.Fetched(wanted)

@@ -105,7 +105,8 @@ def _scale(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     if values.ndim < 2:
         return np.ones(1, np.float32)
     most = np.abs(values).max(axis=tuple(range(1, values.ndim)), keepdims=True)
-    return (1.2 * np.maximum(most, 1e-8) / 127).astype(np.float32)
+    scale: npt.NDArray[np.float32] = (1.2 * np.maximum(most, 1e-8) / 127).astype(np.float32)
+    return scale
 
 
 def _fixed(scales: Mapping[str, npt.NDArray[np.float32]]) -> Write:
@@ -151,7 +152,7 @@ def _other_head(student: Student, labelled: Samples) -> Student:
         found.backward()  # type: ignore[no-untyped-call]
         return found
 
-    solver.step(loss)  # type: ignore[arg-type]
+    solver.step(loss)  # type: ignore[no-untyped-call]
     return other
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from broker_server.audit import verify
@@ -74,8 +75,9 @@ def test_what_the_judge_accepts_rolls_out_by_policy(tmp_path: Path, restarts: ob
     server = make_server(config, broker, clock, distiller)
     try:
         server.start()
+        labels = truth.astype(np.int64)
         fleet = FleetSimulator(
-            in_memory(broker), load_task(TASK), clock, 20, knowledge=lambda *_: class_votes(truth, 6)
+            in_memory(broker), load_task(TASK), clock, 20, knowledge=lambda *_: class_votes(labels, 6)
         )
         fleet.start()
         drive(
