@@ -8,7 +8,7 @@ from broker_server.publisher import Publisher
 from broker_server.releases import signed_manifest
 from broker_server.store.database import Database
 from edge_protocol.blobs import BlobRef
-from edge_protocol.ids import TaskId
+from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.manifest import decode_manifest
 from edge_protocol.messages import Body, RoundCall
 from edge_protocol.topics import Topics
@@ -57,6 +57,23 @@ class Broadcast:
                 self._clearing.add((task, record.counter))
             if record.counter == counter:
                 self._publisher.keep(self._topics.release(task), self._encode(signed_manifest(record)))
+
+    def offer(self, task: TaskId, counter: int, devices: tuple[DeviceId, ...]) -> None:
+        """Keep a release for some devices, ahead of the fleet: chunks first, then a manifest for each.
+
+        Raises:
+            StoreError: the database refused.
+        """
+        signed = signed_manifest(self._database.releases(task, after=counter - 1)[0])
+        self._publisher.hold(task, f"release/{counter}", decode_manifest(signed.manifest).blobs)
+        payload = self._encode(signed)
+        for device in devices:
+            self._publisher.keep(self._topics.release(task, device), payload)
+
+    def withdraw(self, task: TaskId, devices: tuple[DeviceId, ...]) -> None:
+        """Clear what was kept for some devices."""
+        for device in devices:
+            self._publisher.forget(self._topics.release(task, device))
 
     def settle(self) -> None:
         """Remember what has been cleared, once nothing waits any more.

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from broker_server.distil_job import DistilSettings
 from broker_server.judge import JudgeRules
+from broker_server.rollout_plan import Plan
 from edge_protocol.config import load_config
 from edge_protocol.errors import ConfigError
 from edge_protocol.ids import check_id
@@ -47,6 +48,7 @@ class TaskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         proxies: pack of samples that every device answers.
         validation: pack of labelled samples that the judge measures on.
         judge: what a candidate may lose, and still become a release.
+        rollout: how the judge's releases go over the fleet, without an operator; None for all devices at once.
     """
 
     task: str
@@ -55,6 +57,11 @@ class TaskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     validation: str
     rounds: RoundsConfig = RoundsConfig()
     judge: JudgeRules = JudgeRules()
+    rollout: Plan | None = None
+
+    def __post_init__(self) -> None:
+        if self.rollout is not None and self.rollout.to:
+            raise ConfigError("rollout.to: what a round made is for the whole fleet; leave it out")
 
 
 class DistilConfig(DistilSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -84,6 +91,7 @@ class FleetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         keep_messages_s: how long the answer to a durable message is remembered.
         keep_messages: most answers remembered.
         keep_results_s: how long interval results are kept.
+        tags: tag → device names that bear it, which may hold ``*``; for ``rollout start --to tag=…``.
     """
 
     stale_after_s: Seconds = 60.0
@@ -92,6 +100,7 @@ class FleetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     keep_messages_s: Seconds = 7 * 86_400.0
     keep_messages: Positive = 500_000
     keep_results_s: Seconds = 90 * 86_400.0
+    tags: dict[str, tuple[str, ...]] = {}
 
 
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

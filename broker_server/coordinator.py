@@ -22,10 +22,11 @@ from broker_server.effects import (
     SaveState,
     SaveTelemetry,
 )
-from broker_server.events import Distilled, JobFailed, Outcome, ReleaseStored
+from broker_server.events import Distilled, JobFailed, Ordered, Outcome, ReleaseStored
 from broker_server.last_reports import LastReports
-from broker_server.records import DeviceRecord, SeenMessage, StoredReport, StoredState
+from broker_server.records import DeviceRecord, ReleaseRecord, SeenMessage, StoredReport, StoredState
 from broker_server.registry import TABLE, Device, DeviceEvent, Registry
+from broker_server.rollouts import Ended, Rollouts
 from broker_server.rounds import refusal
 from broker_server.seen import SeenMessages
 from broker_server.task_rounds import TaskRounds
@@ -46,7 +47,7 @@ Answer = tuple[list[Effect], str]
 
 
 class Coordinator:
-    """Registry and rounds of every task behind one `handle`; a setup gives `last_reports` back what is on disk."""
+    """Registry, rounds and rollouts of every task behind one `handle`; a setup gives them back what is on disk."""
 
     def __init__(self, tasks: Iterable[TaskRounds], config: FleetConfig) -> None:
         self.tasks: dict[TaskId, TaskRounds] = {task.task: task for task in tasks}
@@ -55,6 +56,7 @@ class Coordinator:
             offline_after_s=config.offline_after_s,
             max_devices=config.max_devices,
         )
+        self.rollouts = Rollouts(config.tags, self.registry.devices.values)
         self.seen = SeenMessages(keep_s=config.keep_messages_s, limit=config.keep_messages)
         self.last_reports = LastReports()
         self._asked: dict[DeviceId, float] = {}
@@ -75,23 +77,31 @@ class Coordinator:
         for device in self.registry.quiet(now):
             effects += self._changed(device, now)
         for task in self.tasks.values():
+            effects += self._settle(task, *self.rollouts.advance(task.task, task.release, now), now)
             effects += task.advance(now)
         return effects
 
     def next_deadline(self) -> float | None:
         """When `tick` will have something to do, or None."""
-        due = [self.registry.next_deadline(), *(task.next_deadline() for task in self.tasks.values())]
+        due = [self.registry.next_deadline(), self.rollouts.next_deadline()]
+        due += [task.next_deadline() for task in self.tasks.values()]
         return min((at for at in due if at is not None), default=None)
 
     def learn(self, outcome: Outcome, now: float) -> list[Effect]:
         """Take the outcome of work that was asked for."""
         match outcome:
-            case ReleaseStored(record):
+            case ReleaseStored(record, draft):
                 task = self.tasks.get(record.task)
                 if task is None:
                     return [Drop("unknown-task", f"release of {record.task!r}: this server has no such task")]
-                effects = task.released(record, now)
-                self._place_all(task)
+                stored = self.rollouts.stored(record, draft, now) if draft else self._current(task, record, now)
+                effects = stored + self._settle(task, *self.rollouts.advance(record.task, task.release, now), now)
+            case Ordered(order):
+                task = self.tasks.get(order.task)
+                if task is None:
+                    return [Drop("unknown-task", f"order for {order.task!r}: this server has no such task")]
+                effects = self._settle(task, *self.rollouts.obey(order, task.release, now), now)
+                effects += self._settle(task, *self.rollouts.advance(order.task, task.release, now), now)
             case Distilled():
                 task = self.tasks[outcome.task]
                 effects = task.distilled(outcome, now)
@@ -147,8 +157,9 @@ class Coordinator:
                 return [Drop("wrong-task", f"{header.sender} told of no task {body.task!r} at its birth")]
             case m.DeviceState():
                 if device.newer(header, f"state/{body.task}"):
+                    slow = self.rollouts.measured(device.device, body, now)
                     stored = StoredState(device=device.device, at_s=now, state=body)
-                    return [SaveState(stored), *self._spent(device, body, now)]
+                    return [*slow, SaveState(stored), *self._spent(device, body, now)]
                 return [Drop("out-of-order", f"state of {header.sender} is older than the one before")]
             case m.Telemetry():
                 if device.newer(header, "telemetry"):
@@ -225,7 +236,7 @@ class Coordinator:
             deployment=state,
             reason=told.reason,
         )
-        return self._changed(device, now), ""
+        return [*self.rollouts.told(device, told, now), *self._changed(device, now)], ""
 
     def _spent(self, device: Device, told: m.DeviceState, now: float) -> list[Effect]:
         """Wait no more for a device whose privacy budget is spent, and wait again for one that was granted more."""
@@ -251,7 +262,7 @@ class Coordinator:
         return self._changed(device, now) if self.registry.fire(device, event, now) else []
 
     def _changed(self, device: Device, now: float) -> list[Effect]:
-        effects: list[Effect] = [SaveDevice(device.record())]
+        effects: list[Effect] = [SaveDevice(device.record()), *self.rollouts.place(device, now)]
         for name in device.tasks.keys() & self.tasks.keys():
             self.tasks[name].place(device)
             effects += self.tasks[name].advance(now)
@@ -266,6 +277,21 @@ class Coordinator:
             self._asked.clear()
         self._asked[device] = now
         return [Send(m.Rebirth(), to=device)]
+
+    def _settle(self, task: TaskRounds, effects: list[Effect], ended: list[Ended], now: float) -> list[Effect]:
+        """Have a task follow its rollouts: a release is the fleet's once its rollout is complete, no sooner."""
+        for end in ended:
+            if end.complete:
+                effects += self._current(task, end.release, now)
+            elif end.release.round is not None:
+                effects += task.failed(JobFailed(task.task, end.release.round, end.reason), now)
+        task.held = self.rollouts.under_way(task.task) is not None
+        return effects
+
+    def _current(self, task: TaskRounds, record: ReleaseRecord, now: float) -> list[Effect]:
+        effects = task.released(record, now)
+        self._place_all(task)
+        return effects
 
     def _place_all(self, task: TaskRounds) -> None:
         for device in self.registry.devices.values():

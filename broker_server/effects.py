@@ -9,7 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from broker_server.records import DeviceRecord, RoundRecord, SeenMessage, StoredReport, StoredState
+from broker_server.audit import AuditEntry
+from broker_server.records import (
+    DeviceRecord,
+    OrderRecord,
+    ProgressRecord,
+    RolloutRecord,
+    RoundRecord,
+    SeenMessage,
+    StoredReport,
+    StoredState,
+)
 from edge_protocol.effects import Drop, Send
 from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.messages import IntervalResult, RoundCall, Telemetry
@@ -70,6 +80,34 @@ class SaveSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveRollout:
+    """Write a rollout down."""
+
+    record: RolloutRecord
+
+
+@dataclass(frozen=True, slots=True)
+class SaveProgress:
+    """Write down how a device of a rollout fares."""
+
+    record: ProgressRecord
+
+
+@dataclass(frozen=True, slots=True)
+class SaveAudit:
+    """Append to the audit log."""
+
+    entry: AuditEntry
+
+
+@dataclass(frozen=True, slots=True)
+class SaveOrder:
+    """Write down what came of an operator's order."""
+
+    record: OrderRecord
+
+
+@dataclass(frozen=True, slots=True)
 class Distil:
     """Start the distiller on the reports of a round; the answer is `Distilled` or `JobFailed`."""
 
@@ -96,6 +134,33 @@ class MakeRelease:
 
 
 @dataclass(frozen=True, slots=True)
+class ReleaseAgain:
+    """Release the files of an earlier release under a new counter; the answer is `ReleaseStored`."""
+
+    task: TaskId
+    counter: int
+    notes: str
+    round: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class OfferRelease:
+    """Have the broker keep this release for these devices, and its chunks."""
+
+    task: TaskId
+    counter: int
+    devices: tuple[DeviceId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawRelease:
+    """Clear the release topics of these devices: the fleet's is what they are to have."""
+
+    task: TaskId
+    devices: tuple[DeviceId, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PublishRelease:
     """Have the broker keep this release and its chunks."""
 
@@ -118,7 +183,19 @@ class Republish:
     indices: tuple[int, ...]
 
 
-Save: TypeAlias = SaveDevice | SaveState | SaveTelemetry | SaveRound | SaveReport | SaveResult | SaveSeen
-Work: TypeAlias = Distil | CancelDistil | MakeRelease
-Publish: TypeAlias = Send | PublishRelease | PublishRound | Republish
+Save: TypeAlias = (
+    SaveDevice
+    | SaveState
+    | SaveTelemetry
+    | SaveRound
+    | SaveReport
+    | SaveResult
+    | SaveSeen
+    | SaveRollout
+    | SaveProgress
+    | SaveAudit
+    | SaveOrder
+)
+Work: TypeAlias = Distil | CancelDistil | MakeRelease | ReleaseAgain
+Publish: TypeAlias = Send | PublishRelease | PublishRound | Republish | OfferRelease | WithdrawRelease
 Effect: TypeAlias = Save | Work | Publish | Drop

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from broker_server.distil_job import DistilResult
-from broker_server.records import ReleaseRecord
+from broker_server.records import OrderRecord, ReleaseRecord, RolloutRecord
 from edge_protocol.blobs import BlobRef
 from edge_protocol.ids import TaskId
 
@@ -32,9 +32,21 @@ class JobFailed:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseStored:
-    """A release is in the store: made from a round, or pushed by an operator."""
+    """A release is in the store: made from a round, or pushed by an operator.
+
+    Attributes:
+        draft: its rollout, when it is not for the whole fleet at once.
+    """
 
     release: ReleaseRecord
+    draft: RolloutRecord | None = None
 
 
-Outcome: TypeAlias = Distilled | JobFailed | ReleaseStored
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """An operator wants something done with a rollout."""
+
+    order: OrderRecord
+
+
+Outcome: TypeAlias = Distilled | JobFailed | ReleaseStored | Ordered

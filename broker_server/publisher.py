@@ -64,7 +64,14 @@ class Publisher:
     def keep(self, topic: str, payload: bytes) -> None:
         """Have the broker keep a small message, after the chunks that were queued before it."""
         self._small[topic] = payload
+        self._urgent.pop(topic, None)
         self._enqueue(self._queue, topic, lambda: payload)
+
+    def forget(self, topic: str) -> None:
+        """Have the broker forget a small message, ahead of every chunk."""
+        self._small.pop(topic, None)
+        self._queue.pop(topic, None)
+        self._enqueue(self._urgent, topic, bytes)
 
     def announce(self, topic: str, payload: bytes) -> None:
         """Have the broker keep a small message, ahead of every chunk."""

@@ -11,11 +11,12 @@ import os
 from collections import Counter, deque
 from contextlib import suppress
 from queue import Empty
+from typing import get_args
 
 from broker_server import effects as e
 from broker_server.broadcast import Broadcast
 from broker_server.coordinator import Coordinator
-from broker_server.events import Distilled, JobFailed, ReleaseStored
+from broker_server.events import Distilled, JobFailed, Ordered, ReleaseStored
 from broker_server.publisher import Publisher
 from broker_server.rounds import MAX_REASON
 from broker_server.store.database import Database
@@ -33,7 +34,7 @@ BATCH = 1024
 MAX_WAITING = 200_000
 """Most messages to devices that wait for the link; the oldest go first, and whoever misses one asks again."""
 POLL_RELEASES_S = 1.0
-_SAVES = (e.SaveDevice, e.SaveState, e.SaveTelemetry, e.SaveRound, e.SaveReport, e.SaveResult, e.SaveSeen)
+_SAVES = get_args(e.Save)
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class Pump:
             for event in events:
                 self._pending += self._follow(event, now)
             self._pending += self._coordinator.tick(now)
-            self._pending += self._look_for_releases(now)
+            self._pending += self._look_at_disk(now)
         self._flush()
         self._send_waiting()
         self._publisher.pump(now)
@@ -133,7 +134,7 @@ class Pump:
         match event:
             case Received():
                 return self._receive(event, now)
-            case Distilled() | JobFailed() | ReleaseStored():
+            case Distilled() | JobFailed() | ReleaseStored() | Ordered():
                 return self._coordinator.learn(event, now)
             case Connected(generation):
                 log.info("connected to the broker (%d)", generation)
@@ -200,7 +201,12 @@ class Pump:
             case e.Republish(sha256, indices):
                 if reason := self._publisher.need(sha256, indices, self._speaker.now):
                     self.drops[reason] += 1
-            case e.Distil() | e.CancelDistil() | e.MakeRelease():
+            case e.OfferRelease(task, counter, devices):
+                log.info("task %s: release %d for %d devices", task, counter, len(devices))
+                self._broadcast.offer(task, counter, devices)
+            case e.WithdrawRelease(task, devices):
+                self._broadcast.withdraw(task, devices)
+            case e.Distil() | e.CancelDistil() | e.MakeRelease() | e.ReleaseAgain():
                 self._begin(effect)
             case _:
                 raise AssertionError(effect)
@@ -218,18 +224,19 @@ class Pump:
                 return
             self._out.popleft()
 
-    def _look_for_releases(self, now: float) -> list[e.Effect]:
-        """Find what an operator pushed, and note what has been cleared."""
+    def _look_at_disk(self, now: float) -> list[e.Effect]:
+        """Find what an operator pushed and ordered, and note what has been cleared."""
         effects: list[e.Effect] = []
         if now < self._poll_at:
             return effects
         self._poll_at = now + POLL_RELEASES_S
         try:
-            for name, counter in self._database.newest().items():
-                task = self._coordinator.tasks.get(name)
-                if task is not None and counter > task.release:
-                    record = self._database.releases(name, after=counter - 1)[0]
-                    effects += self._coordinator.learn(ReleaseStored(record), now)
+            for name, task in self._coordinator.tasks.items():
+                for record in self._database.releases(name, after=task.release):
+                    stored = ReleaseStored(record, self._database.draft(name, record.counter))
+                    effects += self._coordinator.learn(stored, now)
+            for order in self._database.orders():
+                effects += self._coordinator.learn(Ordered(order), now)
             self._broadcast.settle()
         except StoreError as error:
             log.warning("cannot look for new releases: %s", error)

@@ -1,10 +1,11 @@
-"""What the centre remembers, as plain values: devices, rounds and releases; owns no disk and no rule about them."""
+"""What the centre remembers, as plain values: devices, rounds, releases, rollouts; owns no disk and no rule."""
 
 from __future__ import annotations
 
 import msgspec
 
 from broker_server.judge import JudgeRules
+from broker_server.rollout_plan import Plan
 from edge_protocol.blobs import BlobRef
 from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.messages import DeviceState, KnowledgeReport
@@ -128,3 +129,85 @@ class StoredState(msgspec.Struct, frozen=True, kw_only=True):
     device: DeviceId
     at_s: float
     state: DeviceState
+
+
+class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A rollout and how far it has come.
+
+    Attributes:
+        counter: of the release.
+        state: value of its `RolloutState`.
+        by: who asked for it.
+        starts: whether it starts by itself, as soon as no other rollout of the task is under way.
+        logged: whether the audit log tells who made it.
+        baseline: release that the fleet had before; 0 while it is a draft.
+        wave: 0 for the canaries, then the number of the wave.
+        began_s: when the wave was offered, 0 while it waits for the window or for devices; seconds since 1970.
+        calm_s: when all of the wave had committed; 0 before.
+        started_s, ended_s: 0 when not yet.
+        reason: why it was paused or aborted.
+    """
+
+    task: TaskId
+    counter: int
+    plan: Plan
+    by: str
+    state: str = "draft"
+    starts: bool = False
+    logged: bool = False
+    baseline: int = 0
+    wave: int = 0
+    began_s: float = 0.0
+    calm_s: float = 0.0
+    started_s: float = 0.0
+    ended_s: float = 0.0
+    reason: str = ""
+
+    def changed(self, **fields: object) -> RolloutRecord:
+        """The same with some fields changed."""
+        return msgspec.structs.replace(self, **fields)
+
+    @property
+    def whole_fleet(self) -> bool:
+        """Whether it is for every device, so that the release becomes the fleet's in the end."""
+        return not self.plan.to
+
+
+class ProgressRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """How one device of a rollout fares.
+
+    Attributes:
+        wave: in which it was offered the release.
+        state: value of its `Fate`.
+        since_s: when it came to that, seconds since 1970.
+        reason: why it failed.
+    """
+
+    task: TaskId
+    counter: int
+    device: DeviceId
+    wave: int
+    state: str
+    since_s: float
+    reason: str = ""
+
+
+class OrderRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator wants done with a rollout; the server takes it from the database and answers there.
+
+    Attributes:
+        number: 0 until it is in the database.
+        order: ``start``, ``pause``, ``resume``, ``abort`` or ``rollback``.
+        plan: of a start.
+        by: the operator.
+        answer: None until the server has taken it; "" for done, else why not.
+    """
+
+    task: TaskId
+    counter: int
+    order: str
+    by: str
+    at_s: float
+    plan: Plan | None = None
+    number: int = 0
+    answer: str | None = None

@@ -24,18 +24,34 @@ from pathlib import Path
 import msgspec
 from safetensors import SafetensorError, safe_open
 
-from broker_server.records import ReleaseRecord
+from broker_server.records import ReleaseRecord, RolloutRecord
+from broker_server.rollout_plan import Plan
 from broker_server.store.blobs import BlobFolder, sync_folder, write_atomic
 from broker_server.store.database import Database
 from broker_server.store.engine import translated
-from edge_protocol.errors import ArtifactError
+from edge_protocol.blobs import BlobRef
+from edge_protocol.delta import make_delta
+from edge_protocol.errors import ArtifactError, DigestError, StoreError
 from edge_protocol.ids import TaskId
-from edge_protocol.manifest import Artifact, ReleaseManifest, decode_manifest
+from edge_protocol.manifest import Artifact, Delta, ReleaseManifest, decode_manifest
 from edge_protocol.messages import SignedManifest
 from edge_protocol.signing import sign
 from edge_protocol.task import TIERS, TaskSpec, Tier
 
+DELTA_BASES = 2
+"""Releases back from the newest to which a new one gives deltas; the broker keeps chunks of as many by default."""
+WORTH = 0.9
+"""A delta larger than this share of the whole payload is not worth a second way to get it."""
 _FILES = ("template.onnx", "weights.safetensors", "golden.safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A release that a rollout is to bring to the fleet: how, who says so, and whether it starts by itself."""
+
+    plan: Plan
+    by: str
+    starts: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +85,10 @@ class ReleaseFolder:
             if state.parent.name.isdigit() and int(state.parent.name) < before:
                 state.unlink(missing_ok=True)
 
-    def make(self, spec: TaskSpec, artifacts: Path, origin: Provenance, now: float) -> ReleaseRecord:
-        """Make the next release of a task from an artifact folder.
+    def make(
+        self, spec: TaskSpec, artifacts: Path, origin: Provenance, now: float, hold: Hold | None = None
+    ) -> ReleaseRecord:
+        """Make the next release of a task from an artifact folder; with `hold`, a rollout brings it to the fleet.
 
         Raises:
             ArtifactError: a file is missing or broken, or the metrics are not finite.
@@ -79,32 +97,72 @@ class ReleaseFolder:
         if not all(math.isfinite(value) for value in origin.metrics.values()):
             raise ArtifactError(f"{artifacts}: a metric is not finite: {dict(origin.metrics)}")
         with self._lock():
-            return self._make(spec, artifacts, origin, now)
+            return self._make(spec, artifacts, origin, now, hold)
 
-    def _make(self, spec: TaskSpec, artifacts: Path, origin: Provenance, now: float) -> ReleaseRecord:
+    def again(self, task: TaskId, counter: int, notes: str, now: float) -> ReleaseRecord:
+        """Release the files of an earlier release under the next counter: what takes a worse one back.
+
+        Raises:
+            ArtifactError: there is no such release.
+            StoreError: the disk refused.
+        """
+        with self._lock():
+            found = [r for r in self._database.releases(task, after=counter - 1) if r.counter == counter]
+            if not found:
+                raise ArtifactError(f"no release {counter} of {task!r} to go back to; push one")
+            old = decode_manifest(signed_manifest(found[0]).manifest)
+            fresh = self._database.newest()[task] + 1
+            whole = tuple(msgspec.structs.replace(artifact, deltas=()) for artifact in old.artifacts)  # on most disks
+            manifest = msgspec.structs.replace(old, counter=fresh, created_s=now, artifacts=whole, round=0, notes=notes)
+            source, folder = self.folder(task, counter), self.folder(task, fresh)
+            with translated(str(folder)):
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir(parents=True)
+            for file in sorted(source.glob("*.safetensors")):
+                write_atomic(folder / file.name, _file(file))
+            return self._record(manifest, folder, None, None)
+
+    def _make(
+        self, spec: TaskSpec, artifacts: Path, origin: Provenance, now: float, hold: Hold | None
+    ) -> ReleaseRecord:
         counter = self._database.newest().get(spec.task_id, 0) + 1
         manifest = ReleaseManifest(
             fleet=self._fleet,
             counter=counter,
             task=spec,
             created_s=now,
-            artifacts=tuple(self._artifact(spec, artifacts / tier, tier) for tier in _tiers(artifacts)),
+            artifacts=tuple(
+                self._artifact(spec, artifacts / tier, tier, self._bases(spec.task_id, tier))
+                for tier in _tiers(artifacts)
+            ),
             metrics=dict(origin.metrics),
             round=origin.round or 0,
             notes=origin.notes,
         )
+        folder = self.folder(spec.task_id, counter)
+        self._write(folder, artifacts)
+        return self._record(manifest, folder, origin.round, hold)
+
+    def _record(self, manifest: ReleaseManifest, folder: Path, number: int | None, hold: Hold | None) -> ReleaseRecord:
+        """Sign a release whose files are in place, and write its row."""
+        task, counter = manifest.task.task_id, manifest.counter
         signed = msgspec.msgpack.encode(sign(manifest, self._key))
-        self._write(self.folder(spec.task_id, counter), artifacts, signed)
+        write_atomic(folder / "manifest.bin", signed)
+        with translated(str(folder)):
+            sync_folder(folder.parent)
         record = ReleaseRecord(
-            task=spec.task_id,
+            task=task,
             counter=counter,
-            round=origin.round,
-            created_s=now,
-            metrics=dict(origin.metrics),
-            notes=origin.notes,
+            round=number,
+            created_s=manifest.created_s,
+            metrics=dict(manifest.metrics),
+            notes=manifest.notes,
             signed=signed,
         )
-        self._database.add_release(record)
+        draft = (
+            RolloutRecord(task=task, counter=counter, plan=hold.plan, by=hold.by, starts=hold.starts) if hold else None
+        )
+        self._database.add_release(record, draft)
         return record
 
     @contextmanager
@@ -117,11 +175,30 @@ class ReleaseFolder:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def _artifact(self, spec: TaskSpec, folder: Path, tier: Tier) -> Artifact:
+    def _artifact(self, spec: TaskSpec, folder: Path, tier: Tier, bases: list[BlobRef]) -> Artifact:
         template, weights, golden = (self._blobs.put(_file(folder / name)) for name in _FILES)
-        return Artifact(tier, spec.students[tier], template, weights, golden, _parameters(folder))
+        parameters, deltas = _parameters(folder), self._deltas(weights, bases)
+        return Artifact(tier, spec.students[tier], template, weights, golden, parameters, deltas)
 
-    def _write(self, folder: Path, artifacts: Path, signed: bytes) -> None:
+    def _bases(self, task: TaskId, tier: Tier) -> list[BlobRef]:
+        """Weights of the last releases, newest first, each once."""
+        manifests = (decode_manifest(signed_manifest(r).manifest) for r in self._database.releases(task)[-DELTA_BASES:])
+        found = [a.weights for manifest in manifests for a in manifest.artifacts if a.tier == tier]
+        return list({ref.sha256: ref for ref in reversed(found)}.values())
+
+    def _deltas(self, weights: BlobRef, bases: list[BlobRef]) -> tuple[Delta, ...]:
+        """Shorter ways to the weights, from those bases that can be read and are worth it."""
+        found = []
+        for base in bases:
+            try:
+                delta = make_delta(self._blobs.read(base), self._blobs.read(weights))
+            except (DigestError, StoreError):
+                continue
+            if delta is not None and base != weights and len(delta) < WORTH * weights.size:
+                found.append(Delta(base.sha256, self._blobs.put(delta)))
+        return tuple(found)
+
+    def _write(self, folder: Path, artifacts: Path) -> None:
         """Put the files in place under a counter that no row has: what lies there is of a make that never ended."""
         with translated(str(folder)):
             shutil.rmtree(folder, ignore_errors=True)
@@ -131,9 +208,6 @@ class ReleaseFolder:
                 source = artifacts / tier / f"{name}.safetensors"
                 if source.exists():
                     write_atomic(folder / f"{kept}.safetensors", _file(source))
-        write_atomic(folder / "manifest.bin", signed)
-        with translated(str(folder)):
-            sync_folder(folder.parent)
 
 
 def signed_manifest(record: ReleaseRecord) -> SignedManifest:

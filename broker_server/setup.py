@@ -10,8 +10,10 @@ from broker_server.coordinator import Coordinator
 from broker_server.effects import Effect
 from broker_server.keys import release_key
 from broker_server.proxy_set import build, load_samples, mingle
-from broker_server.records import ReleaseRecord
-from broker_server.releases import Provenance, ReleaseFolder
+from broker_server.records import ProgressRecord, ReleaseRecord, RolloutRecord
+from broker_server.releases import Hold, Provenance, ReleaseFolder
+from broker_server.rollout import RolloutState
+from broker_server.rollout_plan import Plan
 from broker_server.rounds import restored
 from broker_server.store.blobs import BlobFolder
 from broker_server.store.database import Database
@@ -68,27 +70,56 @@ def resume(coordinator: Coordinator, database: Database, config: ServerConfig, n
         StoreError: the database refused.
     """
     effects: list[Effect] = []
+    held: list[tuple[ReleaseRecord, RolloutRecord, list[ProgressRecord]]] = []
     for name, task in coordinator.tasks.items():
-        effects += _resume_task(task, database, name, now)
+        rolling = _rollouts(database, name)
+        effects += _resume_task(task, database, rolling, now)
+        held += rolling
         if task.round is not None:
             coordinator.last_reports.restore(database.reports(name, task.round.number, task.setup.proxy.sha256))
+    effects += coordinator.rollouts.restore(held, next(iter(database.audit(newest=True)), None))
     devices = config.devices
     seen = database.seen(since_s=now - devices.keep_messages_s, limit=devices.keep_messages)
     return effects + coordinator.restore(database.devices(), seen, now)
 
 
-def _resume_task(task: TaskRounds, database: Database, name: TaskId, now: float) -> list[Effect]:
-    newest = database.newest().get(name, 0)
-    release = next(iter(database.releases(name, after=newest - 1)), None) if newest else None
+def _rollouts(database: Database, name: TaskId) -> list[tuple[ReleaseRecord, RolloutRecord, list[ProgressRecord]]]:
+    """The rollouts of a task that may still matter: of the fleet's release, the one before it, and newer ones."""
+    current = database.serving(name)
+    since = max(0, current.counter - 2) if current else 0
+    releases = {record.counter: record for record in database.releases(name, after=since)}
+    records = database.rollouts(name, after=since)
+    return [(releases[r.counter], r, database.progress(name, r.counter)) for r in records]
+
+
+def _resume_task(
+    task: TaskRounds,
+    database: Database,
+    held: list[tuple[ReleaseRecord, RolloutRecord, list[ProgressRecord]]],
+    now: float,
+) -> list[Effect]:
+    name, release = task.task, database.serving(task.task)
     record = next(iter(database.rounds(name, limit=1)), None)
     current = None
     if record is not None:
         current = restored(record, database.answered(name, record.number), task.setup.rounds.quorum)
-    return task.resume(release, current, now)
+    ended = {RolloutState.COMPLETE.value, RolloutState.ABORTED.value}
+    rolling = record is not None and any(r.round == record.number and o.state not in ended for r, o, _ in held)
+    return task.resume(release, current, now, rolling=rolling)
 
 
-def push_release(config: ServerConfig, task: str, folder: Path, *, notes: str, now: float) -> ReleaseRecord:
+def push_release(
+    config: ServerConfig, task: str, folder: Path, *, notes: str, now: float, held_by: str = ""
+) -> ReleaseRecord:
     """Sign an artifact folder as a task's next release and record it, beside a server that may be running.
+
+    Args:
+        config: the server's.
+        task: its name.
+        folder: holds a folder per tier.
+        notes: for people.
+        now: seconds since 1970.
+        held_by: who holds it back until a rollout is started; "" for nobody: it is for the whole fleet at once.
 
     Raises:
         ConfigError: no such task, or the release key is wrong.
@@ -103,6 +134,7 @@ def push_release(config: ServerConfig, task: str, folder: Path, *, notes: str, n
     try:
         key = release_key(Path(config.release_key_file))
         releases = ReleaseFolder(state, config.fleet, database, BlobFolder(state / "blobs"), key)
-        return releases.make(spec, folder, Provenance(None, {}, notes), now)
+        hold = Hold(config.tasks[task].rollout or Plan(), held_by, starts=False) if held_by else None
+        return releases.make(spec, folder, Provenance(None, {}, notes), now, hold)
     finally:
         database.close()

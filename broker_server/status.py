@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 
 from broker_server.records import DeviceRecord, ReleaseRecord, RoundRecord, StoredState
 from broker_server.releases import signed_manifest
+from broker_server.rollout_fates import Fate
 from broker_server.store.database import Database
 from edge_protocol.errors import NotReadyError
 from edge_protocol.ids import TaskId
@@ -90,6 +92,28 @@ def release_details(record: ReleaseRecord) -> dict[str, Any]:
             }
             for artifact in manifest.artifacts
         ],
+    }
+
+
+def rollout_status(database: Database, task: str, counter: int) -> dict[str, Any]:
+    """How far a rollout has come, and how each of its devices fares.
+
+    Raises:
+        NotReadyError: the release has no rollout.
+        StoreError: the disk refused.
+    """
+    record = database.draft(TaskId(task), counter)
+    if record is None:
+        raise NotReadyError(f"release {counter} of {task!r} has no rollout; push it with: roadcast release push --hold")
+    devices = [msgspec.to_builtins(p) for p in database.progress(record.task, counter)]
+    fates = Counter(device["state"] for device in devices)
+    found: dict[str, Any] = msgspec.to_builtins(record)
+    return {
+        "task": found.pop("task"),
+        "release": found.pop("counter"),
+        **found,
+        "counts": {fate.value: fates[fate.value] for fate in Fate},
+        "devices": [{name: d[name] for name in ("device", "wave", "state", "since_s", "reason")} for d in devices],
     }
 
 

@@ -49,6 +49,8 @@ class TaskRounds:
         self.release = 0
         self.round: Round | None = None
         self.ready: set[DeviceId] = set()
+        self.held = False
+        """Whether a rollout is under way: no new round opens, for the fleet runs two releases."""
         self._next_at = 0.0
 
     @property
@@ -95,7 +97,7 @@ class TaskRounds:
     def _open(self, now: float) -> list[Effect]:
         number = self._next_number()
         limit = self.setup.rounds.limit
-        if now < self._next_at or (limit is not None and number > limit):
+        if self.held or now < self._next_at or (limit is not None and number > limit):
             return []
         proxy, samples = (self.setup.proxy, self.setup.samples) if number else (None, 0)
         self.round = Round(number, self.release, proxy, samples, now, self.setup.rounds.quorum)
@@ -193,8 +195,17 @@ class TaskRounds:
             effects.append(CancelDistil(self.task, current.number))
         return [*effects, self._publish()] if current.proxy else effects
 
-    def resume(self, release: ReleaseRecord | None, current: Round | None, now: float) -> list[Effect]:
-        """Go on after a restart from what was on disk. The caller then places the devices and calls `advance`."""
+    def resume(
+        self, release: ReleaseRecord | None, current: Round | None, now: float, *, rolling: bool = False
+    ) -> list[Effect]:
+        """Go on after a restart from what was on disk. The caller then places the devices and calls `advance`.
+
+        Args:
+            release: the fleet's release.
+            current: the newest round.
+            now: seconds since 1970.
+            rolling: the round's release is made, and a rollout brings it to the fleet.
+        """
         self.round = current
         self.release = release.counter if release else 0
         effects: list[Effect] = [PublishRelease(self.task, self.release)] if release else []
@@ -207,6 +218,8 @@ class TaskRounds:
                 current.deadline_s = max(current.deadline_s, now + min(RESUME_S, self.setup.rounds.deadline_s))
             case RoundState.JUDGING if release is not None and release.round == current.number:
                 current.fire(RoundEvent.RELEASED, now)
+            case RoundState.JUDGING if rolling:
+                pass
             case RoundState.DISTILLING | RoundState.JUDGING:
                 current.fire(RoundEvent.RESTARTED, now)
                 effects.append(Distil(self.task, current.number, current.release))
@@ -221,7 +234,8 @@ class TaskRounds:
         current = self.round
         if current is None or current.closed:
             limit = self.setup.rounds.limit
-            return None if limit is not None and self._next_number() > limit else self._next_at
+            over = self.held or (limit is not None and self._next_number() > limit)
+            return None if over else self._next_at
         return current.deadline_s if current.collecting else None
 
     def _rest(self, since: float) -> None:

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from broker_server.config import ServerConfig
 from broker_server.distil_job import DistilJob, read_job, read_result, same_job, write_job
-from broker_server.effects import CancelDistil, Distil, MakeRelease, Work
+from broker_server.effects import CancelDistil, Distil, MakeRelease, ReleaseAgain, Work
 from broker_server.events import Distilled, JobFailed, Outcome, ReleaseStored
-from broker_server.releases import Provenance, ReleaseFolder, payloads
+from broker_server.releases import Hold, Provenance, ReleaseFolder, payloads
 from broker_server.round_manifest import MANIFEST, environment
 from broker_server.store.blobs import BlobFolder
 from broker_server.store.database import Database
@@ -63,7 +63,7 @@ class Desk:
 
 
 class Workshop:
-    """Carries out `Distil`, `CancelDistil` and `MakeRelease`.
+    """Carries out `Distil`, `CancelDistil`, `MakeRelease` and `ReleaseAgain`.
 
     Args:
         desk: what to work with.
@@ -87,6 +87,8 @@ class Workshop:
                 self._running.pop((task, number), Cancelled()).set()
             case MakeRelease():
                 self._submit(self._making, work, lambda: self._make(work))
+            case ReleaseAgain():
+                self._submit(self._making, work, lambda: self._make_again(work))
 
     def close(self) -> None:
         """Cancel what runs and wait until every thread has ended."""
@@ -99,7 +101,9 @@ class Workshop:
         """Folder of a round's job."""
         return Path(self._desk.config.state_dir) / "jobs" / f"{task}-{number}"
 
-    def _submit(self, executor: Executor, work: Distil | MakeRelease, act: Callable[[], Outcome]) -> None:
+    def _submit(
+        self, executor: Executor, work: Distil | MakeRelease | ReleaseAgain, act: Callable[[], Outcome]
+    ) -> None:
         def finished(future: Future[Outcome]) -> None:
             if future.cancelled():
                 return
@@ -160,8 +164,19 @@ class Workshop:
     def _make(self, work: MakeRelease) -> Outcome:
         desk, folder = self._desk, self.job_dir(work.task, work.round)
         origin = Provenance(work.round, work.metrics)
-        record = desk.releases.make(desk.specs[work.task], folder / "candidate", origin, desk.clock())
-        return ReleaseStored(record)
+        hold = self._policy(work.task)
+        record = desk.releases.make(desk.specs[work.task], folder / "candidate", origin, desk.clock(), hold)
+        self._sweep(work.task, work.round)
+        return ReleaseStored(record, desk.database.draft(work.task, record.counter))
+
+    def _policy(self, task: TaskId) -> Hold | None:
+        """How what a round made goes over the fleet; a first release has no other to go back to and is for all."""
+        plan = self._desk.config.tasks[task].rollout
+        return Hold(plan, "policy", starts=True) if plan and self._desk.database.serving(task) else None
+
+    def _make_again(self, work: ReleaseAgain) -> Outcome:
+        desk = self._desk
+        return ReleaseStored(desk.releases.again(work.task, work.counter, work.notes, desk.clock()))
 
     def _base(self, task: TaskId, release: int) -> dict[str, str]:
         """Hashes of the weights that the devices run."""

@@ -24,6 +24,7 @@ from edge_client.build import MakeTransport, Parts, build_parts, label_file, mqt
 from edge_client.carry import Carry, Hands
 from edge_client.config import DeviceConfig
 from edge_client.core import DeviceCore, Remembered
+from edge_client.disk import Disk
 from edge_client.drift_watch import DriftWatch
 from edge_client.effects import Event, Linked, Stopping, Unlinked
 from edge_client.fetcher import Fetcher
@@ -65,6 +66,7 @@ class Agent:
         config: the device's.
         make_transport: makes the link; MQTT as configured when None.
         trainer: command that runs a training job; `edge_client.trainer` when empty.
+        disk: how blobs and pointers are written.
 
     Raises:
         ConfigError: the configuration does not fit the task.
@@ -73,13 +75,17 @@ class Agent:
     """
 
     def __init__(
-        self, config: DeviceConfig, make_transport: MakeTransport | None = None, trainer: tuple[str, ...] = ()
+        self,
+        config: DeviceConfig,
+        make_transport: MakeTransport | None = None,
+        trainer: tuple[str, ...] = (),
+        disk: Disk | None = None,
     ) -> None:
         self.config, self.spec = config, load_task(config.task)
         state = Path(config.state_dir)
         self._inbox: Inbox = Queue(INBOX)
         self._topics = Topics(config.fleet_id)
-        self._desired = [self._topics.release(self.spec.task_id), self._topics.round(self.spec.task_id)]
+        self._desired = self._topics.desired(config.device_id, self.spec.task_id)
         stamp = Stamp(config.fleet_id, config.device_id)
         self.outbox = Outbox(state / "outbox.db")
         self.replay = ReplayStore(state / "replay.db", config.replay.budget_bytes)
@@ -88,8 +94,8 @@ class Agent:
         will = LastWill(self._topics.online(config.device_id), encode(stamp.header(), m.Presence(online=False)))
         self.transport = (make_transport or partial(mqtt_link, config))(self._inbox, will)
         self._watch = watch_this_board(config, self._inbox.put)
-        fetcher = Fetcher(state / "blobs", self._topics, self.transport)
-        self._installed = InstalledStore(state / self.spec.name)
+        fetcher = Fetcher(state / "blobs", self._topics, self.transport, disk=disk)
+        self._installed = InstalledStore(state / self.spec.name, disk)
         self._installer = self._make_installer(parts, fetcher)
         self._drops: Counter[str] = Counter()
         samples = parts.seen.latest_samples

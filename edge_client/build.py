@@ -128,7 +128,7 @@ def label_file(config: DeviceConfig) -> Path | None:
 
 
 def mqtt_link(config: DeviceConfig, inbox: Inbox, will: LastWill) -> Transport:
-    """The link of a real device, not yet started."""
+    """Make the link to the broker that the configuration names."""
     from edge_protocol.transport.mqtt import MqttTransport  # noqa: PLC0415  # simulations run without paho
 
     settings, name = config.broker, f"{config.fleet}-{config.device}"

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TypeAlias
 
 from typing_extensions import assert_never
@@ -25,8 +26,9 @@ from edge_client.replay import ReplayStore
 from edge_client.seen import Seen
 from edge_client.uplink import Uplink
 from edge_models.tasks import plugin_of
+from edge_protocol.delta import apply_delta
 from edge_protocol.effects import Drop, Send
-from edge_protocol.errors import StoreError
+from edge_protocol.errors import DigestError, RoadcastError, StoreError
 from edge_protocol.manifest import Artifact
 from edge_protocol.messages import DeviceState, Label
 from edge_protocol.task import TaskSpec
@@ -167,6 +169,8 @@ class Carry:
             case e.Fetch():
                 self._wanted.add(effect.ref.sha256)
                 return self.outcomes(hands.fetcher.fetch(effect.ref, now), now)
+            case e.Patch():
+                return [self._patch(effect)]
             case e.Abandon():
                 hands.fetcher.abandon(effect.sha256)
             case e.Check():
@@ -193,6 +197,20 @@ class Carry:
             case _:
                 assert_never(effect)
         return []
+
+    def _patch(self, effect: e.Patch) -> e.Event:
+        """Make a payload from a base and a delta; it gets its name only when its hash is right."""
+        fetcher, wanted = self._hands.fetcher, effect.ref.sha256
+        self._wanted.discard(effect.delta)
+        self._wanted.add(wanted)
+        try:
+            made = apply_delta(fetcher.path(effect.base).read_bytes(), fetcher.path(effect.delta).read_bytes())
+            if sha256(made).hexdigest() != wanted:
+                raise DigestError("delta: other weights came out; its base is damaged, or not the one it was made for")
+            fetcher.put(wanted, made)
+        except (RoadcastError, OSError) as error:
+            return e.PatchFailed(wanted, str(error))
+        return e.Fetched(wanted)
 
     def _check(self, effect: e.Check) -> list[e.Event]:
         self._candidate = effect.artifact

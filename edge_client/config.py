@@ -130,11 +130,13 @@ class ProbationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         frames: live samples that both answer; what does not come in time is taken from the replay store.
         latency_factor: the new p95 may be so many times the old one.
+        latency_floor_ms: a p95 up to this is fast enough, whatever the old one was.
         wait_s: how long to wait for live samples.
     """
 
     frames: Annotated[int, Meta(ge=1, le=10_000)] = 20
     latency_factor: Annotated[float, Meta(ge=1)] = 3.0
+    latency_floor_ms: Annotated[float, Meta(ge=0)] = 25.0
     wait_s: Annotated[float, Meta(ge=0)] = 10.0
 
 

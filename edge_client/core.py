@@ -25,6 +25,7 @@ from edge_client.effects import (
     Forget,
     Linked,
     Passed,
+    PatchFailed,
     Remember,
     ReportState,
     Stopping,
@@ -157,6 +158,8 @@ class DeviceCore:
                 return []
             case Fetched() | FetchFailed():
                 return self._fetched(event, now)
+            case PatchFailed():
+                return self._releasing.patch_failed(event)
             case Checked() | CheckFailed():
                 return self._releasing.checked(event, self._next_job())
             case Trained() | TrainFailed():

@@ -22,6 +22,21 @@ class Fetch:
 
 
 @dataclass(frozen=True, slots=True)
+class Patch:
+    """Make a weights payload from the running one and a fetched delta; answered by `Fetched` or `PatchFailed`.
+
+    Attributes:
+        base: hash of the payload to begin with.
+        delta: hash of the delta.
+        ref: what must come out.
+    """
+
+    base: str
+    delta: str
+    ref: BlobRef
+
+
+@dataclass(frozen=True, slots=True)
 class Abandon:
     """Stop fetching a blob and free what was staged of it."""
 
@@ -117,6 +132,7 @@ Effect: TypeAlias = (
     Send
     | Drop
     | Fetch
+    | Patch
     | Abandon
     | Check
     | Train
@@ -155,6 +171,14 @@ class FetchFailed:
     sha256: str
     reason: str
     disk: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PatchFailed:
+    """No payload of this hash came out of a delta: its base is damaged or another one, or the delta is."""
+
+    sha256: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +258,7 @@ Event: TypeAlias = (
     | Unlinked
     | Fetched
     | FetchFailed
+    | PatchFailed
     | Checked
     | CheckFailed
     | Trained

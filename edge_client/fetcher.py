@@ -7,14 +7,13 @@ chunks of a part are good is told by their hashes alone, so a process killed at 
 from __future__ import annotations
 
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeAlias
 
-from edge_client.disk import file_sha256, sync_folder
+from edge_client.disk import Disk, file_sha256
 from edge_client.effects import Fetched, FetchFailed
 from edge_protocol.blobs import BlobRef, Pull
 from edge_protocol.effects import Drop, Send
@@ -63,11 +62,20 @@ class Fetcher:
         link: where to subscribe.
         window: chunks in flight at most; fewer on a link that is slower than `timeout_s`.
         timeout_s: seconds after which a chunk is asked for again.
+        disk: how to write.
     """
 
     def __init__(
-        self, folder: Path, topics: Topics, link: Subscriptions, *, window: int = WINDOW, timeout_s: float = TIMEOUT_S
+        self,
+        folder: Path,
+        topics: Topics,
+        link: Subscriptions,
+        *,
+        window: int = WINDOW,
+        timeout_s: float = TIMEOUT_S,
+        disk: Disk | None = None,
     ) -> None:
+        self._disk = disk or Disk()
         self._folder, self._topics, self._link = folder, topics, link
         self._window, self._timeout_s = window, timeout_s
         self._queue: dict[str, BlobRef] = {}
@@ -96,7 +104,7 @@ class Fetcher:
         if self._queue.pop(sha256, None) is not None:
             if self._active is not None and self._active.pull.ref.sha256 == sha256:
                 self._close()
-            shutil.rmtree(self._folder / sha256, ignore_errors=True)
+            self._disk.remove_tree(self._folder / sha256)
 
     def chunk(self, topic: ChunkTopic, payload: bytes, now: float) -> list[Outcome]:
         """Take a chunk that came in; one that nobody asked for is ignored."""
@@ -141,11 +149,19 @@ class Fetcher:
         """Time at which a request runs out (s)."""
         return self._active.pull.next_deadline() if self._active else None
 
+    def put(self, sha256: str, data: bytes) -> None:
+        """Keep a blob that was made here; the caller has checked its hash.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        self._disk.write_atomic(self.path(sha256), data)
+
     def collect(self, keep: set[str]) -> list[str]:
         """Delete every blob that is neither in `keep` nor under way; return their hashes."""
         gone = [entry.name for entry in self._folder.glob("*") if entry.name not in keep | self._queue.keys()]
         for name in gone:
-            shutil.rmtree(self._folder / name, ignore_errors=True)
+            self._disk.remove_tree(self._folder / name)
         return gone
 
     def close(self) -> None:
@@ -156,8 +172,8 @@ class Fetcher:
         ref = next(iter(self._queue.values()))
         part = self._folder / ref.sha256 / "part"
         try:
-            part.parent.mkdir(parents=True, exist_ok=True)
-            file = part.open("r+b" if part.exists() else "w+b", buffering=0)
+            self._disk.make_folder(part.parent)
+            file = self._disk.open(part)
         except OSError as error:
             return None, self._fail(f"cannot write {part}: {error.strerror or error}", disk=True)
         pull = Pull(ref, _intact(file, ref), self._window, self._timeout_s)
@@ -184,11 +200,8 @@ class Fetcher:
 
     def _write(self, active: _Active, index: int, payload: bytes) -> None:
         """Chunks are not fsynced one by one: after a power cut their hashes tell which are good."""
-        at, rest = index * active.pull.ref.chunk_bytes, memoryview(payload)
         try:
-            while rest:
-                written = os.pwrite(active.file.fileno(), rest, at)
-                at, rest = at + written, rest[written:]
+            self._disk.write(active.file, payload, index * active.pull.ref.chunk_bytes)
         except OSError as error:
             message = f"cannot store blob {active.pull.ref.sha256[:12]}: {error.strerror or error}; free some space"
             raise StoreError(message) from error
@@ -198,13 +211,15 @@ class Fetcher:
         ref = active.pull.ref
         part = self._folder / ref.sha256 / "part"
         try:
-            os.ftruncate(active.file.fileno(), ref.size)
-            os.fsync(active.file.fileno())
+            self._disk.truncate(active.file, ref.size)
+            self._disk.sync(active.file)
             if file_sha256(part) != ref.sha256:
                 return self._fail(f"blob {ref.sha256[:12]} does not match its hash although its chunks do", disk=False)
-            part.replace(self.path(ref.sha256))
-            sync_folder(part.parent)
-            sync_folder(self._folder)
+            self._disk.rename(part, self.path(ref.sha256))
+            self._disk.sync_folder(part.parent)
+            self._disk.sync_folder(
+                self._folder
+            )  # an agent killed between making the folder and syncing it left that open
         except OSError as error:
             return self._fail(f"cannot store blob {ref.sha256[:12]}: {error.strerror or error}", disk=True)
         self._close()

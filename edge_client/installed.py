@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge_client.disk import file_sha256, write_atomic
+from edge_client.disk import Disk, file_sha256
 from edge_models.head_weights import HeadType, HeadWeights
 from edge_protocol.errors import IncompatibleError, RoadcastError, StoreError
 from edge_protocol.manifest import Artifact
@@ -107,10 +107,11 @@ class InstalledStore:
 
     Args:
         folder: ``<state>/<task>``.
+        disk: how to write.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, disk: Disk | None = None) -> None:
+        self._folder, self._disk = folder, disk or Disk()
 
     def commit(self, release: int, artifact: Artifact, signed: SignedManifest) -> None:
         """Point at a release; the one that was current becomes the previous one.
@@ -127,8 +128,8 @@ class InstalledStore:
             signed=signed,
         )
         if current.exists():
-            write_atomic(self._folder / "previous.json", current.read_bytes())
-        write_atomic(current, msgspec.json.encode(pointer))
+            self._disk.write_atomic(self._folder / "previous.json", current.read_bytes())
+        self._disk.write_atomic(current, msgspec.json.encode(pointer))
 
     def named_blobs(self) -> set[str]:
         """Hashes of every blob that a pointer names."""
@@ -155,11 +156,13 @@ class InstalledStore:
             StoreError: the disk refused.
         """
         attempts = self.attempts()
-        write_atomic(self._folder / "attempts.json", msgspec.json.encode({release: attempts.get(release, 0) + 1}))
+        self._disk.write_atomic(
+            self._folder / "attempts.json", msgspec.json.encode({release: attempts.get(release, 0) + 1})
+        )
 
     def end_attempt(self) -> None:
         """The candidate had an outcome."""
-        (self._folder / "attempts.json").unlink(missing_ok=True)
+        self._disk.unlink(self._folder / "attempts.json")
 
     def save_head(self, release: int, head: HeadWeights, choice: HeadChoice) -> None:
         """Write the head that serves a release, and how it was chosen; heads of other releases but the last go.
@@ -168,12 +171,12 @@ class InstalledStore:
             StoreError: the disk refused.
         """
         heads = self._folder / "heads"
-        write_atomic(heads / f"{release}.safetensors", head.to_bytes())
-        write_atomic(heads / f"{release}.json", msgspec.json.format(msgspec.json.encode(choice)))
+        self._disk.write_atomic(heads / f"{release}.safetensors", head.to_bytes())
+        self._disk.write_atomic(heads / f"{release}.json", msgspec.json.format(msgspec.json.encode(choice)))
         kept = sorted((int(path.stem) for path in heads.glob("*.json") if path.stem.isdigit()), reverse=True)[2:]
         for old in kept:
-            (heads / f"{old}.safetensors").unlink(missing_ok=True)
-            (heads / f"{old}.json").unlink(missing_ok=True)
+            self._disk.unlink(heads / f"{old}.safetensors")
+            self._disk.unlink(heads / f"{old}.json")
 
     def load_head(self, release: int, spec: TaskSpec) -> tuple[HeadWeights, HeadChoice] | None:
         """The head of a release; None when there is none, or it is damaged or another task's: the shared one serves."""

@@ -159,6 +159,7 @@ class Installer:
                 bundle.runner.infer if bundle else None,
                 self._batches(candidate),
                 latency_factor=self._config.latency_factor,
+                latency_floor_s=self._config.latency_floor_ms / 1e3,
                 classes=self._spec.kind == "classify",
             )
         except RoadcastError as error:

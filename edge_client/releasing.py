@@ -1,7 +1,7 @@
 """The half of the brain that brings a device to the desired release; pure: owns how far it is, no file, no clock.
 
-The desired release is state, not a command: it may come twice, late, out of order or not at all, and the device still
-ends at the newest one that it can run. It never goes to a lower counter by itself.
+The desired release is state, not a command: it may come twice, late, out of order or not at all, on the fleet's topic
+or on the device's own, and the device still ends at the newest one that it can run. It never goes to a lower counter.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ from edge_client.effects import (
     FetchFailed,
     Install,
     Passed,
+    Patch,
+    PatchFailed,
     Probe,
     Stop,
     Train,
     Trained,
     TrainFailed,
 )
+from edge_protocol.blobs import BlobRef
 from edge_protocol.effects import Drop, Send
 from edge_protocol.errors import IncompatibleError, RemoteProtocolError, SignatureError
 from edge_protocol.fsm import step
@@ -92,6 +95,7 @@ class Releasing:
         self._offer: Offer | None = None
         self._refused: SignedManifest | None = None
         self._lacking: set[str] = set()
+        self._delta: BlobRef | None = None
         self._retry = Backoff(device)
         self._shown = running.release
         self._reason = ""
@@ -166,11 +170,12 @@ class Releasing:
         return manifest.artifact_for(self._tier)
 
     def _keep(self) -> list[Effect]:
-        """The desired release is the one that runs."""
-        if self.stage not in ENDED:
+        """The desired release is the one that runs. A newer one that ended stays refused, one to be retried goes on."""
+        if self.stage not in ENDED or self._retry.at is not None:
             return []
-        self._offer, self._refused, self._shown, self._reason = None, None, self.running.release, ""
-        self._retry.reset()
+        if self._offer is not None:
+            self._refused = self._offer.signed
+        self._offer, self._shown, self._reason = None, self.running.release, ""
         return [*self._step(Step.OFFER), *self._step(Step.KEEP)]
 
     def _refuse(self, signed: SignedManifest, counter: int, reason: str) -> list[Effect]:
@@ -192,9 +197,20 @@ class Releasing:
             self._retry.fail(now)
             return self._step(Step.PAUSE if event.disk else Step.FAIL)
         self._lacking.discard(event.sha256)
+        if self._delta is not None and event.sha256 == self._delta.sha256:
+            weights = self._offer.artifact.weights
+            self._lacking.add(weights.sha256)
+            return [Patch(self.running.weights, event.sha256, weights)]
         if self._lacking:
             return []
         return [*self._step(Step.FETCHED), Check(self._offer.counter, self._offer.artifact)]
+
+    def patch_failed(self, event: PatchFailed) -> list[Effect]:
+        """The delta leads nowhere: the whole payload is fetched instead, once."""
+        if self.stage is not Stage.FETCHING or self._offer is None or event.sha256 not in self._lacking:
+            return []
+        self._delta = None
+        return [Drop("delta-failed", event.reason), Fetch(self._offer.artifact.weights)]
 
     def checked(self, event: Checked | CheckFailed, job: int) -> list[Effect]:
         """The candidate was loaded, or cannot be: its bytes are what was signed, so trying again is in vain."""
@@ -222,23 +238,26 @@ class Releasing:
             self._reason = event.reason
             return [*self._step(Step.FAIL), Discard(event.release)]
         self.running = Running(event.release, self._offer.artifact.weights.sha256)
+        self._delta = None
         return [Install(event.release, self._offer.signed), *self._step(Step.PASS)]
 
     def tick(self, now: float) -> list[Effect]:
         """Try again what failed for want of a link or of room."""
         if self.stage in {Stage.FAILED, Stage.PAUSED} and self._retry.due(now):
-            return [*self._step(Step.RETRY), *self._fetch()]
+            return [*self._step(Step.RETRY), *self._fetch(whole=True)]
         return []
 
     def next_deadline(self) -> float | None:
         """Time of the next attempt (s)."""
         return self._retry.at
 
-    def _fetch(self) -> list[Effect]:
+    def _fetch(self, *, whole: bool = False) -> list[Effect]:
+        """Get the files; the weights by a delta from the running ones where the release has one."""
         assert self._offer is not None
         self._reason = ""
         files = self._offer.artifact
-        refs = {ref.sha256: ref for ref in (files.template, files.weights, files.golden)}
+        self._delta = None if whole else files.delta_from(self.running.weights)
+        refs = {ref.sha256: ref for ref in (files.template, self._delta or files.weights, files.golden)}
         self._lacking = set(refs)
         return [Fetch(ref) for ref in refs.values()]
 

@@ -9,8 +9,22 @@ from msgspec import Meta
 
 from edge_protocol.blobs import BlobRef
 from edge_protocol.errors import IncompatibleError, RemoteProtocolError, RoadcastError
-from edge_protocol.messages import Count, Name, Seconds, Text, Values, check_finite
+from edge_protocol.messages import Count, Name, Seconds, Sha256, Text, Values, check_finite
 from edge_protocol.task import TaskSpec, Tier
+
+MAX_DELTAS = 4
+
+
+class Delta(msgspec.Struct, frozen=True, array_like=True):
+    """A way to the weights of an artifact from those of an earlier release.
+
+    Attributes:
+        base: hash of the weights payload to begin with.
+        blob: the difference, as `edge_protocol.delta` writes it.
+    """
+
+    base: Sha256
+    blob: BlobRef
 
 
 class Artifact(msgspec.Struct, frozen=True, array_like=True):
@@ -23,6 +37,7 @@ class Artifact(msgspec.Struct, frozen=True, array_like=True):
         weights: safetensors of named initializers for that template; changes every release.
         golden: safetensors of ``inputs`` and the ``features`` and ``logits`` they must give.
         parameters: number of weights.
+        deltas: shorter ways to `weights` for devices that run an earlier release.
     """
 
     tier: Tier
@@ -31,6 +46,11 @@ class Artifact(msgspec.Struct, frozen=True, array_like=True):
     weights: BlobRef
     golden: BlobRef
     parameters: Count
+    deltas: Annotated[tuple[Delta, ...], Meta(max_length=MAX_DELTAS)] = ()
+
+    def delta_from(self, weights: str) -> BlobRef | None:
+        """The difference from a weights payload, if there is one."""
+        return next((delta.blob for delta in self.deltas if delta.base == weights), None)
 
 
 class ReleaseManifest(msgspec.Struct, frozen=True, array_like=True):
@@ -76,6 +96,7 @@ class ReleaseManifest(msgspec.Struct, frozen=True, array_like=True):
     def blobs(self) -> tuple[BlobRef, ...]:
         """Every blob the release names, each once."""
         found = {ref.sha256: ref for a in self.artifacts for ref in (a.template, a.weights, a.golden)}
+        found |= {delta.blob.sha256: delta.blob for a in self.artifacts for delta in a.deltas}
         return tuple(found.values())
 
 

@@ -5,6 +5,7 @@
     <prefix>/v1/<fleet>/d/<device>/up/<kind>      device → server
     <prefix>/v1/<fleet>/d/<device>/down/<kind>    server → device
     <prefix>/v1/<fleet>/d/<device>/online         retained; last will
+    <prefix>/v1/<fleet>/d/<device>/release/<task> retained, signed; a release that this device gets ahead of the fleet
     <prefix>/v1/<fleet>/all/release/<task>        retained, signed; the desired state
     <prefix>/v1/<fleet>/all/round/<task>          retained RoundCall
     <prefix>/v1/<fleet>/blob/<sha256>/<index>     retained content-addressed chunk
@@ -53,9 +54,10 @@ class Presence:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseTopic:
-    """The desired release of a task."""
+    """The desired release of a task: the fleet's, or the one that a device gets ahead of it."""
 
     task: TaskId
+    device: DeviceId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +105,18 @@ class Topics:
         """Topic of a device's retained presence."""
         return f"{self._root}/d/{_device(device)}/online"
 
-    def release(self, task: TaskId) -> str:
-        """Topic of a task's retained, signed release."""
-        return f"{self._root}/all/release/{_task(task)}"
+    def release(self, task: TaskId, device: DeviceId | None = None) -> str:
+        """Topic of a task's retained, signed release: the fleet's, or one device's own."""
+        place = "all" if device is None else f"d/{_device(device)}"
+        return f"{self._root}/{place}/release/{_task(task)}"
 
     def round(self, task: TaskId) -> str:
         """Topic of a task's retained round call."""
         return f"{self._root}/all/round/{_task(task)}"
+
+    def desired(self, device: DeviceId, task: TaskId) -> list[str]:
+        """Topics that a device of this task keeps to: its own release, the fleet's, the round."""
+        return [self.release(task, device), self.release(task), self.round(task)]
 
     def chunk(self, sha256: str, index: int) -> str:
         """Topic of chunk `index` of the blob with that hash."""
@@ -164,6 +171,8 @@ def _parse_tail(levels: list[str]) -> Topic:
             found = Downlink(_device(device), kind)
         case ["d", device, "online"]:
             found = Presence(_device(device))
+        case ["d", device, "release", task]:
+            found = ReleaseTopic(_task(task), _device(device))
         case ["all", "release", task]:
             found = ReleaseTopic(_task(task))
         case ["all", "round", task]:

@@ -26,6 +26,7 @@ class Root(LazyGroup):
             ("export", "Turn a student into the files of a release, and check them.", True),
             ("release", "Look into releases and publish them.", True),
             ("round", "Look into rounds, and replay one bit for bit.", True),
+            ("rollout", "Bring a release to the fleet in waves, and take it back.", True),
             ("data", "List data packs, and make them from folders and tables.", True),
             ("version", "Say which versions of Roadcast and its parts are here.", False),
         ]

@@ -17,7 +17,8 @@ PACKAGES = ("roadcast", "edge_client", "broker_server", "export", "devices", "ed
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 BANNED = re.compile(r"(?<![A-Za-z])updat(?:e|es|ed|ing)(?![A-Za-z])", re.IGNORECASE)
 ALLOWED = re.compile(
-    r"The Update Framework|`[\w.]*update[\w.]*`|\bupdate \w+ set\b|\bdo update\b|sql_update", re.IGNORECASE
+    r"The Update Framework|`[\w.]*update[\w.]*`|\bupdate \w+ set\b|\bdo update\b|\bbefore update on\b|sql_update",
+    re.IGNORECASE,
 )
 
 

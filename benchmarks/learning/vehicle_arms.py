@@ -60,6 +60,7 @@ def taught(
     *,
     pooled: bool = False,
     watch: Watch = lambda *_: None,
+    keep: Callable[[Mapping[Tier, Student]], None] = lambda _: None,
     **settings: object,
 ) -> Found:
     """A server trains a student per tier, under a strategy's teacher or, without one, under labels.
@@ -71,6 +72,7 @@ def taught(
         seed: of the partition and of everything else.
         pooled: whether the labels are everybody's, and not the server's alone.
         watch: is shown every round's ballots.
+        keep: is shown the students at the end.
         settings: of the distillation, in place of the product's.
     """
     plan = msgspec.structs.replace(setting.distil(seed), strategy=strategy, **settings)
@@ -89,6 +91,7 @@ def taught(
             train(trainings[tier], [lesson, beside], round_plan, plan.steps, pace, progress=lambda *_: None)
             students[tier] = trainings[tier].average
         curve.append(float(np.mean([_accuracy(student, test, world.test) for student in students.values()])))
+    keep(students)
     up = sum(answers.bytes_up) / (setting.rounds * len(world.devices))
     raw = RAW * len(labels) / (setting.rounds * len(world.devices)) if pooled else 0.0
     return {

@@ -16,10 +16,20 @@ from sqlalchemy import update as sql_update
 from sqlalchemy.dialects.sqlite import insert
 
 from broker_server import effects as e
-from broker_server.records import DeviceRecord, ReleaseRecord, RoundRecord, SeenMessage, StoredState
+from broker_server.audit import AuditEntry
+from broker_server.records import (
+    DeviceRecord,
+    OrderRecord,
+    ProgressRecord,
+    ReleaseRecord,
+    RolloutRecord,
+    RoundRecord,
+    SeenMessage,
+    StoredState,
+)
 from broker_server.store import tables as t
 from broker_server.store.engine import migrate, open_engine, translated
-from broker_server.store.rows import row_of
+from broker_server.store.rows import rollout_row, row_of
 from edge_protocol.errors import StoreError
 from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.messages import KnowledgeReport
@@ -123,8 +133,62 @@ class Database:
         rows = self._rows(select(c.task, func.max(c.counter).label("newest")).group_by(c.task))
         return {TaskId(r.task): r.newest for r in rows}
 
-    def add_release(self, record: ReleaseRecord) -> None:
-        """Record a release.
+    def serving(self, task: TaskId) -> ReleaseRecord | None:
+        """The fleet's release: the newest one that no rollout holds back."""
+        c, rolled = t.releases.c, t.rollouts
+        joined = t.releases.outerjoin(rolled, (rolled.c.task == c.task) & (rolled.c.counter == c.counter))
+        mine = (c.task == task) & (rolled.c.serves.is_(None) | rolled.c.serves)
+        found = self._mappings(select(t.releases).select_from(joined).where(mine).order_by(c.counter.desc()).limit(1))
+        return ReleaseRecord(**found[0]) if found else None
+
+    def rollouts(self, task: TaskId | None = None, *, after: int = 0) -> list[RolloutRecord]:
+        """Rollouts of releases above a counter, oldest first."""
+        c = t.rollouts.c
+        query = select(c.record).where(c.counter > after).order_by(c.task, c.counter)
+        rows = self._rows(query if task is None else query.where(c.task == task))
+        return [_typed(r.record, RolloutRecord) for r in rows]
+
+    def draft(self, task: TaskId, counter: int) -> RolloutRecord | None:
+        """The rollout of a release, if it has one."""
+        return next((r for r in self.rollouts(task, after=counter - 1) if r.counter == counter), None)
+
+    def progress(self, task: TaskId, counter: int) -> list[ProgressRecord]:
+        """How every device of a rollout fares."""
+        c = t.rollout_devices.c
+        rows = self._rows(select(c.record).where(c.task == task, c.counter == counter).order_by(c.device))
+        return [_typed(r.record, ProgressRecord) for r in rows]
+
+    def audit(self, *, newest: bool = False) -> list[AuditEntry]:
+        """The audit log, oldest entry first; with `newest`, its last entry only."""
+        query = select(t.audit.c.entry).order_by(t.audit.c.number.desc()).limit(1 if newest else None)
+        return [_typed(r.entry, AuditEntry) for r in reversed(self._rows(query))]
+
+    def orders(self) -> list[OrderRecord]:
+        """Orders that nobody has answered, oldest first."""
+        c = t.rollout_orders.c
+        rows = self._rows(select(c.number, c.record).where(c.answer.is_(None)).order_by(c.number))
+        return [msgspec.structs.replace(_typed(r.record, OrderRecord), number=r.number) for r in rows]
+
+    def add_order(self, order: OrderRecord) -> int:
+        """Leave an order for the server; return its number.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        with translated(str(self.path)), self.engine.begin() as connection:
+            row = {"record": msgspec.to_builtins(order)}
+            return int(
+                connection.execute(t.rollout_orders.insert().returning(t.rollout_orders.c.number), row).scalar_one()
+            )
+
+    def answer(self, number: int) -> str | None:
+        """What the server answered to an order; None when it has not yet."""
+        c = t.rollout_orders.c
+        found: str | None = self._rows(select(c.answer).where(c.number == number))[0].answer
+        return found
+
+    def add_release(self, record: ReleaseRecord, draft: RolloutRecord | None = None) -> None:
+        """Record a release, and in the same transaction the rollout that holds it back.
 
         Raises:
             StoreError: its counter is taken, or the disk refused.
@@ -135,6 +199,8 @@ class Database:
             self.engine.begin() as connection,
         ):
             connection.execute(t.releases.insert(), row)
+            if draft is not None:
+                connection.execute(t.rollouts.insert(), rollout_row(draft))
 
     def clear_release(self, task: TaskId, counter: int) -> None:
         """Remember that the broker no longer keeps a release's chunks."""

@@ -9,12 +9,13 @@ from sqlalchemy import Table
 from typing_extensions import assert_never
 
 from broker_server import effects as e
+from broker_server.records import RolloutRecord
 from broker_server.store import tables as t
 
 Row = dict[str, Any]
 
 
-def row_of(save: e.Save) -> tuple[Table, Row]:  # noqa: PLR0911 - one line for each kind of save
+def row_of(save: e.Save) -> tuple[Table, Row]:  # noqa: C901, PLR0911 - a kind each
     """Say which table a save belongs to, and its row there."""
     match save:
         case e.SaveDevice(record):
@@ -30,12 +31,29 @@ def row_of(save: e.Save) -> tuple[Table, Row]:  # noqa: PLR0911 - one line for e
             return t.rounds, {**numbered, "record": msgspec.to_builtins(record)}
         case e.SaveSeen(seen):
             return t.seen_messages, msgspec.structs.asdict(seen)
+        case e.SaveRollout(rollout):
+            return t.rollouts, rollout_row(rollout)
+        case e.SaveProgress(progress):
+            named: Row = {"task": progress.task, "counter": progress.counter, "device": progress.device}
+            return t.rollout_devices, {**named, "record": msgspec.to_builtins(progress)}
+        case e.SaveAudit(entry):
+            return t.audit, {"number": entry.number, "task": entry.task, "entry": msgspec.to_builtins(entry)}
+        case e.SaveOrder(order):
+            answer = None if order.answer is None else order.answer[:500]
+            return t.rollout_orders, {"number": order.number, "answer": answer, "record": msgspec.to_builtins(order)}
         case e.SaveReport():
             return t.reports, _report(save)
         case e.SaveResult():
             return t.results, _result(save)
         case _:
             assert_never(save)
+
+
+def rollout_row(record: RolloutRecord) -> Row:
+    """Say what of a rollout a query looks at."""
+    serves = record.state == "complete" and record.whole_fleet
+    key: Row = {"task": record.task, "counter": record.counter, "state": record.state, "serves": serves}
+    return {**key, "record": msgspec.to_builtins(record)}
 
 
 def _report(save: e.SaveReport) -> Row:

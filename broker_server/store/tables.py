@@ -71,6 +71,39 @@ releases = Table(
     Column("signed", LargeBinary, nullable=False),
     Column("on_broker", Boolean, nullable=False),
 )
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("task", String(64), primary_key=True),
+    Column("counter", Integer, primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("serves", Boolean, nullable=False),
+    Column("record", JSON, nullable=False),
+)
+"""A release with a row here is the fleet's when `serves` says so, no sooner."""
+rollout_devices = Table(
+    "rollout_devices",
+    metadata,
+    Column("task", String(64), primary_key=True),
+    Column("counter", Integer, primary_key=True),
+    Column("device", String(64), primary_key=True),
+    Column("record", JSON, nullable=False),
+)
+rollout_orders = Table(
+    "rollout_orders",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("answer", String(512), nullable=True),
+    Column("record", JSON, nullable=False),
+)
+audit = Table(
+    "audit",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("task", String(64), nullable=False),
+    Column("entry", JSON, nullable=False),
+)
+"""Append-only: triggers of the migration refuse to change or remove a row."""
 results = Table(
     "results",
     metadata,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 import os
 import time
@@ -64,10 +65,14 @@ def push(
     config: Annotated[Path, typer.Option("--config", "-c", help="The server's YAML file.")],
     task: Annotated[str, typer.Option(help="Name of the task.")],
     notes: Annotated[str, typer.Option(help="A line for people.")] = "",
+    hold: Annotated[bool, typer.Option("--hold", help="Wait for: roadcast rollout start.")] = False,
     check: Annotated[bool, typer.Option(help="Have every tier answer its golden inputs first.")] = True,
     json: JsonFlag = False,
 ) -> None:
-    """Sign an artifact folder as the next release of a task; a running server publishes it within seconds."""
+    """Sign an artifact folder as the next release of a task; a running server publishes it within seconds.
+
+    With --hold nobody gets it before a rollout brings it: roadcast rollout start TASK/NUMBER.
+    """
     from broker_server.config import read_config
     from broker_server.setup import push_release
     from broker_server.status import release_details
@@ -75,7 +80,8 @@ def push(
     settings = read_config(config, environment=os.environ)
     if check:
         check_answers(folder)
-    record = push_release(settings, task, folder, notes=notes, now=time.time())
+    held_by = getpass.getuser() if hold else ""
+    record = push_release(settings, task, folder, notes=notes, now=time.time(), held_by=held_by)
     emit(release_details(record), json, _details)
 
 

@@ -107,7 +107,7 @@ class Observer:
             case Presence(device):
                 body = codec.decode(payload, kind="online", fleet=self._fleet, sender=device).body
                 self._device(device).online = isinstance(body, m.Presence) and body.online
-            case ReleaseTopic(task):
+            case ReleaseTopic(task, None):
                 self._release(self._task(task), codec.decode(payload, kind="release", fleet=self._fleet).body)
             case RoundTopic(task):
                 self._round(self._task(task), codec.decode(payload, kind="round", fleet=self._fleet).body)

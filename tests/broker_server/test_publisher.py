@@ -227,3 +227,21 @@ def test_a_link_that_refuses_loses_nothing(tmp_path: Path) -> None:
     link.refuse = False
     scene.settle()
     assert scene.broker.retained == {"manifest": b"m"}
+
+
+def test_a_forgotten_message_is_cleared_and_stays_so(tmp_path: Path) -> None:
+    """Whether it was out or still waited; a new link does not bring it back; kept again, it is there."""
+    scene = Scene(tmp_path)
+    scene.publisher.keep("own", b"m")
+    scene.settle()
+    scene.publisher.keep("waiting", b"w")
+    scene.publisher.forget("own")
+    scene.publisher.forget("waiting")
+    scene.settle()
+    scene.publisher.connected(0.0)
+    scene.settle()
+    assert not {"own", "waiting"} & scene.broker.retained.keys()
+    scene.publisher.forget("own")
+    scene.publisher.keep("own", b"again")
+    scene.settle()
+    assert scene.broker.retained["own"] == b"again"

@@ -6,12 +6,16 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from broker_server.releases import Provenance, ReleaseFolder, signed_manifest
 from broker_server.store.blobs import BlobFolder
 from broker_server.store.database import Database
+from edge_protocol.delta import apply_delta
 from edge_protocol.errors import ArtifactError
+from edge_protocol.manifest import decode_manifest
 from edge_protocol.signing import Keyring, generate_key, public_key
 from edge_protocol.task import TIERS
 from tests.broker_server.scenes import SPEC, TASK
@@ -67,6 +71,34 @@ def test_a_release_is_signed_numbered_and_complete(
         "small.training.safetensors",
     ]
     assert releases.make(SPEC, artifacts, Provenance(None, {}), 8.0).counter == 2
+
+
+def test_a_release_offers_deltas_from_the_last_two(releases: ReleaseFolder, artifacts: Path, tmp_path: Path) -> None:
+    """Each leads to the weights it says, from the base it says; none where it would save next to nothing."""
+    rng, blobs = np.random.default_rng(0), BlobFolder(tmp_path / "blobs")
+    w = rng.normal(0, 0.1, 2000).astype(np.float16)
+    made = []
+    for counter in range(4):
+        for tier in ("nano", "small"):
+            save_file({"w": w + np.float16(0.0005 * counter)}, artifacts / tier / "weights.safetensors")
+        noise = rng.integers(0, 31_000, 2000).astype(np.uint16).view(np.float16)
+        save_file({"w": noise}, artifacts / "base" / "weights.safetensors")
+        made.append(
+            decode_manifest(signed_manifest(releases.make(SPEC, artifacts, Provenance(None, {}), 1.0)).manifest)
+        )
+    last = made[3].artifact_for("nano")
+    assert [d.base for d in last.deltas] == [made[n].artifact_for("nano").weights.sha256 for n in (2, 1)]
+    for delta in last.deltas:
+        base = (blobs.root / delta.base).read_bytes()
+        assert apply_delta(base, blobs.read(delta.blob)) == blobs.read(last.weights)
+        assert delta.blob in made[3].blobs
+    assert made[0].artifact_for("nano").deltas == made[3].artifact_for("base").deltas == ()
+    again = decode_manifest(signed_manifest(releases.again(TASK, 3, "back", 2.0)).manifest)
+    assert (again.counter, again.notes, again.artifact_for("nano").deltas) == (5, "back", ())
+    assert again.artifact_for("nano").weights == made[2].artifact_for("nano").weights
+    assert (releases.folder(TASK, 5) / "nano.safetensors").exists()
+    with pytest.raises(ArtifactError, match="no release 9"):
+        releases.again(TASK, 9, "", 2.0)
 
 
 def test_two_that_push_at_once_get_two_counters(releases: ReleaseFolder, artifacts: Path, database: Database) -> None:

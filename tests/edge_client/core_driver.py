@@ -17,7 +17,7 @@ from edge_protocol.arrays import pack
 from edge_protocol.blobs import cut
 from edge_protocol.effects import Send
 from edge_protocol.ids import SERVER, DeviceId
-from edge_protocol.manifest import Artifact, ReleaseManifest
+from edge_protocol.manifest import Artifact, Delta, ReleaseManifest
 from edge_protocol.signing import Keyring, sign
 from edge_protocol.task import TaskSpec, Tier
 from tests.fakes.clock import FakeClock
@@ -32,16 +32,24 @@ def blob(text: str) -> Any:
     return cut(text.encode())[0]
 
 
-def artifact(counter: int, tier: Tier = "nano") -> Artifact:
-    """Files of a release; the template stays the same."""
-    return Artifact(tier, "depthwise", blob("template"), blob(f"weights {counter}"), blob(f"golden {counter}"), 1)
+def artifact(counter: int, tier: Tier = "nano", base: int = 0) -> Artifact:
+    """Files of a release; the template stays the same; with `base`, a delta from that release."""
+    deltas = (Delta(blob(f"weights {base}").sha256, blob(f"delta {base} to {counter}")),) if base else ()
+    files = blob("template"), blob(f"weights {counter}"), blob(f"golden {counter}")
+    return Artifact(tier, "depthwise", *files, 1, deltas)
 
 
 def signed(
-    counter: int, *, tier: Tier = "nano", spec: TaskSpec = SPEC, fleet: str = FLEET, key: bytes = KEY
+    counter: int,
+    *,
+    tier: Tier = "nano",
+    spec: TaskSpec = SPEC,
+    fleet: str = FLEET,
+    key: bytes = KEY,
+    base: int = 0,
 ) -> m.SignedManifest:
     """A signed release of small files."""
-    return sign(ReleaseManifest(fleet, counter, spec, 1.0, (artifact(counter, tier),), {}), key)
+    return sign(ReleaseManifest(fleet, counter, spec, 1.0, (artifact(counter, tier, base),), {}), key)
 
 
 def call(number: int, release: int, *, collecting: bool = True, spec: TaskSpec = SPEC) -> m.RoundCall:

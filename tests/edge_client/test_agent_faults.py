@@ -39,8 +39,8 @@ def told(rig: DeviceRig) -> m.Deployment:
 @pytest.mark.parametrize(
     ("spoil", "state", "reason"),
     [
-        ({"weights": float("nan")}, "failed", "not a finite number"),
-        ({"golden": 9.0}, "failed", "golden"),
+        ({"weights": float("nan")}, "rolled-back", "not a finite number"),
+        ({"golden": 9.0}, "rolled-back", "golden"),
     ],
     ids=["NaN weights", "wrong golden answers"],
 )
@@ -185,7 +185,7 @@ def test_a_disk_that_refuses_pointers_and_heads_is_counted_and_serving_goes_on(t
     rig.until(lambda: rig.agent.inference.counters.answered > 3, "answers")
     (tmp_path / "state" / "vehicle" / "attempts.json.tmp").mkdir()
     rig.centre.release(2, {"nano": artifact_files(seed=1)})
-    rig.until(lambda: told(rig).state == "failed", "a failed check")
+    rig.until(lambda: told(rig).state == "rolled-back", "a failed check")
     assert told(rig).running == 1
     rig.close()
 

@@ -109,6 +109,23 @@ def test_the_running_release_offered_again_clears_a_rejection() -> None:
     assert (last.state, last.release, last.reason) == ("committed", 5, "")
 
 
+def test_the_fleet_s_release_does_not_undo_what_became_of_the_device_s_own() -> None:
+    """With both topics retained, each connection brings both: a failed one is not tried again, a retry goes on."""
+    driver = linked(1)
+    ahead, fleet = signed(2), signed(1)
+    driver.say(ahead)
+    driver.do(e.FetchFailed(artifact(2).weights.sha256, "no", disk=False))
+    assert driver.say(fleet) == []
+    driver.until(lambda: driver.core.stage == "fetching")
+    driver.fetch(2)
+    driver.do(e.CheckFailed(2, "NaN weights"))
+    driver.say(fleet)
+    assert driver.core.stage == "committed"
+    assert driver.say(ahead) == []
+    driver.install(3)
+    assert [x.reason for x in driver.say(fleet) if isinstance(x, Drop)] == ["old-release"]
+
+
 def test_the_counter_of_the_running_release_with_other_weights_is_not_taken() -> None:
     """One counter means one set of bytes."""
     driver = Driver(Remembered(running=Running(5, "0" * 64)))
@@ -168,10 +185,10 @@ def test_a_candidate_that_cannot_be_loaded_has_failed_for_good() -> None:
     effects = driver.do(e.CheckFailed(2, "NaN weights"))
     assert e.Discard(2) in effects
     told = driver.sent(m.Deployment)[-1]
-    assert (told.state, told.reason, told.running) == ("failed", "NaN weights", 1)
+    assert (told.state, told.reason, told.running) == ("rolled-back", "NaN weights", 1)
     for _ in range(10):
         driver.wait(1000)
-    assert driver.core.stage == "failed"
+    assert driver.core.stage == "rolled-back"
 
 
 def test_a_refit_that_fails_does_not_block_the_release() -> None:

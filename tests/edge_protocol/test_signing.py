@@ -52,7 +52,7 @@ def test_a_manifest_finds_its_artifacts() -> None:
     """The artifact of a tier, every blob once, and an error that names the tiers there are."""
     release = manifest()
     assert release.artifact_for("nano").student == "depthwise"
-    assert len(release.blobs) == 3
+    assert len(release.blobs) == 4
     with pytest.raises(IncompatibleError, match="it has nano"):
         release.artifact_for("base")
 
@@ -75,3 +75,11 @@ def test_bytes_that_are_no_manifest_are_refused(metric: float) -> None:
         with pytest.raises(RemoteProtocolError) as error:
             decode_manifest(bad)
         assert error.value.reason == "malformed"
+
+
+def test_a_manifest_of_a_server_without_deltas_is_understood() -> None:
+    """Its artifacts end before that field: there are none then."""
+    plain = msgspec.msgpack.decode(encode_manifest(manifest()))
+    for artifact in plain[4]:
+        del artifact[6:]
+    assert decode_manifest(msgspec.msgpack.encode(plain)).artifact_for("nano").deltas == ()

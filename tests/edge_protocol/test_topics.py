@@ -36,6 +36,7 @@ def test_parsing_undoes_building(fleet: str, prefix: str, device: str, task: str
         *((topics.down(name, kind), Downlink(name, kind)) for kind in DOWN_KINDS),
         (topics.online(name), Presence(name)),
         (topics.release(job), ReleaseTopic(job)),
+        (topics.release(job, name), ReleaseTopic(job, name)),
         (topics.round(job), RoundTopic(job)),
         (topics.chunk(digest, index), ChunkTopic(digest, index)),
     ]
@@ -56,8 +57,8 @@ def test_whatever_parses_can_be_built(levels: list[str]) -> None:
             assert TOPICS.up(device, kind) == topic
         case Presence(device):
             assert TOPICS.online(device) == topic
-        case ReleaseTopic(task):
-            assert TOPICS.release(task) == topic
+        case ReleaseTopic(task, device):
+            assert TOPICS.release(task, device) == topic
         case _:
             pytest.fail(f"{topic} was taken for {meaning}")
 

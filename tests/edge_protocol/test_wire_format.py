@@ -13,7 +13,7 @@ from edge_protocol import codec, topics
 from edge_protocol import messages as m
 from edge_protocol.arrays import _DTYPES, Array
 from edge_protocol.blobs import BlobRef
-from edge_protocol.manifest import Artifact, ReleaseManifest
+from edge_protocol.manifest import Artifact, Delta, ReleaseManifest
 from tests.vectors.make import examples
 
 PAGE = (Path(__file__).parents[2] / "docs" / "wire-format.md").read_text(encoding="utf-8")
@@ -27,6 +27,7 @@ STRUCTURES: list[type[msgspec.Struct]] = [
     Array,
     BlobRef,
     ReleaseManifest,
+    Delta,
     Artifact,
 ]
 

@@ -78,7 +78,7 @@ class SimulatedDevice:
         self._sequence, self._resend_at = 0, 0.0
         self._pulls: dict[str, Pull] = {}
         self._manifest: ReleaseManifest | None = None
-        self._answered = 0
+        self._answered = self._failed = 0
         self._due: tuple[float, m.RoundCall] | None = None
         will = LastWill(fleet.topics.online(self.name), encode(self._header(), m.Presence(False)))
         self.transport = fleet.connect(self.name, self.inbox, will)
@@ -87,7 +87,7 @@ class SimulatedDevice:
         """Subscribe to what concerns this device, and connect."""
         topics, task = self.fleet.topics, self.fleet.spec.task_id
         down = [topics.down(self.name, kind) for kind in ("ack", "command")]
-        self.transport.subscribe([*down, topics.release(task), topics.round(task)])
+        self.transport.subscribe([*down, *topics.desired(self.name, task)])
         self.transport.start()
 
     def step(self) -> int:
@@ -184,7 +184,18 @@ class SimulatedDevice:
         assert self._manifest is not None
         if self.running == self.offered or not all(pull.complete for pull in self._pulls.values()):
             return
-        self.running = self.offered
+        temper = self.fleet.temper(self.name, self.offered)
+        if temper == "fails" and self._failed != self.offered:
+            self._failed = self.offered
+            told = m.Deployment(self.fleet.spec.name, self.offered, "rolled-back", self.running, "", "golden differs")
+            self.say(told, durable=True)
+        if temper == "good":
+            self.running = self.offered
+            self._tell_running()
+            self.say(m.DeviceState(self.fleet.spec.name, "idle", self.running, {}, {"latency_p95_ms": 5.0}))
+
+    def _tell_running(self) -> None:
+        assert self._manifest is not None
         weights = self._manifest.artifact_for(self.tier).weights.sha256  # type: ignore[arg-type]
         told = m.Deployment(self.fleet.spec.name, self.running, "committed", self.running, weights)
         self.say(told, durable=True)
@@ -232,6 +243,7 @@ class FleetSimulator:
         knowledge: what they answer.
         patience: seconds each takes to answer a call.
         fetch: whether they pull every chunk of a release, or trust that it is there.
+        temper: what becomes of a release on a device: ``good``, ``fails`` its probation, or ``silent``.
     """
 
     def __init__(
@@ -245,11 +257,12 @@ class FleetSimulator:
         trusted: bytes | None = None,
         patience: Callable[[DeviceId], float] = lambda _: 0.0,
         fetch: bool = True,
+        temper: Callable[[DeviceId, int], str] = lambda *_: "good",
         fleet: str = "sim",
         seed: int = 0,
     ) -> None:
         self.connect, self.spec, self.clock, self.knowledge = connect, spec, clock, knowledge
-        self.patience, self.fetch = patience, fetch
+        self.patience, self.fetch, self.temper = patience, fetch, temper
         self.topics = Topics(FleetId(fleet))
         self.random = random.Random(seed)
         self._keyring = Keyring([trusted]) if trusted else None

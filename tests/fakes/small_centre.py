@@ -17,8 +17,9 @@ from edge_models.tasks import load_task, plugin_of
 from edge_protocol import messages as m
 from edge_protocol.blobs import BlobRef, cut
 from edge_protocol.codec import decode, encode, kind_of
+from edge_protocol.delta import make_delta
 from edge_protocol.ids import SERVER, DeviceId, FleetId
-from edge_protocol.manifest import Artifact, ReleaseManifest
+from edge_protocol.manifest import Artifact, Delta, ReleaseManifest
 from edge_protocol.signing import public_key, sign
 from edge_protocol.task import TaskSpec, Tier
 from edge_protocol.topics import Topics, Uplink
@@ -70,8 +71,9 @@ def manifest_of(
     *,
     spec: TaskSpec,
     fleet: str = FLEET,
+    base: Files | None = None,
 ) -> tuple[ReleaseManifest, dict[BlobRef, list[bytes]]]:
-    """A manifest, and the chunks of every blob that it names."""
+    """A manifest, and the chunks of every blob that it names; with `base`, deltas from its weights too."""
     blobs: dict[str, tuple[BlobRef, list[bytes]]] = {}
     artifacts = []
     for tier, each in files.items():
@@ -80,7 +82,13 @@ def manifest_of(
             ref, chunks = cut(data, 16 * 1024)
             blobs[ref.sha256] = (ref, chunks)
             refs.append(ref)
-        artifacts.append(Artifact(tier, spec.students[tier], *refs, parameters=each.parameters))
+        deltas: tuple[Delta, ...] = ()
+        if base is not None and (made := make_delta(base.weights, each.weights)):
+            ref, chunks = cut(made, 16 * 1024)
+            blobs[ref.sha256] = (ref, chunks)
+            deltas = (Delta(cut(base.weights)[0].sha256, ref),)
+        template, weights, golden = refs
+        artifacts.append(Artifact(tier, spec.students[tier], template, weights, golden, each.parameters, deltas))
     manifest = ReleaseManifest(fleet, counter, spec, 1.0, tuple(artifacts), {"accuracy": 0.5})
     return manifest, dict(blobs.values())
 
@@ -115,11 +123,17 @@ class SmallCentre:
         self.link.start()
 
     def release(
-        self, counter: int, files: Mapping[Tier, Files], *, task: str = "vehicle", key: bytes = KEY
+        self,
+        counter: int,
+        files: Mapping[Tier, Files],
+        *,
+        task: str = "vehicle",
+        key: bytes = KEY,
+        base: Files | None = None,
     ) -> m.SignedManifest:
-        """Publish a release: chunks first, then the manifest."""
+        """Publish a release: chunks first, then the manifest; with `base`, with deltas."""
         spec = load_task(task)
-        manifest, blobs = manifest_of(counter, files, spec=spec)
+        manifest, blobs = manifest_of(counter, files, spec=spec, base=base)
         for ref, chunks in blobs.items():
             self.blob(ref, chunks)
         signed = sign(manifest, key)

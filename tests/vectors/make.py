@@ -18,7 +18,7 @@ from edge_protocol import codec
 from edge_protocol import messages as m
 from edge_protocol.arrays import pack
 from edge_protocol.blobs import cut
-from edge_protocol.manifest import Artifact, ReleaseManifest
+from edge_protocol.manifest import Artifact, Delta, ReleaseManifest
 from edge_protocol.signing import sign
 from edge_protocol.task import ImageInput, TaskSpec
 from edge_protocol.vote_codec import encode_votes
@@ -46,7 +46,8 @@ def manifest() -> ReleaseManifest:
         input=ImageInput(height=32, width=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
         students={"nano": "depthwise", "small": "residual", "base": "mixer"},
     )
-    artifact = Artifact("nano", "depthwise", template, weights, golden, 20_000)
+    deltas = (Delta(sha256(b"weights of release 2").hexdigest(), cut(b"delta" * 20, 64)[0]),)
+    artifact = Artifact("nano", "depthwise", template, weights, golden, 20_000, deltas)
     return ReleaseManifest(FLEET, 3, task, 1_790_000_000.0, (artifact,), {"nano/accuracy": 0.75}, 2, "first light")
 
 

@@ -1,0 +1,1 @@
+"""Delivery benchmarks: what it costs to bring a release to devices."""
