@@ -7,7 +7,6 @@ not depend on how many devices there are.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from hashlib import blake2b
 
 from typing_extensions import assert_never
 
@@ -28,7 +27,7 @@ from broker_server.records import DeviceRecord, ReleaseRecord, SeenMessage, Stor
 from broker_server.registry import TABLE, Device, DeviceEvent, Registry
 from broker_server.rollouts import Ended, Rollouts
 from broker_server.rounds import refusal
-from broker_server.seen import SeenMessages
+from broker_server.seen import SeenMessages, name_of
 from broker_server.task_rounds import TaskRounds
 from edge_protocol import messages as m
 from edge_protocol.effects import Drop, Send
@@ -149,7 +148,7 @@ class Coordinator:
             case m.KnowledgeReport() | m.CodedReport():
                 return self._durable(header, now, lambda: self._report(device, header, body, now))
             case m.IntervalResult():
-                saved = SaveResult(device.device, _key(header), now, body)
+                saved = SaveResult(device.device, name_of(header), now, body)
                 return self._durable(header, now, lambda: ([saved], ""))
             case m.Deployment():
                 return self._durable(header, now, lambda: self._deployment(device, header, body, now))
@@ -175,7 +174,7 @@ class Coordinator:
     def _durable(self, header: m.Header, now: float, act: Callable[[], Answer]) -> list[Effect]:
         """Answer a durable message once, and again in the same words when it comes again."""
         to = DeviceId(header.sender)
-        key = _key(header)
+        key = name_of(header)
         before = self.seen.get(key)
         if before is not None:
             return [
@@ -296,8 +295,3 @@ class Coordinator:
     def _place_all(self, task: TaskRounds) -> None:
         for device in self.registry.devices.values():
             task.place(device)
-
-
-def _key(header: m.Header) -> bytes:
-    """Name a message by sender and id: nobody can use up the id of another device's message."""
-    return blake2b(header.message_id, key=header.sender.encode()[:64], digest_size=16).digest()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from hashlib import blake2b
 
 from broker_server.records import SeenMessage
+from edge_protocol.messages import Header
 
 
 class SeenMessages:
@@ -38,3 +40,8 @@ class SeenMessages:
         """Take answers back from disk, oldest first."""
         for message in seen:
             self.put(message)
+
+
+def name_of(header: Header) -> bytes:
+    """Name a message by sender and id: nobody can use up the id of another device's message."""
+    return blake2b(header.message_id, key=header.sender.encode()[:64], digest_size=16).digest()

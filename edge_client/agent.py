@@ -21,13 +21,14 @@ from edge_client import board
 from edge_client.board_telemetry import watch_this_board
 from edge_client.board_watch import BoardWatch
 from edge_client.build import MakeTransport, Parts, build_parts, label_file, mqtt_link
-from edge_client.carry import Carry, Hands
+from edge_client.carry import Carry
 from edge_client.config import DeviceConfig
 from edge_client.core import DeviceCore, Remembered
 from edge_client.disk import Disk
 from edge_client.drift_watch import DriftWatch
 from edge_client.effects import Event, Linked, Stopping, Unlinked
 from edge_client.fetcher import Fetcher
+from edge_client.hands import Hands
 from edge_client.inference import Inference
 from edge_client.installed import InstalledStore, resolve
 from edge_client.installer import Installer, load_release
@@ -98,10 +99,10 @@ class Agent:
         self._installed = InstalledStore(state / self.spec.name, disk)
         self._installer = self._make_installer(parts, fetcher)
         self._drops: Counter[str] = Counter()
-        samples = parts.seen.latest_samples
-        uplink = Uplink(self._topics, config.device_id, stamp, self.outbox, self.transport, self._drops, samples)
-        train, watch = config.train, BoardWatch(self.inference)
-        training = Training(state / "jobs", train.timeout_s, trainer, train.pause, watch)
+        kept = parts.seen.latest_samples
+        self._uplink = Uplink(self._topics, config.device_id, stamp, self.outbox, self.transport, self._drops, kept)
+        train = config.train
+        training = Training(state / "jobs", train.timeout_s, trainer, train.pause, BoardWatch(self.inference))
         self._lessons = Lessons(config, self.spec, training, fetcher.path, lambda: self.carry.serving, parts.account)
         self.carry = Carry(
             Hands(
@@ -118,15 +119,13 @@ class Agent:
                 lessons=self._lessons,
                 account=parts.account,
                 transport=self.transport,
-                uplink=uplink,
+                uplink=self._uplink,
                 drops=self._drops,
             )
         )
-        self._uplink = uplink
         self._label_file = LabelFile(path) if (path := label_file(config)) else None
         self._stopping = threading.Event()
-        self._housekeeping_at, self._ask_again_at = 0.0, inf
-        self._frames_told = -1
+        self._housekeeping_at, self._ask_again_at, self._frames_told = 0.0, inf, -1
         self.core = self._make_core(self._boot(state / self.spec.name, fetcher), parts)
 
     def run(self) -> None:
@@ -265,11 +264,11 @@ class Agent:
 
     def _boot(self, folder: Path, fetcher: Fetcher) -> Running:
         """Serve the newest release that the disk holds whole and that can be loaded."""
-        config = self.config
-        whole, skipped = resolve(folder, fetcher.folder, spec=self.spec, tier=config.tier, keyring=config.keyring)
+        tier, keyring = self.config.tier, self.config.keyring
+        whole, skipped = resolve(folder, fetcher.folder, spec=self.spec, tier=tier, keyring=keyring)
         for found in whole:
             try:
-                candidate = load_release(found.release, found.artifact, fetcher.path, config.threads)
+                candidate = load_release(found.release, found.artifact, fetcher.path, self.config.threads)
             except RoadcastError as error:
                 skipped.append(f"release {found.release}: {error}")
                 continue
@@ -296,11 +295,6 @@ class Agent:
         )
 
     def _make_core(self, running: Running, parts: Parts) -> DeviceCore:
-        remembered = Remembered(
-            running=running,
-            answered=self.outbox.answered,
-            spent=parts.account.exhausted,
-            attempts=self._installed.attempts(),
-        )
-        config = self.config
-        return DeviceCore(board.profile(config, self.spec), config.keyring, remembered, monotonic())
+        attempts, spent = self._installed.attempts(), parts.account.exhausted
+        remembered = Remembered(running=running, answered=self.outbox.answered, spent=spent, attempts=attempts)
+        return DeviceCore(board.profile(self.config, self.spec), self.config.keyring, remembered, monotonic())

@@ -3,63 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import TypeAlias
 
 from typing_extensions import assert_never
 
 from edge_client import effects as e
-from edge_client.account import Account
-from edge_client.config import DeviceConfig
-from edge_client.drift_watch import DriftWatch
-from edge_client.fetcher import Fetcher, Outcome
-from edge_client.inference import Inference
-from edge_client.installed import HeadChoice, InstalledStore
-from edge_client.installer import Candidate, Installer
-from edge_client.lessons import Fitted, Lessons
-from edge_client.outbox import Outbox
+from edge_client.fetcher import Outcome
+from edge_client.hands import Hands, state_of
+from edge_client.installed import HeadChoice
+from edge_client.installer import Candidate
+from edge_client.lessons import Fitted
 from edge_client.pipelines import Bundle
-from edge_client.replay import ReplayStore
-from edge_client.seen import Seen
-from edge_client.uplink import Uplink
-from edge_models.tasks import plugin_of
 from edge_protocol.delta import apply_delta
 from edge_protocol.effects import Drop, Send
 from edge_protocol.errors import DigestError, RoadcastError, StoreError
 from edge_protocol.manifest import Artifact
-from edge_protocol.messages import DeviceState, Label
-from edge_protocol.task import TaskSpec
+from edge_protocol.messages import Label
 from edge_protocol.topics import ChunkTopic
-from edge_protocol.transport.base import Transport
 from edge_protocol.vote_codec import UNKNOWN_BASE
 
 LOG = logging.getLogger(__name__)
 Feed: TypeAlias = Callable[[e.Event, float], None]
 _MAX_DROP_KEYS = 200
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class Hands:
-    """The parts that effects are carried out on."""
-
-    config: DeviceConfig
-    spec: TaskSpec
-    outbox: Outbox
-    replay: ReplayStore
-    seen: Seen
-    drift: DriftWatch
-    fetcher: Fetcher
-    inference: Inference
-    installer: Installer
-    installed: InstalledStore
-    lessons: Lessons
-    account: Account
-    transport: Transport
-    uplink: Uplink
-    drops: Counter[str]
 
 
 class Carry:
@@ -193,7 +160,7 @@ class Carry:
             case e.Remember():
                 self.remember(effect.label)
             case e.ReportState():
-                hands.uplink.send(Send(self._state(effect)), now)
+                hands.uplink.send(Send(state_of(self._hands, effect, self._choice)), now)
             case _:
                 assert_never(effect)
         return []
@@ -280,37 +247,6 @@ class Carry:
         if known and not effect.accepted:
             self.drop(f"refused-{effect.reason}"[:64], f"the server refused a message: {effect.reason}")
         return [e.Delivered(number)] if known else []
-
-    def _state(self, asked: e.ReportState) -> DeviceState:
-        hands, counted = self._hands, self._hands.inference.counters
-        counts = {
-            "frames": counted.frames,
-            "answered": counted.answered,
-            "swap_skipped": counted.swap_skipped,
-            "queue_dropped": counted.queue_dropped,
-            "missing": counted.missing,
-            "train_pauses": hands.lessons.pauses,
-            **({} if hands.account.on else {"replay_samples": len(hands.replay), "drift_alarms": hands.drift.total}),
-            "bytes_up": hands.transport.traffic.bytes_up,
-            "bytes_down": hands.transport.traffic.bytes_down,
-            "raw_bytes": hands.uplink.raw_bytes,
-            **{f"bytes:{kind}": count for kind, count in hands.uplink.sent.items()},
-            "drop:frame-failed": counted.failed,
-            "drop:source-failed": counted.source_failures,
-            "drop:replay-overrun": hands.seen.overrun,
-            **{f"drop:{reason}"[:64]: count for reason, count in hands.drops.items()},
-        }
-        values = hands.inference.latency_ms() | hands.account.values()
-        if hands.lessons.cost and not hands.account.on:
-            values |= hands.lessons.cost.values()
-        headline = plugin_of(hands.spec).headline
-        scored = self._choice is not None and not hands.account.on  # scores depend on single samples, without noise
-        for which in ("shared", "personal") if scored else ():
-            score = getattr(self._choice, which).get(headline)
-            if score is not None:
-                values[f"{which}_{headline}"] = score
-        shown = {name: count for name, count in counts.items() if count or not name.startswith("drop:")}
-        return DeviceState(hands.spec.name, asked.session, asked.release, shown, values)
 
 
 def _files(artifact: Artifact) -> set[str]:
