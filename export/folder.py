@@ -32,12 +32,14 @@ class Card(msgspec.Struct, frozen=True):
         tier: which boards it fits.
         parameters: number of weights.
         parity: largest difference from PyTorch per output, as the gate measured it.
+        precision: of its numbers, such as ``fp32``.
     """
 
     task: TaskSpec
     tier: Tier
     parameters: int
     parity: dict[str, float]
+    precision: str = "fp32"
 
 
 def write_artifact(folder: Path, artifact: BuiltArtifact, spec: TaskSpec, tier: Tier) -> Card:

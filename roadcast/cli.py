@@ -21,6 +21,7 @@ class Root(LazyGroup):
             ("client", "Run one device: answer frames, learn, report.", True),
             ("broker", "Run a private MQTT broker.", True),
             ("export", "Turn a student into the files of a release, and check them.", True),
+            ("bench", "Measure latency on this machine, compare results, draw them.", True),
             ("release", "Look into releases and publish them.", True),
             ("data", "List data packs, and make them from folders and tables.", True),
             ("version", "Say which versions of Roadcast and its parts are here.", False),
