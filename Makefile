@@ -47,7 +47,7 @@ format: $(STAMP)  ## let ruff rewrite what it can
 
 bench: $(STAMP)  ## run every benchmark in its quick form and check its target
 	@mkdir -p bench-out
-	@for name in $$(basename -s .py benchmarks/*.py | grep -v harness) learning.vehicle learning.speed learning.muenster latency.runners; do \
+	@for name in $$(basename -s .py benchmarks/*.py | grep -v harness) learning.vehicle learning.speed learning.muenster latency.runners latency.int8; do \
 	  $(BIN)/python -m benchmarks.$$name --quick --check --json bench-out/$$name.json || exit $$?; done
 
 resolve: $(STAMP)  ## check that the edge set resolves to wheels for aarch64

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from edge_protocol.errors import IncompatibleError
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 _TEMPLATE = "roadcast-weights-payload"
-Arrays = dict[str, npt.NDArray[np.generic]]
+Arrays = dict[str, npt.NDArray[Any]]
 
 
 class OnnxFile:
@@ -56,9 +57,9 @@ class OnnxFile:
             found[value.name] = rng.standard_normal((batch, *rest)).astype(_DTYPES[value.type])
         return found
 
-    def infer(self, inputs: Arrays) -> list[npt.NDArray[np.generic]]:
+    def infer(self, inputs: Arrays) -> list[npt.NDArray[Any]]:
         """Run it and return every output."""
-        answers: list[npt.NDArray[np.generic]] = self.session.run(None, inputs)
+        answers: list[npt.NDArray[Any]] = self.session.run(None, inputs)
         return answers
 
     def close(self) -> None:

@@ -33,7 +33,7 @@ class OrtRunner:
 
     Args:
         template: ONNX graph whose weights are external.
-        weights: safetensors with exactly those weights, fp16 or fp32.
+        weights: safetensors with exactly those weights: fp16 or fp32, integers where the graph says so.
         threads: that one inference may use.
 
     Raises:
@@ -77,7 +77,8 @@ class OrtRunner:
         self.close()
 
 
-def _tensors(weights: bytes) -> dict[str, F4]:
+def _tensors(weights: bytes) -> dict[str, npt.NDArray[np.generic]]:
+    """Read a payload: numbers of floating point as FP32, integers of a quantised student as they are."""
     try:
         tensors = load(weights)
     except (SafetensorError, KeyError, ValueError) as error:
@@ -85,9 +86,11 @@ def _tensors(weights: bytes) -> dict[str, F4]:
             f"weights payload of {len(weights)} bytes cannot be read: {error}; fetch it again"
         ) from error
     for name, array in tensors.items():
-        if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
-            raise IncompatibleError(f"weight {name!r} ({array.dtype}) holds something that is not a finite number")
-    return {name: np.ascontiguousarray(array, np.float32) for name, array in tensors.items()}
+        if np.issubdtype(array.dtype, np.floating):
+            if not np.isfinite(array).all():
+                raise IncompatibleError(f"weight {name!r} ({array.dtype}) holds something that is not a finite number")
+            tensors[name] = np.asarray(array, np.float32, order="C")
+    return tensors
 
 
 def session_options(threads: int = 1, profile: Path | None = None) -> onnxruntime.SessionOptions:
