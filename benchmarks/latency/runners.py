@@ -33,7 +33,8 @@ def measure_all(options: Options) -> Outcome:
     repeats = 120 if options.quick else 400
     rows: list[tuple[object, ...]] = [("student", "bare us", "runner us", "added us", "added %")]
     figures: dict[str, object] = {}
-    relative, absolute = [], []
+    relative: list[float] = []
+    absolute: list[float] = []
     for name in ("vehicle", "speed"):
         for tier in TIERS:
             bare, ours, added = _runner(name, tier, repeats)

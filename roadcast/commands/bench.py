@@ -127,7 +127,7 @@ def _shown(result: Result) -> Any:  # noqa: ANN401 - rich's renderable, loaded o
     subject, sensed = result.subject, result.sensed
     shares = ", ".join(f"{provider} {share:.0%}" for provider, share in subject.providers.items())
     facts = {
-        "peak memory": _or_none(result.peak_mb, "MB"),
+        "peak memory": _or_none(result.peak_mb, "MB since the process began" if result.peak_since_start else "MB"),
         "energy": _or_none(result.energy_mj_per_sample, "mJ/sample"),
         "clocks": _or_none(sensed.clock_mhz and sensed.clock_mhz[1], "MHz"),
         "throttled": _or_none(sensed.throttle_events, "times"),

@@ -50,8 +50,8 @@ def build(
     from edge_models.tasks import load_task
     from export import build_artifact
     from export.folder import STATE, write_artifact
+    from export.passes.folder import forget_variants
     from export.passes.variants import VARIANTS
-    from roadcast.exporting import forget_variants
 
     if unknown := set(variant or ()) - set(VARIANTS):
         raise ConfigError(f"--variant {min(unknown)}: there are {', '.join(VARIANTS)}")
@@ -63,7 +63,7 @@ def build(
     forget_variants(out)
     write_artifact(out, artifact, spec, tier)
     save_file(student.state_dict(), out / STATE)
-    reports = _variants(out, variant or [], samples, loss / 100, any_speed=any_speed)
+    reports = _variants(out, spec, variant or [], samples, loss / 100, any_speed=any_speed)
     emit(_facts(out) | {"variants": {one.variant: _outcome(one) for one in reports}}, json, _rows)
     if failed := [one.reason for one in reports if one.problems]:
         raise CheckFailedError("; ".join(failed))
@@ -83,9 +83,9 @@ def compare(
     import msgspec
 
     from edge_models.tasks import load_task
+    from export.passes.folder import self_contained
     from export.passes.gates import Limits, judge
     from roadcast.data.samples import samples_for
-    from roadcast.exporting import self_contained
 
     spec = load_task(task)
     _, held = samples_for(spec, samples)
@@ -120,21 +120,26 @@ def inspect(folder: Folder, *, json: JsonFlag = False) -> None:
 
 
 def _variants(
-    folder: Path, names: list[str], samples: Path | None, loss: float, *, any_speed: bool
+    folder: Path, spec: TaskSpec, names: list[str], samples: Path | None, loss: float, *, any_speed: bool
 ) -> list[VariantReport]:
     if not names:
         return []
+    from export.passes.folder import write_variant
     from export.passes.gates import Limits
     from export.passes.variants import cpu_slowdown
-    from roadcast.exporting import write_variant
+    from roadcast.data.samples import samples_for
 
     if samples is None:
         warn("variants are calibrated and judged on simulated samples: name a pack of real ones with --samples")
-    found, limits, slowdown = [], Limits(loss=loss), None if any_speed else cpu_slowdown
+    calibration, held = samples_for(spec, samples)
+    limits, slowdown = Limits(loss=loss), None if any_speed else cpu_slowdown
+    found = []
     for name in names:
         progress(f"building {name}")
         chosen = cast("Variant", name)
-        found.append(write_variant(folder, chosen, samples=samples, limits=limits, slowdown=slowdown))
+        found.append(
+            write_variant(folder, chosen, calibration=calibration, held=held, limits=limits, slowdown=slowdown)
+        )
     return found
 
 

@@ -49,7 +49,7 @@ def test_a_pack_without_a_split_is_cut(tmp_path: Path) -> None:
 def test_series_are_cut_by_time(tmp_path: Path) -> None:
     """What is judged on comes after what is calibrated on."""
     rng = np.random.default_rng(0)
-    time_s = 1.7e9 + 300.0 * np.arange(400)
+    time_s = 1.7e9 + 300.0 * np.arange(400, dtype=np.float64)
     values = rng.normal(50, 5, (400, 2)).astype(np.float32)
     pack = SeriesPack(values=values, time_s=time_s, interval_s=300.0, sensors=("a", "b"), unit="mph")
     save_pack(tmp_path / "p.npz", pack, title="series")

@@ -10,13 +10,13 @@ from shutil import rmtree
 import msgspec
 from safetensors.numpy import load
 
+from edge_models.samples import Samples
 from edge_protocol.errors import StoreError
 from export.folder import STATE, TEMPLATE, WEIGHTS, read_card, read_part, write_artifact
 from export.graph import inlined
 from export.passes.gates import Limits
 from export.passes.ship import to_artifact
-from export.passes.variants import VARIANTS, Slowdown, Variant, VariantReport, build_variant
-from roadcast.data.samples import samples_for
+from export.passes.variants import F4, VARIANTS, Slowdown, Variant, VariantReport, build_variant
 
 REPORT = "report.json"
 
@@ -34,7 +34,13 @@ def forget_variants(folder: Path) -> None:
 
 
 def write_variant(
-    folder: Path, variant: Variant, *, samples: Path | None, limits: Limits, slowdown: Slowdown | None
+    folder: Path,
+    variant: Variant,
+    *,
+    calibration: F4,
+    held: tuple[F4, Samples],
+    limits: Limits,
+    slowdown: Slowdown | None,
 ) -> VariantReport:
     """Build one variant of a folder's student, and write it when it passes its gate.
 
@@ -44,7 +50,8 @@ def write_variant(
     Args:
         folder: of ``export build``.
         variant: which.
-        samples: pack to calibrate and judge on; None: simulated.
+        calibration: as for `build_variant`.
+        held: likewise.
         limits: what it has to keep.
         slowdown: as for `build_variant`.
 
@@ -54,7 +61,6 @@ def write_variant(
     """
     card = read_card(folder)
     full = inlined(read_part(folder, TEMPLATE), load(read_part(folder, WEIGHTS)))
-    calibration, held = samples_for(card.task, samples)
     made, report = build_variant(
         variant, card.task, full, calibration=calibration, held=held, limits=limits, slowdown=slowdown
     )
