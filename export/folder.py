@@ -32,22 +32,26 @@ class Card(msgspec.Struct, frozen=True):
         tier: which boards it fits.
         parameters: number of weights.
         parity: largest difference from PyTorch per output, as the gate measured it.
+        precision: of its numbers, such as ``fp32``.
     """
 
     task: TaskSpec
     tier: Tier
     parameters: int
     parity: dict[str, float]
+    precision: str = "fp32"
 
 
-def write_artifact(folder: Path, artifact: BuiltArtifact, spec: TaskSpec, tier: Tier) -> Card:
+def write_artifact(
+    folder: Path, artifact: BuiltArtifact, spec: TaskSpec, tier: Tier, *, precision: str = "fp32"
+) -> Card:
     """Write an artifact's files into a folder, which is made when it is not there.
 
     Raises:
         StoreError: the disk refuses.
     """
     parity = {"features": artifact.parity.features, "logits": artifact.parity.logits}
-    card = Card(spec, tier, artifact.parameters, parity)
+    card = Card(spec, tier, artifact.parameters, parity, precision)
     text = msgspec.json.format(msgspec.json.encode(card))
     parts = {TEMPLATE: artifact.template, WEIGHTS: artifact.weights, GOLDEN: artifact.golden, CARD: text}
     try:

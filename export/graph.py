@@ -1,4 +1,4 @@
-"""Reading a template without torch: which weights it needs, and one file of graph and weights for other tools."""
+"""Templates without torch: which weights one needs, put together with them into one file, and taken apart again."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import ModelProto, TensorProto
+from safetensors.numpy import save
 
 from edge_protocol.errors import ExportError
+
+INPUT = "input"
+OUTPUTS = ("features", "logits")
+LOCATION = "roadcast-weights-payload"
+"""Where the external weights are said to be. No such file exists: the runner hands them over in memory."""
 
 
 def read_template(template: bytes) -> ModelProto:
@@ -40,7 +46,7 @@ def weight_shapes(template: bytes) -> dict[str, tuple[int, ...]]:
 
 
 def inlined(template: bytes, weights: Mapping[str, npt.NDArray[np.generic]]) -> bytes:
-    """Return one self-contained ONNX file: the template with these weights in it, as fp32.
+    """Return one self-contained ONNX file: the template with these weights in it, of the types it declares.
 
     Raises:
         ExportError: not a template, or a weight is missing.
@@ -52,5 +58,31 @@ def inlined(template: bytes, weights: Mapping[str, npt.NDArray[np.generic]]) -> 
                 raise ExportError(
                     f"the weights lack {tensor.name!r}, which the template needs: they belong to another one"
                 )
-            tensor.CopyFrom(onnx.numpy_helper.from_array(weights[tensor.name].astype(np.float32), tensor.name))
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(weights[tensor.name].astype(dtype), tensor.name))
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def outlined(model: bytes) -> tuple[bytes, bytes]:
+    """Take a self-contained file apart: a template, and its weights payload with the types that the graph declares.
+
+    Shapes and other int64 constants stay in the template: ONNX Runtime needs them before any weight is there.
+    """
+    parsed = onnx.load_from_string(model)
+    payload, offset = {}, 0
+    for tensor in parsed.graph.initializer:
+        if tensor.data_type == TensorProto.INT64:
+            continue
+        array = payload[tensor.name] = np.asarray(onnx.numpy_helper.to_array(tensor), order="C")
+        tensor.CopyFrom(TensorProto(name=tensor.name, dims=array.shape, data_type=tensor.data_type))
+        place_outside(tensor, offset, array.nbytes)
+        offset += array.nbytes
+    return bytes(parsed.SerializeToString(deterministic=True)), save(payload)
+
+
+def place_outside(tensor: TensorProto, offset: int, size: int) -> None:
+    """Make a tensor external: `size` bytes at `offset` of the payload."""
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", LOCATION), ("offset", offset), ("length", size)):
+        tensor.external_data.add(key=key, value=str(value))

@@ -9,6 +9,7 @@ new weights re-uses the template that devices already have.
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,19 +18,17 @@ from typing import Any
 
 import onnx
 import torch
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 
 from edge_models.students import Student
 from edge_protocol.errors import ExportError
 from export.fold import folded
+from export.graph import INPUT, OUTPUTS, place_outside
 
 OPSET = 18
 """Old enough for TensorRT 8.6, and the oldest that the exporter writes without a conversion that may fail."""
-INPUT = "input"
-OUTPUTS = ("features", "logits")
-LOCATION = "roadcast-weights-payload"
-"""Where the external weights are said to be. No such file exists: the runner hands them over in memory."""
 MAX_BATCH = 4096
+_NODE = re.compile(r"translating node %(\w+)")
 
 
 def build_template(student: Student, shape: tuple[int, ...]) -> bytes:
@@ -78,11 +77,25 @@ def _trace(plain: Student, sample: torch.Tensor) -> ModelProto:
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
         cause = error.__cause__ or error
         raise ExportError(
-            f"student cannot be exported; replace the operator, or the code that uses the batch size as a number: "
-            f"{str(cause).strip()[:800]}"
+            f"student cannot be exported{_where(plain, sample, str(cause))}; replace the operator, or the code that "
+            f"uses the batch size as a number: {str(cause).strip()[:800]}"
         ) from error
     assert program is not None
     return program.model_proto
+
+
+def _where(plain: Student, sample: torch.Tensor, said: str) -> str:
+    """Operator and layer of the node that the exporter could not translate, where it names one."""
+    named = _NODE.search(said)
+    if not named:
+        return ""
+    with _quiet():
+        graph = torch.export.export(plain, (sample,)).run_decompositions().graph
+    for node in graph.nodes:
+        if node.name == named[1]:
+            layers = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
+            return f": layer {layers[-1] if layers else '?'!r} uses {node.target}"
+    return ""
 
 
 @contextmanager
@@ -150,8 +163,5 @@ def _move_weights_out(model: ModelProto, expected: dict[str, tuple[int, ...]]) -
         if tensor.name not in expected:
             continue
         size = 4 * prod(tensor.dims)
-        tensor.ClearField("raw_data")
-        tensor.data_location = TensorProto.EXTERNAL
-        for key, value in (("location", LOCATION), ("offset", offset), ("length", size)):
-            tensor.external_data.add(key=key, value=str(value))
+        place_outside(tensor, offset, size)
         offset += size

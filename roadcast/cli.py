@@ -24,6 +24,7 @@ class Root(LazyGroup):
             ("doctor", "Check that this board is ready to serve.", False),
             ("flash", "Put a device into a root filesystem tree.", False),
             ("export", "Turn a student into the files of a release, and check them.", True),
+            ("bench", "Measure latency on this machine, compare results, draw them.", True),
             ("release", "Look into releases and publish them.", True),
             ("round", "Look into rounds, and replay one bit for bit.", True),
             ("rollout", "Bring a release to the fleet in waves, and take it back.", True),

@@ -9,6 +9,7 @@ shape.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -23,6 +24,7 @@ from edge_protocol.errors import IncompatibleError
 
 F4 = npt.NDArray[np.float32]
 _FATAL = 4
+_OUTPUTS = ("features", "logits")
 _LACKS = re.compile(r"path validation failed for initializer: (\S+?)\. ")
 
 
@@ -31,7 +33,7 @@ class OrtRunner:
 
     Args:
         template: ONNX graph whose weights are external.
-        weights: safetensors with exactly those weights, fp16 or fp32.
+        weights: safetensors with exactly those weights: fp16 or fp32, integers where the graph says so.
         threads: that one inference may use.
 
     Raises:
@@ -39,8 +41,7 @@ class OrtRunner:
     """
 
     def __init__(self, template: bytes, weights: bytes, *, threads: int = 1) -> None:
-        tensors = _tensors(weights)
-        self._session = _session(template, tensors, threads)
+        self._session = open_student(template, weights, threads=threads)
         self.provider: str = self._session.get_providers()[0]
         self._shape = tuple(self._session.get_inputs()[0].shape[1:])
 
@@ -50,10 +51,18 @@ class OrtRunner:
         Raises:
             IncompatibleError: x has another shape or type than the student takes.
         """
-        if x.dtype != np.float32 or x.shape[1:] != self._shape or not len(x):
-            raise IncompatibleError(f"student takes float32 (N, *{self._shape}), N ≥ 1; was given {x.dtype} {x.shape}")
-        features, logits = self._session.run(["features", "logits"], {"input": x})
+        if not len(x):
+            raise self._misfit(x)
+        try:
+            features, logits = self._session.run(_OUTPUTS, {"input": x})
+        except Exception as error:  # the runtime checks type and shape itself; asking first costs a small student 1 %
+            if x.dtype != np.float32 or x.shape[1:] != self._shape:
+                raise self._misfit(x) from error
+            raise
         return Answer(features, logits)
+
+    def _misfit(self, x: F4) -> IncompatibleError:
+        return IncompatibleError(f"student takes float32 (N, *{self._shape}), N ≥ 1; was given {x.dtype} {x.shape}")
 
     def close(self) -> None:
         """Free the session."""
@@ -68,7 +77,8 @@ class OrtRunner:
         self.close()
 
 
-def _tensors(weights: bytes) -> dict[str, F4]:
+def _tensors(weights: bytes) -> dict[str, npt.NDArray[np.generic]]:
+    """Read a payload: numbers of floating point as FP32, integers of a quantised student as they are."""
     try:
         tensors = load(weights)
     except (SafetensorError, KeyError, ValueError) as error:
@@ -76,18 +86,42 @@ def _tensors(weights: bytes) -> dict[str, F4]:
             f"weights payload of {len(weights)} bytes cannot be read: {error}; fetch it again"
         ) from error
     for name, array in tensors.items():
-        if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
-            raise IncompatibleError(f"weight {name!r} ({array.dtype}) holds something that is not a finite number")
-    return {name: np.ascontiguousarray(array, np.float32) for name, array in tensors.items()}
+        if np.issubdtype(array.dtype, np.floating):
+            if not np.isfinite(array).all():
+                raise IncompatibleError(f"weight {name!r} ({array.dtype}) holds something that is not a finite number")
+            tensors[name] = np.asarray(array, np.float32, order="C")
+    return tensors
 
 
-def _session(template: bytes, tensors: dict[str, F4], threads: int) -> onnxruntime.InferenceSession:
+def session_options(threads: int = 1, profile: Path | None = None) -> onnxruntime.SessionOptions:
+    """Options that every session of ours has.
+
+    Args:
+        threads: that one inference may use.
+        profile: where a record of every node that ran is written; it costs time.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the board trains on the same cores
     options.enable_cpu_mem_arena = False  # a student needs little, and an arena never gives back
     options.log_severity_level = _FATAL  # every failure is raised
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    return options
+
+
+def open_student(
+    template: bytes, weights: bytes, *, threads: int = 1, profile: Path | None = None
+) -> onnxruntime.InferenceSession:
+    """Load a template's graph with a payload's weights.
+
+    Raises:
+        IncompatibleError: as `OrtRunner` says.
+    """
+    tensors = _tensors(weights)
+    options = session_options(threads, profile)
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in tensors.values()]
     try:
         options.add_external_initializers(list(tensors), values)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from edge_protocol.errors import ArtifactError, CheckFailedError, ConfigError, DeploymentError
 from edge_protocol.task import TaskSpec, Tier
-from roadcast.output import JsonFlag, emit, progress, table
+from roadcast.output import JsonFlag, emit, progress, table, warn
 
 if TYPE_CHECKING:
     from edge_models.students import Student
+    from export.passes.variants import Variant, VariantReport
 
 app = typer.Typer(no_args_is_help=True, help="Turn a student into the files of a release, and check them.")
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder that 'export build' wrote.", file_okay=False)]
@@ -29,24 +30,69 @@ def build(
         Path | None, typer.Option(metavar="STATE", help="State dict as safetensors; fresh weights without it.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of fresh weights.")] = 0,
+    variant: Annotated[
+        list[str] | None, typer.Option(help="fp16, int8-cpu or int8-trt: build it too, within its limits; repeat.")
+    ] = None,
+    samples: Annotated[
+        Path | None, typer.Option(metavar="PACK", help="Calibrate and judge variants on it; simulated without.")
+    ] = None,
+    loss: Annotated[float, typer.Option(help="Most that a variant may lose: points of accuracy, % of an error.")] = 0.5,
+    any_speed: Annotated[bool, typer.Option(help="Keep INT8 for CPUs although it is slower here.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Export a student, check it against PyTorch, and write template, weights, golden answers and state."""
+    """Export a student, check it against PyTorch, and write template, weights, golden answers and state.
+
+    A variant that does not keep its limits is not written, and the exit code is 3.
+    """
     import numpy as np
     from safetensors.torch import save_file
 
     from edge_models.tasks import load_task
     from export import build_artifact
     from export.folder import STATE, write_artifact
+    from export.passes.folder import forget_variants
+    from export.passes.variants import VARIANTS
 
+    if unknown := set(variant or ()) - set(VARIANTS):
+        raise ConfigError(f"--variant {min(unknown)}: there are {', '.join(VARIANTS)}")
     spec = load_task(task)
     student = _student(spec, tier, weights, seed)
     progress(f"exporting {spec.name} {tier}: {spec.students[tier]}")
     inputs = np.random.default_rng(seed).normal(size=(4, *spec.input.shape)).astype(np.float32)
     artifact = build_artifact(spec, tier, student, inputs)
+    forget_variants(out)
     write_artifact(out, artifact, spec, tier)
     save_file(student.state_dict(), out / STATE)
-    emit(_facts(out), json, _rows)
+    reports = _variants(out, spec, variant or [], samples, loss / 100, any_speed=any_speed)
+    emit(_facts(out) | {"variants": {one.variant: _outcome(one) for one in reports}}, json, _rows)
+    if failed := [one.reason for one in reports if one.problems]:
+        raise CheckFailedError("; ".join(failed))
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="Folder of 'export build', or ONNX file: the reference.")],
+    second: Annotated[Path, typer.Argument(help="What is compared with it.")],
+    *,
+    task: Annotated[str, typer.Option(help="Task name, or a YAML file.")],
+    samples: Annotated[Path | None, typer.Option(metavar="PACK", help="Labelled; simulated without.")] = None,
+    loss: Annotated[float, typer.Option(help="Most that the second may lose.")] = 0.5,
+    json: JsonFlag = False,
+) -> None:
+    """Compare the answers of two exported students on labelled samples; exit 3 when the second is off or worse."""
+    import msgspec
+
+    from edge_models.tasks import load_task
+    from export.passes.folder import self_contained
+    from export.passes.gates import Limits, judge
+    from roadcast.data.samples import samples_for
+
+    spec = load_task(task)
+    _, held = samples_for(spec, samples)
+    gate = judge(spec, self_contained(first), self_contained(second), *held, Limits(loss=loss / 100))
+    emit(msgspec.to_builtins(gate), json, _rows)
+    if gate.problems:
+        raise CheckFailedError(f"{second}: {'; '.join(gate.problems)}")
 
 
 @app.command()
@@ -71,6 +117,41 @@ def check(folder: Folder, *, json: JsonFlag = False) -> None:
 def inspect(folder: Folder, *, json: JsonFlag = False) -> None:
     """Show what is in an artifact: student, weights with shapes, opset, sizes."""
     emit(_facts(folder), json, _rows)
+
+
+def _variants(
+    folder: Path, spec: TaskSpec, names: list[str], samples: Path | None, loss: float, *, any_speed: bool
+) -> list[VariantReport]:
+    if not names:
+        return []
+    from export.passes.folder import write_variant
+    from export.passes.gates import Limits
+    from export.passes.variants import cpu_slowdown
+    from roadcast.data.samples import samples_for
+
+    if samples is None:
+        warn("variants are calibrated and judged on simulated samples: name a pack of real ones with --samples")
+    calibration, held = samples_for(spec, samples)
+    limits, slowdown = Limits(loss=loss), None if any_speed else cpu_slowdown
+    found = []
+    for name in names:
+        progress(f"building {name}")
+        chosen = cast("Variant", name)
+        found.append(
+            write_variant(folder, chosen, calibration=calibration, held=held, limits=limits, slowdown=slowdown)
+        )
+    return found
+
+
+def _outcome(report: VariantReport) -> str:
+    """A variant in one line."""
+    if report.problems:
+        return report.reason
+    gate, noise = report.gate, report.gate.sqnr_db
+    speed = "" if report.slowdown is None else f", {report.slowdown:.2f} times the CPU time of FP32 here"
+    how = f" by {report.method}" if report.method else ""
+    decibels = "no difference" if noise is None else f"SQNR {noise:.1f} dB"
+    return f"written{how}: {gate.headline} {gate.before:.4g} to {gate.after:.4g}, {decibels}{speed}"
 
 
 def _student(spec: TaskSpec, tier: Tier, state: Path | None, seed: int) -> Student:
@@ -103,6 +184,8 @@ def _parity(folder: Path, template: bytes, weights: bytes) -> str:
     from export.parity import check_parity
 
     card = read_card(folder)
+    if card.precision != "fp32":
+        return f"not checked: {card.precision} is judged when it is built, see report.json"
     student = _student(card.task, card.tier, folder / STATE, seed=0)
     inputs = np.random.default_rng(0).normal(size=(4, *card.task.input.shape)).astype(np.float32)
     report = check_parity(student, template, weights, inputs)
@@ -119,6 +202,7 @@ def _facts(folder: Path) -> dict[str, Any]:
         "task": card.task.name,
         "tier": card.tier,
         "student": card.task.students[card.tier],
+        "precision": card.precision,
         "parameters": card.parameters,
         "opset": read_template(template).opset_import[0].version,
         "bytes": {name: len(read_part(folder, name)) for name in (TEMPLATE, WEIGHTS, GOLDEN)},

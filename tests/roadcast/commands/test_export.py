@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from devices.packs import ImagePack, save_pack
+from edge_models.tasks import load_task, plugin_of
 from edge_protocol.errors import ExitCode
 from roadcast import output
 from roadcast.commands.export import app
+from roadcast.commands.release import check_answers
 
 torch.set_num_threads(1)
 
@@ -105,3 +110,65 @@ def test_what_is_missing_or_wrong_has_its_own_code(built: Path, tmp_path: Path) 
     state = built / "state.safetensors"
     assert call("build", "speed", "--tier", "base", "--weights", state, "-o", tmp_path) == ExitCode.CONFIG
     assert call("check", tmp_path) == ExitCode.NOT_READY
+
+
+@pytest.fixture(scope="module")
+def camera(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported camera student and a pack of images that it has never seen, in one folder."""
+    folder = tmp_path_factory.mktemp("variants")
+    spec = load_task("vehicle")
+    drawn = plugin_of(spec).simulate(spec, np.random.default_rng(3), 90)
+    pack = ImagePack.of(drawn.raw.astype(np.uint8), labels=drawn.targets, classes=spec.labels)
+    save_pack(folder / "pack.npz", pack, title="simulated")
+    return folder
+
+
+def test_variants_are_written_beside_the_student(camera: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """INT8 for CPUs as an artifact that passes its own check, INT8 for TensorRT as one file, each with its report."""
+    out, flags = camera / "small", ("--any-speed", "--loss", 100, "--samples", camera / "pack.npz", "--json")
+    names = ("--variant", "int8-cpu", "--variant", "int8-trt", "--variant", "fp16")
+    assert call("build", "vehicle", "--tier", "small", "-o", out, *names, *flags) == ExitCode.OK
+    said = json.loads(capsys.readouterr().out)["variants"]
+    assert all(text.startswith("written") for text in said.values())
+    assert call("check", out / "int8-cpu") == ExitCode.OK
+    capsys.readouterr()
+    assert call("inspect", out / "int8-cpu", "--json") == ExitCode.OK
+    assert json.loads(capsys.readouterr().out)["precision"] == "int8-cpu"
+    (camera / "release").mkdir()
+    (camera / "release" / "small").symlink_to(out / "int8-cpu")
+    check_answers(camera / "release")
+    for name in ("int8-trt", "fp16"):
+        onnx.checker.check_model(onnx.load(out / name / f"{name}.onnx"))
+        assert json.loads((out / name / "report.json").read_text())["gate"]["samples"] == 28
+    other = ("--task", "vehicle", "--samples", camera / "pack.npz")
+    assert call("compare", out, out / "int8-cpu", *other, "--loss", 100, "--json") == ExitCode.OK
+    assert json.loads(capsys.readouterr().out)["sqnr_db"] > 15
+    assert call("compare", out, out / "fp16" / "fp16.onnx", *other) == ExitCode.OK
+
+
+def test_a_variant_beyond_its_limits_leaves_only_its_report(camera: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No loss can be below minus 100 points: exit 3, the reason on stderr, and what an earlier build left is gone."""
+    out = camera / "small"
+    (out / "int8-cpu").mkdir(parents=True, exist_ok=True)
+    (out / "int8-cpu" / "template.onnx").write_bytes(b"old")
+    flags = ("--variant", "int8-cpu", "--any-speed", "--loss", -101)
+    assert call("build", "vehicle", "--tier", "small", "-o", out, *flags) == ExitCode.CHECK_FAILED
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "simulated samples" in said
+    assert "int8-cpu is not written: accuracy" in said
+    assert [path.name for path in (out / "int8-cpu").iterdir()] == ["report.json"]
+    assert json.loads((out / "int8-cpu" / "report.json").read_text())["blame"][0]["weight"].startswith("trunk.")
+
+
+def test_two_students_of_different_weights_do_not_compare(built: Path, copy: Path) -> None:
+    """Other weights are other answers: exit 3. A payload without a tensor is an error of its own."""
+    other = copy / "other"
+    assert call("build", "speed", "--tier", "nano", "--seed", 5, "-o", other) == ExitCode.OK
+    assert call("compare", built, other, "--task", "speed") == ExitCode.CHECK_FAILED
+    assert call("compare", built, copy / "none.onnx", "--task", "speed") == ExitCode.NOT_READY
+
+
+def test_an_unknown_variant_is_refused_before_anything_is_built(tmp_path: Path) -> None:
+    """The message lists what there is."""
+    assert call("build", "speed", "--variant", "int4", "-o", tmp_path / "out") == ExitCode.CONFIG
+    assert not (tmp_path / "out").exists()

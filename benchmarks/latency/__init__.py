@@ -1,0 +1,1 @@
+"""Benchmarks of latency: what runners, precisions and the measuring itself cost."""

@@ -1,0 +1,159 @@
+"""FP32 and INT8 in ONNX Runtime against PyTorch eager, each shipped student; and what INT8 loses on real vehicles.
+
+CPU time of one sample, one thread, in turn in one run. Camera students are trained on the clean training images of the
+vehicle pack for a short while, calibrated on 256 of them and judged on its 994 test images; INT8 goes through the same
+build and gate as ``roadcast export build --variant int8-cpu``, and is shipped only when that lets it through. Sensor
+students have fresh weights: only their speed is measured.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.numpy import load
+from torch.nn import functional
+
+from benchmarks.harness import Options, Outcome, Spread, Target, interleaved, ratios, run
+from broker_server.training import Lesson, Training
+from devices.packs import ImagePack, open_pack
+from devices.preprocess import Preprocess
+from devices.runners.onnx_file import OnnxFile
+from edge_models.samples import Samples
+from edge_models.students import Student, build_student
+from edge_models.tasks import load_task
+from edge_protocol.errors import DataError
+from edge_protocol.task import TIERS, ImageInput, TaskSpec, Tier
+from export import build_artifact
+from export.fold import folded
+from export.graph import inlined
+from export.passes.int8 import to_int8
+from export.passes.simplify import simplify
+from export.passes.variants import VariantReport, build_variant, cpu_slowdown
+from roadcast.data.find import find_data_dir
+
+PACK = "vehicle6_64_jpeg.npz"
+MOST_LOST = 0.005
+CALIBRATED, BLOCK, BATCH, RATE = 256, 10, 64, 3e-3
+F4 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """The vehicle pack as the students take it: to train and calibrate on, and to judge on."""
+
+    train: F4
+    labels: npt.NDArray[np.int64]
+    test: F4
+    held: Samples
+
+
+def measure(options: Options) -> Outcome:
+    """Compare FP32 and INT8 in ONNX Runtime with PyTorch eager, and INT8 with FP32 on real vehicles."""
+    torch.set_num_threads(1)
+    repeats, steps = (40, 200) if options.quick else (300, 1200)
+    data = _data(load_task("vehicle"))
+    rows: list[tuple[object, ...]] = [
+        ("student", "eager us", "eager/fp32", "int8/fp32", "fp32 acc.", "int8 acc.", "calibrated by", "int8 shipped")
+    ]
+    figures: dict[str, object] = {}
+    lost, slower = [0.0], [0.0]
+    for tier in TIERS:
+        spec = load_task("vehicle")
+        student = _trained(spec, tier, data, steps)
+        full, parts = _full(spec, tier, student, data.train[:4]), data.train[:CALIBRATED]
+        report = build_variant(
+            "int8-cpu", spec, full, calibration=parts, held=(data.test, data.held), slowdown=cpu_slowdown
+        )[1]
+        int8 = to_int8("cpu", "entropy" if report.method == "entropy" else "minmax", parts)(simplify(full)[0])[0]
+        eager_us, eager, ratio = _speed(student, full, int8, data.test[:1], repeats)
+        shipped = not report.problems
+        if shipped:
+            lost.append(report.gate.loss)
+            slower.append(ratio.median)
+        rows.append(
+            (f"vehicle {tier}", eager_us, eager.median, ratio.median, *_scores(report), "yes" if shipped else "no")
+        )
+        figures[f"vehicle_{tier}"] = {"eager": eager, "int8": ratio, "loss": report.gate.loss, "shipped": shipped}
+    for tier in TIERS:
+        spec = load_task("speed")
+        student = build_student(spec, tier)
+        x = np.random.default_rng(0).normal(size=(CALIBRATED, *spec.input.shape)).astype(np.float32)
+        full = _full(spec, tier, student, x[:4])
+        int8 = to_int8("cpu", "minmax", x)(simplify(full)[0])[0]
+        eager_us, eager, ratio = _speed(student, full, int8, x[:1], repeats)
+        rows.append((f"speed {tier}", eager_us, eager.median, ratio.median, "-", "-", "-", "no"))
+        figures[f"speed_{tier}"] = {"eager": eager, "int8": ratio}
+    targets = (
+        Target("accuracy lost by a shipped INT8 student, at most over the three", max(lost), MOST_LOST),
+        Target("CPU time of a shipped INT8 student over FP32, at most over the three", max(slower), 1.0),
+    )
+    count = len(lost) - 1
+    headline = (
+        f"INT8 is shipped for {count} of 3 camera students: at most {max(slower):.2f} times the CPU time of FP32, "
+        f"at most {100 * max(lost):.2f} points lost"
+    )
+    return Outcome(headline, figures, targets, rows)
+
+
+def _scores(report: VariantReport) -> tuple[float, float, str]:
+    return report.gate.before, report.gate.after, report.method
+
+
+def _data(spec: TaskSpec) -> Data:
+    place = find_data_dir().path
+    if place is None or not (place / PACK).exists():
+        raise DataError(f"this benchmark needs {PACK}; name its folder in $ROADCAST_DATA")
+    pack = open_pack(place / PACK)
+    assert isinstance(pack, ImagePack)
+    assert isinstance(spec.input, ImageInput)
+    preprocess = Preprocess(spec.input)
+    raw = np.stack([preprocess.raw(image) for image in pack.images])
+    x, train = preprocess.batch(raw), np.random.default_rng(0).permutation(np.flatnonzero(pack.split == 0))
+    test = pack.split == 1
+    return Data(x[train], pack.labels[train], x[test], Samples.of(raw[test], pack.labels[test]))
+
+
+def _trained(spec: TaskSpec, tier: Tier, data: Data, steps: int) -> Student:
+    """A student of the clean training images, after so many steps of the distiller's own training."""
+    training = Training(build_student(spec, tier), spec, torch.device("cpu"))
+    lesson = Lesson(torch.from_numpy(data.train), torch.from_numpy(data.labels), functional.cross_entropy, 1.0, BATCH)
+    for step in range(steps):
+        training.learn([lesson], rate=RATE * (1 - step / steps), ema=0.98, seed=1, vary=False)
+    return training.average
+
+
+def _full(spec: TaskSpec, tier: Tier, student: Student, x: F4) -> bytes:
+    built = build_artifact(spec, tier, student, x)
+    return inlined(built.template, load(built.weights))
+
+
+def _speed(student: Student, full: bytes, int8: bytes, x: F4, repeats: int) -> tuple[float, Spread, Spread]:
+    """Microseconds of eager, eager over FP32, INT8 over FP32; the student's batch norms are folded for eager too."""
+    plain, one = folded(student), torch.from_numpy(x)
+
+    def eager() -> None:
+        with torch.inference_mode():
+            for _ in range(BLOCK):
+                plain(one)
+
+    def of(model: OnnxFile) -> Callable[[], None]:
+        def block() -> None:
+            for _ in range(BLOCK):
+                model.infer({"input": x})
+
+        return block
+
+    with OnnxFile(full) as fp32, OnnxFile(int8) as quantised:
+        cases = {"eager": eager, "fp32": of(fp32), "int8": of(quantised)}
+        seconds = interleaved(cases, repeats=repeats, warm_up=5, clock=time.process_time)
+    eager_us = 1e6 * float(np.median(seconds["eager"])) / BLOCK
+    return eager_us, ratios(seconds["eager"], seconds["fp32"]), ratios(seconds["int8"], seconds["fp32"])
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(measure))

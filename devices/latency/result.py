@@ -1,0 +1,207 @@
+"""The result of one benchmark run as a JSON document: figures with bounds, facts, remarks; owns no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from devices.latency.bounds import PERCENTILES, Percentile, percentile_of
+from devices.latency.load import METRIC, Plan, Scenario, Trace
+from devices.latency.sensors import Sensed
+from devices.latency.steady import Steady, find_steady
+from edge_protocol.errors import DataError, StoreError
+
+CONTENDED = 1.2
+"""Wall over CPU time from which something else had the processor."""
+MOVED = 0.02
+"""Relative change of the clock that is remarked upon."""
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """Times of one stage, or of whole queries, in milliseconds.
+
+    Attributes:
+        count: queries.
+        percentiles: 50, 90, 95, 97, 99 and 99.9, each with its bound.
+    """
+
+    count: int
+    mean_ms: float
+    min_ms: float
+    max_ms: float
+    percentiles: tuple[Percentile, ...]
+
+    def at(self, percentile: float) -> Percentile:
+        """One of the percentiles."""
+        return next(found for found in self.percentiles if found.percentile == percentile)
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured, and on what.
+
+    Attributes:
+        model: name for people.
+        sha256: of the template or ONNX file.
+        weights_sha256: of the weights payload; empty when the file holds its weights.
+        runner: such as ``ort``.
+        providers: share of graph nodes per provider that ran them, proven by a profiled run.
+        precision: such as ``fp32``.
+        threads: that one inference may use.
+        board, software: for people.
+        cores: of the board.
+    """
+
+    model: str
+    sha256: str
+    weights_sha256: str
+    runner: str
+    providers: dict[str, float]
+    precision: str
+    threads: int
+    board: str
+    software: str
+    cores: int
+
+
+class Raw(msgspec.Struct, frozen=True):
+    """Nanoseconds per measured query, from the beginning of the run."""
+
+    starts: list[int]
+    latencies: list[int]
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """One run.
+
+    Attributes:
+        format: of this document.
+        scenario, samples: how queries were issued, and how many samples one holds.
+        warm: what of the run counts.
+        latency: whole queries, end to end over the stages.
+        stages: each alone.
+        cpu: CPU time of the process per query.
+        samples_per_s: throughput.
+        load_ms: from files to a loaded model.
+        first_ms: its first query.
+        peak_mb: of resident memory; None: not measured.
+        peak_since_start: whether that peak may be older than the run.
+        sensed: clocks, heat and energy.
+        energy_mj_per_sample: of all CPU packages, idle power included; None: not measured.
+        remarks: why a figure is to be taken with care.
+        raw: every query that counts.
+    """
+
+    format: Literal["roadcast-bench-1"] = "roadcast-bench-1"
+    subject: Subject
+    scenario: Scenario
+    samples: Annotated[int, Meta(ge=1)]
+    warm: Steady
+    latency: Summary
+    stages: dict[str, Summary]
+    cpu: Summary
+    samples_per_s: float
+    load_ms: float
+    first_ms: float
+    peak_mb: float | None
+    peak_since_start: bool
+    sensed: Sensed
+    energy_mj_per_sample: float | None
+    remarks: tuple[str, ...]
+    raw: Raw
+
+
+def summarise(nanoseconds: Sequence[int]) -> Summary:
+    """Summarise times, at least one; none is left out."""
+    ordered = sorted(nanoseconds)
+    return Summary(
+        len(ordered),
+        sum(ordered) / len(ordered) / 1e6,
+        ordered[0] / 1e6,
+        ordered[-1] / 1e6,
+        tuple(percentile_of(ordered, percentile) for percentile in PERCENTILES),
+    )
+
+
+def result_of(trace: Trace, plan: Plan, subject: Subject, sensed: Sensed, **measured: Any) -> Result:  # noqa: ANN401 - the rest of `Result`
+    """Put a run's result together.
+
+    Args:
+        trace: what was measured.
+        plan: how.
+        subject: what, and on what.
+        sensed: between beginning and end.
+        measured: `load_ms`, `first_ms`, `peak_mb` and `peak_since_start` of `Result`.
+    """
+    latencies = trace.latencies
+    warm = find_steady(latencies)
+    kept = slice(warm.begins, None)
+    latency, cpu = summarise(latencies[kept]), summarise(trace.cpu[kept])
+    queries = len(latencies)
+    span_s = (trace.ends[-1] - trace.starts[warm.begins]) / 1e9
+    energy_j = sensed.energy_j
+    return Result(
+        subject=subject,
+        scenario=plan.scenario,
+        samples=plan.batch,
+        warm=warm,
+        latency=latency,
+        stages={name: summarise(times[kept]) for name, times in trace.stages.items()},
+        cpu=cpu,
+        samples_per_s=latency.count * plan.batch / span_s if span_s else 0.0,
+        sensed=sensed,
+        energy_mj_per_sample=None if energy_j is None else energy_j * 1e3 / (queries * plan.batch),
+        remarks=tuple(_remarks(plan, warm, latency, cpu, sensed)),
+        raw=Raw(trace.starts[kept], latencies[kept]),
+        **measured,
+    )
+
+
+def _remarks(plan: Plan, warm: Steady, latency: Summary, cpu: Summary, sensed: Sensed) -> list[str]:
+    found = []
+    if not warm.steady:
+        moved = "too few queries to tell" if warm.drift is None else f"drift {warm.drift:+.1%}"
+        found.append(f"not steady ({moved}): run longer, or find what changes")
+    ratio = latency.at(50).ms / cpu.at(50).ms if cpu.at(50).ms else 0.0
+    if plan.scenario != "server" and ratio > CONTENDED:
+        found.append(f"contended: wall p50 is {ratio:.2f} times CPU p50, so something else had the processor")
+    metric = METRIC[plan.scenario]
+    if metric is not None and latency.at(metric).bound_ms is None:
+        needs = latency.at(metric).needs
+        found.append(f"too short: p{metric:g} needs {needs} queries for a bound, {latency.count} count")
+    if sensed.throttle_events:
+        found.append(f"throttled: the CPU was slowed by heat {sensed.throttle_events} times")
+    if sensed.clock_moved is not None and sensed.clock_moved > MOVED:
+        found.append(f"clock moved by {sensed.clock_moved:.1%}")
+    if sensed.pinned is False:
+        found.append("clocks are not pinned: this is the board as deployed, under its governor")
+    return found
+
+
+def write_result(path: Path, result: Result) -> None:
+    """Write the document.
+
+    Raises:
+        StoreError: the disk refuses.
+    """
+    try:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=0))
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written: {error.strerror or error}; give another file") from error
+
+
+def read_result(path: Path) -> Result:
+    """Read a document.
+
+    Raises:
+        DataError: there is none, or it is not one.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Result)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (msgspec.DecodeError, ValueError) as error:
+        raise DataError(f"{path}: not a result of 'roadcast bench run --json': {error}; measure again") from error

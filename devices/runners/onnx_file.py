@@ -1,0 +1,97 @@
+"""Any self-contained ONNX file in ONNX Runtime, to be measured as it is; a student of ours is `ort_runner`'s."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from typing_extensions import Self
+
+from devices.runners.ort_runner import session_options
+from edge_protocol.errors import IncompatibleError
+
+_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+_TEMPLATE = "roadcast-weights-payload"
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+class OnnxFile:
+    """A loaded ONNX file.
+
+    Args:
+        model: its bytes.
+        threads: that one inference may use.
+        profile: where a record of every node that ran is written.
+
+    Raises:
+        IncompatibleError: truncated, not ONNX, a template without its weights, or an operator this runtime lacks.
+    """
+
+    def __init__(self, model: bytes, *, threads: int = 1, profile: Path | None = None) -> None:
+        self.session = open_file(model, threads=threads, profile=profile)
+
+    def inputs(self, batch: int, rng: np.random.Generator) -> Arrays:
+        """Draw one query of `batch` samples from a standard normal distribution.
+
+        Raises:
+            IncompatibleError: the batch of an input is fixed to another size, a size beside the batch is free, or an
+                input is not of floating point.
+        """
+        found: Arrays = {}
+        for value in self.session.get_inputs():
+            first, *rest = value.shape or [batch]
+            if isinstance(first, int) and first != batch:
+                raise IncompatibleError(
+                    f"input {value.name!r} has a fixed batch of {first}, and {batch} samples were to be asked at once: "
+                    f"export it with a dynamic batch, or ask for {first}"
+                )
+            if not all(isinstance(size, int) for size in rest) or value.type not in _DTYPES:
+                raise IncompatibleError(
+                    f"input {value.name!r} is {value.type} {value.shape}: only floating point with fixed sizes beside "
+                    "the batch can be drawn; export it with fixed sizes"
+                )
+            found[value.name] = rng.standard_normal((batch, *rest)).astype(_DTYPES[value.type])
+        return found
+
+    def infer(self, inputs: Arrays) -> list[npt.NDArray[Any]]:
+        """Run it and return every output."""
+        answers: list[npt.NDArray[Any]] = self.session.run(None, inputs)
+        return answers
+
+    def close(self) -> None:
+        """Free the session."""
+        del self.session
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_file(model: bytes, *, threads: int = 1, profile: Path | None = None) -> onnxruntime.InferenceSession:
+    """Load a self-contained file on the CPU.
+
+    Raises:
+        IncompatibleError: as `OnnxFile` says.
+    """
+    try:
+        options = session_options(threads, profile)
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors share no base class of their own
+        raise IncompatibleError(_reason(model, str(error))) from error
+
+
+def _reason(model: bytes, said: str) -> str:
+    size = f"ONNX file of {len(model)} bytes"
+    if _TEMPLATE in said or _TEMPLATE.encode() in model:
+        return f"{size} is a template without its weights: name the folder that 'roadcast export build' wrote"
+    if "NOT_IMPLEMENTED" in said or "No Op registered" in said or "is not a registered function/op" in said:
+        return f"{size}: {said.splitlines()[0]}; replace this operator in the model, or use a newer ONNX Runtime"
+    return f"{size} cannot be loaded: {said.splitlines()[0]}; export or fetch it again"

@@ -1,0 +1,115 @@
+"""A variant that keeps its limits is built, one that does not is not, and the report says why and which layer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from devices.runners.onnx_file import OnnxFile
+from devices.runners.ort_runner import OrtRunner
+from edge_models.samples import Samples
+from edge_protocol.errors import IncompatibleError, ParityError
+from edge_protocol.task import TaskSpec
+from export import BuiltArtifact
+from export.golden import check_golden
+from export.passes.base import apply
+from export.passes.gates import Limits, judge
+from export.passes.int8 import METHODS, to_int8
+from export.passes.ship import check_same, to_artifact
+from export.passes.simplify import simplify
+from export.passes.variants import VARIANTS, Variant, build_variant, cpu_slowdown
+
+Held = tuple[np.ndarray, Samples]
+
+
+@pytest.fixture(scope="module")
+def quantised(spec: TaskSpec, full: bytes, held: Held) -> bytes:
+    """The INT8 file for CPUs."""
+    made, report = build_variant("int8-cpu", spec, full, calibration=held[0][:32], held=held, limits=Limits(loss=0.2))
+    assert made is not None, report.reason
+    return made
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_variant_within_its_limits_is_built(spec: TaskSpec, full: bytes, held: Held, variant: Variant) -> None:
+    """Each of the three, through its passes; calibration was chosen; no layer is blamed."""
+    made, report = build_variant(variant, spec, full, calibration=held[0][:32], held=held, limits=Limits(loss=0.2))
+    assert made is not None
+    assert [one.name for one in report.passes] == ["simplify", variant]
+    assert report.method in ({""} if variant == "fp16" else {"minmax", "entropy"})
+    assert not report.blame
+    assert not report.problems
+
+
+def test_a_variant_beyond_its_limits_is_not_built(spec: TaskSpec, full: bytes, held: Held) -> None:
+    """90 dB are too much to ask of INT8: no file, and the reason names the layer that is most sensitive."""
+    made, report = build_variant(
+        "int8-cpu", spec, full, calibration=held[0][:16], held=held, limits=Limits(sqnr_db=90, loss=1)
+    )
+    assert made is None
+    assert report.problems == (f"SQNR {report.gate.sqnr_db:.1f} dB, at least 90",)
+    assert len(report.blame) == 5
+    assert report.blame[0].weight in report.reason
+
+
+def test_int8_that_is_slower_is_not_built(spec: TaskSpec, full: bytes, held: Held) -> None:
+    """Only for CPUs, and only when speed is asked for; the ratio is in the report."""
+    kept = {"calibration": held[0][:16], "held": held, "limits": Limits(loss=0.2), "slowdown": lambda *_: 1.25}
+    made, report = build_variant("int8-cpu", spec, full, **kept)  # type: ignore[arg-type]
+    assert made is None
+    assert report.slowdown == 1.25
+    assert "1.25 times the CPU time" in report.reason
+    made, report = build_variant("int8-trt", spec, full, **kept)  # type: ignore[arg-type]
+    assert made is not None
+    assert report.slowdown is None
+
+
+@pytest.mark.parametrize("wild", [1, 200])
+def test_the_better_calibration_is_chosen(spec: TaskSpec, full: bytes, held: Held, wild: float) -> None:
+    """Of extremes and entropy the one that loses less, then the less noisy, also when one sample is wild."""
+    x, limits = held[0][:32].copy(), Limits(sqnr_db=0, loss=1, agreement=0)
+    x[0] *= wild
+    gates = {}
+    for method in METHODS:
+        made, _ = apply([simplify, to_int8("cpu", method, x)], full)
+        gates[method] = judge(spec, full, made, *held, limits)
+    _, report = build_variant("int8-cpu", spec, full, calibration=x, held=held, limits=limits)
+    best = min(gates, key=lambda method: (gates[method].loss, -(gates[method].sqnr_db or 0)))
+    assert report.method == best
+    assert report.gate == gates[best]
+
+
+def test_a_file_is_as_fast_as_itself(full: bytes, held: Held) -> None:
+    """The ratio is a positive number; how large it is depends on the machine."""
+    assert cpu_slowdown(full, full, held[0][:1]) > 0
+
+
+def test_int8_becomes_an_artifact_as_any_other(
+    full: bytes, quantised: bytes, held: Held, artifact: BuiltArtifact
+) -> None:
+    """Loaded by the device's runner, checked by its golden answers, smaller, with the FP32 head in its payload."""
+    made = to_artifact(full, quantised, held[0], artifact.parameters)
+    with OrtRunner(made.template, made.weights) as runner:
+        check_golden(runner, made.golden)
+    assert len(made.weights) < 0.7 * len(artifact.weights)
+    assert 0 < made.parity.logits < 1
+
+
+def test_fp32_weights_do_not_fit_an_int8_template(
+    full: bytes, quantised: bytes, held: Held, artifact: BuiltArtifact
+) -> None:
+    """A payload for another template is refused, either way round, before a frame is answered."""
+    made = to_artifact(full, quantised, held[0], artifact.parameters)
+    for template, weights in ((made.template, artifact.weights), (artifact.template, made.weights)):
+        with pytest.raises(IncompatibleError, match="check that both come from the same release"):
+            OrtRunner(template, weights)
+
+
+def test_an_artifact_that_answers_otherwise_is_no_artifact(
+    full: bytes, quantised: bytes, held: Held, artifact: BuiltArtifact
+) -> None:
+    """Should a runtime treat external weights differently, nothing is written: here the file is another one."""
+    with OrtRunner(artifact.template, artifact.weights) as runner, OnnxFile(full) as same, OnnxFile(quantised) as other:
+        check_same(runner, same, held[0])
+        with pytest.raises(ParityError, match="features at batch 1 change when the file is taken apart"):
+            check_same(runner, other, held[0])

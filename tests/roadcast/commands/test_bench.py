@@ -1,0 +1,94 @@
+"""`roadcast bench`: measure, compare with exit codes, draw, read the traces of others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from onnx import TensorProto, helper
+
+from devices.latency.result import read_result, write_result
+from edge_protocol.errors import ExitCode
+from roadcast import output
+from roadcast.commands.bench import app
+from tests.devices.latency.test_traces import TRTEXEC
+from tests.fakes.latency import result
+
+
+def call(*arguments: object) -> int:
+    """Run a command as the command line does and return its exit code."""
+    return output.run(lambda: app([str(a) for a in arguments], prog_name="bench"))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """An ONNX file that adds its input to itself, one sample at a time."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "g", values[:1], values[1:])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    (tmp_path / "model.onnx").write_bytes(made.SerializeToString())
+    return tmp_path / "model.onnx"
+
+
+SHORT = ("--seconds", 0, "--warm-up", 0, "--queries", 30)
+"""Too few queries for a warm-up to be found in them, so that all count."""
+
+
+def test_a_run_writes_what_was_asked_for(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Result, plot, and the traces of LoadGen and trtexec, which say the same latencies."""
+    names = {"json": "r.json", "plot": "r.svg", "loadgen": "r.lg", "trtexec": "r.trt"}
+    flags = [part for flag, name in names.items() for part in (f"--{flag}", tmp_path / name)]
+    assert call("run", model, *SHORT, *flags) == ExitCode.OK
+    shown = capsys.readouterr().out
+    assert "ran on CPUExecutionProvider 100%" in shown
+    assert "energy" in shown
+    found = read_result(tmp_path / "r.json")
+    assert found.latency.count == 30
+    assert (tmp_path / "r.svg").read_text().startswith("<svg")
+    for kind in ("loadgen", "trtexec"):
+        assert call("trace", tmp_path / names[kind], "--from", kind, "--json") == ExitCode.OK
+        assert json.loads(capsys.readouterr().out)["max_ms"] == pytest.approx(found.latency.max_ms, abs=1e-6)
+
+
+def test_a_comparison_fails_when_a_rule_is_broken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Within the rule 0, beyond it 3, a rule that cannot be read 78."""
+    first, second = tmp_path / "a.json", tmp_path / "b.json"
+    write_result(first, result([1_000_000] * 1000))
+    write_result(second, result([1_050_000] * 1000))
+    assert call("compare", first, second, "--fail-on", "p99:+10%") == ExitCode.OK
+    assert "+5.0%" in capsys.readouterr().out
+    assert call("compare", first, second, "--fail-on", "p50:+10%", "--fail-on", "p99:+2%") == ExitCode.CHECK_FAILED
+    assert "p99 changed by +5.0%" in capsys.readouterr().err.replace("\n", " ")
+    assert call("compare", first, second, "--fail-on", "p99") == ExitCode.CONFIG
+    assert call("compare", first, tmp_path / "none.json") == ExitCode.NOT_READY
+
+
+def test_results_become_one_page(tmp_path: Path) -> None:
+    """Two results, one file; a folder that is not there is named."""
+    for name in ("a.json", "b.json"):
+        write_result(tmp_path / name, result([1_000_000] * 1000))
+    files = (tmp_path / "a.json", tmp_path / "b.json")
+    assert call("report", *files, "-o", tmp_path / "r.html") == ExitCode.OK
+    assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
+    assert call("report", *files, "-o", tmp_path / "none" / "r.html") == ExitCode.NOT_READY
+
+
+def test_a_trace_is_summarised_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A table of percentiles; a file that is not there, and one of the other kind, are errors."""
+    (tmp_path / "t.json").write_text(TRTEXEC)
+    assert call("trace", tmp_path / "t.json", "--from", "trtexec") == ExitCode.OK
+    assert "latency\t3.8" in capsys.readouterr().out
+    assert call("trace", tmp_path / "t.json", "--from", "loadgen") == ExitCode.NOT_READY
+    assert call("trace", tmp_path / "none.json", "--from", "loadgen") == ExitCode.NOT_READY
+
+
+def test_a_fixed_batch_is_an_error_and_not_a_result(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Eight samples do not go into a model of batch one; nothing is written."""
+    assert (
+        call("run", model, "--scenario", "multi-stream", *SHORT, "--json", tmp_path / "r.json") == ExitCode.UNEXPECTED
+    )
+    assert "fixed batch of 1" in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "r.json").exists()
