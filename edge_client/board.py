@@ -5,42 +5,30 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
+from devices.boards import Machine
+from devices.boards.host import read_memory, read_model
 from edge_client.config import DeviceConfig
 from edge_client.core import Profile
 from edge_protocol.task import TaskSpec
 
 
-def profile(config: DeviceConfig, spec: TaskSpec, root: Path = Path("/")) -> Profile:
-    """Describe the device; `root` is where ``proc`` and ``sys`` are."""
+def profile(config: DeviceConfig, spec: TaskSpec, machine: Machine | None = None) -> Profile:
+    """Describe the device; `machine` is the board that this runs on when None."""
+    here = machine or Machine()
+    model = read_model(here) or f"{platform.system()} {platform.machine()}"
     return Profile(
         fleet=config.fleet_id,
         device=config.device_id,
         tier=config.tier,
         spec=spec,
         report_interval_s=config.report_interval_s,
-        board=_board(root)[:64],
+        board=model[:64],
         software=_version("roadcast"),
         runtime=f"onnxruntime {_version('onnxruntime')}"[:64],
         cores=os.cpu_count() or 0,
-        memory_bytes=_memory_bytes(root),
+        memory_bytes=read_memory(here).total or 0,
     )
-
-
-def _board(root: Path) -> str:
-    try:
-        return (root / "proc/device-tree/model").read_text(encoding="utf-8", errors="replace").strip("\0\n ")
-    except OSError:
-        return f"{platform.system()} {platform.machine()}"
-
-
-def _memory_bytes(root: Path) -> int:
-    try:
-        lines = (root / "proc/meminfo").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemTotal:")), 0)
 
 
 def _version(name: str) -> str:

@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from devices.boards import Machine
+from devices.boards.thermal import hottest, read_zones
 from edge_client.governor import Reading
 
 
@@ -47,7 +49,7 @@ class BoardWatch:
     """
 
     def __init__(self, inference: Inferring, root: Path = Path("/"), cores: int | None = None) -> None:
-        self._inference, self._root = inference, root
+        self._inference, self._root, self._machine = inference, root, Machine(root)
         self._cores = cores or os.cpu_count() or 1
         self._frames = self._dropped = 0
 
@@ -58,7 +60,7 @@ class BoardWatch:
         came, lost = frames - self._frames, dropped - self._dropped
         self._frames, self._dropped = frames, dropped
         return Reading(
-            celsius=hottest(self._root),
+            celsius=hottest(read_zones(self._machine)),
             drop_share=lost / came if came else None,
             latency_ms=self._inference.latency_ms().get("latency_p95_ms"),
             load=self._load(),
@@ -68,17 +70,3 @@ class BoardWatch:
         with suppress(OSError, ValueError, IndexError):
             return float((self._root / "proc/loadavg").read_text(encoding="ascii").split()[0]) / self._cores
         return None
-
-
-def hottest(root: Path) -> float | None:
-    """Temperature of the hottest thermal zone in °C; None where no zone can be read.
-
-    A zone of a power chip is left out: on Jetson Nano and TX2 it reads 100 °C whatever happens. A zone whose part is
-    switched off cannot be read on Orin.
-    """
-    found = []
-    for zone in (root / "sys/class/thermal").glob("thermal_zone*"):
-        with suppress(OSError, ValueError):
-            if not (zone / "type").read_text(encoding="ascii").strip().upper().startswith("PMIC"):
-                found.append(int((zone / "temp").read_text(encoding="ascii")) / 1000)
-    return max(found, default=None)

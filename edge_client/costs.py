@@ -12,9 +12,10 @@ from statistics import median
 
 import msgspec
 
+from devices.boards import Machine
+from devices.boards.power import read_rails, total
+
 _STEPS = 4096
-_MAINS = frozenset({"VDD_IN", "POM_5V_IN", "VDD_5V_IN", "VIN_SYS_5V0"})
-"""Names that Jetson boards give the rail that feeds all others, as their INA3221 sensor is labelled."""
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,21 +70,10 @@ class Meter:
         )
 
 
-def board_watts(root: Path = Path("/")) -> float | None:
-    """What the board draws now, from the sensor on its main rail; None without one.
-
-    Args:
-        root: where ``sys`` is; hwmon gives mV and mA (INA3221).
-    """
-    for label in sorted((root / "sys/class/hwmon").glob("hwmon*/in*_label")):
-        with suppress(OSError, ValueError):
-            if label.read_text(encoding="ascii").strip() in _MAINS:
-                number = label.name.removeprefix("in").removesuffix("_label")
-                millivolts, milliamps = (
-                    int((label.parent / f"{kind}{number}_input").read_text(encoding="ascii")) for kind in ("in", "curr")
-                )
-                return millivolts * milliamps / 1e6
-    return None
+def board_watts(machine: Machine | None = None) -> float | None:
+    """What the whole board draws now; None without a sensor that says so: a sum of some rails is no figure."""
+    power = total(read_rails(machine or Machine()))
+    return None if power is None or power.estimated else power.watts
 
 
 def _peak_mb(root: Path) -> float:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import msgspec
 
+from devices.boards import Machine
+from devices.boards.thermal import hottest, read_zones
+
 PEAK_RESET = "5"
 """Written to ``clear_refs``, it makes the kernel forget the peak of resident memory."""
 
@@ -56,7 +59,7 @@ class Sensors:
     def __init__(self, root: Path = Path("/")) -> None:
         self._power = root / "sys/class/powercap"
         self._cores = root / "sys/devices/system/cpu"
-        self._thermal = root / "sys/class/thermal"
+        self._machine = Machine(root)
         self._process = root / "proc/self"
 
     def read(self) -> Reading:
@@ -68,14 +71,12 @@ class Sensors:
                 energy[package.name] = (used, limit)
         clocks = [_number(path) for path in sorted(self._cores.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))]
         counts = [_number(path) for path in self._cores.glob("cpu[0-9]*/thermal_throttle/*_throttle_count")]
-        heat = [_number(path) for path in self._thermal.glob("thermal_zone*/temp")]
         known = [count for count in counts if count is not None]
-        hottest = max((value for value in heat if value is not None), default=None)
         return Reading(
             energy,
             tuple(clock for clock in clocks if clock is not None),
             sum(known) if known else None,
-            None if hottest is None else hottest / 1000,
+            hottest(read_zones(self._machine)),
         )
 
     def pinned(self) -> bool | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_client.board_watch import BoardWatch, hottest
+from edge_client.board_watch import BoardWatch
 from edge_client.governor import Reading
 
 
@@ -29,24 +29,21 @@ class Inferring:
         return self.latency
 
 
-def zone(root: Path, number: int, kind: str, temp: str | None) -> None:
-    """A thermal zone; without a temperature, one whose part is off."""
+def zone(root: Path, number: int, kind: str, temp: str) -> None:
+    """A thermal zone."""
     folder = root / f"sys/class/thermal/thermal_zone{number}"
     folder.mkdir(parents=True)
     (folder / "type").write_text(kind + "\n")
-    if temp is not None:
-        (folder / "temp").write_text(temp + "\n")
+    (folder / "temp").write_text(temp + "\n")
 
 
-def test_the_hottest_zone_counts_and_a_power_chip_s_does_not(tmp_path: Path) -> None:
-    """Of a Jetson's zones; those that are off, or say nonsense, are left out."""
-    assert hottest(tmp_path) is None
+def test_the_hottest_zone_counts(tmp_path: Path) -> None:
+    """In degrees Celsius; what counts as one is `devices.boards.thermal`'s."""
+    watch = BoardWatch(Inferring(), tmp_path)
+    assert watch().celsius is None
     zone(tmp_path, 0, "CPU-therm", "41500")
     zone(tmp_path, 1, "GPU-therm", "47250")
-    zone(tmp_path, 2, "PMIC-Die", "100000")
-    zone(tmp_path, 3, "cv0-thermal", None)
-    zone(tmp_path, 4, "tj-thermal", "?")
-    assert hottest(tmp_path) == 47.25
+    assert BoardWatch(Inferring(), tmp_path)().celsius == 47.25
 
 
 def test_a_reading_tells_of_the_time_since_the_last(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from devices.boards import Machine
 from edge_client import board
 from edge_client.build import build_parts
 from edge_client.config import DeviceConfig
@@ -124,10 +125,10 @@ def test_the_board_is_described_from_its_own_files(tmp_path: Path) -> None:
     (tmp_path / "proc/device-tree/model").write_text("NVIDIA Jetson Orin Nano\0")
     (tmp_path / "proc/meminfo").write_text("MemTotal:        8000 kB\nMemFree: 1 kB\n")
     config = device_config(tmp_path)
-    told = board.profile(config, VEHICLE, tmp_path)
+    told = board.profile(config, VEHICLE, Machine(tmp_path))
     assert (told.board, told.memory_bytes) == ("NVIDIA Jetson Orin Nano", 8000 * 1024)
     assert told.runtime.startswith("onnxruntime ")
-    bare = board.profile(config, VEHICLE, tmp_path / "none")
+    bare = board.profile(config, VEHICLE, Machine(tmp_path / "none"))
     assert bare.memory_bytes == 0
     assert bare.board
     assert board._version("no-such-package") == "unknown"

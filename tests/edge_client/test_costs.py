@@ -7,18 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from devices.boards import Machine
 from edge_client.costs import Cost, Meter, board_watts
 from tests.fakes.clock import FakeClock
 
 
-def sensor(root: Path, label: str, **files: str) -> None:
-    """A power monitor on the I²C bus as hwmon shows it."""
+def sensor(root: Path, label: str, millivolts: int, milliamps: int) -> None:
+    """One channel of a power monitor on the I²C bus as hwmon shows it."""
     folder = root / "sys/class/hwmon/hwmon3"
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "name").write_text("ina3221\n")
     number = len(list(folder.glob("*_label"))) + 1
-    (folder / f"in{number}_label").write_text(label + "\n")
-    for kind, text in files.items():
-        (folder / f"{kind}{number}_input").write_text(text)
+    for name, text in (("label", label), ("input", str(millivolts))):
+        (folder / f"in{number}_{name}").write_text(text + "\n")
+    (folder / f"curr{number}_input").write_text(f"{milliamps}\n")
 
 
 def test_the_median_step_is_between_steps_and_what_came_before_the_first_is_none(tmp_path: Path) -> None:
@@ -47,14 +49,12 @@ def test_energy_is_processor_seconds_times_watts(tmp_path: Path) -> None:
 
 
 def test_the_board_s_watts_come_from_its_main_rail(tmp_path: Path) -> None:
-    """5 V at 1.5 A into the board, whatever its GPU rail says; garbage and absence are no figure."""
-    assert board_watts(tmp_path) is None
-    sensor(tmp_path, "VDD_GPU", **{"in": "5000", "curr": "9000"})
-    assert board_watts(tmp_path) is None
-    sensor(tmp_path, "POM_5V_IN", **{"in": "5000"})
-    assert board_watts(tmp_path) is None, "no current"
-    sensor(tmp_path, "VDD_IN", **{"in": "5000", "curr": "1500"})
-    assert board_watts(tmp_path) == pytest.approx(7.5)
+    """5 V at 1.5 A into the board, whatever its GPU rail says; without such a rail there is no figure."""
+    assert board_watts(Machine(tmp_path)) is None
+    sensor(tmp_path, "VDD_GPU", 5000, 9000)
+    assert board_watts(Machine(tmp_path)) is None, "a part is not the whole"
+    sensor(tmp_path, "VDD_IN", 5000, 1500)
+    assert board_watts(Machine(tmp_path)) == pytest.approx(7.5)
 
 
 def test_this_process_has_used_memory() -> None:

@@ -40,7 +40,8 @@ def board(tmp_path: Path) -> Path:
             cpufreq__scaling_governor="schedutil",
             thermal_throttle__core_throttle_count=core,
         )
-    put(tmp_path / "sys/class/thermal", thermal_zone0__temp=41_000, thermal_zone1__temp=52_500, thermal_zone2__temp="?")
+    for number, (kind, temp) in enumerate((("cpu-thermal", 41_000), ("gpu-thermal", 52_500), ("cv0-thermal", "?"))):
+        put(tmp_path / f"sys/class/thermal/thermal_zone{number}", type=kind, temp=temp)
     put(tmp_path / "proc/self", status="Name:\tx\nVmHWM:\t   1000 kB\nVmRSS:\t 10 kB")
     return tmp_path
 
