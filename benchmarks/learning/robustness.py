@@ -1,7 +1,7 @@
 """What dishonest devices cost: `feddistill` and the plain mean under every attack, at 20 and 40 % of the fleet.
 
-Two figures each: the teacher's accuracy on the proxies, and that of the students it trains. The same partition, steps
-and seeds with no attacker, with every attack (`attackers`), and without any device at all. Also ``--cache DIR``, and
+Accuracy of the shared model after the same rounds, steps and seeds: with no attacker, with every attack (`attackers`),
+with anchors alone and without any device. Also ``--cache DIR``, and
 ``--ours-only`` for `feddistill` at 40 % alone.
 """
 
