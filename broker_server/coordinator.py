@@ -284,8 +284,9 @@ class Coordinator:
                 effects += self._current(task, end.release, now)
             elif end.release.round is not None:
                 effects += task.failed(JobFailed(task.task, end.release.round, end.reason), now)
-        task.held = self.rollouts.under_way(task.task) is not None
-        return effects
+        rollout = self.rollouts.under_way(task.task)
+        task.held = False
+        return [*effects, *task.hold(rollout.record.counter, now)] if rollout else effects
 
     def _current(self, task: TaskRounds, record: ReleaseRecord, now: float) -> list[Effect]:
         effects = task.released(record, now)

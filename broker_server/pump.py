@@ -29,7 +29,7 @@ from edge_protocol.ids import SERVER, DeviceId
 from edge_protocol.topics import ChunkTopic, Presence, Topics, Uplink
 from edge_protocol.transport.base import Connected, Disconnected, Inbox, Received, Refused, Transport
 
-BATCH = 1024
+BATCH = 128
 """Most events in one transaction."""
 MAX_WAITING = 200_000
 """Most messages to devices that wait for the link; the oldest go first, and whoever misses one asks again."""

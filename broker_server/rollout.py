@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+import msgspec
+
 from broker_server.effects import Effect, OfferRelease, SaveProgress, SaveRollout, WithdrawRelease
 from broker_server.records import ProgressRecord, RolloutRecord
 from broker_server.rollout_fates import FATES, Fate, Sign
@@ -93,10 +95,13 @@ class Rollout:
         """Whether every device that it is for gets the release now."""
         return self.record.wave >= len(self.record.plan.waves)
 
-    def restore(self, progress: Iterable[ProgressRecord]) -> None:
-        """Take the devices back from disk."""
+    def restore(self, progress: Iterable[ProgressRecord], now: float) -> None:
+        """Take the devices back from disk; nobody could be heard meanwhile, so deadlines and the soak begin anew."""
         for known in sorted(progress, key=lambda p: p.since_s):
-            self._put(known)
+            waits = known.state == Fate.WAITING.value
+            self._put(msgspec.structs.replace(known, since_s=now) if waits else known)
+        if self.record.calm_s:
+            self.record = self.record.changed(calm_s=now)
 
     def fire(self, event: RolloutEvent, now: float, reason: str = "") -> list[Effect]:
         """Take a step, and say what it means for the devices' desired release.

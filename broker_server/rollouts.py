@@ -72,6 +72,7 @@ class Rollouts:
         self,
         held: Iterable[tuple[ReleaseRecord, RolloutRecord, Iterable[ProgressRecord]]],
         newest: AuditEntry | None,
+        now: float,
     ) -> list[Effect]:
         """Take rollouts back from disk, but for drafts that were never seen; say what the broker is to keep."""
         if newest is not None:
@@ -79,7 +80,7 @@ class Rollouts:
         effects: list[Effect] = []
         for release, record, progress in (each for each in held if each[1].logged):
             rollout = self._add(release, record).rollout
-            rollout.restore(progress)
+            rollout.restore(progress, now)
             effects += self._placed(rollout)
         return effects
 

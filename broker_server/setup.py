@@ -77,7 +77,7 @@ def resume(coordinator: Coordinator, database: Database, config: ServerConfig, n
         held += rolling
         if task.round is not None:
             coordinator.last_reports.restore(database.reports(name, task.round.number, task.setup.proxy.sha256))
-    effects += coordinator.rollouts.restore(held, next(iter(database.audit(newest=True)), None))
+    effects += coordinator.rollouts.restore(held, next(iter(database.audit(newest=True)), None), now)
     devices = config.devices
     seen = database.seen(since_s=now - devices.keep_messages_s, limit=devices.keep_messages)
     return effects + coordinator.restore(database.devices(), seen, now)

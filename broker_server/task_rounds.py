@@ -49,6 +49,8 @@ class TaskRounds:
         self.release = 0
         self.round: Round | None = None
         self.ready: set[DeviceId] = set()
+        self.silent: set[DeviceId] = set()
+        """Devices that would be ready, but whose privacy budget is spent; they do not keep others from a round."""
         self.held = False
         """Whether a rollout is under way: no new round opens, for the fleet runs two releases."""
         self._next_at = 0.0
@@ -62,13 +64,15 @@ class TaskRounds:
         """Note whether a device is ready for a round: present, with the current release, and something left to say."""
         runs = device.tasks.get(self.task)
         current = self.round
-        if (
+        fits = (
             runs is not None
             and device.present
-            and self.task not in device.spent
             and 0 < self.release == runs.release
             and runs.label_space == self.setup.spec.label_space
-        ):
+        )
+        spent = self.task in device.spent
+        (self.silent.add if fits and spent else self.silent.discard)(device.device)
+        if fits and not spent:
             self.ready.add(device.device)
             if current and current.collecting and not current.heard(device.device):
                 current.waiting.add(device.device)
@@ -113,7 +117,7 @@ class TaskRounds:
         return [self._save(), Distil(self.task, current.number, current.release)]
 
     def _call(self, current: Round, now: float) -> list[Effect]:
-        if len(self.ready) < self.setup.rounds.wait_for:
+        if self.held or not self.ready or len(self.ready) + len(self.silent) < self.setup.rounds.wait_for:
             return []
         current.fire(RoundEvent.CALL, now)
         current.deadline_s = now + self.setup.rounds.deadline_s
@@ -172,6 +176,7 @@ class TaskRounds:
             return []
         self.release = record.counter
         self.ready.clear()
+        self.silent.clear()
         return [PublishRelease(self.task, record.counter), *self._settle(record, now)]
 
     def _settle(self, record: ReleaseRecord, now: float) -> list[Effect]:
@@ -187,8 +192,23 @@ class TaskRounds:
                 return []
             current.fire(RoundEvent.RELEASED, now)
             return [self._save()]
+        return self._supersede(current, f"release {record.counter} was pushed meanwhile", now)
+
+    def hold(self, counter: int, now: float) -> list[Effect]:
+        """A rollout is under way: what was asked of the fleet before it began is void, for its release would be too."""
+        self.held, current = True, self.round
+        if (
+            current is None
+            or current.number == 0
+            or current.state not in {RoundState.COLLECTING, RoundState.DISTILLING}
+        ):
+            return []
+        self._rest(now)
+        return self._supersede(current, f"a rollout of release {counter} began meanwhile", now)
+
+    def _supersede(self, current: Round, why: str, now: float) -> list[Effect]:
         distilling = current.state is RoundState.DISTILLING
-        current.fire(RoundEvent.SUPERSEDED, now, f"release {record.counter} was pushed meanwhile")
+        current.fire(RoundEvent.SUPERSEDED, now, why)
         current.waiting.clear()
         effects: list[Effect] = [self._save()]
         if distilling:

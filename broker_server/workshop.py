@@ -154,10 +154,11 @@ class Workshop:
         )
 
     def _start_of(self, task: TaskId, release: int) -> Path | None:
-        """Folder of the newest release whose students can be trained on: one that an operator pushed may hold none."""
+        """Folder of the fleet's newest release whose students can be trained on: a pushed one may hold none."""
+        aside = self._desk.database.aside(task)
         for counter in range(release, 0, -1):
             folder = self._desk.releases.folder(task, counter)
-            if all((folder / f"{tier}.safetensors").exists() for tier in TIERS):
+            if counter not in aside and all((folder / f"{tier}.safetensors").exists() for tier in TIERS):
                 return folder
         return None
 

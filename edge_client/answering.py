@@ -64,7 +64,7 @@ class Answering:
             ]
         known = self._call.number if self._call else self._done
         if call.number < known:
-            return [Drop("old-round", f"round {call.number} was called after round {known}; restart to begin anew")]
+            return [Drop("old-round", f"round {call.number} was called after round {known}: the server is behind")]
         if call.number == known and (self._call is None or call.open):
             return []
         ended = self._abandon()

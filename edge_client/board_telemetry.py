@@ -16,13 +16,16 @@ from edge_protocol.errors import StoreError
 from edge_protocol.messages import Telemetry
 
 LOG = logging.getLogger(__name__)
+TELLING = ("state_free_bytes", "disk_written_bytes_total")
+"""Readings that tell how many samples a device keeps; not sent where privacy is on."""
 
 
 def watch_this_board(config: DeviceConfig, emit: Callable[[Telemetry], None]) -> BoardTelemetry:
     """The telemetry of the machine that this runs on, not yet started."""
     metrics = None if config.metrics_file is None else Path(config.metrics_file)
     sampler = Sampler(Machine(), state_dir=Path(config.state_dir))
-    return BoardTelemetry(sampler, config.report_interval_s, emit, metrics)
+    private = config.privacy.epsilon_per_report is not None
+    return BoardTelemetry(sampler, config.report_interval_s, emit, metrics, TELLING if private else ())
 
 
 class BoardTelemetry:
@@ -33,12 +36,19 @@ class BoardTelemetry:
         every_s: seconds between two samples.
         emit: takes a message, from any thread.
         metrics: Prometheus file to write as well.
+        withheld: how the names of readings begin that are not sent.
     """
 
     def __init__(
-        self, sampler: Sampler, every_s: float, emit: Callable[[Telemetry], None], metrics: Path | None = None
+        self,
+        sampler: Sampler,
+        every_s: float,
+        emit: Callable[[Telemetry], None],
+        metrics: Path | None = None,
+        withheld: tuple[str, ...] = (),
     ) -> None:
         self._sampler, self._every_s, self._emit, self._metrics = sampler, every_s, emit, metrics
+        self._withheld = withheld
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="board-telemetry", daemon=True)
 
@@ -53,7 +63,9 @@ class BoardTelemetry:
     def _work(self) -> None:
         while not self._stopping.wait(self._every_s):
             sample = self._sampler.sample(monotonic())
-            self._emit(Telemetry(sample.values))
+            self._emit(
+                Telemetry({name: value for name, value in sample.values.items() if not name.startswith(self._withheld)})
+            )
             if self._metrics is not None:
                 self._write(self._metrics, sample)
 

@@ -176,6 +176,7 @@ class Carry:
                 raise DigestError("delta: other weights came out; its base is damaged, or not the one it was made for")
             fetcher.put(wanted, made)
         except (RoadcastError, OSError) as error:
+            fetcher.drop(effect.delta)  # the whole payload comes next, and a full disk needs the room
             return e.PatchFailed(wanted, str(error))
         return e.Fetched(wanted)
 

@@ -157,6 +157,10 @@ class Fetcher:
         """
         self._disk.write_atomic(self.path(sha256), data)
 
+    def drop(self, sha256: str) -> None:
+        """Delete a blob that is of no use any more."""
+        self._disk.remove_tree(self._folder / sha256)
+
     def collect(self, keep: set[str]) -> list[str]:
         """Delete every blob that is neither in `keep` nor under way; return their hashes."""
         gone = [entry.name for entry in self._folder.glob("*") if entry.name not in keep | self._queue.keys()]

@@ -102,8 +102,8 @@ class Releasing:
 
     @property
     def target(self) -> int:
-        """Counter of the newest release that was offered and fits, or of the running one."""
-        return self._offer.counter if self._offer else self.running.release
+        """Counter of the release under way, or of the running one: one that was rolled back bars no older one."""
+        return self._offer.counter if self._offer and self.stage is not Stage.ROLLED_BACK else self.running.release
 
     @property
     def settled(self) -> bool:
@@ -149,6 +149,8 @@ class Releasing:
                 )
             ]
         begun = self._clear()
+        if self._offer is not None and self.stage is Stage.ROLLED_BACK:
+            self._refused = self._offer.signed
         self._offer = Offer(manifest.counter, signed, artifact)
         self._shown = manifest.counter
         return [*begun, *self._step(Step.OFFER), *self._step(Step.ACCEPT), *self._fetch()]

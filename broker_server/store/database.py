@@ -141,6 +141,11 @@ class Database:
         found = self._mappings(select(t.releases).select_from(joined).where(mine).order_by(c.counter.desc()).limit(1))
         return ReleaseRecord(**found[0]) if found else None
 
+    def aside(self, task: TaskId) -> set[int]:
+        """Releases that never were, or are not yet, the whole fleet's."""
+        c = t.rollouts.c
+        return {r.counter for r in self._rows(select(c.counter).where(c.task == task, c.serves.is_(False)))}
+
     def rollouts(self, task: TaskId | None = None, *, after: int = 0) -> list[RolloutRecord]:
         """Rollouts of releases above a counter, oldest first."""
         c = t.rollouts.c

@@ -25,7 +25,7 @@ _TEMPORARY: Final = "connect-failed"
 
 
 def check_certificates(settings: BrokerSettings, now_s: float) -> tuple[Finding, ...]:
-    """Certificates of the configuration: readable, in their time, with their key, and the key for its owner only.
+    """Certificates of the configuration: readable, in their time, with their key, and the key not for everybody.
 
     Args:
         settings: of the broker.
@@ -119,13 +119,17 @@ def _secrets(settings: BrokerSettings) -> Iterator[Finding]:
         if file is None:
             continue
         try:
-            open_to_others = Path(file).stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+            open_to_others = Path(file).stat().st_mode & (stat.S_IWGRP | stat.S_IRWXO)
         except OSError as error:
             yield Finding("secrets", "fail", f"{name} {file}: {error.strerror}", f"put it there: {file}")
             continue
         if open_to_others:
             yield Finding(
-                "secrets", "warn", f"{name} {file}: others may read it", shlex.join(["chmod", "600", file]), safe=True
+                "secrets",
+                "warn",
+                f"{name} {file}: others may read it",
+                shlex.join(["chmod", "g-w,o=", file]),
+                safe=True,
             )
         else:
-            yield Finding("secrets", "ok", f"{name}: for its owner only")
+            yield Finding("secrets", "ok", f"{name}: for its owner and group only")

@@ -10,7 +10,7 @@ import msgspec
 import yaml
 
 from devices.provision import units
-from devices.provision.site import CONFIG_DIR, STATE_DIR, InstallConfig
+from devices.provision.site import CONFIG_DIR, STATE_DIR, Absolute, InstallConfig
 from edge_protocol.errors import ConfigError
 
 _UNITS = "/etc/systemd/system"
@@ -59,7 +59,7 @@ def make_plan(
     Raises:
         ConfigError: a wheel folder without Roadcast's own wheel, or a name that is no wheel's.
     """
-    state_dir = str(tree.get("state_dir", STATE_DIR))
+    state_dir = _state_dir(tree)
     files = [
         PlannedFile(f"{CONFIG_DIR}/device.yaml", yaml.safe_dump(dict(tree), sort_keys=False).encode(), _SECRET),
         *(PlannedFile(path, content, _SECRET) for path, content in copies.items()),
@@ -74,6 +74,15 @@ def make_plan(
     return Plan(tuple(files), (PlannedLink(wanted_by, f"{_UNITS}/{units.AGENT_UNIT}"),))
 
 
+def _state_dir(tree: Mapping[str, Any]) -> str:
+    try:
+        return msgspec.convert(tree.get("state_dir", STATE_DIR), Absolute)
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"agent.state_dir: an absolute path of plain characters, for it stands in units: {error}"
+        ) from error
+
+
 def _wheels(install: InstallConfig, wheels: Mapping[str, bytes]) -> list[PlannedFile]:
     for name in wheels:
         if "/" in name or not name.endswith(".whl"):
@@ -85,9 +94,10 @@ def _wheels(install: InstallConfig, wheels: Mapping[str, bytes]) -> list[Planned
     digest = sha256()
     for name in sorted(wheels):
         digest.update(name.encode() + sha256(wheels[name]).digest())
-    ready = f"{install.prefix}/ready-{digest.hexdigest()[:16]}"
-    setup = _text(f"{_UNITS}/{units.SETUP_UNIT}", units.setup_unit(install, ready))
-    return [setup, *(PlannedFile(f"{install.prefix}/wheels/{name}", wheels[name]) for name in sorted(wheels))]
+    name_of_set = digest.hexdigest()[:16]
+    ready, folder = f"{install.prefix}/ready-{name_of_set}", f"{install.prefix}/wheels-{name_of_set}"
+    setup = _text(f"{_UNITS}/{units.SETUP_UNIT}", units.setup_unit(install, ready, folder))
+    return [setup, *(PlannedFile(f"{folder}/{name}", wheels[name]) for name in sorted(wheels))]
 
 
 def _text(path: str, text: str) -> PlannedFile:

@@ -117,7 +117,9 @@ def _enter(handle: int, folder: str, *, make: bool) -> int | None:
             return None
         os.mkdir(folder, 0o755, dir_fd=handle)
         os.fsync(handle)
-        return os.open(folder, _FOLDER, dir_fd=handle)
+        made = os.open(folder, _FOLDER, dir_fd=handle)
+        os.fchmod(made, 0o755)  # whatever the umask of who runs this
+        return made
 
 
 def _read(folder: int, name: str, path: str) -> tuple[bytes, int] | None:

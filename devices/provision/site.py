@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from edge_protocol.errors import ConfigError
 
-Absolute = Annotated[str, Meta(pattern=r"^(/[A-Za-z0-9._+-]+)+$", max_length=1024)]
+Absolute = Annotated[str, Meta(pattern=r"^(/[A-Za-z0-9._+-]+)+\Z", max_length=1024)]
 """An absolute path of plain characters: it stands in unit files."""
 STATE_DIR: Final = "/var/lib/roadcast"
 CONFIG_DIR: Final = "/etc/roadcast"
@@ -35,8 +35,8 @@ class InstallConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     prefix: Absolute = "/opt/roadcast"
-    user: Annotated[str, Meta(pattern="^[a-z_][a-z0-9_-]{0,30}$")] = "roadcast"
-    groups: tuple[Annotated[str, Meta(pattern="^[a-z_][a-z0-9_-]{0,30}$")], ...] = ("video", "render")
+    user: Annotated[str, Meta(pattern="^[a-z_][a-z0-9_-]{0,30}\\Z")] = "roadcast"
+    groups: tuple[Annotated[str, Meta(pattern="^[a-z_][a-z0-9_-]{0,30}\\Z")], ...] = ("video", "render")
     python: Absolute = "/usr/bin/python3"
     system_packages: bool = True
     machine: Literal["aarch64", "x86_64"] = "aarch64"

@@ -60,7 +60,7 @@ WantedBy=multi-user.target
 """
 
 
-def setup_unit(install: InstallConfig, ready: str) -> str:
+def setup_unit(install: InstallConfig, ready: str, wheels: str) -> str:
     """Install the wheels once, without the network; again when `ready`, which names the set of wheels, is another."""
     system = " --system-site-packages" if install.system_packages else ""
     return f"""[Unit]
@@ -72,7 +72,7 @@ Before={AGENT_UNIT}
 Type=oneshot
 RemainAfterExit=yes
 ExecStart={install.python} -m venv --clear{system} {install.prefix}/venv
-ExecStart={install.prefix}/venv/bin/python -m pip install --no-index --find-links {install.prefix}/wheels roadcast
+ExecStart={install.prefix}/venv/bin/python -m pip install --no-index --find-links {wheels} roadcast
 ExecStart=/bin/touch {ready}
 TimeoutStartSec=1800
 """

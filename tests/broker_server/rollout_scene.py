@@ -113,7 +113,7 @@ class RolloutScene:
         serving = max(c for c in self.releases if c not in self.rollouts or self._serves(self.rollouts[c]))
         self.making.clear()
         effects = self.task.resume(self.releases[serving], None, self.now)
-        effects += self.core.rollouts.restore(held, self.audit[-1] if self.audit else None)
+        effects += self.core.rollouts.restore(held, self.audit[-1] if self.audit else None, self.now)
         self.do([*effects, *self.core.restore(self._records.values(), [], self.now)])
 
     def _fates(self, counter: int) -> list[ProgressRecord]:

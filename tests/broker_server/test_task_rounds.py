@@ -7,6 +7,7 @@ import pytest
 
 from broker_server import effects as e
 from broker_server.config import RoundsConfig
+from broker_server.coordinator import SPENT
 from broker_server.events import Distilled, JobFailed, ReleaseStored
 from broker_server.rounds import RoundState, restored
 from edge_protocol import messages as m
@@ -90,6 +91,42 @@ def test_a_candidate_that_is_no_better_is_not_released() -> None:
     assert "0.6" in scene.round.reason
     assert scene.core.next_deadline() == scene.now + 5
     assert of(scene.core.tick(scene.now + 5), e.PublishRound)[0].call.number == 2
+
+
+@pytest.mark.parametrize("distilling", [False, True])
+def test_a_rollout_that_begins_ends_the_round_that_was_asked_before(distilling: bool) -> None:
+    """Its release would overtake the rollout; no round is called meanwhile, and the next one comes afterwards."""
+    scene = Scene()
+    scene.collecting()
+    for number in range(3 if distilling else 1):
+        scene.report(f"cam-{number}")
+    effects = scene.task.hold(2, scene.now)
+    assert (scene.round.state, scene.round.reason) == (RoundState.ABANDONED, "a rollout of release 2 began meanwhile")
+    assert bool(of(effects, e.CancelDistil)) is distilling
+    assert not of(effects, e.PublishRound)[0].call.open
+    assert scene.task.hold(2, scene.now) == []
+    assert scene.task.advance(scene.now + 50) == []
+    scene.task.held = False
+    assert of(scene.task.advance(scene.now + 100), e.PublishRound)[0].call.number == 2
+
+
+def test_a_device_with_nothing_left_to_say_does_not_keep_others_from_a_round() -> None:
+    """It counts towards those that a round waits for, and is not waited for; with nobody else there is no round."""
+    scene = Scene(rounds=RoundsConfig(quorum=1, wait_for=3, deadline_s=60, pause_s=5))
+    scene.collecting(2)
+    assert scene.round.state is RoundState.OPEN
+    scene.birth("cam-2", 1)
+    scene.say("cam-2", m.DeviceState(TASK, SPENT, 1, {}, {}))
+    assert scene.task.silent == {"cam-2"}
+    assert scene.round.collecting
+    assert scene.round.waiting == {"cam-0", "cam-1"}
+    alone = Scene(rounds=RoundsConfig(quorum=1, wait_for=1, deadline_s=60, pause_s=5))
+    alone.first_release()
+    alone.birth("cam-0")
+    alone.say("cam-0", m.DeviceState(TASK, SPENT, 1, {}, {}))
+    alone.deployed("cam-0", 1)
+    alone.core.tick(alone.now + 10)
+    assert alone.round.state is RoundState.OPEN
 
 
 def test_rounds_end_at_the_limit() -> None:

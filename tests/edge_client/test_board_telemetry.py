@@ -8,7 +8,7 @@ from queue import Queue
 import pytest
 
 from devices.telemetry.sampler import Sampler
-from edge_client.board_telemetry import BoardTelemetry
+from edge_client.board_telemetry import TELLING, BoardTelemetry
 from edge_protocol import messages as m
 from tests.edge_client.device_rig import DeviceRig, device_config
 from tests.fakes.boards import fake_board
@@ -23,6 +23,21 @@ def test_a_recorded_board_s_samples_become_messages(tmp_path: Path) -> None:
     watch.stop()
     assert first.values["temperature_celsius.tj"] == second.values["temperature_celsius.tj"] == 61.25
     assert first.values["board_power_watts"] == pytest.approx(11.651)
+
+
+def test_what_tells_how_much_is_kept_is_withheld_under_privacy(tmp_path: Path) -> None:
+    """Room and writes of the disk stay on the device; heat does not."""
+    heard: Queue[m.Telemetry] = Queue()
+    sampler = Sampler(fake_board("jetson-orin-nx-r36.4.4", tmp_path), state_dir=tmp_path)
+    for withheld in ((), TELLING):
+        watch = BoardTelemetry(sampler, 0.01, heard.put, withheld=withheld)
+        watch.start()
+        told = heard.get(timeout=20).values
+        watch.stop()
+        assert ("state_free_bytes" in told) == (not withheld)
+        assert "temperature_celsius.tj" in told
+        while not heard.empty():
+            heard.get()
 
 
 def test_metrics_are_written_until_the_disk_refuses(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_key_that_others_may_read_can_be_closed(settings: BrokerSettings) -> N
     Path(settings.key_file).chmod(0o644)
     finding = check_certificates(settings, time.time())[-1]
     assert (finding.level, finding.safe) == ("warn", True)
-    assert finding.fix == f"chmod 600 {settings.key_file}"
+    assert finding.fix == f"chmod g-w,o= {settings.key_file}"
 
 
 def test_files_that_are_not_there_or_do_not_belong_together_fail(settings: BrokerSettings, tmp_path: Path) -> None:

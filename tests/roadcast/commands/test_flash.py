@@ -56,7 +56,8 @@ def test_a_device_of_a_fleet_is_installed(site: Path) -> None:
     config = load_config(text, DeviceConfig, where="device.yaml")
     assert (config.device, config.sources[0].uri, config.state_dir) == ("cam-2", "csi://0", "/var/lib/roadcast")
     assert (root / "etc/roadcast/ca.pem").read_text() == "certificate"
-    assert (root / "opt/roadcast/wheels/roadcast-0.1.0-py3-none-any.whl").read_bytes() == b"wheel"
+    (wheel,) = root.glob("opt/roadcast/wheels-*/roadcast-0.1.0-py3-none-any.whl")
+    assert wheel.read_bytes() == b"wheel"
     assert {change["action"] for change in _flash(site, "--device", "cam-2")} == {"keep"}
 
 
