@@ -98,7 +98,7 @@ def test_after_every_power_cut_the_resolver_finds_a_signed_release_whole(
                 assert sha256(files[f"blobs/{ref.sha256}/data"]).hexdigest() == ref.sha256
         store = InstalledStore(state / SPEC.name)
         assert set(store.attempts()) <= {1, 2, 3}
-        kept = store.load_head(1)
+        kept = store.load_head(1, SPEC)
         assert kept is not None or not recorded.marks["head"] <= done < recorded.marks["release 2"]
     told = f"{tried} power cuts after {len(recorded.steps)} steps, {len(seen)} distinct states of the disk"
     record_property("power cuts", told)
