@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import stat
-from pathlib import PurePosixPath
 from typing import Literal
 
 import msgspec
@@ -31,10 +30,11 @@ def check_paths(plan: Plan) -> None:
     """Refuse a plan with a path that would leave the tree.
 
     Raises:
-        ConfigError: a path is relative, has '..' in it, or names no file.
+        ConfigError: a path is relative, has '.', '..' or nothing between slashes, or names no file.
     """
     for path in [*(file.path for file in plan.files), *(link.path for link in plan.links)]:
-        if not path.startswith("/") or ".." in PurePosixPath(path).parts or PurePosixPath(path).name == "":
+        top, *parts = path.split("/")
+        if top or not parts or {"", ".", ".."} & set(parts):
             raise ConfigError(f"plan: {path!r} is no file below the tree")
 
 
