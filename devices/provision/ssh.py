@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import asyncssh
@@ -131,7 +131,7 @@ async def flash_target(
     try:
         async with await _connect(target, login) as connection:
             told("comparing")
-            looked = await connection.run(_command("look", place), input=asked, encoding=None)
+            looked = await _talk(connection, _command("look", place), [asked])
             if looked.exit_status != 0:
                 raise _failure(target, looked.exit_status, looked.stderr)
             assert isinstance(looked.stdout, bytes)
@@ -152,21 +152,31 @@ async def flash_target(
 async def _apply(
     connection: asyncssh.SSHClientConnection, target: SshConfig, place: Place, work: Work, told: Told
 ) -> None:
-    total, sent = work.total_bytes, 0
-    async with connection.create_process(_command("apply", place), encoding=None) as process:
+    def pieces() -> Iterator[bytes]:
+        total, sent = work.total_bytes, 0
+        for piece in orders(work):
+            yield piece
+            sent = min(sent + len(piece), total)
+            told(f"sending {sent / 1e6:.1f} of {total / 1e6:.1f} MB")
+        told("replacing")
+
+    done = await _talk(connection, _command("apply", place), pieces())
+    if done.exit_status != 0 or done.stdout != b"applied\n":
+        raise _failure(target, done.exit_status, done.stderr)
+
+
+async def _talk(
+    connection: asyncssh.SSHClientConnection, command: str, pieces: Iterable[bytes]
+) -> asyncssh.SSHCompletedProcess:
+    async with connection.create_process(command, encoding=None) as process:
         try:
-            for piece in orders(work):
+            for piece in pieces:
                 process.stdin.write(piece)
                 await process.stdin.drain()
-                sent = min(sent + len(piece), total)
-                told(f"sending {sent / 1e6:.1f} of {total / 1e6:.1f} MB")
             process.stdin.write_eof()
         except BrokenPipeError:
             pass  # it has stopped; its status says why
-        told("replacing")
-        done = await process.wait()
-        if done.exit_status != 0 or done.stdout != b"applied\n":
-            raise _failure(target, done.exit_status, done.stderr)
+        return await process.wait()
 
 
 async def _connect(target: SshConfig, login: Login) -> asyncssh.SSHClientConnection:

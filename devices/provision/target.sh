@@ -116,7 +116,7 @@ look_at_file() {
 apply() {
   exec 9<"$root/etc"
   if command -v flock >/dev/null; then
-    flock -n 9 || unfit "another flash is at work on this target"
+    flock -w 20 9 || unfit "another flash is at work on this target, or one whose connection hangs; try again later"
   fi
   if [ "$live" = yes ]; then
     "$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null ||
