@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: apt-get install python3-venv" >&2; exit 4; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,server,bench,embedded]' $(DEV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,server,bench,embedded,flash]' $(DEV)
 	@touch $(STAMP)
 
 demo: $(STAMP)  ## run a whole fleet on this machine and write demo-report.html
@@ -48,7 +48,7 @@ format: $(STAMP)  ## let ruff rewrite what it can
 LEARNING := aggregate heads membership muenster report_codec robustness speed vehicle
 bench: $(STAMP)  ## run every benchmark in its quick form and check its target
 	@mkdir -p bench-out
-	@for name in $$(basename -s .py benchmarks/*.py | grep -v harness) $(LEARNING:%=learning.%) delivery.payload latency.int8 latency.runners devices.telemetry; do \
+	@for name in $$(basename -s .py benchmarks/*.py | grep -v harness) $(LEARNING:%=learning.%) delivery.payload latency.int8 latency.runners devices.telemetry devices.flash; do \
 	  $(BIN)/python -m benchmarks.$$name --quick --check --json bench-out/$$name.json || exit $$?; done
 
 resolve: $(STAMP)  ## check that the edge set resolves to wheels for aarch64

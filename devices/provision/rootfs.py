@@ -7,37 +7,20 @@ second run writes nothing, and a run that was cut off is finished by the next.
 
 from __future__ import annotations
 
-import difflib
 import errno
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
-import msgspec
-
+from devices.provision.changes import Change, check_paths, diff_of
 from devices.provision.plan import Plan, PlannedFile, PlannedLink
 from edge_protocol.errors import ConfigError, StoreError
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
-
-class Change(msgspec.Struct, frozen=True):
-    """What a plan changes at one path.
-
-    Attributes:
-        path: on the device.
-        action: ``add`` what is not there, ``change`` what is different, or ``keep`` what is right.
-        diff: unified, for text that is not secret; empty otherwise.
-    """
-
-    path: str
-    action: Literal["add", "change", "keep"]
-    diff: str = ""
 
 
 def carry_out(plan: Plan, root: Path, *, dry_run: bool = False) -> tuple[Change, ...]:
@@ -56,9 +39,7 @@ def carry_out(plan: Plan, root: Path, *, dry_run: bool = False) -> tuple[Change,
         raise ConfigError(f"{root}: no root filesystem, for it has no etc; for a Jetson: Linux_for_Tegra/rootfs")
     if root.resolve() == Path("/"):
         raise ConfigError("the tree is the root of this machine; name the tree of the device")
-    for path in [*(file.path for file in plan.files), *(link.path for link in plan.links)]:
-        if not path.startswith("/") or ".." in PurePosixPath(path).parts or PurePosixPath(path).name == "":
-            raise ConfigError(f"plan: {path!r} is no file below the tree")
+    check_paths(plan)
     made = [_file(root, file, dry_run=dry_run) for file in plan.files]
     return (*made, *(_link(root, link, dry_run=dry_run) for link in plan.links))
 
@@ -70,7 +51,7 @@ def _file(root: Path, file: PlannedFile, *, dry_run: bool) -> Change:
             return Change(file.path, "keep")
         if not dry_run and folder is not None:
             _write(folder, name, file)
-        return Change(file.path, "add" if before is None else "change", _diff(file, before and before[0]))
+        return Change(file.path, "add" if before is None else "change", diff_of(file, before and before[0]))
 
 
 def _link(root: Path, link: PlannedLink, *, dry_run: bool) -> Change:
@@ -172,13 +153,3 @@ def _reported(path: str) -> Iterator[None]:
         if error.errno in {errno.ELOOP, errno.ENOTDIR}:
             raise StoreError(f"{path}: a link or file in the tree is in the way; none is followed") from error
         raise StoreError(f"cannot write {path} in the tree: {error.strerror or error}; run it with sudo?") from error
-
-
-def _diff(file: PlannedFile, before: bytes | None) -> str:
-    if file.mode & stat.S_IROTH == 0:
-        return ""
-    try:
-        old, new = (before or b"").decode().splitlines(), file.content.decode().splitlines()
-    except UnicodeDecodeError:
-        return ""
-    return "\n".join(difflib.unified_diff(old, new, "on the device", "in the plan", lineterm=""))

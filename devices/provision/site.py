@@ -56,6 +56,22 @@ class InstallConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ConfigError(f"install.copy: {path!r} must lie below {CONFIG_DIR}, and not be device.yaml")
 
 
+class SshConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a device is reached over SSH.
+
+    Attributes:
+        host: its name or address.
+        port: of its SSH server.
+        user: to log in as; root, or one whose sudo asks for no password.
+        fingerprint: of its host key, as ``ssh-keygen -lf`` prints it; without it the key must be in known_hosts.
+    """
+
+    host: Annotated[str, Meta(pattern=r"^[A-Za-z0-9:][A-Za-z0-9.:_%-]{0,254}$")]
+    port: Annotated[int, Meta(ge=1, le=65535)] = 22
+    user: Annotated[str, Meta(pattern="^[A-Za-z_][A-Za-z0-9_.-]{0,31}$")] = "root"
+    fingerprint: Annotated[str, Meta(pattern="^SHA256:[A-Za-z0-9+/]{43}$")] | None = None
+
+
 class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file.
 
@@ -63,11 +79,13 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         agent: what `roadcast client run` takes, the same for every device.
         devices: by device what is different there; sections are merged, lists are replaced.
         install: see there.
+        ssh: by device where it is reached.
     """
 
     agent: dict[str, Any]
     devices: dict[str, dict[str, Any]] = {}
     install: InstallConfig = InstallConfig()
+    ssh: dict[str, SshConfig] = {}
 
     def tree_of(self, device: str | None) -> dict[str, Any]:
         """The agent's configuration of one device, as a tree.

@@ -1,4 +1,4 @@
-"""``roadcast flash --rootfs``."""
+"""``roadcast flash``, into a tree and over SSH."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from edge_client.config import DeviceConfig
 from edge_protocol.config import load_config
-from edge_protocol.errors import ConfigError
+from edge_protocol.errors import ConfigError, TransportError
 from roadcast.commands.flash import app, read_plan
+from tests.fakes.sshd import SKIP_REASON, Sshd
 
 SITE: dict[str, Any] = {
     "agent": {
@@ -99,3 +100,43 @@ def test_a_wrong_site_is_refused_before_anything_is_written(old: str, new: str, 
     assert isinstance(failed, ConfigError)
     assert says in str(failed)
     assert list((site.parent / "rootfs").rglob("*")) == [site.parent / "rootfs/etc"]
+
+
+def test_a_tree_or_targets_are_named(site: Path) -> None:
+    """Neither and both are errors of the command line's configuration."""
+    for more in ([], ["--rootfs", str(site.parent), "--ssh", "all"]):
+        failed = CliRunner().invoke(app, ["--site", str(site), *more]).exception
+        assert isinstance(failed, ConfigError)
+        assert "--rootfs DIR" in str(failed)
+
+
+@pytest.mark.skipif(bool(SKIP_REASON), reason=SKIP_REASON)
+def test_an_inventory_is_flashed_over_ssh(site: Path) -> None:
+    """From site.yaml alone; one dead target of two is exit code 5, and the whole result is on stdout as JSON."""
+    root = site.parent / "rootfs"
+    for folder in ("usr/bin", "usr/lib/systemd"):
+        (root / folder).mkdir(parents=True)
+    (root / "usr/bin/python3").touch()
+    with Sshd(site.parent / "sshd") as sshd:
+        here = {"host": "127.0.0.1", "port": sshd.port, "fingerprint": sshd.fingerprint}
+        site.write_text(yaml.safe_dump({**SITE, "ssh": {"cam-1": here, "cam-2": {**here, "port": 1}}}))
+        identity = ["--identity", str(sshd.login.identity), "--prefix", str(root)]
+
+        def flash(targets: str, *more: str) -> tuple[int, str]:
+            command = ["--site", str(site), "--ssh", targets, *identity, *more]
+            done = CliRunner().invoke(app, command)
+            assert done.exception is None or isinstance(done.exception, SystemExit)
+            return done.exit_code, done.stdout
+
+        code, text = flash("cam-1", "--dry-run")
+        assert code == 0
+        assert "add\t/etc/roadcast/device.yaml" in text
+        assert "cam-1\t127.0.0.1\tplanned\t9\t-" in text
+        assert not (root / "etc/roadcast").exists()
+        code, text = flash("all", "--json")
+        one, two = json.loads(text)
+        assert (code, one["outcome"], two["outcome"]) == (5, "written", "failed")
+        assert "no SSH connection" in two["error"]
+        assert flash("cam-1") == (0, "device\thost\toutcome\twrites\terror\ncam-1\t127.0.0.1\tunchanged\t0\t-\n")
+        alone = CliRunner().invoke(app, ["--site", str(site), "--ssh", "cam-2", *identity]).exception
+        assert isinstance(alone, TransportError)

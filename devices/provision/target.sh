@@ -1,0 +1,240 @@
+# The target's half of `roadcast flash --ssh`: what /bin/sh runs there as root. It needs GNU coreutils, and no network.
+# look: for every path on stdin, say what lies there; writes nothing. apply: stage every file beside its place, then
+# rename all of them, then tell systemd; whatever fails, what was there before comes back. No link is followed.
+# A receipt says what a large file's hash was, under its inode, size and times, so that it is not read again and again.
+# Paths come on stdin, one a line, and are never part of a command's text.
+set -f
+umask 022
+LC_ALL=C
+export LC_ALL
+action=$1 root=$2 python=$3 live=$4
+nl='
+'
+phase=$action staged='' renamed='' made='' known='' told='' receipt=''
+marker=$root/etc/.roadcast-flash receipts=$root/etc/.roadcast-receipt
+
+stop() {
+  printf 'failed %s\n' "$*" >&2
+  if [ "$phase" = apply ]; then
+    phase=undo
+    undo
+  fi
+  exit 93
+}
+
+unfit() {
+  printf 'failed %s\n' "$*" >&2
+  exit 95
+}
+
+enter() { # go to the folder of $1; $name is what is left of it. Makes folders when $2 is `make`, or returns 1.
+  cd -P -- "$root" || stop "$root: cannot be entered"
+  name=${1#/}
+  while [ "$name" != "${name#*/}" ]; do
+    part=${name%%/*}
+    name=${name#*/}
+    if [ -h "./$part" ] || { [ -e "./$part" ] && [ ! -d "./$part" ]; }; then
+      stop "$1: a link or file is in the way; none is followed"
+    fi
+    if [ ! -d "./$part" ]; then
+      [ "$2" = make ] || return 1
+      mkdir -m 755 -- "./$part" || stop "$1: its folder cannot be made"
+      made=$PWD/$part$nl$made
+      sync .
+    fi
+    cd -P -- "./$part" || stop "$1: its folder cannot be entered"
+  done
+}
+
+hash_of() { # $hash of a file
+  hash=$(sha256sum <"$1") && hash=${hash%% *}
+}
+
+look() {
+  for tool in sha256sum stat head sync readlink mv ln chown; do
+    command -v "$tool" >/dev/null || unfit "the target has no $tool; install coreutils"
+  done
+  printf ab | { head -c 1 >/dev/null && [ "$(cat)" = b ]; } || unfit "the target's head reads too far; install coreutils"
+  [ -d "$root/etc" ] || unfit "$root: no root filesystem, for it has no etc"
+  [ -e "$root$python" ] || [ -h "$root$python" ] || unfit "the target has no $python; install python3 and python3-venv"
+  [ -d "$root/usr/lib/systemd" ] || [ -d "$root/lib/systemd" ] || unfit "the target has no systemd, which starts the agent"
+  if [ -e "$marker" ]; then echo 'roadcast-flash pending'; else echo 'roadcast-flash clean'; fi
+  [ ! -f "$receipts" ] || [ -h "$receipts" ] || receipt=$(cat "$receipts")
+  while IFS= read -r path && IFS= read -r want; do
+    if ! enter "$path" look; then
+      echo 'missing fresh'
+      continue
+    fi
+    case $want in
+    link\ *) look_at_link ;;
+    *) look_at_file ;;
+    esac
+  done
+  echo end
+}
+
+look_at_link() {
+  if [ -h "./$name" ]; then
+    if [ "$(readlink -- "./$name")" = "${want#link }" ]; then echo same; else echo other; fi
+  elif [ -e "./$name" ]; then
+    stop "$path: something that is no link is in the way; remove it"
+  else
+    echo 'missing fresh'
+  fi
+}
+
+look_at_file() {
+  if [ -h "./$name" ]; then
+    stop "$path: a link or file is in the way; none is followed"
+  elif [ -f "./$name" ]; then
+    # shellcheck disable=SC2046 # eight numbers
+    set -- $(stat -c '%a %u %g %s %i %s %.9Y %.9Z' -- "./$name")
+    case $nl$receipt in
+    *"$nl$5 $6 $7 $8 "*)
+      hash=${receipt#*"$5 $6 $7 $8 "}
+      hash=${hash%%"$nl"*}
+      ;;
+    *) hash_of "./$name" || stop "$path: cannot be read" ;;
+    esac
+    facts="file $1 $2 $3 $4 $hash"
+  elif [ -e "./$name" ]; then
+    stop "$path: something that is no file is in the way; remove it"
+  else
+    facts=missing hash=''
+  fi
+  found=$hash ready=fresh
+  if [ "$found" != "${want% *}" ] && [ -f "./.$name.roadcast" ] && [ ! -h "./.$name.roadcast" ]; then
+    hash_of "./.$name.roadcast"
+    [ "$hash" != "${want% *}" ] || ready=staged
+  fi
+  echo "$facts $ready"
+  if [ -n "$found" ] && [ "$found" != "${want% *}" ] && [ "${want#* }" = show ]; then
+    [ "$4" -gt 65536 ] || head -c "$4" -- "./$name"
+  fi
+}
+
+apply() {
+  exec 9<"$root/etc"
+  if command -v flock >/dev/null; then
+    flock -w 20 9 || unfit "another flash is at work on this target, or one whose connection hangs; try again later"
+  fi
+  if [ "$live" = yes ]; then
+    "$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null ||
+      unfit "$python on the target is older than 3.10 or lacks venv; install python3-venv"
+    command -v systemctl >/dev/null || unfit "the target has no systemctl"
+  fi
+  [ ! -h "$marker" ] || unfit "$marker: a link is in the way; remove it"
+  : >"$marker" || stop "$marker: cannot be written"
+  while IFS= read -r what; do
+    if [ "$what" = commit ]; then
+      commit
+      return
+    fi
+    IFS= read -r path || exit 94
+    case $what in
+    kept\ *) known="$known${what#kept } $path$nl" ;;
+    *) stage ;;
+    esac
+  done
+  exit 94
+}
+
+stage() { # beside the place, complete and on the disk; what is live stays
+  enter "$path" make
+  beside=./.$name.roadcast
+  staged=$staged$path$nl
+  mode=${what#* } mode=${mode%% *} sha=${what#* * } sha=${sha%% *}
+  case $what in
+  link)
+    IFS= read -r target || exit 94
+    known="$known- $path$nl"
+    rm -f -- "$beside"
+    ln -s -- "$target" "$beside" || stop "$path: cannot be written"
+    return
+    ;;
+  file\ *)
+    rm -f -- "$beside"
+    size=${what##* }
+    (umask 077 && set -C && head -c "$size" >"$beside") || stop "$path: cannot be written"
+    if [ "$(stat -c %s -- "$beside")" != "$size" ]; then
+      rm -f -- "$beside"
+      exit 94
+    fi
+    ;;
+  ready\ *) ;;
+  *) stop "not understood: $what" ;;
+  esac
+  known="$known$sha $path$nl"
+  chown 0:0 -- "$beside" && chmod "$mode" -- "$beside" && sync "$beside" || stop "$path: cannot be written"
+}
+
+commit() {
+  trap '' HUP INT TERM PIPE
+  IFS=$nl
+  for path in $staged; do
+    enter "$path" look || stop "$path: its folder has gone"
+    old=./.$name.roadcast-old
+    rm -f -- "$old"
+    if [ -e "./$name" ] || [ -h "./$name" ]; then
+      ln -P -- "./$name" "$old" || stop "$path: cannot be kept"
+    fi
+    renamed=$path$nl$renamed
+    mv -fT -- "./.$name.roadcast" "./$name" || stop "$path: cannot be replaced"
+    sync . || stop "$path: cannot be written"
+  done
+  [ "$live" != yes ] || tell_systemd || stop "systemd did not take it"
+  phase=done
+  for path in $known; do
+    path=${path#* }
+    enter "$path" look && rm -f -- "./.$name.roadcast" "./.$name.roadcast-old"
+  done
+  write_receipt 2>/dev/null || rm -f -- "$receipts.new"
+  rm -f -- "$marker"
+  echo applied
+}
+
+write_receipt() {
+  rm -f -- "$receipts.new"
+  (
+    umask 077
+    set -C
+    for line in $known; do
+      enter "${line#* }" look
+      [ "${line%% *}" = - ] || [ "$(stat -c %s -- "./$name")" -le 65536 ] ||
+        echo "$(stat -c '%i %s %.9Y %.9Z' -- "./$name") ${line%% *}"
+    done >"$receipts.new"
+  ) && mv -fT -- "$receipts.new" "$receipts"
+}
+
+tell_systemd() {
+  told=yes
+  systemd-sysusers "$root/etc/sysusers.d/roadcast.conf" &&
+    systemd-tmpfiles --create "$root/etc/tmpfiles.d/roadcast.conf" &&
+    systemctl daemon-reload || return 1
+  systemctl stop roadcast-setup.service 2>/dev/null # that it looks again for wheels; it may not be there
+  systemctl restart --no-block roadcast-agent.service
+}
+
+undo() {
+  IFS=$nl
+  for path in $renamed; do
+    enter "$path" look || continue
+    old=./.$name.roadcast-old
+    if [ -e "$old" ] || [ -h "$old" ]; then mv -fT -- "$old" "./$name"; else rm -f -- "./$name"; fi
+  done
+  for path in $staged; do
+    enter "$path" look && rm -f -- "./.$name.roadcast" "./.$name.roadcast-old"
+  done
+  for folder in $made; do
+    rmdir -- "$folder" 2>/dev/null
+  done
+  rm -f -- "$marker"
+  if [ -n "$told" ]; then
+    systemctl daemon-reload
+    [ ! -e "$root/etc/systemd/system/roadcast-agent.service" ] || systemctl restart --no-block roadcast-agent.service
+  fi
+}
+
+root=${root%/}
+root=${root:-/}
+"$action"

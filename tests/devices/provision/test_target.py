@@ -1,0 +1,150 @@
+"""The target's half, by way of a real sshd: what it lacks, what is in its way, and what it takes back."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from devices.provision.plan import Plan
+from devices.provision.ssh import Place, flash_target
+from edge_protocol.errors import NotReadyError, StoreError
+from tests.fakes.sshd import SKIP_REASON, Sshd
+from tests.fakes.target import LINK, PLAN, SECRET, UNIT, contents, flash, snapshot, tools_path
+
+pytestmark = pytest.mark.skipif(bool(SKIP_REASON), reason=SKIP_REASON)
+
+
+@pytest.fixture(name="sshd", scope="module")
+def started_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """A started server."""
+    with Sshd(tmp_path_factory.mktemp("ssh") / "sshd") as server:
+        yield server
+
+
+@pytest.fixture(name="tree")
+def empty_tree(tmp_path: Path) -> Path:
+    """What stands for the root of a target, beside a file that must stay as it is."""
+    for folder in ("etc", "usr/bin", "usr/lib/systemd"):
+        (tmp_path / "root" / folder).mkdir(parents=True)
+    (tmp_path / "root/usr/bin/python3").touch()
+    (tmp_path / "outside").write_text("untouched")
+    return tmp_path / "root"
+
+
+def test_a_full_disk_leaves_the_old_state(sshd: Sshd, tree: Path) -> None:
+    """On a real tmpfs of 512 KiB the wheel does not fit: the error says so, and every byte and folder is as before."""
+    small = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(tree)]
+    if subprocess.run(small, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no right to mount a small tmpfs here")
+    try:
+        for folder in ("etc/systemd/system", "usr/bin", "usr/lib/systemd"):
+            (tree / folder).mkdir(parents=True)
+        (tree / "usr/bin/python3").touch()
+        (tree / UNIT.path[1:]).write_text("old")
+        before = contents(tree), sorted(tree.rglob("*"))
+        with pytest.raises(StoreError, match=r"No space left.*what was there before"):
+            flash(sshd, tree)
+        assert (contents(tree), sorted(tree.rglob("*"))) == before
+        assert [change.action for change in flash(sshd, tree, Plan((UNIT, SECRET), (LINK,)))] == [
+            "change",
+            "add",
+            "add",
+        ]
+    finally:
+        subprocess.run(["umount", str(tree)], check=True)
+
+
+def test_what_was_replaced_comes_back_when_a_later_step_fails(tree: Path, tmp_path: Path) -> None:
+    """The third rename fails: two files are as they were, with their inodes; a rerun on a healthy target finishes."""
+    fails = 'case "$PWD $*" in *-old*) ;; *.target.wants\\ *) exit 1 ;; esac\nexec /usr/bin/mv "$@"'
+    path = tools_path(tmp_path / "bin", mv=fails)
+    with Sshd(tmp_path / "sshd", path) as sshd:
+        (tree / "etc/systemd/system").mkdir(parents=True)
+        (tree / UNIT.path[1:]).write_text("old")
+        inode, before = (tree / UNIT.path[1:]).stat().st_ino, contents(tree)
+        with pytest.raises(StoreError, match="cannot be replaced"):
+            flash(sshd, tree)
+        assert contents(tree) == before
+        assert (tree / UNIT.path[1:]).stat().st_ino == inode
+        (tmp_path / "bin/mv").unlink()
+        (tmp_path / "bin/mv").symlink_to("/usr/bin/mv")
+        assert [change.action for change in flash(sshd, tree)] == ["change", "add", "add", "add"]
+
+
+@pytest.mark.parametrize("healthy", [True, False])
+def test_systemd_is_told_and_what_it_refuses_is_taken_back(healthy: bool, tree: Path, tmp_path: Path) -> None:
+    """User, owners, units, agent, in this order; when the units are not taken, the old ones come back."""
+    log = tmp_path / "log"
+    told = {name: f'echo "{name} $*" >>{log}' for name in ("systemctl", "systemd-sysusers", "systemd-tmpfiles")}
+    if not healthy:
+        told["systemctl"] += f'\n[ "$1" != daemon-reload ] || [ "$(grep -c daemon-reload {log})" = 2 ]'
+    path = tools_path(tmp_path / "bin", **told, grep='exec /usr/bin/grep "$@"')
+    place = Place(str(tree), "/usr/bin/python3")
+    with Sshd(tmp_path / "sshd", path) as sshd:
+        flashing = flash_target(sshd.target(), PLAN, sshd.login, place)
+        if healthy:
+            asyncio.run(flashing)
+            asyncio.run(flash_target(sshd.target(), PLAN, sshd.login, place))
+        else:
+            with pytest.raises(StoreError, match="systemd did not take it"):
+                asyncio.run(flashing)
+    words = [line.split()[0] + " " + line.split()[1] for line in log.read_text().splitlines()]
+    start = [f"systemd-sysusers {tree}/etc/sysusers.d/roadcast.conf", "systemd-tmpfiles --create"]
+    start += ["systemctl daemon-reload"]
+    assert words == start + (["systemctl stop", "systemctl restart"] if healthy else ["systemctl daemon-reload"])
+    assert (tree / UNIT.path[1:]).exists() == healthy
+
+
+@pytest.mark.parametrize(
+    ("scripts", "without", "says"),
+    [
+        ({"id": "echo 1000"}, (), "there is no sudo"),
+        ({"id": "echo 1000", "sudo": "exit 1"}, (), "sudo wants a password"),
+        ({}, ("sha256sum",), "has no sha256sum"),
+        ({"head": "exec /usr/bin/cat"}, (), "reads too far"),
+    ],
+)
+def test_a_target_that_lacks_something_is_told_what(
+    scripts: dict[str, str], without: tuple[str, ...], says: str, tree: Path, tmp_path: Path
+) -> None:
+    """No sudo, sudo with a password, no tool, a tool of another kind: one clear error, nothing written."""
+    path = tools_path(tmp_path / "bin", *without, **scripts)
+    with Sshd(tmp_path / "sshd", path) as sshd, pytest.raises(NotReadyError, match=says):
+        flash(sshd, tree)
+    assert list((tree / "etc").iterdir()) == []
+
+
+def test_sudo_without_a_password_is_enough(tree: Path, tmp_path: Path) -> None:
+    """A user that is not root gets in by `sudo -n`."""
+    sudo = f'echo "$1 $2" >>{tmp_path}/log; shift; exec "$@"'
+    with Sshd(tmp_path / "sshd", tools_path(tmp_path / "bin", id="echo 1000", sudo=sudo)) as sshd:
+        assert [change.action for change in flash(sshd, tree)] == ["add"] * 4
+    assert (tmp_path / "log").read_text().splitlines() == ["-n true", "-n sh"] * 2
+
+
+@pytest.mark.parametrize(
+    ("missing", "says"),
+    [("usr/bin/python3", "no /usr/bin/python3"), ("usr/lib/systemd", "no systemd"), ("etc", "no root filesystem")],
+)
+def test_a_tree_without_python_or_systemd_is_refused(missing: str, says: str, sshd: Sshd, tree: Path) -> None:
+    """Before anything is written."""
+    (tree / missing).rmdir() if (tree / missing).is_dir() else (tree / missing).unlink()
+    before = snapshot(tree)
+    with pytest.raises(NotReadyError, match=says):
+        flash(sshd, tree)
+    assert snapshot(tree) == before
+
+
+@pytest.mark.parametrize("place", ["etc/roadcast", "etc/roadcast/key.pem", "etc/systemd/system"])
+def test_no_link_on_the_target_is_followed(place: str, sshd: Sshd, tree: Path) -> None:
+    """A folder or a file that is a link stops the run; what it points to stays."""
+    (tree / place).parent.mkdir(parents=True, exist_ok=True)
+    (tree / place).symlink_to(tree.parent if "." not in place else tree.parent / "outside")
+    before = snapshot(tree.parent)
+    with pytest.raises(StoreError, match="none is followed"):
+        flash(sshd, tree)
+    assert snapshot(tree.parent) == before

@@ -1,0 +1,104 @@
+"""A real ``sshd`` on loopback, with its own configuration, host key and authorized keys; nothing of this machine's."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+import asyncssh
+from typing_extensions import Self
+
+from devices.provision.site import SshConfig
+from devices.provision.ssh import Login
+
+PROGRAM = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+SKIP_REASON = (
+    "no sshd here: apt-get install openssh-server"
+    if PROGRAM is None
+    else "needs root: what is flashed belongs to root"
+    if os.geteuid() != 0
+    else ""
+)
+"""Why tests with it are skipped here; empty when they run."""
+
+
+class Sshd:
+    """Serves this user until `close`.
+
+    Args:
+        folder: of its files; made.
+        path: PATH of what it starts, in place of the usual.
+
+    Attributes:
+        port: where it listens on loopback.
+        fingerprint: of its host key.
+        login: with a key that it takes, and a known_hosts file that holds its host key.
+    """
+
+    def __init__(self, folder: Path, path: str | None = None) -> None:
+        assert PROGRAM is not None
+        folder.mkdir(parents=True)
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)  # its package makes it when the service starts
+        host_key, user_key = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
+        host_key.write_private_key(str(folder / "host_key"))
+        user_key.write_private_key(str(folder / "user_key"))
+        (folder / "host_key").chmod(0o600)
+        user_key.write_public_key(str(folder / "authorized_keys"))
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port: int = probe.getsockname()[1]
+        self.fingerprint = host_key.get_fingerprint()
+        self.login = Login(folder / "known_hosts", folder / "user_key")
+        public = host_key.export_public_key().decode().strip()
+        self.login.known_hosts.write_text(f"[127.0.0.1]:{self.port} {public}\n")
+        config = folder / "sshd_config"
+        config.write_text("".join(f"{line}\n" for line in self._config(folder, path)))
+        self._process = subprocess.Popen([PROGRAM, "-D", "-e", "-f", str(config)], stderr=subprocess.DEVNULL)
+        self._wait()
+
+    def target(self, **changes: object) -> SshConfig:
+        """Where it is reached; with its fingerprint pinned when asked."""
+        values: dict[str, object] = {"host": "127.0.0.1", "port": self.port, "user": getpass.getuser(), **changes}
+        return SshConfig(**values)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Stop it."""
+        self._process.terminate()
+        self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _config(self, folder: Path, path: str | None) -> Iterable[str]:
+        yield f"Port {self.port}"
+        yield "ListenAddress 127.0.0.1"
+        yield f"HostKey {folder / 'host_key'}"
+        yield f"AuthorizedKeysFile {folder / 'authorized_keys'}"
+        yield "PidFile none"
+        yield "StrictModes no"
+        yield "UsePAM no"
+        yield "PasswordAuthentication no"
+        yield "PermitRootLogin yes"
+        yield "MaxStartups 100"
+        yield f"SetEnv HOME={folder}" + ("" if path is None else f" PATH={path}")  # not this user's .bashrc
+
+    def _wait(self) -> None:
+        until = time.monotonic() + 20
+        with socket.socket() as probe:
+            while probe.connect_ex(("127.0.0.1", self.port)) != 0:
+                if time.monotonic() > until or self._process.poll() is not None:
+                    self.close()
+                    raise RuntimeError("sshd does not listen")
+                time.sleep(0.02)
