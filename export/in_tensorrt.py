@@ -6,6 +6,7 @@ Nothing here touches a runner that already answers: every attempt is a plan load
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,13 +15,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from devices.runners.cuda import Cuda
+from devices.runners.cuda import Cuda, load_cudart
 from devices.runners.payload import lay_out
 from devices.runners.trt_build import Built, Order, Tell
 from devices.runners.trt_plans import Key, Plans, key_of
 from devices.runners.trt_process import build_apart
 from devices.runners.trt_runner import TrtRunner
-from devices.runners.trt_versions import Trt
+from devices.runners.trt_versions import Trt, load_tensorrt
 from edge_protocol.errors import DeploymentError, IncompatibleError
 from export.golden import TOLERANCE, check_golden
 
@@ -110,3 +111,14 @@ class Workshop:
             runner.close()
             raise
         return runner
+
+
+def workshop_here(tell: Tell = _log) -> Workshop:
+    """This machine's workshop, with plans below the user's cache.
+
+    Raises:
+        NotReadyError: TensorRT or CUDA's runtime is not here.
+    """
+    trt, library = load_tensorrt(), load_cudart()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Workshop(trt, lambda: Cuda(library), Plans(cache / "roadcast" / "plans"), tell=tell)
