@@ -114,8 +114,9 @@ def lay_out(folder: Path, template: bytes, weights: bytes, name: str = "student.
         body.extend(bytes(max(0, place.offset + len(raw) - len(body))))
         body[place.offset : place.offset + len(raw)] = raw
     try:
-        for file, data in (*files.items(), (name, template)):
-            (folder / file).write_bytes(data)
+        for file, body in files.items():
+            (folder / file).write_bytes(body)
+        (folder / name).write_bytes(template)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be written: {error.strerror or error}; free space") from error
     return folder / name

@@ -1,4 +1,4 @@
-"""`--runner trt`: the whole way from the command line, with a `tensorrt` and a CUDA runtime that stand for real ones."""
+"""`--runner trt`: the whole way from the command line, with a `tensorrt` and a CUDA runtime that stand for real."""
 
 from __future__ import annotations
 
