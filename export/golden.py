@@ -24,8 +24,13 @@ def make_golden(runner: Runner, inputs: F4) -> bytes:
     return save({"inputs": short, "features": answer.features, "logits": answer.logits})
 
 
-def check_golden(runner: Runner, golden: bytes) -> None:
+def check_golden(runner: Runner, golden: bytes, tolerance: float = TOLERANCE) -> None:
     """Ask a runner for the golden answers, all at once and one by one.
+
+    Args:
+        runner: to be asked.
+        golden: what `make_golden` recorded.
+        tolerance: largest difference, relative to one plus the largest golden value.
 
     Raises:
         DeploymentError: it answers otherwise, or the file is not golden answers.
@@ -44,14 +49,14 @@ def check_golden(runner: Runner, golden: bytes) -> None:
         except IncompatibleError as error:
             raise DeploymentError(f"golden inputs do not fit the student: {error}") from error
         for name, reference in expected.items():
-            _compare(name, getattr(answer, name), reference[: len(batch)], runner.provider)
+            _compare(name, getattr(answer, name), reference[: len(batch)], runner.provider, tolerance)
 
 
-def _compare(name: str, given: F4, reference: F4, provider: str) -> None:
+def _compare(name: str, given: F4, reference: F4, provider: str, tolerance: float) -> None:
     if given.shape != reference.shape:
         raise DeploymentError(f"{provider} gives {name} of shape {given.shape}, golden ones are {reference.shape}")
     error = float(np.abs(given - reference).max(initial=0))
-    allowed = TOLERANCE * (1 + float(np.abs(reference).max(initial=0)))
+    allowed = tolerance * (1 + float(np.abs(reference).max(initial=0)))
     if not error <= allowed:
         raise DeploymentError(
             f"{provider} is off the golden {name} by {error:.3g} (allowed {allowed:.3g}): not what was exported, "

@@ -15,11 +15,10 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-from safetensors import SafetensorError
-from safetensors.numpy import load
 from typing_extensions import Self
 
 from devices.runners.base import Answer
+from devices.runners.payload import read_payload
 from edge_protocol.errors import IncompatibleError
 
 F4 = npt.NDArray[np.float32]
@@ -77,22 +76,6 @@ class OrtRunner:
         self.close()
 
 
-def _tensors(weights: bytes) -> dict[str, npt.NDArray[np.generic]]:
-    """Read a payload: numbers of floating point as FP32, integers of a quantised student as they are."""
-    try:
-        tensors = load(weights)
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise IncompatibleError(
-            f"weights payload of {len(weights)} bytes cannot be read: {error}; fetch it again"
-        ) from error
-    for name, array in tensors.items():
-        if np.issubdtype(array.dtype, np.floating):
-            if not np.isfinite(array).all():
-                raise IncompatibleError(f"weight {name!r} ({array.dtype}) holds something that is not a finite number")
-            tensors[name] = np.asarray(array, np.float32, order="C")
-    return tensors
-
-
 def session_options(threads: int = 1, profile: Path | None = None) -> onnxruntime.SessionOptions:
     """Options that every session of ours has.
 
@@ -120,7 +103,7 @@ def open_student(
     Raises:
         IncompatibleError: as `OrtRunner` says.
     """
-    tensors = _tensors(weights)
+    tensors = read_payload(weights)
     options = session_options(threads, profile)
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in tensors.values()]
     try:

@@ -16,6 +16,7 @@ def run_bench(
     *,
     threads: int = 1,
     end_to_end: bool = False,
+    runner: str = "ort",
     clock: Clock | None = None,
     sensors: Sensors | None = None,
 ) -> Result:
@@ -26,6 +27,7 @@ def run_bench(
         plan: how much, and how queries are issued.
         threads: that one inference may use.
         end_to_end: as for `open_model`.
+        runner: likewise.
         clock: this machine's own unless given.
         sensors: likewise.
 
@@ -34,7 +36,7 @@ def run_bench(
     """
     clock, sensors = clock or SystemClock(), sensors or Sensors()
     begun = clock.wall()
-    model = open_model(path, batch=plan.batch, threads=threads, end_to_end=end_to_end)
+    model = open_model(path, batch=plan.batch, threads=threads, end_to_end=end_to_end, runner=runner)
     try:
         loaded = clock.wall()
         warm_up(model.steps, Plan(queries=1, warm_up_queries=1, warm_up_seconds=0), clock)

@@ -18,7 +18,7 @@ from devices.latency.load import Step
 from devices.latency.result import Subject
 from devices.opencv import opencv
 from devices.preprocess import Preprocess
-from devices.runners.base import Answer
+from devices.runners.base import Answer, Runner
 from devices.runners.onnx_file import OnnxFile, open_file
 from devices.runners.ort_proof import providers_that_ran
 from devices.runners.ort_runner import OrtRunner, open_student
@@ -28,7 +28,8 @@ from edge_protocol.codec import encode
 from edge_protocol.errors import ConfigError, DataError
 from edge_protocol.messages import Header, IntervalResult
 from edge_protocol.task import ImageInput, TaskSpec
-from export.folder import TEMPLATE, WEIGHTS, read_card, read_part
+from export.folder import GOLDEN, TEMPLATE, WEIGHTS, read_card, read_part
+from export.in_tensorrt import workshop_here
 
 POOL = 32
 """Queries with different inputs that a run goes round and round."""
@@ -51,7 +52,9 @@ class Measurable:
     close: Callable[[], None]
 
 
-def open_model(path: Path, *, batch: int, threads: int = 1, end_to_end: bool = False) -> Measurable:
+def open_model(
+    path: Path, *, batch: int, threads: int = 1, end_to_end: bool = False, runner: str = "ort"
+) -> Measurable:
     """Load a model and prepare its queries.
 
     Args:
@@ -59,9 +62,10 @@ def open_model(path: Path, *, batch: int, threads: int = 1, end_to_end: bool = F
         batch: samples in a query.
         threads: that one inference may use.
         end_to_end: begin with a camera's JPEG, or a sensor's window, and end with an encoded message; a folder only.
+        runner: ``ort``, or ``trt`` for a folder.
 
     Raises:
-        ConfigError: `end_to_end` with an ONNX file or with more than one sample in a query.
+        ConfigError: `end_to_end` with an ONNX file or with more than one sample in a query, TensorRT with such a file.
         DataError: no such file or folder.
         IncompatibleError: the files do not fit each other, or the model does not take such a batch.
         NotReadyError: the folder is no artifact.
@@ -69,7 +73,9 @@ def open_model(path: Path, *, batch: int, threads: int = 1, end_to_end: bool = F
     if end_to_end and (batch != 1 or not path.is_dir()):
         raise ConfigError("--end-to-end needs a folder of 'roadcast export build' and one sample in a query")
     if path.is_dir():
-        return _student(path, batch, threads, end_to_end=end_to_end)
+        return _student(path, batch, threads, end_to_end=end_to_end, runner=runner)
+    if runner != "ort":
+        raise ConfigError("--runner trt needs a folder of 'roadcast export build': its golden answers judge the plan")
     try:
         model = path.read_bytes()
     except OSError as error:
@@ -88,20 +94,25 @@ def _file(path: Path, model: bytes, batch: int, threads: int) -> Measurable:
     return Measurable(subject, [("infer", lambda query: loaded.infer(pool[query % POOL]))], loaded.close)
 
 
-def _student(folder: Path, batch: int, threads: int, *, end_to_end: bool) -> Measurable:
+def _student(folder: Path, batch: int, threads: int, *, end_to_end: bool, runner: str) -> Measurable:
     card = read_card(folder)
     template, weights = read_part(folder, TEMPLATE), read_part(folder, WEIGHTS)
-    runner = OrtRunner(template, weights, threads=threads)
     pool = _queries(card.task, batch)
-    ran = providers_that_ran(
-        lambda profile: open_student(template, weights, threads=threads, profile=profile), {"input": pool[0]}
-    )
+    loaded: Runner
+    if runner == "trt":
+        loaded = workshop_here().open(template, weights, read_part(folder, GOLDEN))
+        ran = {loaded.provider: 1.0}
+    else:
+        loaded = OrtRunner(template, weights, threads=threads)
+        ran = providers_that_ran(
+            lambda profile: open_student(template, weights, threads=threads, profile=profile), {"input": pool[0]}
+        )
     name = f"{card.task.name} {card.tier} {card.task.students[card.tier]}"
-    subject = _subject(name, template, weights, ran, card.precision, threads)
-    steps: list[tuple[str, Step]] = [("infer", lambda query: runner.infer(pool[query % POOL]))]
+    subject = _subject(name, template, weights, ran, card.precision, threads, runner)
+    steps: list[tuple[str, Step]] = [("infer", lambda query: loaded.infer(pool[query % POOL]))]
     if end_to_end:
-        steps = _whole_way(card.task, runner, weights, pool)
-    return Measurable(subject, steps, runner.close)
+        steps = _whole_way(card.task, loaded, weights, pool)
+    return Measurable(subject, steps, loaded.close)
 
 
 def _queries(spec: TaskSpec, batch: int) -> list[Any]:
@@ -116,7 +127,7 @@ def _simulated(spec: TaskSpec, count: int) -> Any:  # noqa: ANN401 - uint8 image
     return np.resize(raw, (count, *spec.input.raw_shape))
 
 
-def _whole_way(spec: TaskSpec, runner: OrtRunner, weights: bytes, pool: Sequence[Any]) -> list[tuple[str, Step]]:
+def _whole_way(spec: TaskSpec, runner: Runner, weights: bytes, pool: Sequence[Any]) -> list[tuple[str, Step]]:
     tensors = load(weights)
     weight, bias = (tensors[f"head.{part}"].astype(np.float32) for part in ("weight", "bias"))
     head = HeadWeights(weight, bias)
@@ -143,12 +154,20 @@ def _whole_way(spec: TaskSpec, runner: OrtRunner, weights: bytes, pool: Sequence
     ]
 
 
-def _subject(name: str, model: bytes, weights: bytes, ran: dict[str, float], precision: str, threads: int) -> Subject:
+def _subject(
+    name: str,
+    model: bytes,
+    weights: bytes,
+    ran: dict[str, float],
+    precision: str,
+    threads: int,
+    runner: str = "ort",
+) -> Subject:
     return Subject(
         model=name,
         sha256=sha256(model).hexdigest(),
         weights_sha256=sha256(weights).hexdigest() if weights else "",
-        runner="ort",
+        runner=runner,
         providers=ran,
         precision=precision,
         threads=threads,

@@ -23,7 +23,7 @@ ResultFile = Annotated[Path, typer.Argument(help="Written by 'bench run --json'.
 def run(
     model: Annotated[Path, typer.Argument(help="Folder of 'export build', or an ONNX file.")],
     *,
-    runner: Annotated[Literal["ort"], typer.Option(help="ONNX Runtime on the CPU.")] = "ort",
+    runner: Annotated[Literal["ort", "trt"], typer.Option(help="ONNX Runtime on the CPU, or TensorRT.")] = "ort",
     scenario: Annotated[Scenario, typer.Option(help="How queries are issued, as in MLPerf.")] = "single-stream",
     seconds: Annotated[float, typer.Option(help="Measured at least.", min=0)] = 10.0,
     queries: Annotated[int, typer.Option(help="Measured at least.", min=1)] = 1024,
@@ -38,7 +38,6 @@ def run(
     trtexec: Annotated[Path | None, typer.Option(metavar="OUT", help="Write times as trtexec does.")] = None,
 ) -> None:
     """Measure a model on this machine."""
-    del runner  # there is one so far
     from devices.latency.load import Plan
     from devices.latency.result import write_result
     from devices.latency.traces import write_loadgen, write_trtexec
@@ -49,7 +48,7 @@ def run(
         scenario=scenario, queries=queries, seconds=seconds, warm_up_seconds=warm_up, samples=samples, rate_hz=rate
     )
     progress(f"measuring {model} for {warm_up + seconds:g} s or more")
-    result = run_bench(model, plan, threads=threads, end_to_end=end_to_end)
+    result = run_bench(model, plan, threads=threads, end_to_end=end_to_end, runner=runner)
     if json:
         write_result(json, result)
     _write(plot, lambda: report.plot(result))

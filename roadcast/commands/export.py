@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -96,17 +96,18 @@ def compare(
 
 
 @app.command()
-def check(folder: Folder, *, json: JsonFlag = False) -> None:
+def check(
+    folder: Folder,
+    *,
+    runner: Annotated[Literal["ort", "trt"], typer.Option(help="ONNX Runtime on the CPU, or TensorRT.")] = "ort",
+    json: JsonFlag = False,
+) -> None:
     """Load the files as a device would and compare their answers; exit 3 when they differ."""
-    from devices.runners.ort_runner import OrtRunner
     from export.folder import GOLDEN, TEMPLATE, WEIGHTS, read_part
-    from export.golden import check_golden
 
     template, weights, golden = (read_part(folder, name) for name in (TEMPLATE, WEIGHTS, GOLDEN))
     try:
-        with OrtRunner(template, weights) as runner:
-            check_golden(runner, golden)
-            found: dict[str, Any] = {"golden": "match", "provider": runner.provider}
+        found: dict[str, Any] = {"golden": "match", "provider": _golden(runner, template, weights, golden)}
     except (ArtifactError, DeploymentError) as error:
         raise CheckFailedError(f"{folder}: {error}") from error
     found["parity"] = _parity(folder, template, weights)
@@ -169,6 +170,21 @@ def _student(spec: TaskSpec, tier: Tier, state: Path | None, seed: int) -> Stude
                 f"--weights {state} does not fit {spec.name} {tier} ({spec.students[tier]}): {error}"
             ) from error
     return student
+
+
+def _golden(runner: str, template: bytes, weights: bytes, golden: bytes) -> str:
+    """Check golden answers, and say what gave them."""
+    from devices.runners.ort_runner import OrtRunner
+    from export.golden import check_golden
+    from export.in_tensorrt import workshop_here
+
+    if runner == "trt":
+        workshop = workshop_here(lambda phase, share: progress(f"TensorRT: {phase} {share:.0%}"))
+        with workshop.open(template, weights, golden) as loaded:
+            return loaded.provider
+    with OrtRunner(template, weights) as student:
+        check_golden(student, golden)
+        return student.provider
 
 
 def _parity(folder: Path, template: bytes, weights: bytes) -> str:

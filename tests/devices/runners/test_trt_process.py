@@ -1,0 +1,103 @@
+"""Builds apart: a plan comes of it, or one clear reason; nothing is left running."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from devices.runners.cuda import Cuda
+from devices.runners.payload import lay_out
+from devices.runners.trt_build import Order
+from devices.runners.trt_process import Limits, build_apart, free_memory
+from devices.runners.trt_runner import TrtRunner
+from edge_protocol.errors import DeploymentError, StoreError
+from tests.fakes.cudart import FakeCudart
+from tests.fakes.student import PAYLOAD, TEMPLATE, X, graph
+from tests.fakes.trt import fake_tensorrt
+from tests.fakes.trt_machine import python_with
+
+ORDER = Order("student.onnx", batch=4)
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A folder with the student, beside the one that Python finds TensorRT in."""
+    (tmp_path / "work").mkdir()
+    lay_out(tmp_path / "work", TEMPLATE, PAYLOAD)
+    return tmp_path / "work"
+
+
+def quiet(phase: str, share: float) -> None:
+    """Hear nothing."""
+
+
+def test_a_plan_is_built_in_another_process(work: Path) -> None:
+    """The plan runs here, timings went there and back, and progress was heard in order."""
+    heard: list[tuple[str, float]] = []
+    python = python_with(work.parent, "print('a plugin talks')")
+    built = build_apart(work, ORDER, b"seen", lambda *said: heard.append(said), python=python)
+    assert built.timing == b"seent"
+    assert heard == [("parse", 0), ("build", 0), ("build", 0.5)]
+    with TrtRunner(fake_tensorrt("10.3.0"), Cuda(FakeCudart()), built.plan) as runner:
+        assert runner.infer(X).logits.shape == (5, 5)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import os; raise SystemExit(f'priority {os.nice(0)}')", "ended with code 1: priority 19"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "ended with code -11"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "killed by the system.*add swap"),
+        ("raise ImportError('libnvinfer.so.10 is missing')", "libnvinfer.so.10 is missing.*JetPack.*untouched"),
+        ("raise MemoryError", "MemoryError"),
+    ],
+    ids=["exit", "crash", "killed", "import", "memory"],
+)
+def test_a_build_that_ends_badly_says_why(code: str, message: str, work: Path) -> None:
+    """Exit code, signal, the kernel's out-of-memory killer, a missing library: each is one sentence."""
+    with pytest.raises(DeploymentError, match=message):
+        build_apart(work, ORDER, b"", quiet, python=python_with(work.parent, code))
+
+
+def test_a_layer_that_is_not_taken_is_named(work: Path) -> None:
+    """The reason of the other process arrives whole."""
+    lay_out(work, graph(operator="Erf"), PAYLOAD)
+    python = python_with(work.parent)
+    fake = work.parent / "tensorrt.py"
+    fake.write_text(fake.read_text().replace("'10.3.0'", "'10.3.0', unsupported='Erf'"))
+    with pytest.raises(DeploymentError, match=r"no plan built: .*layer 'act' \(Erf\)"):
+        build_apart(work, ORDER, b"", quiet, python=python)
+
+
+def test_a_build_that_takes_too_long_is_killed(work: Path) -> None:
+    """It hangs, and is gone afterwards."""
+    python = python_with(work.parent, "import time; time.sleep(600)")
+    with pytest.raises(DeploymentError, match=r"killed after 0\.5 s"):
+        build_apart(work, ORDER, b"", quiet, limits=Limits(seconds=0.5), python=python)
+
+
+def test_a_build_is_killed_before_the_board_is_out_of_memory(work: Path) -> None:
+    """Memory shrinks while it runs; below the spare it is killed, and the board goes on."""
+    python = python_with(work.parent, "import time; time.sleep(600)")
+    left = iter([4 << 30, 2 << 30, 1 << 30])
+    with pytest.raises(DeploymentError, match=r"killed: 100 MiB of memory were left.*add swap"):
+        build_apart(work, ORDER, b"", quiet, free=lambda: next(left, 100 << 20), python=python)
+
+
+def test_a_build_does_not_begin_without_memory(work: Path) -> None:
+    """Too little free: said with both figures, and no process was started."""
+    with pytest.raises(DeploymentError, match="500 MiB of memory are free, a build needs 1024"):
+        build_apart(work, ORDER, b"", quiet, free=lambda: 500 << 20, python=("false",))
+    assert not (work / "order.json").exists()
+
+
+def test_a_folder_that_is_gone_is_an_error_of_ours(work: Path) -> None:
+    """The disk's refusal, with the folder."""
+    with pytest.raises(StoreError, match="none: a build cannot be started"):
+        build_apart(work / "none", ORDER, b"", quiet)
+
+
+def test_this_machine_says_what_is_free() -> None:
+    """Linux tells in /proc/meminfo."""
+    assert (free_memory() or 0) > 1 << 20
