@@ -182,18 +182,20 @@ def _without_images(found: Found) -> Found:
 def draw(runs: Runs, path: Path) -> None:
     """Draw accuracy against the bytes that a device sent since the beginning, and against rounds."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - only where a plot was asked for
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - likewise
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     by_bytes, by_round = figure.subplots(1, 2, sharey=True)
-    for name, found in runs.items():
-        curve = 100 * np.mean([one["curve"] for one in found], axis=0)
+    for at, (name, found) in enumerate(runs.items()):
+        curve, colour = 100 * np.mean([one["curve"] for one in found], axis=0), f"C{at % 10}"
         rounds = np.arange(1, len(curve) + 1)
         if len(curve) > 1:
-            by_round.plot(rounds, curve, label=name)
+            by_round.plot(rounds, curve, colour, label=name)
         if _mean(runs, name, "up"):
-            by_bytes.plot(_mean(runs, name, "up") * rounds / 1e3, curve, marker=".", label=name)
+            by_bytes.plot(_mean(runs, name, "up") * rounds / 1e3, curve, colour, marker=".")
     by_bytes.set(xscale="log", xlabel="kilobytes sent by a device", ylabel="accuracy of the shared model, %")
     by_round.set(xlabel="round")
+    by_round.xaxis.set_major_locator(MaxNLocator(integer=True))
     by_round.legend(fontsize="small", ncols=2)
     figure.savefig(path)
 
