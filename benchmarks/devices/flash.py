@@ -3,7 +3,7 @@
 The targets are twenty folders behind one real sshd on loopback, so that this machine pays for both ends: with C cores
 no more than C targets' work can go on at a time, and the efficiency is the gain over one target divided by that. A plan
 without a file shows what connections alone cost. The wheels are random bytes, as large together as those of a board
-without a GPU build; in a quick run a fifth of that, for which the limit on the second run is not meant.
+without a GPU build; in a quick run a tenth of that, for which the limit on the second run is not meant.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.fakes.sshd import Sshd
 TARGETS, AT_ONCE = 20, 8
 WHEELS_MB = (36.0, 17.0, 15.0, 4.0, 1.0, 0.5, 0.3, 0.2)
 """About what OpenCV, ONNX Runtime, NumPy, cryptography and the smaller ones take."""
-QUICK = 0.2
+QUICK = 0.1
 """Share of those bytes in a quick run."""
 LIMIT = 0.05
 
