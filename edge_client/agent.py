@@ -82,12 +82,10 @@ class Agent:
         trainer: tuple[str, ...] = (),
         disk: Disk | None = None,
     ) -> None:
-        self.config, self.spec = config, load_task(config.task)
-        state = Path(config.state_dir)
+        self.config, self.spec, state = config, load_task(config.task), Path(config.state_dir)
         self._inbox: Inbox = Queue(INBOX)
-        self._topics = Topics(config.fleet_id)
+        self._topics, stamp = Topics(config.fleet_id), Stamp(config.fleet_id, config.device_id)
         self._desired = self._topics.desired(config.device_id, self.spec.task_id)
-        stamp = Stamp(config.fleet_id, config.device_id)
         self.outbox = Outbox(state / "outbox.db")
         self.replay = ReplayStore(state / "replay.db", config.replay.budget_bytes)
         parts = build_parts(config, self.spec, self.replay, self._inbox.put)
@@ -101,8 +99,8 @@ class Agent:
         self._drops: Counter[str] = Counter()
         kept = parts.seen.latest_samples
         self._uplink = Uplink(self._topics, config.device_id, stamp, self.outbox, self.transport, self._drops, kept)
-        train = config.train
-        training = Training(state / "jobs", train.timeout_s, trainer, train.pause, BoardWatch(self.inference))
+        watch, train = BoardWatch(self.inference), config.train
+        training = Training(state / "jobs", train.timeout_s, trainer, train.pause, watch)
         self._lessons = Lessons(config, self.spec, training, fetcher.path, lambda: self.carry.serving, parts.account)
         self.carry = Carry(
             Hands(

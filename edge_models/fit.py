@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from edge_models.head_fits import FITS, FitSettings, Targets, Tick, answers, fit_linear, no_tick
 from edge_models.head_weights import FloatArray, HeadType, HeadWeights
-from edge_models.tasks import plugin_of
+from edge_models.tasks import TaskPlugin, plugin_of
 from edge_protocol.errors import DataError
 from edge_protocol.task import TaskSpec
 
@@ -111,17 +111,19 @@ def fit_personal_head(
     def score(head: HeadWeights) -> Scores:
         return plugin.score(spec, answers(head, inputs[valid]), targets[valid], scale[valid])
 
-    def gain(scores: Scores) -> float:
-        more = scores[plugin.headline] - before[plugin.headline]
-        return more if plugin.higher_is_better else -more
-
     before = score(wide)
     tried = {kind: score(FITS[kind](inputs[train], targets[train], wide, settings, tick)) for kind in settings.heads}
-    kind = max(settings.heads, key=lambda kind: gain(tried[kind]))
-    if not gain(tried[kind]) > 0:
+    gains = {kind: _gain(before, scores, plugin) for kind, scores in tried.items()}
+    kind = max(settings.heads, key=gains.__getitem__)
+    if not gains[kind] > 0:
         return PersonalFit(shared, "shared", kind, before, tried, len(train), len(valid))
     head = FITS[kind](inputs, targets, wide, settings, tick)
     return PersonalFit(head, "personal", kind, before, tried, len(train), len(valid))
+
+
+def _gain(before: Scores, after: Scores, plugin: TaskPlugin) -> float:
+    more = after[plugin.headline] - before[plugin.headline]
+    return more if plugin.higher_is_better else -more
 
 
 def labelled(inputs: FloatArray, targets: Targets) -> tuple[FloatArray, Targets]:

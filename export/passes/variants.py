@@ -85,8 +85,7 @@ def build_variant(
     Returns:
         The file, None when it is not to be shipped, and the report.
     """
-    limits = limits or Limits()
-    target = _TARGET.get(variant)
+    limits, target = limits or Limits(), _TARGET.get(variant)
     recipes: dict[str, Pass] = (
         {"": to_half} if target is None else {method: to_int8(target, method, calibration) for method in METHODS}
     )
@@ -96,9 +95,7 @@ def build_variant(
         tried.append((judge(spec, model, made, *held, limits), method, made, tuple(done)))
     gate, method, made, reports = min(tried, key=lambda one: (one[0].loss, -(one[0].sqnr_db or np.inf)))
     ratio = slowdown(model, made, held[0][:1]) if slowdown and variant == "int8-cpu" else None
-    problems = list(gate.problems)
-    if ratio is not None and ratio >= 1:
-        problems.append(f"{ratio:.2f} times the CPU time of FP32 on this machine")
+    slow = (f"{ratio:.2f} times the CPU time of FP32 on this machine",) if ratio is not None and ratio >= 1 else ()
     blame: tuple[Sensitivity, ...] = ()
     if gate.problems and target is not None:
         blame = tuple(sensitivity(simplify(model)[0], calibration[:_RANKED_ON], target=target)[:_BLAMED])
@@ -109,9 +106,9 @@ def build_variant(
         gate=gate,
         slowdown=ratio,
         blame=blame,
-        problems=tuple(problems),
+        problems=(*gate.problems, *slow),
     )
-    return (None if problems else made), found
+    return (None if found.problems else made), found
 
 
 def cpu_slowdown(before: bytes, after: bytes, x: F4) -> float:
