@@ -79,9 +79,9 @@ class Workshop:
         with TemporaryDirectory(prefix="roadcast-plan-") as name:
             folder = Path(name)
             student = lay_out(folder, template, weights, _STUDENT)
+            seconds = self.plans.estimate(key)  # a plan that turns out to be of no use is forgotten, its time is not
             if runner := self._kept(key, weights, golden, allowed, student):
                 return runner
-            seconds = self.plans.estimate(key)
             self.tell("build" if seconds is None else f"build, about {seconds:.0f} s", 0)
             begun = time.monotonic()
             built = self.build(folder, self.order, self.plans.timing(key), self.tell)
