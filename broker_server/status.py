@@ -13,7 +13,7 @@ from broker_server.releases import signed_manifest
 from broker_server.rollout_fates import Fate
 from broker_server.store.database import Database
 from edge_protocol.errors import NotReadyError
-from edge_protocol.ids import TaskId
+from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.manifest import decode_manifest
 
 NEWEST_ROUNDS = 100
@@ -54,6 +54,29 @@ def status(database: Database) -> dict[str, Any]:
         },
         "devices": [
             _device(device, states) | {"telemetry": boards.get(device.device)} for device in database.devices()
+        ],
+    }
+
+
+def device_details(database: Database, name: str) -> dict[str, Any]:
+    """All that is known of one device: what `status` says, the round of its last report, and its rollouts.
+
+    Raises:
+        NotReadyError: no such device has ever been heard of.
+        StoreError: the disk refused.
+    """
+    known = status(database)["devices"]
+    found: dict[str, Any] | None = next((device for device in known if device["device"] == name), None)
+    if found is None:
+        names = ", ".join(device["device"] for device in known[:20]) or "none"
+        raise NotReadyError(f"no device {name!r} has been heard of; known: {names}")
+    device = DeviceId(name)
+    return {
+        **found,
+        "reports": database.last_reports(device),
+        "rollouts": [
+            {"task": p.task, "release": p.counter, "wave": p.wave, "state": p.state, "reason": p.reason}
+            for p in database.progress_of(device)
         ],
     }
 
@@ -142,6 +165,7 @@ def _device(device: DeviceRecord, states: dict[tuple[Any, Any], StoredState]) ->
         "state": device.state,
         "board": device.board,
         "software": device.software,
+        "runtime": device.runtime,
         "seen_s": device.seen_s,
         "tasks": tasks,
     }

@@ -163,6 +163,17 @@ class Database:
         rows = self._rows(select(c.record).where(c.task == task, c.counter == counter).order_by(c.device))
         return [_typed(r.record, ProgressRecord) for r in rows]
 
+    def progress_of(self, device: DeviceId) -> list[ProgressRecord]:
+        """How a device fares in every rollout that it is part of."""
+        c = t.rollout_devices.c
+        rows = self._rows(select(c.record).where(c.device == device).order_by(c.task, c.counter))
+        return [_typed(r.record, ProgressRecord) for r in rows]
+
+    def last_reports(self, device: DeviceId) -> list[dict[str, Any]]:
+        """Of each task the round of a device's newest report, and when it came."""
+        c = t.reports.c
+        return self._mappings(select(c.task, c.round, c.received_s).where(c.device == device).order_by(c.task))
+
     def audit(self, *, newest: bool = False) -> list[AuditEntry]:
         """The audit log, oldest entry first; with `newest`, its last entry only."""
         query = select(t.audit.c.entry).order_by(t.audit.c.number.desc()).limit(1 if newest else None)
