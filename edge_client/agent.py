@@ -92,7 +92,7 @@ class Agent:
         self.inference = Inference(parts.feeds, config.queue)
         will = LastWill(self._topics.online(config.device_id), encode(stamp.header(), m.Presence(online=False)))
         self.transport = (make_transport or partial(mqtt_link, config))(self._inbox, will)
-        self._watch = watch_this_board(config, self._inbox.put)
+        self._watch = watch_this_board(config, self._inbox.put, parts.cameras)
         fetcher = Fetcher(state / "blobs", self._topics, self.transport, disk=disk)
         self._installed = InstalledStore(state / self.spec.name, disk)
         self._installer = self._make_installer(parts, fetcher)

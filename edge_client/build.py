@@ -14,6 +14,7 @@ from devices.packs import ImagePack
 from devices.preprocess import Preprocess
 from devices.sources import Source, open_source
 from edge_client.account import Account
+from edge_client.cameras import Cameras
 from edge_client.config import DeviceConfig, SourceConfig
 from edge_client.inference import Feed
 from edge_client.installer import Prepare
@@ -40,12 +41,14 @@ class Parts:
 
     Attributes:
         feeds: one per source.
+        cameras: how their sources fare.
         seen: what was just seen.
         prepare: from stored samples to the student's input.
         account: of what reports may tell.
     """
 
     feeds: list[Feed]
+    cameras: Cameras
     seen: Seen
     prepare: Prepare
     account: Account
@@ -63,15 +66,15 @@ def build_parts(config: DeviceConfig, spec: TaskSpec, replay: ReplayStore, emit:
     if config.privacy.epsilon_per_report is not None and spec.kind != "classify":
         raise ConfigError(f"privacy: task {spec.name!r} forecasts; only classifiers can report with privacy so far")
     account = Account(Path(config.state_dir) / "privacy.json", config.privacy)
-    seen = Seen(config.replay.every_s)
+    seen, cameras = Seen(config.replay.every_s), Cameras(Path(config.state_dir))
     if isinstance(spec.input, ImageInput):
         preprocess = Preprocess(spec.input, config.preprocess)
         _commission_images(config, spec, preprocess, replay)
-        feeds = [_image_feed(source, spec, preprocess, seen, emit) for source in config.sources]
-        return Parts(feeds, seen, preprocess.batch, account)
+        feeds = [cameras.watch(_image_feed(source, spec, preprocess, seen, emit)) for source in config.sources]
+        return Parts(feeds, cameras, seen, preprocess.batch, account)
     scale = _commission_series(config, spec, replay)
-    feeds = [_series_feed(source, spec, scale, seen, emit) for source in config.sources]
-    return Parts(feeds, seen, lambda raw: np.ascontiguousarray(raw, np.float32), account)
+    feeds = [cameras.watch(_series_feed(source, spec, scale, seen, emit)) for source in config.sources]
+    return Parts(feeds, cameras, seen, lambda raw: np.ascontiguousarray(raw, np.float32), account)
 
 
 def _image_feed(source: SourceConfig, spec: TaskSpec, preprocess: Preprocess, seen: Seen, emit: Emit) -> Feed:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from devices.boards import BoardFacts, Machine
     from devices.boards.power import Power
     from devices.telemetry.sampler import Sample
-    from edge_client.config import DeviceConfig
 
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(fleet)
@@ -90,6 +89,7 @@ def commission(
     from devices.doctor.source_checks import first_frame
     from devices.sources import open_source
     from devices.telemetry.scene import Scene
+    from edge_client.cameras import scene_file
     from roadcast.commands.client import load_device
 
     device = load_device(config)
@@ -98,14 +98,9 @@ def commission(
         with open_source(source.uri, name=source.name) as opened:
             image = first_frame(source.name, opened).image
         if image is not None:
-            kept[source.name] = str(scene_file(device, source.name))
+            kept[source.name] = str(scene_file(Path(device.state_dir), source.name))
             Scene.of(image).save(Path(kept[source.name]))
     emit(kept, json, lambda found: table("", ("camera", "scene"), found.items()))
-
-
-def scene_file(config: DeviceConfig, source: str) -> Path:
-    """Where the scene of a camera is remembered."""
-    return Path(config.state_dir) / "scenes" / f"{source}.npz"
 
 
 def _line(sample: Sample, *, as_json: bool) -> str:

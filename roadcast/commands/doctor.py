@@ -83,12 +83,12 @@ def _configured(config: DeviceConfig) -> list[Finding]:
     from devices.doctor.link_checks import check_broker, check_certificates
     from devices.doctor.source_checks import check_source, check_state_dir
     from devices.telemetry.scene import Scene
-    from roadcast.commands.devices import scene_file
+    from edge_client.cameras import scene_file
 
     found = [check_state_dir(Path(config.state_dir), config.replay.budget_bytes)]
     for source in config.sources:
         progress(f"waiting for a frame of {source.name}")
-        scene = scene_file(config, source.name)
+        scene = scene_file(Path(config.state_dir), source.name)
         found += check_source(source.name, source.uri, Scene.load(scene) if scene.exists() else None)
     progress(f"connecting to {config.broker.host}")
     found += check_certificates(config.broker, time.time())
