@@ -168,38 +168,43 @@ def compare(
 def serve(spec: TaskSpec, built: Files, *, seconds: float) -> dict[str, object]:
     """Run a whole agent for a while, with a release installed and no broker to be reached; return what it says."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        samples = plugin_of(spec).simulate(spec, np.random.default_rng(2), 200)
-        pack = ImagePack.of(samples.raw.astype(np.uint8), labels=samples.targets, classes=spec.labels)
-        save_pack(folder / "pack.npz", pack, title="simulated")
-        key = generate_key()
-        _install(folder / "state", spec, built, key)
-        config = {
-            "fleet": "bench",
-            "device": "cam-1",
-            "tier": "nano",
-            "task": spec.name,
-            "broker": {"port": 9},
-            "trusted_keys": [public_key(key).hex()],
-            "state_dir": str(folder / "state"),
-            "labels": {"commissioning": str(folder / "pack.npz")},
-            "sources": [
-                {
-                    "name": "cam",
-                    "uri": f"pack://{folder}/pack.npz",
-                    "rate_hz": 50,
-                    "loop": True,
-                    "serving": "whole-sample",
-                }
-            ],
-        }
-        (folder / "device.yaml").write_text(json.dumps(config))
-        command = [sys.executable, "-c", SERVE, str(folder / "device.yaml"), str(seconds), *HEAVY]
+        config = device_of(Path(name), spec, built)
+        command = [sys.executable, "-c", SERVE, str(config), str(seconds), *HEAVY]
         done = subprocess.run(
             command, capture_output=True, check=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
         )
         said: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
         return said
+
+
+def device_of(folder: Path, spec: TaskSpec, built: Files) -> Path:
+    """Write a device with a release installed, a pack for a camera and no broker to be reached; return its YAML."""
+    samples = plugin_of(spec).simulate(spec, np.random.default_rng(2), 200)
+    pack = ImagePack.of(samples.raw.astype(np.uint8), labels=samples.targets, classes=spec.labels)
+    save_pack(folder / "pack.npz", pack, title="simulated")
+    key = generate_key()
+    _install(folder / "state", spec, built, key)
+    config = {
+        "fleet": "bench",
+        "device": "cam-1",
+        "tier": "nano",
+        "task": spec.name,
+        "broker": {"port": 9},
+        "trusted_keys": [public_key(key).hex()],
+        "state_dir": str(folder / "state"),
+        "labels": {"commissioning": str(folder / "pack.npz")},
+        "sources": [
+            {
+                "name": "cam",
+                "uri": f"pack://{folder}/pack.npz",
+                "rate_hz": 50,
+                "loop": True,
+                "serving": "whole-sample",
+            }
+        ],
+    }
+    (folder / "device.yaml").write_text(json.dumps(config))
+    return folder / "device.yaml"
 
 
 def _install(state: Path, spec: TaskSpec, built: Files, key: bytes) -> None:

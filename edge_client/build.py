@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,11 +21,11 @@ from edge_client.installer import Prepare
 from edge_client.labels import image_samples, open_commissioning, series_samples
 from edge_client.moving_objects import MovingObjectsConfig
 from edge_client.pipelines import Objects, Pipeline, Series, WholeSample
-from edge_client.replay import ReplayStore
+from edge_client.replay import Kept, ReplayStore
 from edge_client.results import Tally
 from edge_client.seen import Seen
 from edge_models.windows import LiveWindows, Scale
-from edge_protocol.errors import ConfigError
+from edge_protocol.errors import ConfigError, DataError
 from edge_protocol.messages import IntervalResult
 from edge_protocol.task import ImageInput, SeriesInput, TaskSpec
 from edge_protocol.transport.base import Inbox, LastWill, Transport
@@ -110,9 +110,14 @@ def _opener(source: SourceConfig) -> Callable[[], Source]:
 
 def _commission_images(config: DeviceConfig, spec: TaskSpec, preprocess: Preprocess, replay: ReplayStore) -> None:
     if config.labels.commissioning is not None:
-        pack = open_commissioning(config.labels.commissioning, spec)
-        assert isinstance(pack, ImagePack)
-        replay.add(image_samples(pack, spec, preprocess))
+        path = config.labels.commissioning
+
+        def gathered() -> Iterator[Kept]:
+            pack = open_commissioning(path, spec)
+            assert isinstance(pack, ImagePack)
+            return image_samples(pack, spec, preprocess)
+
+        replay.commission(_mark(path, config), gathered)
 
 
 def _commission_series(config: DeviceConfig, spec: TaskSpec, replay: ReplayStore) -> Scale | None:
@@ -121,8 +126,17 @@ def _commission_series(config: DeviceConfig, spec: TaskSpec, replay: ReplayStore
     pack = open_commissioning(config.labels.commissioning, spec)
     assert not isinstance(pack, ImagePack)
     scale = Scale.fit(pack.values)
-    replay.add(series_samples(pack, spec, scale))
+    replay.commission(_mark(config.labels.commissioning, config), lambda: series_samples(pack, spec, scale))
     return scale
+
+
+def _mark(path: str, config: DeviceConfig) -> str:
+    """Name a pack as it lies there now, and how it is prepared."""
+    try:
+        told = Path(path).stat()
+    except OSError as error:
+        raise DataError(f"{path}: no commissioning pack can be read there: {error.strerror or error}") from error
+    return f"{Path(path).resolve()} {told.st_size} {told.st_mtime_ns} {config.preprocess!r}"
 
 
 def label_file(config: DeviceConfig) -> Path | None:
