@@ -86,7 +86,7 @@ class ReleaseRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         round: the round that made it; None when an operator pushed it.
-        signed: MessagePack of the `SignedManifest`.
+        manifest: its description, the bytes that are listed by signed metadata.
         on_broker: whether its chunks may be retained by the broker.
     """
 
@@ -96,7 +96,7 @@ class ReleaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_s: float
     metrics: dict[str, float]
     notes: str
-    signed: bytes
+    manifest: bytes
     on_broker: bool = True
 
 

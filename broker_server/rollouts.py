@@ -29,7 +29,7 @@ from broker_server.rollout_plan import Member, Plan, Tags
 from edge_protocol.errors import RoadcastError
 from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.manifest import decode_manifest
-from edge_protocol.messages import Deployment, DeviceState, SignedManifest
+from edge_protocol.messages import Deployment, DeviceState
 
 RETURN_AGAIN_S = 60.0
 """Pause before a release that was to be taken back, and is not, is asked for again."""
@@ -164,8 +164,7 @@ class Rollouts:
         return iter(list(self._held.get(task, {}).values()))
 
     def _add(self, release: ReleaseRecord, record: RolloutRecord) -> _Held:
-        signed = msgspec.msgpack.decode(release.signed, type=SignedManifest)
-        weights: dict[str, str] = {a.tier: a.weights.sha256 for a in decode_manifest(signed.manifest).artifacts}
+        weights: dict[str, str] = {a.tier: a.weights.sha256 for a in decode_manifest(release.manifest).artifacts}
         held = _Held(release, Rollout(record, weights))
         self._held.setdefault(release.task, {})[release.counter] = held
         return held

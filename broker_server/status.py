@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from broker_server.records import DeviceRecord, ReleaseRecord, RoundRecord, StoredState
-from broker_server.releases import signed_manifest
 from broker_server.rollout_fates import Fate
 from broker_server.store.database import Database
 from edge_protocol.errors import NotReadyError
@@ -95,12 +95,11 @@ def release_summary(record: ReleaseRecord) -> dict[str, Any]:
 
 
 def release_details(record: ReleaseRecord) -> dict[str, Any]:
-    """A release with who signed it and every file of every tier."""
-    signed = signed_manifest(record)
-    manifest = decode_manifest(signed.manifest)
+    """A release with the hash that signed metadata list, and every file of every tier."""
+    manifest = decode_manifest(record.manifest)
     return release_summary(record) | {
         "fleet": manifest.fleet,
-        "key_id": signed.key_id,
+        "manifest": sha256(record.manifest).hexdigest(),
         "label_space": manifest.task.label_space,
         "artifacts": [
             {

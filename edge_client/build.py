@@ -25,11 +25,12 @@ from edge_client.replay import Kept, ReplayStore
 from edge_client.results import Tally
 from edge_client.seen import Seen
 from edge_models.windows import LiveWindows, Scale
-from edge_protocol.errors import ConfigError, DataError
+from edge_protocol.errors import ConfigError, DataError, TrustError
 from edge_protocol.messages import IntervalResult
 from edge_protocol.task import ImageInput, SeriesInput, TaskSpec
 from edge_protocol.transport.base import Inbox, LastWill, Transport
 from edge_protocol.transport.settings import read_password, tls_context
+from edge_protocol.trust import commissioned
 
 Emit = Callable[[IntervalResult], None]
 MakeTransport: TypeAlias = Callable[[Inbox, LastWill], Transport]
@@ -137,6 +138,23 @@ def _mark(path: str, config: DeviceConfig) -> str:
     except OSError as error:
         raise DataError(f"{path}: no commissioning pack can be read there: {error.strerror or error}") from error
     return f"{Path(path).resolve()} {told.st_size} {told.st_mtime_ns} {config.preprocess!r}"
+
+
+def read_root(config: DeviceConfig) -> bytes:
+    """The root that the device was commissioned with, from its file or from the configuration itself.
+
+    Raises:
+        ConfigError: there is no such file, or it is no root.
+    """
+    text = config.trusted_root
+    try:
+        root = text.encode() if text.lstrip().startswith("{") else Path(text).read_bytes()
+        commissioned(root)
+    except (OSError, TrustError) as error:
+        raise ConfigError(
+            f"trusted_root: {error}; bring the newest tuf/<n>.root.json of the server's state folder"
+        ) from error
+    return root
 
 
 def label_file(config: DeviceConfig) -> Path | None:

@@ -27,7 +27,7 @@ BODIES: Final[dict[m.Kind, tuple[type, ...]]] = {
     "ack": (m.Ack,),
     "command": (m.Rebirth, m.Label),
     "round": (m.RoundCall,),
-    "release": (m.SignedManifest,),
+    "release": (m.ReleaseOffer,),
     "online": (m.Presence,),
 }
 """Which bodies a topic of each kind may carry."""

@@ -40,11 +40,11 @@ __all__ = [
     "Need",
     "Presence",
     "Rebirth",
+    "ReleaseOffer",
     "RoundCall",
     "RunningTask",
     "Seconds",
     "Sha256",
-    "SignedManifest",
     "Telemetry",
     "Text",
     "Up",
@@ -247,12 +247,10 @@ class RoundCall(msgspec.Struct, frozen=True, array_like=True, tag="round"):
     open: bool
 
 
-class SignedManifest(msgspec.Struct, frozen=True, array_like=True, tag="release"):
-    """A release manifest and its signature (Ed25519, RFC 8032) over exactly these bytes."""
+class ReleaseOffer(msgspec.Struct, frozen=True, array_like=True, tag="release"):
+    """The release that a device is to run, as its manifest: worth what signed metadata say of exactly these bytes."""
 
     manifest: Annotated[bytes, Meta(max_length=256 * 1024)]
-    key_id: Name
-    signature: Annotated[bytes, Meta(min_length=64, max_length=64)]
 
 
 class Presence(msgspec.Struct, frozen=True, array_like=True, tag="presence"):
@@ -263,7 +261,7 @@ class Presence(msgspec.Struct, frozen=True, array_like=True, tag="presence"):
 
 Up: TypeAlias = Birth | DeviceState | KnowledgeReport | CodedReport | Telemetry | Deployment | Need | IntervalResult
 Down: TypeAlias = Ack | Rebirth | Label
-All: TypeAlias = RoundCall | SignedManifest | Presence
+All: TypeAlias = RoundCall | ReleaseOffer | Presence
 Body: TypeAlias = Up | Down | All
 Kind = Literal[
     "birth",

@@ -68,7 +68,7 @@ releases = Table(
     Column("created_s", Float, nullable=False),
     Column("metrics", JSON, nullable=False),
     Column("notes", String(512), nullable=False),
-    Column("signed", LargeBinary, nullable=False),
+    Column("manifest", LargeBinary, nullable=False),
     Column("on_broker", Boolean, nullable=False),
 )
 rollouts = Table(

@@ -62,7 +62,7 @@ def examine(config: DeviceConfig | None, root: Path | None) -> tuple[Finding, ..
     from devices.doctor.board_checks import check_board, check_python
     from devices.doctor.runtime_checks import check_runtimes, try_providers
     from devices.doctor.source_checks import check_cameras
-    from edge_client.stamp import CLOCK_FLOOR_S
+    from edge_client.trust_store import CLOCK_FLOOR_S
     from roadcast.commands.devices import machine_at
 
     facts = probe(machine_at(root))

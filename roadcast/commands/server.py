@@ -107,14 +107,11 @@ def _headline(task: str, held: dict[str, Any]) -> str:
 
 
 def _introduction(running: Server) -> dict[str, Any]:
-    from broker_server.keys import release_key
-    from edge_protocol.signing import public_key
-
     config = running.config
     return {
         "fleet": config.fleet,
         "broker": f"{config.broker.host}:{config.broker.port}",
-        "trusted_key": public_key(release_key(Path(config.release_key_file))).hex(),
+        "trusted_root": str(running.newest_root),
         "state_dir": config.state_dir,
         "tasks": sorted(config.tasks),
         "pid": os.getpid(),

@@ -79,6 +79,6 @@ bodies: st.SearchStrategy[m.Body] = st.one_of(
     st.just(m.Rebirth()),
     st.builds(m.Label, names, names, names),
     st.builds(m.RoundCall, names, names, counts, counts, blob_refs(), seconds, st.booleans()),
-    st.builds(m.SignedManifest, st.binary(max_size=500), names, st.binary(min_size=64, max_size=64)),
+    st.builds(m.ReleaseOffer, st.binary(max_size=500)),
     st.builds(m.Presence, st.booleans()),
 )

@@ -64,7 +64,7 @@ fleet: city
 device: cam-1
 tier: nano
 task: vehicle
-trusted_keys: ["{"ab" * 32}"]
+trusted_root: /etc/roadcast/root.json
 state_dir: {state}
 sources: [{{name: north, uri: "rtsp://admin:hunter2@127.0.0.1:9/stream"}}]
 broker: {{host: 127.0.0.1, port: 9}}
