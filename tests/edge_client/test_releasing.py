@@ -233,7 +233,7 @@ def test_a_release_that_took_the_agent_down_is_left_alone() -> None:
     assert driver.core.running.release == 3
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(1, 6), st.booleans(), st.booleans()), max_size=25), st.randoms())
 def test_whatever_order_releases_come_in_the_device_ends_at_the_newest_it_can_run(
     schedule: list[tuple[int, bool, bool]], random: object
