@@ -35,8 +35,8 @@ from edge_client.installer import Installer, load_release
 from edge_client.labels import LabelFile
 from edge_client.lessons import Fitted, Lessons
 from edge_client.notify import notify
+from edge_client.offers import Running
 from edge_client.outbox import Outbox
-from edge_client.releasing import Running
 from edge_client.replay import ReplayStore, latest_raw
 from edge_client.stamp import Stamp
 from edge_client.training import Training

@@ -84,7 +84,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Install:
-    """Write the pointer down, swap the candidate in, and free what nothing names any more."""
+    """Write the pointer, swap the candidate in, free what nothing names; answered by `Installed` or `InstallFailed`."""
 
     release: int
     signed: SignedManifest
@@ -92,9 +92,10 @@ class Install:
 
 @dataclass(frozen=True, slots=True)
 class Discard:
-    """Let the candidate go; the running release is untouched."""
+    """Let the candidate go, and its files unless they are kept to try again; the running release is untouched."""
 
     release: int
+    keep_files: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +191,11 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class CheckFailed:
-    """The candidate cannot be loaded, or answers its golden inputs otherwise."""
+    """The candidate cannot be loaded, or answers its golden inputs otherwise; `disk` when it was the disk that refused."""
 
     release: int
     reason: str
+    disk: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +235,21 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Installed:
+    """The pointer names the candidate, and it answers frames."""
+
+    release: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstallFailed:
+    """The disk refused the pointer: the release that ran still runs."""
+
+    release: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Delivered:
     """The outbox held an acknowledged message, of this round when it was a report."""
 
@@ -265,6 +282,8 @@ Event: TypeAlias = (
     | TrainFailed
     | Passed
     | Failed
+    | Installed
+    | InstallFailed
     | Delivered
     | Drifted
     | Stopping

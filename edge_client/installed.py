@@ -1,24 +1,31 @@
 """What is installed on this device: an atomic pointer per task, the one before it, and heads; owns no blob, no runner.
 
-``current.json`` names the release that answers frames, ``previous.json`` the one before. `resolve` reads nothing but
-the disk, and falls back from a pointer whose files are damaged. The pointer holds the signed manifest, so that nothing
-runs that a trusted key did not sign, after a restart no more than before.
+``current.json`` names the release that answers frames, ``previous.json`` the one before; a folder of the same form that
+is never written, the factory model, comes last. `resolve` reads nothing but the disk, and falls back from a pointer
+whose files are damaged, or whose release took the agent down time and again. The pointer holds the signed manifest, so
+that nothing runs that a trusted key did not sign, after a restart no more than before.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from edge_client.disk import Disk, file_sha256
+from edge_client.offers import MAX_ATTEMPTS
 from edge_models.head_weights import HeadType, HeadWeights
 from edge_protocol.errors import IncompatibleError, RoadcastError, StoreError
 from edge_protocol.manifest import Artifact
 from edge_protocol.messages import SignedManifest
 from edge_protocol.signing import Keyring
 from edge_protocol.task import TaskSpec, Tier
+
+
+_REMEMBERED = 4
+_DAMAGED = (RoadcastError, msgspec.DecodeError, OSError, ValueError, RecursionError)
 
 
 class Pointer(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,16 +65,22 @@ class Resolved:
     Attributes:
         release: its counter.
         artifact: its files.
+        blobs: the folder that they lie in.
     """
 
     release: int
     artifact: Artifact
+    blobs: Path
+
+    def blob(self, sha256: str) -> Path:
+        """Where one of its files lies."""
+        return self.blobs / sha256 / "data"
 
 
 def resolve(
-    folder: Path, blobs: Path, *, spec: TaskSpec, tier: Tier, keyring: Keyring
+    folder: Path, blobs: Path, *, spec: TaskSpec, tier: Tier, keyring: Keyring, factory: Path | None = None
 ) -> tuple[list[Resolved], list[str]]:
-    """Decide from the disk alone what may run: releases whose files are whole, newest first; and why others may not.
+    """Decide from the disk alone what may run: releases whose files are whole, in order; and why others may not.
 
     Args:
         folder: ``<state>/<task>``.
@@ -75,16 +88,25 @@ def resolve(
         spec: the device's task.
         tier: the device's tier.
         keyring: the keys it trusts.
+        factory: a folder like the state directory that the board came with; it is the last resort.
     """
     whole: list[Resolved] = []
     skipped: list[str] = []
-    for path in (folder / "current.json", folder / "previous.json"):
+    attempts = InstalledStore(folder).attempts()
+    places = [(folder / "current.json", blobs), (folder / "previous.json", blobs)]
+    if factory is not None:
+        places.append((factory / folder.name / "current.json", factory / "blobs"))
+    for path, store in places:
         try:
-            whole.append(_check(path, blobs, spec, tier, keyring))
-        except FileNotFoundError:  # noqa: PERF203 - two files
+            found = _check(path, store, spec, tier, keyring)
+            if attempts.get(found.release, 0) >= MAX_ATTEMPTS:
+                raise StoreError(f"release {found.release} took the agent down {MAX_ATTEMPTS} times")  # noqa: TRY301
+        except FileNotFoundError:
             continue
-        except (RoadcastError, msgspec.DecodeError, OSError, ValueError) as error:
-            skipped.append(f"{path.name}: {error}")
+        except _DAMAGED as error:
+            skipped.append(f"{path.name if store == blobs else 'factory model'}: {error}")
+        else:
+            whole.append(found)
     return whole, skipped
 
 
@@ -99,7 +121,7 @@ def _check(path: Path, blobs: Path, spec: TaskSpec, tier: Tier, keyring: Keyring
     for ref in (artifact.template, artifact.weights, artifact.golden):
         if file_sha256(blobs / ref.sha256 / "data") != ref.sha256:
             raise StoreError(f"blob {ref.sha256[:12]} of release {pointer.release} is missing or damaged")
-    return Resolved(pointer.release, artifact)
+    return Resolved(pointer.release, artifact, blobs)
 
 
 class InstalledStore:
@@ -113,8 +135,15 @@ class InstalledStore:
     def __init__(self, folder: Path, disk: Disk | None = None) -> None:
         self._folder, self._disk = folder, disk or Disk()
 
-    def commit(self, release: int, artifact: Artifact, signed: SignedManifest) -> None:
+    def commit(self, release: int, artifact: Artifact, signed: SignedManifest, *, running: int | None = None) -> None:
         """Point at a release; the one that was current becomes the previous one.
+
+        Args:
+            release: its counter.
+            artifact: its files.
+            signed: its manifest.
+            running: counter of the release that serves, 0 for none. When the current pointer names another one, it is
+                damaged, and must not take the place of the one that the device fell back to. None: it is not.
 
         Raises:
             StoreError: the disk refused; the old pointer stands.
@@ -127,42 +156,70 @@ class InstalledStore:
             golden=artifact.golden.sha256,
             signed=signed,
         )
-        if current.exists():
+        before = self._pointer("current.json")
+        if before is not None and before.release != release and running in {None, before.release}:
             self._disk.write_atomic(self._folder / "previous.json", current.read_bytes())
         self._disk.write_atomic(current, msgspec.json.encode(pointer))
+        with suppress(StoreError):  # the pointers hold it too
+            self._disk.write_atomic(self._folder / "floor.json", msgspec.json.encode(self.floor()))
+
+    def floor(self) -> int:
+        """Counter below which nothing is taken: the highest that was ever committed, as far as the disk remembers.
+
+        Both pointers and a file of its own are asked, so that no one damaged file lets an old release be played back.
+        """
+        try:
+            written = msgspec.json.decode((self._folder / "floor.json").read_bytes(), type=int)
+        except (OSError, msgspec.DecodeError, ValueError):
+            written = 0
+        pointers = (self._pointer("current.json"), self._pointer("previous.json"))
+        return max(written, *(pointer.release if pointer else 0 for pointer in pointers))
 
     def named_blobs(self) -> set[str]:
         """Hashes of every blob that a pointer names."""
         named: set[str] = set()
         for name in ("current.json", "previous.json"):
-            try:
-                pointer = msgspec.json.decode((self._folder / name).read_bytes(), type=Pointer)
-            except (OSError, msgspec.DecodeError, ValueError):
-                continue
-            named |= {pointer.template, pointer.weights, pointer.golden}
+            pointer = self._pointer(name)
+            if pointer is not None:
+                named |= {pointer.template, pointer.weights, pointer.golden}
         return named
 
     def attempts(self) -> dict[int, int]:
-        """Release → starts of it as a candidate without an outcome."""
+        """Release → loads of it without an outcome."""
         try:
             return msgspec.json.decode((self._folder / "attempts.json").read_bytes(), type=dict[int, int])
-        except (OSError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, ValueError):
             return {}
 
     def begin_attempt(self, release: int) -> None:
-        """Count a start of a candidate, before its first byte is loaded: a crash must not be repeated for ever.
+        """Count a load of a release, before its first byte is read: a crash must not be repeated for ever.
 
         Raises:
             StoreError: the disk refused.
         """
-        attempts = self.attempts()
-        self._disk.write_atomic(
-            self._folder / "attempts.json", msgspec.json.encode({release: attempts.get(release, 0) + 1})
-        )
+        counted = self.attempts()
+        counted[release] = counted.get(release, 0) + 1
+        self._write_attempts({each: counted[each] for each in {*sorted(counted)[-_REMEMBERED:], release}})
 
-    def end_attempt(self) -> None:
-        """The candidate had an outcome."""
-        self._disk.unlink(self._folder / "attempts.json")
+    def end_attempt(self, release: int) -> None:
+        """The load had an outcome.
+
+        Raises:
+            StoreError: the disk refused; the count stands, and the next outcome clears it.
+        """
+        counted = self.attempts()
+        if counted.pop(release, None) is not None:
+            self._write_attempts(counted)
+
+    def _write_attempts(self, counted: dict[int, int]) -> None:
+        self._disk.write_atomic(self._folder / "attempts.json", msgspec.json.encode(counted))
+
+    def _pointer(self, name: str) -> Pointer | None:
+        """What a pointer says, None when there is none or it cannot be read."""
+        try:
+            return msgspec.json.decode((self._folder / name).read_bytes(), type=Pointer)
+        except (OSError, msgspec.DecodeError, ValueError, RecursionError):
+            return None
 
     def save_head(self, release: int, head: HeadWeights, choice: HeadChoice) -> None:
         """Write the head that serves a release, and how it was chosen; heads of other releases but the last go.
@@ -184,5 +241,5 @@ class InstalledStore:
         try:
             choice = msgspec.json.decode(path.read_bytes(), type=HeadChoice)
             return HeadWeights.from_bytes(path.with_suffix(".safetensors").read_bytes()).fitting(spec), choice
-        except (OSError, msgspec.DecodeError, RoadcastError):
+        except _DAMAGED:
             return None
