@@ -20,6 +20,7 @@ from time import monotonic
 from edge_client import board
 from edge_client.board_telemetry import watch_this_board
 from edge_client.board_watch import BoardWatch
+from edge_client.boot import boot
 from edge_client.build import MakeTransport, Parts, build_parts, label_file, mqtt_link
 from edge_client.carry import Carry
 from edge_client.config import DeviceConfig
@@ -30,8 +31,8 @@ from edge_client.effects import Event, Linked, Stopping, Unlinked
 from edge_client.fetcher import Fetcher
 from edge_client.hands import Hands
 from edge_client.inference import Inference
-from edge_client.installed import InstalledStore, resolve
-from edge_client.installer import Installer, load_release
+from edge_client.installed import InstalledStore
+from edge_client.installer import Installer
 from edge_client.labels import LabelFile
 from edge_client.lessons import Fitted, Lessons
 from edge_client.notify import notify
@@ -45,7 +46,7 @@ from edge_models.tasks import load_task
 from edge_protocol import messages as m
 from edge_protocol.codec import decode, encode
 from edge_protocol.effects import Send
-from edge_protocol.errors import RemoteProtocolError, RoadcastError
+from edge_protocol.errors import RemoteProtocolError
 from edge_protocol.ids import SERVER
 from edge_protocol.topics import ChunkTopic, Downlink, ReleaseTopic, RoundTopic, Topics
 from edge_protocol.transport.base import Connected, Disconnected, Inbox, LastWill, Received, Refused
@@ -93,7 +94,9 @@ class Agent:
         will = LastWill(self._topics.online(config.device_id), encode(stamp.header(), m.Presence(online=False)))
         self.transport = (make_transport or partial(mqtt_link, config))(self._inbox, will)
         self._watch = watch_this_board(config, self._inbox.put)
-        fetcher = Fetcher(state / "blobs", self._topics, self.transport, disk=disk)
+        fetcher = Fetcher(
+            state / "blobs", self._topics, self.transport, disk=disk, shelf=Path(config.factory) / "blobs"
+        )
         self._installed = InstalledStore(state / self.spec.name, disk)
         self._installer = self._make_installer(parts, fetcher)
         self._drops: Counter[str] = Counter()
@@ -124,7 +127,7 @@ class Agent:
         self._label_file = LabelFile(path) if (path := label_file(config)) else None
         self._stopping = threading.Event()
         self._housekeeping_at, self._ask_again_at, self._frames_told = 0.0, inf, -1
-        self.core = self._make_core(self._boot(state / self.spec.name, fetcher), parts)
+        self.core = self._make_core(self._boot(fetcher), parts)
 
     def run(self) -> None:
         """Serve until `stop`, SIGTERM or SIGINT; then leave in order within 5 s."""
@@ -260,23 +263,16 @@ class Agent:
             if isinstance(event, m.IntervalResult):
                 self._uplink.send(Send(event, durable=True), now)
 
-    def _boot(self, folder: Path, fetcher: Fetcher) -> Running:
-        """Serve the newest release that the disk holds whole and that can be loaded."""
-        tier, keyring = self.config.tier, self.config.keyring
-        whole, skipped = resolve(folder, fetcher.folder, spec=self.spec, tier=tier, keyring=keyring)
-        for found in whole:
-            try:
-                candidate = load_release(found.release, found.artifact, fetcher.path, self.config.threads)
-            except RoadcastError as error:
-                skipped.append(f"release {found.release}: {error}")
-                continue
-            head = self._installed.load_head(found.release, self.spec)
-            self.carry.serve(candidate, Fitted(found.release, *head) if head else None)
-            break
+    def _boot(self, fetcher: Fetcher) -> Running:
+        """Serve the first release that the disk holds whole and that can be loaded."""
+        booted, skipped = boot(self.config, self.spec, self._installed, fetcher)
         for reason in skipped:
             self.carry.drop("fallback", reason)
-        serving, bundle = self.carry.serving, self.inference.bundle
-        return Running(bundle.release, serving.weights.sha256) if bundle and serving else Running()
+        if booted is None:
+            return Running()
+        head = self._installed.load_head(booted.release, self.spec)
+        self.carry.serve(booted, Fitted(booted.release, *head) if head else None)
+        return Running(booted.release, booted.artifact.weights.sha256)
 
     def _make_installer(self, parts: Parts, fetcher: Fetcher) -> Installer:
         database = Path(self.config.state_dir) / "replay.db"
@@ -289,10 +285,12 @@ class Agent:
             stored=lambda count: latest_raw(database, self.spec, count),
             prepare=parts.prepare,
             running=lambda: self.inference.bundle,
+            frames=self.inference.counters,
             answer=self._inbox.put,
         )
 
     def _make_core(self, running: Running, parts: Parts) -> DeviceCore:
-        attempts, spent = self._installed.attempts(), parts.account.exhausted
-        remembered = Remembered(running=running, answered=self.outbox.answered, spent=spent, attempts=attempts)
+        attempts, floor, spent = self._installed.attempts(), self._installed.floor(), parts.account.exhausted
+        answered = self.outbox.answered
+        remembered = Remembered(running=running, floor=floor, answered=answered, spent=spent, attempts=attempts)
         return DeviceCore(board.profile(self.config, self.spec), self.config.keyring, remembered, monotonic())

@@ -153,7 +153,7 @@ class DeviceCore:
         parts = (self._releasing, self._answering, self._refitting)
         return min([self._report_at, *(at for part in parts if (at := part.next_deadline()) is not None)])
 
-    def _dispatch(self, event: Event, now: float) -> list[Effect]:  # noqa: C901, PLR0911 - one return per event
+    def _dispatch(self, event: Event, now: float) -> list[Effect]:  # noqa: C901, PLR0911, PLR0912 - one per event
         match event:
             case m.Envelope():
                 return self._receive(event.body)

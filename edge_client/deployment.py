@@ -65,4 +65,5 @@ DEPLOYMENT: Table[Stage, Step] = {
     **{(state, _E.OFFER): _S.OFFERED for state in (*BUSY, _S.COMMITTED, *ENDED)},
 }
 """A newer offer takes the place of whatever is under way. COMMITTED is reached through PROBATION, or kept when the
-offer is the release that runs already. FAILED and PAUSED, for want of a link or of room, are tried again; ROLLED_BACK is not: the release itself is at fault."""
+offer is the release that runs already. FAILED and PAUSED, for want of a link or of room, are tried again; ROLLED_BACK
+is not: the release itself is at fault."""

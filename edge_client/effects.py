@@ -191,7 +191,7 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class CheckFailed:
-    """The candidate cannot be loaded, or answers its golden inputs otherwise; `disk` when it was the disk that refused."""
+    """The candidate cannot be loaded, or answers its golden inputs otherwise; `disk` when the disk refused."""
 
     release: int
     reason: str

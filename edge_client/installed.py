@@ -23,7 +23,6 @@ from edge_protocol.messages import SignedManifest
 from edge_protocol.signing import Keyring
 from edge_protocol.task import TaskSpec, Tier
 
-
 _REMEMBERED = 4
 _DAMAGED = (RoadcastError, msgspec.DecodeError, OSError, ValueError, RecursionError)
 
@@ -100,8 +99,8 @@ def resolve(
         try:
             found = _check(path, store, spec, tier, keyring)
             if attempts.get(found.release, 0) >= MAX_ATTEMPTS:
-                raise StoreError(f"release {found.release} took the agent down {MAX_ATTEMPTS} times")  # noqa: TRY301
-        except FileNotFoundError:
+                raise StoreError(f"release {found.release} took the agent down {MAX_ATTEMPTS} times")
+        except FileNotFoundError:  # noqa: PERF203 - three files
             continue
         except _DAMAGED as error:
             skipped.append(f"{path.name if store == blobs else 'factory model'}: {error}")

@@ -205,7 +205,14 @@ def test_late_answers_of_an_old_release_change_nothing() -> None:
     driver.fetch(1)
     driver.say(signed(2))
     driver.fetch(2)
-    for late in (e.Checked(1), e.CheckFailed(1, "late"), e.Passed(1), e.Installed(1), e.Failed(1, "late"), e.Trained(99, None)):
+    for late in (
+        e.Checked(1),
+        e.CheckFailed(1, "late"),
+        e.Passed(1),
+        e.Installed(1),
+        e.Failed(1, "late"),
+        e.Trained(99, None),
+    ):
         assert driver.do(late) == []
     assert driver.core.stage == "staged"
     assert driver.do(e.Fetched("0" * 64)) == []

@@ -1,0 +1,47 @@
+"""Writes a factory model: one signed release as a folder that a device boots from, and never writes. Owns no key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from edge_client.disk import Disk, file_sha256
+from edge_client.installed import InstalledStore
+from edge_protocol.blobs import BlobRef
+from edge_protocol.errors import ConfigError
+from edge_protocol.manifest import decode_manifest
+from edge_protocol.messages import SignedManifest
+from edge_protocol.task import Tier
+
+
+def write_factory(folder: Path, signed: SignedManifest, tier: Tier | None, read: Callable[[BlobRef], bytes]) -> int:
+    """Write a release down, beside those of other tasks; return its counter.
+
+    ::
+
+        <folder>/<task>/current.json    the pointer, with the signed manifest
+        <folder>/blobs/<sha256>/data    its files
+
+    Args:
+        folder: made when it is missing.
+        signed: the release; the device checks its signature at every boot.
+        tier: of the boards; None for all that the release has.
+        read: gives the bytes of a file.
+
+    Raises:
+        ConfigError: the folder holds a release of this task already: one that boards came with never changes.
+        IncompatibleError: the release has nothing for this tier.
+        RoadcastError: a file cannot be read, or the disk refused.
+    """
+    manifest = decode_manifest(signed.manifest)
+    artifacts = manifest.artifacts if tier is None else (manifest.artifact_for(tier),)
+    place = folder / manifest.task.name
+    if (place / "current.json").exists():
+        raise ConfigError(f"{place}: holds a factory model already; name a new folder, or remove it first")
+    disk = Disk()
+    for ref in [ref for each in artifacts for ref in (each.template, each.weights, each.golden)]:
+        path = folder / "blobs" / ref.sha256 / "data"
+        if file_sha256(path) != ref.sha256:
+            disk.write_atomic(path, read(ref))
+    InstalledStore(place, disk).commit(manifest.counter, artifacts[0], signed)
+    return manifest.counter
