@@ -223,10 +223,14 @@ class InstalledStore:
     def save_head(self, release: int, head: HeadWeights, choice: HeadChoice) -> None:
         """Write the head that serves a release, and how it was chosen; heads of other releases but the last go.
 
+        So does what a kill left half written.
+
         Raises:
             StoreError: the disk refused.
         """
         heads = self._folder / "heads"
+        for torn in heads.glob("*.tmp"):
+            self._disk.unlink(torn)
         self._disk.write_atomic(heads / f"{release}.safetensors", head.to_bytes())
         self._disk.write_atomic(heads / f"{release}.json", msgspec.json.format(msgspec.json.encode(choice)))
         kept = sorted((int(path.stem) for path in heads.glob("*.json") if path.stem.isdigit()), reverse=True)[2:]
