@@ -21,7 +21,7 @@ from edge_client import board
 from edge_client.board_telemetry import watch_this_board
 from edge_client.board_watch import BoardWatch
 from edge_client.boot import boot
-from edge_client.build import MakeTransport, Parts, build_parts, label_file, mqtt_link
+from edge_client.build import MakeTransport, Parts, build_parts, label_file, mqtt_link, open_memories
 from edge_client.carry import Carry
 from edge_client.config import DeviceConfig
 from edge_client.core import DeviceCore, Remembered
@@ -37,8 +37,7 @@ from edge_client.labels import LabelFile
 from edge_client.lessons import Fitted, Lessons
 from edge_client.notify import notify
 from edge_client.offers import Running
-from edge_client.outbox import Outbox
-from edge_client.replay import ReplayStore, latest_raw
+from edge_client.replay import latest_raw
 from edge_client.stamp import Stamp
 from edge_client.training import Training
 from edge_client.uplink import Uplink
@@ -73,7 +72,7 @@ class Agent:
     Raises:
         ConfigError: the configuration does not fit the task.
         DataError: the commissioning pack cannot be read.
-        StoreError: the state directory cannot be used.
+        StoreError: the privacy account is damaged.
     """
 
     def __init__(
@@ -87,8 +86,7 @@ class Agent:
         self._inbox: Inbox = Queue(INBOX)
         self._topics, stamp = Topics(config.fleet_id), Stamp(config.fleet_id, config.device_id)
         self._desired = self._topics.desired(config.device_id, self.spec.task_id)
-        self.outbox = Outbox(state / "outbox.db")
-        self.replay = ReplayStore(state / "replay.db", config.replay.budget_bytes)
+        self.outbox, self.replay, refused = open_memories(config)
         parts = build_parts(config, self.spec, self.replay, self._inbox.put)
         self.inference = Inference(parts.feeds, config.queue)
         will = LastWill(self._topics.online(config.device_id), encode(stamp.header(), m.Presence(online=False)))
@@ -99,7 +97,7 @@ class Agent:
         )
         self._installed = InstalledStore(state / self.spec.name, disk)
         self._installer = self._make_installer(parts, fetcher)
-        self._drops: Counter[str] = Counter()
+        self._drops: Counter[str] = Counter({"state-in-memory": refused})
         kept = parts.seen.latest_samples
         self._uplink = Uplink(self._topics, config.device_id, stamp, self.outbox, self.transport, self._drops, kept)
         watch, train = BoardWatch(self.inference), config.train
