@@ -46,9 +46,12 @@ def slowly(topic: str, payload: bytes) -> list[bytes]:
     return [payload]
 
 
-def serve(config: DeviceConfig, counter: int, files: list[Files], pipe: Connection) -> None:
+def serve(config: DeviceConfig, counter: int, files: list[Files], pipe: Connection, clock_s: float | None) -> None:
     """Run an agent that is offered a release; tell (stage, what it is about, what runs) until killed, or committed."""
     logging.disable()
+    if clock_s is not None:
+        now, ahead = time.time, clock_s - time.time()
+        time.time = lambda: now() + ahead
     rig = DeviceRig(config, trainer=TRAINER)
     rig.broker.fault = slowly
     pipe.send(("booted", counter, rig.agent.core.running.release))
@@ -74,12 +77,14 @@ class Killed:
         files: what its releases hold, in turn.
         floor: highest counter that it was heard to have committed.
         kills: how many hit it, by the stage that it was last heard in.
+        clock_s: what its wall clock shows at each start; None for the right time.
     """
 
     config: DeviceConfig
     files: list[Files]
     floor: int = 0
     kills: dict[str, int] = field(default_factory=dict)
+    clock_s: float | None = None
 
     @property
     def state(self) -> Path:
@@ -89,7 +94,7 @@ class Killed:
     def run(self, counter: int, until: str, then_s: float = 0.0) -> None:
         """Offer a release, and kill the process (SIGKILL) so many seconds after a stage was reached."""
         ours, theirs = CONTEXT.Pipe(duplex=False)
-        process = CONTEXT.Process(target=serve, args=(self.config, counter, self.files, theirs))
+        process = CONTEXT.Process(target=serve, args=(self.config, counter, self.files, theirs, self.clock_s))
         process.start()
         theirs.close()
         stage = "starting"

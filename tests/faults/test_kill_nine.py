@@ -83,6 +83,16 @@ def test_a_release_under_which_the_agent_dies_time_and_again_is_left_alone(tmp_p
     assert device.resolved()[0].release == 3
 
 
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("clocks", [(60.0, None), (2**31 + 60.0, 60.0), (None, 2**31 + 60.0)], ids=str)
+def test_a_clock_that_jumps_stops_no_deployment(tmp_path: Path, clocks: tuple[float | None, float | None]) -> None:
+    """From 1970, to 2038 and back between two starts: each release is taken, and told."""
+    device = Killed(device_config(tmp_path), several())
+    for counter, device.clock_s in enumerate(clocks, 1):
+        device.run(counter, "committed")
+    assert [found.release for found in device.resolved()] == [2, 1]
+
+
 def files_below(folder: Path) -> list[str]:
     """Names of every file."""
     return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
