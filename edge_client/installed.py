@@ -24,7 +24,8 @@ from edge_protocol.signing import Keyring
 from edge_protocol.task import TaskSpec, Tier
 
 _REMEMBERED = 4
-_DAMAGED = (RoadcastError, msgspec.DecodeError, OSError, ValueError, RecursionError)
+DAMAGED = (RoadcastError, msgspec.DecodeError, OSError, ValueError, RecursionError)
+"""What reading a file that a disk has spoilt may raise."""
 
 
 class Pointer(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +103,7 @@ def resolve(
                 raise StoreError(f"release {found.release} took the agent down {MAX_ATTEMPTS} times")
         except FileNotFoundError:  # noqa: PERF203 - three files
             continue
-        except _DAMAGED as error:
+        except DAMAGED as error:
             skipped.append(f"{path.name if store == blobs else 'factory model'}: {error}")
         else:
             whole.append(found)
@@ -244,5 +245,5 @@ class InstalledStore:
         try:
             choice = msgspec.json.decode(path.read_bytes(), type=HeadChoice)
             return HeadWeights.from_bytes(path.with_suffix(".safetensors").read_bytes()).fitting(spec), choice
-        except _DAMAGED:
+        except DAMAGED:
             return None
