@@ -23,6 +23,8 @@ from edge_client.effects import (
     Fetched,
     FetchFailed,
     Forget,
+    Installed,
+    InstallFailed,
     Linked,
     Offered,
     Passed,
@@ -35,8 +37,9 @@ from edge_client.effects import (
     Unlinked,
     Unproven,
 )
+from edge_client.offers import Running
 from edge_client.refitting import Refitting
-from edge_client.releasing import Releasing, Running
+from edge_client.releasing import Releasing
 from edge_client.session import ONLINE, SESSION, Session, SessionEvent
 from edge_protocol import messages as m
 from edge_protocol.effects import Drop, Send
@@ -78,10 +81,12 @@ class Remembered:
         running: what is installed.
         answered: number of the last round that was answered.
         spent: the privacy budget allows no further report.
-        attempts: release → starts of it as a candidate that had no outcome.
+        attempts: release → loads of it that had no outcome.
+        floor: counter below which no release is taken.
     """
 
     running: Running = field(default_factory=Running)
+    floor: int = 0
     answered: int = 0
     spent: bool = False
     attempts: Mapping[int, int] = field(default_factory=dict)
@@ -106,6 +111,7 @@ class DeviceCore:
             tier=profile.tier,
             running=remembered.running,
             attempts=remembered.attempts,
+            floor=remembered.floor,
         )
         self._answering = Answering(
             device=profile.device, spec=profile.spec, answered=remembered.answered, spent=remembered.spent
@@ -146,7 +152,7 @@ class DeviceCore:
         parts = (self._releasing, self._answering, self._refitting)
         return min([self._report_at, *(at for part in parts if (at := part.next_deadline()) is not None)])
 
-    def _dispatch(self, event: Event, now: float) -> list[Effect]:  # noqa: C901, PLR0911, PLR0912 - one return per event
+    def _dispatch(self, event: Event, now: float) -> list[Effect]:  # noqa: C901, PLR0911, PLR0912 - one per event
         match event:
             case m.Envelope():
                 return self._receive(event.body)
@@ -160,11 +166,13 @@ class DeviceCore:
             case PatchFailed():
                 return self._releasing.patch_failed(event)
             case Checked() | CheckFailed():
-                return self._releasing.checked(event, self._next_job())
+                return self._releasing.checked(event, self._next_job(), now)
             case Trained() | TrainFailed():
                 return self._trained(event, now)
             case Passed() | Failed():
                 return self._releasing.probed(event)
+            case Installed() | InstallFailed():
+                return self._releasing.installed(event, now)
             case Delivered():
                 self._answering.delivered(event.round)
                 return []

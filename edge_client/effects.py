@@ -85,7 +85,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Install:
-    """Write the pointer down, swap the candidate in, and free what nothing names any more."""
+    """Write the pointer, swap the candidate in, free what nothing names; answered by `Installed` or `InstallFailed`."""
 
     release: int
     manifest: bytes
@@ -94,9 +94,10 @@ class Install:
 
 @dataclass(frozen=True, slots=True)
 class Discard:
-    """Let the candidate go; the running release is untouched."""
+    """Let the candidate go, and its files unless they are kept to try again; the running release is untouched."""
 
     release: int
+    keep_files: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +193,11 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class CheckFailed:
-    """The candidate cannot be loaded, or answers its golden inputs otherwise."""
+    """The candidate cannot be loaded, or answers its golden inputs otherwise; `disk` when the disk refused."""
 
     release: int
     reason: str
+    disk: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +231,21 @@ class Passed:
 @dataclass(frozen=True, slots=True)
 class Failed:
     """The candidate did not stand its probation."""
+
+    release: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """The pointer names the candidate, and it answers frames."""
+
+    release: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstallFailed:
+    """The disk refused the pointer: the release that ran still runs."""
 
     release: int
     reason: str
@@ -290,6 +307,8 @@ Event: TypeAlias = (
     | TrainFailed
     | Passed
     | Failed
+    | Installed
+    | InstallFailed
     | Delivered
     | Drifted
     | Offered

@@ -21,12 +21,14 @@ from safetensors.numpy import load
 from devices.runners.base import Runner
 from devices.runners.ort_runner import OrtRunner
 from edge_client.config import ProbationConfig
+from edge_client.costs import resident_mb
 from edge_client.effects import Check, Checked, CheckFailed, Failed, Passed, Probe
+from edge_client.inference import Counters
 from edge_client.pipelines import Bundle
-from edge_client.probation import try_candidate
+from edge_client.probation import Flow, try_candidate
 from edge_client.seen import Seen
 from edge_models.samples import F4
-from edge_protocol.errors import RoadcastError
+from edge_protocol.errors import DeploymentError, RoadcastError
 from edge_protocol.manifest import Artifact
 from edge_protocol.task import TaskSpec
 from export.golden import check_golden
@@ -58,7 +60,8 @@ def load_release(release: int, artifact: Artifact, blob: Callable[[str], Path], 
     """Load a release from its files and check its golden answers.
 
     Raises:
-        RoadcastError: a file is missing, or of another student; or it answers otherwise than it must.
+        RoadcastError: a file is of another student, or the student fails, or answers otherwise than it must.
+        OSError: a file is missing.
     """
     template, weights, golden = (
         blob(ref.sha256).read_bytes() for ref in (artifact.template, artifact.weights, artifact.golden)
@@ -69,6 +72,9 @@ def load_release(release: int, artifact: Artifact, blob: Callable[[str], Path], 
     except RoadcastError:
         runner.close()
         raise
+    except Exception as error:  # a runtime's own errors share no base class
+        runner.close()
+        raise DeploymentError(f"release {release} fails on its golden inputs: {error!r}") from error
     return Candidate(release, artifact, runner, load(golden)["inputs"].astype(np.float32))
 
 
@@ -84,7 +90,9 @@ class Installer:
         stored: samples of the replay store, for when too few live ones come.
         prepare: from stored sample to input.
         running: what serves now.
+        frames: what the inference loop counts.
         answer: takes the outcome.
+        memory_mb: what this process holds in memory now.
     """
 
     def __init__(
@@ -98,11 +106,14 @@ class Installer:
         stored: Callable[[int], npt.NDArray[np.generic]],
         prepare: Prepare,
         running: Callable[[], Bundle | None],
+        frames: Counters,
         answer: Callable[[object], None],
+        memory_mb: Callable[[], float] = resident_mb,
     ) -> None:
         self._spec, self._config, self._threads, self._blob = spec, config, threads, blob
         self._seen, self._stored, self._prepare = seen, stored, prepare
-        self._running, self._tell = running, answer
+        self._running, self._frames, self._tell = running, frames, answer
+        self._memory_mb, self._before_mb = memory_mb, 0.0
         self._asked: SimpleQueue[Check | Probe | None] = SimpleQueue()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="installer", daemon=True)
@@ -142,17 +153,28 @@ class Installer:
                     return
 
     def _check(self, request: Check) -> Checked | CheckFailed:
+        self.candidate, self._before_mb = None, self._memory_mb()
         try:
-            self.candidate = load_release(request.release, request.artifact, self._blob, self._threads)
+            loaded = load_release(request.release, request.artifact, self._blob, self._threads)
         except (RoadcastError, OSError) as error:
-            self.candidate = None
+            return CheckFailed(request.release, str(error))
+        self.candidate = loaded  # whoever discards it closes it
+        try:
+            self._check_memory()
+        except DeploymentError as error:
             return CheckFailed(request.release, str(error))
         return Checked(request.release)
+
+    def _check_memory(self) -> None:
+        grown, allowed = self._memory_mb() - self._before_mb, self._config.memory_mb
+        if grown > allowed:
+            raise DeploymentError(f"the agent grew by {grown:.0f} MB with the candidate, allowed are {allowed}")
 
     def _probe(self, request: Probe) -> Passed | Failed:
         candidate, bundle = self.candidate, self._running()
         if candidate is None or candidate.release != request.release:
             return Failed(request.release, "the candidate is gone; it was superseded")
+        flow = Flow(self._frames)
         try:
             verdict = try_candidate(
                 candidate.runner.infer,
@@ -162,8 +184,16 @@ class Installer:
                 latency_floor_s=self._config.latency_floor_ms / 1e3,
                 classes=self._spec.kind == "classify",
             )
+            self._check_memory()
+            if bundle is not None:
+                flow.check()
         except RoadcastError as error:
             return Failed(request.release, str(error))
+        except (
+            Exception
+        ) as error:  # a runtime's own errors share no base class, and a dead thread would hang the device
+            LOG.exception("release %d on probation", request.release)
+            return Failed(request.release, f"{type(error).__name__}: {error}")
         LOG.info("release %d stood its probation: %s", request.release, verdict)
         return Passed(request.release)
 

@@ -103,6 +103,7 @@ def read_site(site_file: Path) -> SiteFiles:
     site = load_config(_bytes(site_file, "site").decode(errors="replace"), Site, where=str(site_file))
     folder, install = site_file.parent, site.install
     copies = {path: _bytes(folder / name, "install.copy") for path, name in install.copy.items()}
+    copies |= {} if install.factory is None else _factory(folder / install.factory)
     wheels = {} if install.wheels is None else _wheels(folder / install.wheels)
     return SiteFiles(site_file, site, copies, wheels)
 
@@ -137,6 +138,15 @@ def _wheels(folder: Path) -> dict[str, bytes]:
     if not folder.is_dir():
         raise ConfigError(f"install.wheels: {folder} is no folder; fill one with: pip download, pip wheel")
     return {path.name: _bytes(path, "install.wheels") for path in sorted(folder.glob("*.whl"))}
+
+
+def _factory(folder: Path) -> dict[str, bytes]:
+    from devices.provision.site import FACTORY_DIR
+
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    if not files:
+        raise ConfigError(f"install.factory: {folder} holds no file; write one with: roadcast release factory")
+    return {f"{FACTORY_DIR}/{path.relative_to(folder).as_posix()}": _bytes(path, "install.factory") for path in files}
 
 
 def _bytes(path: Path, what: str) -> bytes:

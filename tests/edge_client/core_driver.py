@@ -106,6 +106,7 @@ class Driver:
         self.do(e.Checked(counter))
         self.do(e.Trained(self.last(e.Train).job, None))
         self.do(e.Passed(counter))
+        self.do(e.Installed(counter))
 
     def fetch(self, counter: int) -> None:
         """Everything of a release arrives."""

@@ -1,0 +1,34 @@
+"""What a deployment is about: the release that runs, and the one that is wanted; pure, owns no decision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge_client.effects import Offered
+from edge_protocol.blobs import BlobRef
+from edge_protocol.manifest import Artifact
+
+MAX_ATTEMPTS = 3
+"""Loads of a release that may end in a crash of the agent before it is left alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What answers frames: release counter (0: none) and hash of the weights payload."""
+
+    release: int = 0
+    weights: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A release that passed every check that needs no file."""
+
+    counter: int
+    offered: Offered
+    artifact: Artifact
+
+    def files(self, delta: BlobRef | None) -> list[BlobRef]:
+        """Everything that may have been fetched for it, `delta` among them."""
+        files = self.artifact
+        return [files.template, files.weights, files.golden, *([delta] if delta else [])]
