@@ -24,7 +24,8 @@ from roadcast.output import stderr
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from devices.provision.ssh import Job, Login, Place
+    from devices.provision.connection import Login
+    from devices.provision.ssh import Job, Place
 
 PASSWORD = "ROADCAST_SSH_PASSWORD"  # noqa: S105  # the name of a variable
 _ADDRESS = re.compile(

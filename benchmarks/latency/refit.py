@@ -26,7 +26,7 @@ from edge_protocol.task import TIERS
 from export import BuiltArtifact, build_artifact
 from export.graph import inlined
 
-MOST_OVER_WHOLE, LEAST_EXPORT = 1.5, 100.0
+MOST_OVER_WHOLE, LEAST_EXPORT = 2.0, 100.0
 PARITY = 1e-5
 
 

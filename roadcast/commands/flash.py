@@ -56,7 +56,8 @@ def flash(
     if rootfs is not None:
         _into_tree(site, rootfs, device, dry_run=dry_run, json=json)
         return
-    from devices.provision.ssh import Job, Login, Place
+    from devices.provision.connection import Login
+    from devices.provision.ssh import Job, Place
     from roadcast.ssh_fleet import flash_fleet, read_password, targets_of
 
     if not prefix.startswith("/") or not prefix.isprintable():
