@@ -7,27 +7,16 @@ from pathlib import Path
 from devices.latency.load import Clock, Plan, SystemClock, measure, warm_up
 from devices.latency.result import Result, result_of
 from devices.latency.sensors import Sensors, between
+from roadcast.bench.job import Job
 from roadcast.bench.subject import open_model
 
 
-def run_bench(
-    path: Path,
-    plan: Plan,
-    *,
-    threads: int = 1,
-    end_to_end: bool = False,
-    runner: str = "ort",
-    clock: Clock | None = None,
-    sensors: Sensors | None = None,
-) -> Result:
+def run_job(path: Path, job: Job, *, clock: Clock | None = None, sensors: Sensors | None = None) -> Result:
     """Measure a model on this machine.
 
     Args:
         path: as for `open_model`.
-        plan: how much, and how queries are issued.
-        threads: that one inference may use.
-        end_to_end: as for `open_model`.
-        runner: likewise.
+        job: how.
         clock: this machine's own unless given.
         sensors: likewise.
 
@@ -35,8 +24,8 @@ def run_bench(
         ConfigError, DataError, IncompatibleError, NotReadyError: as `open_model` says.
     """
     clock, sensors = clock or SystemClock(), sensors or Sensors()
-    begun = clock.wall()
-    model = open_model(path, batch=plan.batch, threads=threads, end_to_end=end_to_end, runner=runner)
+    begun, plan = clock.wall(), job.plan
+    model = open_model(path, batch=plan.batch, threads=job.threads, end_to_end=job.end_to_end, runner=job.runner)
     try:
         loaded = clock.wall()
         warm_up(model.steps, Plan(queries=1, warm_up_queries=1, warm_up_seconds=0), clock)
