@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from devices.latency.load import Plan
+
+MOST_SOAK_S = 30 * 86_400.0
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -17,9 +20,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         threads: that one inference may use.
         end_to_end: from a camera's JPEG, or a sensor's window, to an encoded message.
         runner: ONNX Runtime, or TensorRT.
+        soak_s: keep it busy for so many seconds, and watch the board; 0: measure as the plan says.
+        power: measure what the board draws.
     """
 
     plan: Plan
     threads: int = 1
     end_to_end: bool = False
     runner: Literal["ort", "trt"] = "ort"
+    soak_s: Annotated[float, Meta(ge=0, le=MOST_SOAK_S)] = 0.0
+    power: bool = False

@@ -9,6 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from devices.latency.result import Result
+from devices.latency.soak import Soak
 from edge_protocol.errors import (
     ConfigError,
     DataError,
@@ -53,11 +54,11 @@ class Parcel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Answer(msgspec.Struct, frozen=True):
     """A result, or the name and text of the error."""
 
-    result: Result | None
+    result: Result | Soak | None
     error: str = ""
     reason: str = ""
 
-    def unpack(self, host: str) -> Result:
+    def unpack(self, host: str) -> Result | Soak:
         """The result.
 
         Raises:

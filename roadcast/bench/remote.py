@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 from devices.latency.result import Result
+from devices.latency.soak import Soak
 from devices.provision.connection import Login, Said, connected
 from devices.provision.site import SshConfig
 from edge_protocol.errors import DataError, NotReadyError, RoadcastError, TransportError
@@ -25,7 +26,7 @@ _NOT_FOUND = (126, 127)
 """A shell's statuses of a program that cannot be run, or is not there."""
 
 
-def run_on(target: SshConfig, login: Login, python: str, path: Path, job: Job) -> Result:
+def run_on(target: SshConfig, login: Login, python: str, path: Path, job: Job) -> Result | Soak:
     """Measure a model on another machine, which needs Roadcast but not the model.
 
     Args:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from edge_protocol.errors import CheckFailedError
-from roadcast.commands.bench_run import percentiles, run, write_text
+from roadcast.commands.bench_run import run, write_text
 from roadcast.output import JsonFlag, emit, table
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def trace(
     from devices.latency.result import summarise
     from devices.latency.traces import read_loadgen, read_trtexec
     from edge_protocol.errors import DataError
+    from roadcast.bench.show import percentiles
 
     try:
         text = path.read_text(encoding="utf-8")

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
 from devices.latency.load import Scenario
-from edge_protocol.errors import StoreError
-from roadcast.output import emit, progress, table
+from edge_protocol.errors import CheckFailedError, StoreError
+from roadcast.output import emit, progress
 from roadcast.ssh_options import KNOWN_HOSTS, AskPassword, Identity, KnownHosts, PasswordFile
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from devices.latency.result import Result, Summary
+    from devices.latency.result import Result
+    from devices.latency.soak import Soak, Window
+    from roadcast.bench.job import Job
 
 PYTHON = "/opt/roadcast/venv/bin/python"
 
@@ -37,6 +37,8 @@ def run(
     plot: Annotated[Path | None, typer.Option(metavar="OUT.svg", help="Draw the distribution.")] = None,
     loadgen: Annotated[Path | None, typer.Option(metavar="OUT", help="Write a trace as MLPerf LoadGen does.")] = None,
     trtexec: Annotated[Path | None, typer.Option(metavar="OUT", help="Write times as trtexec does.")] = None,
+    soak: Annotated[str, typer.Option(help="Keep it busy that long and watch the board, such as 30m.")] = "",
+    power: Annotated[bool, typer.Option("--power", help="Measure what the board draws.")] = False,
     ssh: Annotated[str | None, typer.Option(help="On a target: a name of the site, or [USER@]HOST[:PORT].")] = None,
     site: Annotated[Path | None, typer.Option("--site", "-s", help="The site's YAML, whose ssh says where.")] = None,
     python: Annotated[str, typer.Option(help="The target's Python that has roadcast.")] = PYTHON,
@@ -46,38 +48,64 @@ def run(
     ask_password: AskPassword = False,
 ) -> None:
     """Measure a model on this machine, or on a target that has Roadcast; the model need not be there."""
+    from broker_server.rollout_plan import SECONDS, parse_quantity
     from devices.latency.load import Plan
     from roadcast.bench.job import Job
 
     plan = Plan(
         scenario=scenario, queries=queries, seconds=seconds, warm_up_seconds=warm_up, samples=samples, rate_hz=rate
     )
-    job = Job(plan=plan, threads=threads, end_to_end=end_to_end, runner=runner)
-    progress(f"measuring {model} for {warm_up + seconds:g} s or more")
+    soak_s = parse_quantity(soak, SECONDS, "duration") if soak else 0.0
+    job = Job(plan=plan, threads=threads, end_to_end=end_to_end, runner=runner, soak_s=soak_s, power=power)
+    progress(f"measuring {model} for {warm_up + (soak_s or seconds):g} s or more")
     if ssh is None:
-        from roadcast.bench.running import run_job
-
-        result = run_job(model, job)
+        result = _measured_here(model, job)
     else:
         from roadcast.bench.remote import run_on
         from roadcast.ssh_fleet import login_of, site_at, target_at
 
         login = login_of(known_hosts, identity, password_file, ask=ask_password)
         result = run_on(target_at(ssh, site_at(site)), login, python, model, job)
-    _write(result, json=json, plot=plot, loadgen=loadgen, trtexec=trtexec)
-    emit(result, as_json=False, render=_shown)
+    _told(result, Files(json, plot, loadgen, trtexec))
 
 
-def _write(result: Result, *, json: Path | None, plot: Path | None, loadgen: Path | None, trtexec: Path | None) -> None:
-    from devices.latency.result import write_result
+class Files(NamedTuple):
+    """What is to be written."""
+
+    json: Path | None
+    plot: Path | None
+    loadgen: Path | None
+    trtexec: Path | None
+
+
+def _measured_here(model: Path, job: Job) -> Result | Soak:
+    from roadcast.bench.running import run_job
+
+    def told(window: Window) -> None:
+        heat = "" if window.celsius is None else f", {window.celsius:.0f} °C"
+        progress(f"{window.at_s:.0f} s: p50 {window.p50_ms:.3g} ms, p99 {window.p99_ms:.3g} ms{heat}")
+
+    return run_job(model, job, told=told)
+
+
+def _told(result: Result | Soak, files: Files) -> None:
+    from devices.latency.result import Result, write_result
     from devices.latency.traces import write_loadgen, write_trtexec
-    from roadcast.bench import report
+    from roadcast.bench import report, show
 
-    if json:
-        write_result(json, result)
-    write_text(plot, lambda: report.plot(result))
-    write_text(loadgen, lambda: write_loadgen(result.raw.starts, result.raw.latencies, result.samples))
-    write_text(trtexec, lambda: write_trtexec(result.raw.starts, result.raw.latencies))
+    if files.json:
+        write_result(files.json, result)
+    if not isinstance(result, Result):
+        write_text(files.plot, lambda: report.plot_soak(result))
+        emit(result, as_json=False, render=show.soak)
+        if result.findings:
+            raise CheckFailedError("; ".join(result.findings))
+        return
+    raw = result.raw
+    write_text(files.plot, lambda: report.plot(result))
+    write_text(files.loadgen, lambda: write_loadgen(raw.starts, raw.latencies, result.samples))
+    write_text(files.trtexec, lambda: write_trtexec(raw.starts, raw.latencies))
+    emit(result, as_json=False, render=show.result)
 
 
 def write_text(path: Path | None, text: Callable[[], str]) -> None:
@@ -92,40 +120,3 @@ def write_text(path: Path | None, text: Callable[[], str]) -> None:
         path.write_text(text(), encoding="utf-8")
     except OSError as error:
         raise StoreError(f"{path}: cannot be written: {error.strerror or error}; give another file") from error
-
-
-def _shown(result: Result) -> RenderableType:
-    from rich.console import Group
-
-    subject, sensed = result.subject, result.sensed
-    shares = ", ".join(f"{provider} {share:.0%}" for provider, share in subject.providers.items())
-    facts = {
-        "peak memory": _or_none(result.peak_mb, "MB since the process began" if result.peak_since_start else "MB"),
-        "energy": _or_none(result.energy_mj_per_sample, "mJ/sample"),
-        "clocks": _or_none(sensed.clock_mhz and sensed.clock_mhz[1], "MHz"),
-        "throttled": _or_none(sensed.throttle_events, "times"),
-    }
-    lines = [
-        f"{subject.model}, {subject.precision}, on {subject.board}: ran on {shares}",
-        f"{result.samples_per_s:.4g} samples/s; load {result.load_ms:.0f} ms, first query {result.first_ms:.3g} ms",
-        "; ".join(f"{name} {fact}" for name, fact in facts.items()),
-        *(f"remark: {remark}" for remark in result.remarks),
-    ]
-    drawn = percentiles("milliseconds", {"latency": result.latency, **result.stages, "CPU": result.cpu})
-    return "\n".join([*lines, drawn]) if isinstance(drawn, str) else Group(*lines, drawn)
-
-
-def percentiles(title: str, summaries: dict[str, Summary]) -> RenderableType:
-    """Lay summaries out, with the bounds of the first."""
-    first = next(iter(summaries.values()))
-    names = [f"p{one.percentile:g}" for one in first.percentiles]
-    rows: list[tuple[str | None, ...]] = []
-    for name, summary in summaries.items():
-        rows.append((name, f"{summary.mean_ms:.4g}", *(f"{one.ms:.4g}" for one in summary.percentiles)))
-    bounds = [one.bound_ms for one in first.percentiles]
-    rows.append(("latency is at most", None, *(None if bound is None else f"{bound:.4g}" for bound in bounds)))
-    return table(title, ("what", "mean", *names), rows)
-
-
-def _or_none(value: float | None, unit: str) -> str:
-    return "not measured" if value is None else f"{value:.4g} {unit}"

@@ -21,7 +21,7 @@ from export.folder import TEMPLATE
 from roadcast.bench.job import Job
 from roadcast.bench.parcel import Answer, Parcel, answered, opened, pack
 from roadcast.bench.remote import parcel_of, run_on
-from tests.fakes.latency import result
+from tests.fakes.latency import measured, result
 from tests.fakes.sshd import SKIP_REASON, Sshd
 from tests.fakes.waiting import wait_for
 
@@ -53,7 +53,7 @@ def program(path: Path, does: str) -> str:
 @needs_sshd
 def test_a_result_comes_back_from_a_target(sshd: Sshd, python: str, vehicle: Path, tmp_path: Path) -> None:
     """The folder's model is named, every query is there, and nothing is left on the target."""
-    found = run_on(sshd.target(), sshd.login, python, vehicle, SHORT)
+    found = measured(run_on(sshd.target(), sshd.login, python, vehicle, SHORT))
     assert found.subject.model == "vehicle nano depthwise"
     assert found.latency.count == len(found.raw.latencies) == 30
     assert not list(tmp_path.glob("roadcast-bench-*"))

@@ -15,6 +15,7 @@ from export.graph import inlined
 from roadcast.bench.job import Job
 from roadcast.bench.running import run_job
 from roadcast.bench.subject import open_model
+from tests.fakes.latency import measured
 
 SHORT = Plan(queries=30, seconds=0, warm_up_queries=2, warm_up_seconds=0)
 """Too few queries for a warm-up to be found in them, so that all count."""
@@ -22,7 +23,7 @@ SHORT = Plan(queries=30, seconds=0, warm_up_queries=2, warm_up_seconds=0)
 
 def test_a_student_is_measured_and_named(vehicle: Path) -> None:
     """One stage, the CPU proven, both files' hashes, memory as the kernel counts it."""
-    found = run_job(vehicle, Job(plan=SHORT))
+    found = measured(run_job(vehicle, Job(plan=SHORT)))
     assert list(found.stages) == ["infer"]
     assert found.latency.count == 30
     assert found.subject.model == "vehicle nano depthwise"
@@ -39,7 +40,7 @@ def test_a_student_is_measured_and_named(vehicle: Path) -> None:
 )
 def test_the_whole_way_is_measured_step_by_step(task: str, stages: list[str], request: pytest.FixtureRequest) -> None:
     """From a camera's JPEG, or a sensor's window, to an encoded message; the steps add up to the latency."""
-    found = run_job(request.getfixturevalue(task), Job(plan=SHORT, end_to_end=True))
+    found = measured(run_job(request.getfixturevalue(task), Job(plan=SHORT, end_to_end=True)))
     assert list(found.stages) == stages
     assert sum(stage.mean_ms for stage in found.stages.values()) == pytest.approx(found.latency.mean_ms, rel=0.2)
 
@@ -62,7 +63,7 @@ def test_a_file_of_ones_own_is_measured_in_batches(vehicle: Path, tmp_path: Path
     """The same student as one ONNX file, eight samples a query."""
     path = tmp_path / "student.onnx"
     path.write_bytes(inlined(read_part(vehicle, TEMPLATE), load(read_part(vehicle, WEIGHTS))))
-    found = run_job(path, Job(plan=Plan(scenario="multi-stream", queries=30, seconds=0, warm_up_seconds=0)))
+    found = measured(run_job(path, Job(plan=Plan(scenario="multi-stream", queries=30, seconds=0, warm_up_seconds=0))))
     assert found.samples == 8
     assert found.samples_per_s > 0
     assert found.subject.weights_sha256 == ""
