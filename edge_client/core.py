@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from typing_extensions import assert_never
 
+from edge_client import measuring
 from edge_client.answering import Answering, Phase
 from edge_client.effects import (
     Checked,
@@ -150,7 +151,7 @@ class DeviceCore:
     def _dispatch(self, event: Event, now: float) -> list[Effect]:  # noqa: C901, PLR0911 - one return per event
         match event:
             case m.Envelope():
-                return self._receive(event.body)
+                return self._receive(event.header, event.body)
             case Linked():
                 return self._link()
             case Unlinked():
@@ -178,7 +179,7 @@ class DeviceCore:
             case _:
                 assert_never(event)
 
-    def _receive(self, body: m.Body) -> list[Effect]:  # noqa: PLR0911 - one return per message
+    def _receive(self, header: m.Header, body: m.Body) -> list[Effect]:  # noqa: PLR0911 - one return per message
         match body:
             case m.Ack():
                 return [Forget(body.message_id, body.accepted, body.reason)]
@@ -188,6 +189,8 @@ class DeviceCore:
                 if body.task == self._profile.spec.name:
                     return [Remember(body)]
                 return [Drop("wrong-task", f"a label for task {body.task!r} came to {self._profile.spec.name!r}")]
+            case m.Measure():
+                return measuring.asked(header, body, self._profile.spec)
             case m.SignedManifest():
                 return self._releasing.offer(body)
             case m.RoundCall():
@@ -201,6 +204,7 @@ class DeviceCore:
                 | m.Deployment()
                 | m.Need()
                 | m.IntervalResult()
+                | m.Measured()
                 | m.Presence()
             ):
                 return [Drop("wrong-direction", f"a device was sent a {type(body).__name__}")]

@@ -128,6 +128,14 @@ class ReportState:
     release: int
 
 
+@dataclass(frozen=True, slots=True)
+class MeasureLatency:
+    """Measure the serving student beside the frames, and answer; `asked` is the id of the message that wants it."""
+
+    asked: bytes
+    seconds: float
+
+
 Effect: TypeAlias = (
     Send
     | Drop
@@ -144,6 +152,7 @@ Effect: TypeAlias = (
     | Forget
     | Remember
     | ReportState
+    | MeasureLatency
 )
 
 

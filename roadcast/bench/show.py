@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from devices.latency.power import Draw
 from devices.latency.result import Result, Summary
@@ -67,6 +67,13 @@ def soak(found: Soak) -> RenderableType:
     verdict = [f"finding: {text}" for text in found.findings] or ["verdict: the board keeps this load up"]
     lines = [power, *verdict]
     return "\n".join([drawn, *lines]) if isinstance(drawn, str) else Group(drawn, *lines)
+
+
+def told(found: dict[str, Any]) -> RenderableType:
+    """What a device said of itself."""
+    facts = [("release", f"{found['task']}/{found['release']}"), *((name, found[name]) for name in ("ran", "queries"))]
+    figures = [(name, f"{value:.4g}") for name, value in found["values"].items()]
+    return table(found["device"], ("figure", "value"), [*facts, *figures])
 
 
 def _parts(windows: Sequence[Window]) -> list[Sequence[Window]]:
