@@ -15,13 +15,14 @@ from edge_client.gate import Admission
 from edge_client.hands import Hands, state_of
 from edge_client.installed import HeadChoice
 from edge_client.installer import Candidate
+from edge_client.latency_probe import LatencyProbe
 from edge_client.lessons import Fitted
 from edge_client.pipelines import Bundle
 from edge_protocol.delta import apply_delta
 from edge_protocol.effects import Drop, Send
 from edge_protocol.errors import DigestError, RoadcastError, StoreError
 from edge_protocol.manifest import Artifact
-from edge_protocol.messages import Label, ReleaseOffer
+from edge_protocol.messages import Label, Measured, ReleaseOffer
 from edge_protocol.topics import ChunkTopic, MetadataTopic, ReleaseTopic
 from edge_protocol.vote_codec import UNKNOWN_BASE
 
@@ -46,6 +47,7 @@ class Carry:
         self._wanted: set[str] = set()
         self._candidate: Artifact | None = None
         self.serving: Artifact | None = None
+        self._latency = LatencyProbe(hands.config, hands.spec, hands.fetcher.path)
 
     def perform(self, effects: Iterable[e.Effect], now: float, feed: Feed) -> None:
         """Carry effects out in order; what comes of one at once is fed back before the next."""
@@ -78,6 +80,7 @@ class Carry:
     def poll(self, now: float) -> list[e.Event]:
         """Say what has come of fetching and training by `now` (s)."""
         hands = self._hands
+        self._tell(self._latency.poll(now), now)
         fetched = hands.fetcher.tick(now) if hands.transport.connected else []
         admitted = self._admitted(hands.gate.tick(now))
         return [*self.outcomes(fetched, now), *admitted, *hands.lessons.poll(now), *hands.drift.poll(now)]
@@ -128,6 +131,7 @@ class Carry:
     def close(self) -> None:
         """End training, and close every file."""
         hands = self._hands
+        self._latency.stop()
         hands.lessons.close()
         hands.installer.stop()
         hands.drift.save()
@@ -181,9 +185,16 @@ class Carry:
                 self.remember(effect.label)
             case e.ReportState():
                 hands.uplink.send(Send(state_of(self._hands, effect, self._choice)), now)
+            case e.MeasureLatency():
+                bundle = hands.inference.bundle
+                self._tell(self._latency.start(effect, self.serving, bundle, now, training=hands.lessons.busy), now)
             case _:
                 assert_never(effect)
         return []
+
+    def _tell(self, measured: Measured | None, now: float) -> None:
+        if measured is not None:
+            self._hands.uplink.send(Send(measured, durable=True), now)
 
     def _patch(self, effect: e.Patch) -> e.Event:
         """Make a payload from a base and a delta; it gets its name only when its hash is right."""

@@ -130,6 +130,14 @@ class ReportState:
     release: int
 
 
+@dataclass(frozen=True, slots=True)
+class MeasureLatency:
+    """Measure the serving student beside the frames, and answer; `asked` is the id of the message that wants it."""
+
+    asked: bytes
+    seconds: float
+
+
 Effect: TypeAlias = (
     Send
     | Drop
@@ -146,6 +154,7 @@ Effect: TypeAlias = (
     | Forget
     | Remember
     | ReportState
+    | MeasureLatency
 )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from roadcast.output import JsonFlag, emit, table
+from roadcast.ssh_options import KNOWN_HOSTS, AskPassword, Identity, KnownHosts, PasswordFile
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -44,41 +45,32 @@ def show(
 
 @app.command()
 def logs(
-    target: Annotated[str, typer.Argument(help="A device of the site, or [DEVICE=][USER@]HOST[:PORT].")],
+    target: Annotated[str, typer.Argument(help="A name of the site's inventory, or [USER@]HOST[:PORT].")],
     *,
-    site: Annotated[Path, typer.Option("--site", "-s", help="The site's YAML, with its ssh inventory.")],
+    site: Annotated[Path | None, typer.Option("--site", "-s", help="The site's YAML, with its ssh inventory.")] = None,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=100_000, help="Newest lines.")] = 200,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
     unit: Annotated[str, typer.Option(help="Which service of the device.")] = "roadcast-agent.service",
-    known_hosts: Annotated[Path, typer.Option(help="Host keys, for targets without a fingerprint in the site.")] = Path(
-        "~/.ssh/known_hosts"
-    ),
-    identity: Annotated[Path | None, typer.Option(help="Private key.")] = None,
-    password_file: Annotated[
-        Path | None, typer.Option(help="File with the password; or set ROADCAST_SSH_PASSWORD.")
-    ] = None,
+    known_hosts: KnownHosts = KNOWN_HOSTS,
+    identity: Identity = None,
+    password_file: PasswordFile = None,
+    ask_password: AskPassword = False,
 ) -> None:
-    """Print a device's journal over SSH, redacted; for a device that the server only hears of."""
+    """Print a device's journal over SSH, with secrets masked."""
     import asyncio
 
-    from devices.provision.ssh_link import Login, read_lines
+    from devices.provision.ssh import follow as follow_there
     from edge_client.support_bundle import redacted
-    from edge_protocol.errors import ConfigError
-    from roadcast.commands.flash import read_site
-    from roadcast.ssh_fleet import read_password, targets_of
-
-    found = targets_of(read_site(site).site, target, None)
-    if len(found) != 1:
-        raise ConfigError(f"logs: {target!r} names {len(found)} devices; name one")
-    login = Login(known_hosts.expanduser(), identity, read_password(password_file, ask=False))
-    command = ["journalctl", "--no-pager", "--output=short-iso", f"--unit={unit}", f"--lines={lines}"]
+    from roadcast.ssh_fleet import login_of, site_at, target_at
 
     def say(line: str) -> None:
         sys.stdout.write(redacted(line) + "\n")
         sys.stdout.flush()
 
-    (place,) = found.values()
-    asyncio.run(read_lines(place, [*command, *(["--follow"] if follow else [])], login, say))
+    command = ["journalctl", "--no-pager", "--output=short-iso", f"--unit={unit}", f"--lines={lines}"]
+    place = target_at(target, site_at(site))
+    login = login_of(known_hosts, identity, password_file, ask=ask_password)
+    asyncio.run(follow_there(place, [*command, *(["--follow"] if follow else [])], login, say))
 
 
 def health(device: dict[str, Any]) -> dict[str, Any]:
