@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from msgspec.structs import replace
 from typing_extensions import assert_never
 
+from broker_server import device_orders
 from broker_server.config import FleetConfig
 from broker_server.effects import (
     Effect,
@@ -24,7 +25,7 @@ from broker_server.effects import (
 )
 from broker_server.events import Distilled, JobFailed, Ordered, Outcome, ReleaseStored
 from broker_server.last_reports import LastReports
-from broker_server.measuring import MEASURE, ask, taken
+from broker_server.measuring import taken
 from broker_server.records import DeviceRecord, ReleaseRecord, SeenMessage, StoredReport, StoredState
 from broker_server.registry import TABLE, Device, DeviceEvent, Registry
 from broker_server.rollouts import Ended, Rollouts
@@ -97,12 +98,13 @@ class Coordinator:
                     return [Drop("unknown-task", f"release of {record.task!r}: this server has no such task")]
                 stored = self.rollouts.stored(record, draft, now) if draft else self._current(task, record, now)
                 effects = stored + self._settle(task, *self.rollouts.advance(record.task, task.release, now), now)
+            case Ordered(order) if order.device is not None:
+                changed, effects = device_orders.obey(order, self.registry, self.rollouts.trail, now)
+                return effects + (self._changed(changed, now) if changed else [])
             case Ordered(order):
                 task = self.tasks.get(order.task)
                 if task is None:
                     return [Drop("unknown-task", f"order for {order.task!r}: this server has no such task")]
-                if order.order == MEASURE:
-                    return ask(order, self.registry.devices)
                 effects = self._settle(task, *self.rollouts.obey(order, task.release, now), now)
                 effects += self._settle(task, *self.rollouts.advance(order.task, task.release, now), now)
             case Distilled():

@@ -48,6 +48,7 @@ class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     tasks: tuple[DeviceTask, ...]
     seen_s: float
+    tags: tuple[str, ...] = ()
 
 
 class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,11 +199,14 @@ class OrderRecord(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         counter: of the rollout's release; 0 for a device.
         number: 0 until it is in the database.
-        order: ``start``, ``pause``, ``resume``, ``abort`` or ``rollback``; ``measure`` for a device.
+        order: ``start``, ``pause``, ``resume``, ``abort`` or ``rollback``; for a device ``measure``, ``retire``,
+            ``reinstate`` or ``tag``.
         plan: of a start.
         by: the operator.
         answer: None until the server has taken it; "" for done, else why not.
-        device: that is to be measured, and ``seconds`` how long.
+        device: that it is about; a rollout's is about none.
+        seconds: how long it is to be measured.
+        tags: ``+tag`` and ``-tag``, to be given and taken away.
     """
 
     task: TaskId
@@ -215,3 +219,4 @@ class OrderRecord(msgspec.Struct, frozen=True, kw_only=True):
     answer: str | None = None
     device: DeviceId | None = None
     seconds: float = 0.0
+    tags: tuple[str, ...] = ()

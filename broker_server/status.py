@@ -182,6 +182,7 @@ def _device(
         "board": device.board,
         "software": device.software,
         "runtime": device.runtime,
+        "tags": list(device.tags),
         "seen_s": device.seen_s,
         "tasks": tasks,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 import sys
 import time
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 app = typer.Typer()
+Wait = Annotated[float, typer.Option("--wait", help="Seconds to wait for the server's answer.", min=0)]
 StateDir = Annotated[Path, typer.Option("--state-dir", help="The server's state folder.")]
 
 
@@ -73,6 +75,66 @@ def logs(
     asyncio.run(follow_there(place, [*command, *(["--follow"] if follow else [])], login, say))
 
 
+@app.command()
+def tag(
+    device: Annotated[str, typer.Argument(help="Its name.")],
+    tags: Annotated[list[str], typer.Argument(help="north gives it a tag, ~north takes it away.")],
+    *,
+    state_dir: StateDir,
+    wait: Wait = 5.0,
+    json: JsonFlag = False,
+) -> None:
+    """Give a device tags, for rollout start --to 'tag=…'; those of the server's configuration stay."""
+    from edge_protocol.ids import check_id
+
+    asked = tuple(("-" if word.startswith("~") else "+") + check_id(word.removeprefix("~"), "tag") for word in tags)
+    _order(state_dir, device, "tag", wait, tags=asked, json=json)
+
+
+@app.command()
+def retire(
+    device: Annotated[str, typer.Argument(help="Its name.")],
+    *,
+    state_dir: StateDir,
+    wait: Wait = 5.0,
+    json: JsonFlag = False,
+) -> None:
+    """Have the server ignore a device from now on, in rounds and in rollouts; its certificate: roadcast ca revoke."""
+    _order(state_dir, device, "retire", wait, json=json)
+
+
+@app.command()
+def reinstate(
+    device: Annotated[str, typer.Argument(help="Its name.")],
+    *,
+    state_dir: StateDir,
+    wait: Wait = 5.0,
+    json: JsonFlag = False,
+) -> None:
+    """Take a retired device back; it is asked who it is when it speaks next."""
+    _order(state_dir, device, "reinstate", wait, json=json)
+
+
+def _order(state_dir: Path, device: str, order: str, wait_s: float, *, tags: tuple[str, ...] = (), json: bool) -> None:
+    """Leave an order about a device for the server, and wait for its answer."""
+    from broker_server.records import OrderRecord
+    from broker_server.status import device_details, open_database
+    from edge_protocol.ids import DeviceId, TaskId
+    from roadcast.ordering import give
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    by, name, no_task = getpass.getuser(), DeviceId(device), TaskId("")
+    database = open_database(state_dir)
+    try:
+        record = OrderRecord(task=no_task, counter=0, order=order, by=by, at_s=time.time(), device=name, tags=tags)
+        give(database, record, f"{order} {device}", wait_s)
+        found = device_details(database, device)
+    finally:
+        database.close()
+    said = {name: found[name] for name in ("device", "state", "tags")}
+    emit(said, json, lambda told: f"{told['device']}: {told['state']}  {' '.join(told['tags'])}".rstrip())
+
+
 def health(device: dict[str, Any]) -> dict[str, Any]:
     """A device in a line: how its board is doing, and what is wrong with it."""
     from devices.telemetry.health import judge
@@ -123,6 +185,7 @@ def _details(found: dict[str, Any]) -> RenderableType:
     rows: list[tuple[object, ...]] = [
         ("state", f"{found['state']}, heard of {_when(found['seen_s'])}"),
         ("board", found["board"]),
+        ("tags", " ".join(found["tags"]) or None),
         ("software", f"{found['software']}, {found['runtime']}"),
     ]
     for task, runs in found["tasks"].items():

@@ -41,10 +41,10 @@ def test_a_device_that_is_there_is_asked() -> None:
 
 
 def test_a_device_that_cannot_be_asked_is_said_why() -> None:
-    """Nobody of that name, none named, another task's, and one that is gone."""
+    """Nobody of that name, another task's, and one that is gone."""
     scene = Scene()
     scene.birth("cam-0")
-    for device in (DeviceId("ghost"), None):
+    for device in (DeviceId("ghost"), DeviceId("nobody")):
         answer, sent = answers(scene, msgspec.structs.replace(ORDER, device=device))
         assert "there is no device" in (answer or "")
         assert not sent
