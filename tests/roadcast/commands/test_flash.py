@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 from edge_client.config import DeviceConfig
 from edge_protocol.config import load_config
 from edge_protocol.errors import ConfigError, TransportError
-from roadcast.commands.flash import app, read_plan
+from roadcast.commands.flash import app
+from roadcast.site_files import read_plan
+from tests.fakes import images
 from tests.fakes.sshd import SKIP_REASON, Sshd
 
 SITE: dict[str, Any] = {
@@ -100,6 +102,22 @@ def test_a_wrong_site_is_refused_before_anything_is_written(old: str, new: str, 
     assert isinstance(failed, ConfigError)
     assert says in str(failed)
     assert list((site.parent / "rootfs").rglob("*")) == [site.parent / "rootfs/etc"]
+
+
+@pytest.mark.skipif(bool(images.SKIP_REASON), reason=images.SKIP_REASON)
+def test_an_image_is_flashed(site: Path) -> None:
+    """Its root partition gets the device's configuration, of two the named one; a second run writes nothing."""
+    image = images.disk_image(site.parent / "ab.img", [(images.ROOT, 8), (images.ROOT, 8)])
+    command = ["--site", str(site), "--image", str(image), "--device", "cam-1"]
+    failed = CliRunner().invoke(app, command).exception
+    assert isinstance(failed, ConfigError)
+    assert "--partition N" in str(failed)
+    told = CliRunner().invoke(app, [*command, "--partition", "2"], catch_exceptions=False).stdout
+    assert "add\t/etc/roadcast/device.yaml" in told
+    inside = images.Inside(image, images.layout(image)[1]["start"] * 512)
+    assert b"device: cam-1" in inside.read("/etc/roadcast/device.yaml")
+    told = CliRunner().invoke(app, [*command, "--partition", "2", "--json"], catch_exceptions=False).stdout
+    assert {change["action"] for change in json.loads(told)} == {"keep"}
 
 
 def test_a_tree_or_targets_are_named(site: Path) -> None:

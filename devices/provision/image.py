@@ -1,0 +1,226 @@
+"""Carries a plan out in the root filesystem of a disk image. Owns the choice of partition, and the image's wholeness.
+
+The image is never changed in place: a copy beside it is written, read back, checked, synced, and renamed over it (or to
+where it was asked for). A run that is cut off leaves the image as it was. Which partition is meant is decided by what
+they hold, and where two could be meant, nobody guesses.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from math import ceil
+from pathlib import Path, PurePosixPath
+from tempfile import mkstemp
+
+from devices.provision import ext4, mounted
+from devices.provision.changes import Change, check_paths
+from devices.provision.ext4 import Debugfs, Tree
+from devices.provision.filesystems import PACKED, Filesystem, identify
+from devices.provision.mounted import Mounted
+from devices.provision.partitions import Partition, Read, read_table
+from devices.provision.plan import Plan
+from devices.provision.programs import Programs
+from edge_protocol.errors import ConfigError, DataError, NotReadyError, StoreError
+
+_PIECE = 1 << 20
+_SPARE = 1 << 20
+"""Bytes that a filesystem must have left over: folders and maps take some."""
+
+
+def carry_out(
+    plan: Plan,
+    image: Path,
+    *,
+    out: Path | None = None,
+    partition: int | None = None,
+    dry_run: bool = False,
+    programs: Programs | None = None,
+) -> tuple[Change, ...]:
+    """Write what a plan wants into an image.
+
+    Args:
+        plan: what must lie there.
+        image: a disk image, or an image of one filesystem.
+        out: where the changed image is put; None for in its place.
+        partition: the number of the one that is meant; None to find it.
+        dry_run: only say what would change.
+        programs: starts e2fsprogs or mount.
+
+    Raises:
+        ConfigError: the partition cannot be told, or there is no such one.
+        DataError: this is no image, or its partition table is damaged.
+        NotReadyError: this machine lacks e2fsprogs.
+        StoreError: the filesystem is in use, damaged or too small, or something is in the way.
+    """
+    check_paths(plan)
+    programs = programs or Programs()
+    chosen, filesystem = choose(image, partition, programs)
+    _refuse_unfit(image, chosen, filesystem)
+    tree = _tree(programs, image, chosen)
+    if not tree.is_root():
+        raise ConfigError(f"{image}: partition {chosen.number} holds no root filesystem, for it has no etc and usr")
+    changes = tree.look(plan)
+    right = all(change.action == "keep" for change in changes)
+    if dry_run or (right and out is None):
+        return changes
+    with _copy(image, out or image) as work:
+        if not right:
+            if _needed(plan, changes, filesystem) > filesystem.free:
+                _grow(programs, work, chosen, filesystem, _needed(plan, changes, filesystem))
+            _tree(programs, work, chosen).write(plan)
+    return changes
+
+
+def choose(image: Path, number: int | None, programs: Programs) -> tuple[Partition, Filesystem]:
+    """Find the partition with the root filesystem.
+
+    Raises:
+        ConfigError: none or several could be meant, with a list of all; or there is no such number.
+        DataError: this is no image, or its partition table is damaged.
+    """
+    with _reader(image) as (read, size):
+        table = read_table(read, size)
+        held = {part: identify(read, part.start) for part in table.partitions}
+    listed = "; ".join(_told(part, filesystem) for part, filesystem in held.items())
+    if table.scheme == "none" and held[table.partitions[0]].kind in PACKED:
+        raise DataError(f"{image}: this is {held[table.partitions[0]].kind}, not an image; unpack it first")
+    if number is not None:
+        found = [part for part in held if part.number == number]
+        if not found or not held[found[0]].is_ext:
+            raise ConfigError(f"--partition {number}: no ext4 partition of {image}; it has: {listed}")
+        return found[0], held[found[0]]
+    found = [part for part in held if held[part].is_ext and _tree(programs, image, part).is_root()]
+    if len(found) != 1:
+        what = f"{len(found)} root filesystems" if found else "no ext4 root filesystem"
+        hint = "name one with --partition N; " if found else ""
+        raise ConfigError(f"{image}: {what}; {hint}it has: {listed}")
+    return found[0], held[found[0]]
+
+
+def _told(part: Partition, filesystem: Filesystem) -> str:
+    names = " ".join(f"'{name}'" for name in dict.fromkeys((part.name, filesystem.label)) if name)
+    return f"{part.number}: {filesystem.kind} {names} {part.size / 1e6:.0f} MB".replace("  ", " ")
+
+
+def _tree(programs: Programs, image: Path, part: Partition) -> Tree:
+    if programs.has(*ext4.NEEDS):
+        return Debugfs(programs, image, part)
+    if os.geteuid() == 0 and programs.has(*mounted.NEEDS):
+        return Mounted(programs, image, part)
+    raise NotReadyError("to write into an image: install e2fsprogs (debugfs, e2fsck), or run as root to mount it")
+
+
+def _refuse_unfit(image: Path, part: Partition, filesystem: Filesystem) -> None:
+    if filesystem.in_use:
+        says = f"{image}: partition {part.number} was in use when the image was made: its journal is not empty"
+        how = f"mount -o loop,offset={part.start} {image} /mnt && umount /mnt"
+        raise StoreError(f"{says}; have it played back by mounting it once, as root: {how}")
+    if filesystem.size > part.size:
+        says = f"{image}: the filesystem has {filesystem.size} bytes, its partition {part.number} {part.size}"
+        raise DataError(f"{says}; writing would reach into the next one")
+
+
+def _needed(plan: Plan, changes: tuple[Change, ...], filesystem: Filesystem) -> int:
+    """Bytes that the filesystem must have free: whole blocks of what is written, a block for each new folder, some."""
+    wrong = {change.path for change in changes if change.action != "keep"}
+    sizes = [len(file.content) for file in plan.files if file.path in wrong]
+    folders = {str(parent) for path in wrong for parent in PurePosixPath(path).parents}
+    blocks = sum(ceil(size / filesystem.block) + ceil(size / filesystem.block / 1000) for size in sizes)
+    return (blocks + len(folders)) * filesystem.block + _SPARE
+
+
+def _grow(programs: Programs, work: Path, part: Partition, filesystem: Filesystem, needed: int) -> None:
+    """Let the filesystem fill its partition, in a file of its own: resize2fs would cut the image off behind it.
+
+    Raises:
+        StoreError: that would not be enough.
+        NotReadyError: there is no resize2fs.
+    """
+    spare = part.size - filesystem.size
+    if filesystem.free + spare < needed:
+        says = (
+            f"partition {part.number} is too small: {needed / 1e6:.1f} MB are needed, {filesystem.free / 1e6:.1f} free"
+        )
+        raise StoreError(f"{says} of {part.size / 1e6:.1f}; make partition and image larger (truncate, parted) first")
+    if not programs.has("resize2fs", "e2fsck"):
+        raise NotReadyError("the filesystem must grow into its partition: install e2fsprogs (resize2fs)")
+    handle, name = mkstemp(prefix=".roadcast-", suffix=".ext4", dir=work.parent)
+    alone = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as target, work.open("rb") as source:
+            _copy_bytes(source.fileno(), target.fileno(), part.start, 0, part.size)
+            target.truncate(part.size)
+        programs.run("e2fsck", "-fp", alone.name, folder=alone.parent, good=(0, 1))
+        programs.run("resize2fs", alone.name, folder=alone.parent)
+        with alone.open("rb") as source, work.open("r+b") as target:
+            _copy_bytes(source.fileno(), target.fileno(), 0, part.start, min(part.size, alone.stat().st_size))
+    finally:
+        alone.unlink(missing_ok=True)
+
+
+@contextmanager
+def _reader(image: Path) -> Iterator[tuple[Read, int]]:
+    try:
+        with image.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ConfigError(f"--image: {image} is no file; a disk is written with --disk")
+            yield lambda at, size: os.pread(file.fileno(), size, at), status.st_size
+    except OSError as error:
+        raise ConfigError(f"--image: {image} cannot be read: {error.strerror or error}") from error
+
+
+@contextmanager
+def _copy(image: Path, out: Path) -> Iterator[Path]:
+    """Copy an image beside where it shall be; put it there once it is complete and on the disk."""
+    image, out = image.resolve(), out.resolve()
+    work = None
+    try:
+        handle, name = mkstemp(prefix=".roadcast-", suffix=".img", dir=out.parent)
+        work = Path(name)
+        with os.fdopen(handle, "wb") as target, image.open("rb") as source:
+            status = os.fstat(source.fileno())
+            target.truncate(status.st_size)
+            _copy_bytes(source.fileno(), target.fileno(), 0, 0, status.st_size)
+            os.fchmod(handle, stat.S_IMODE(status.st_mode))
+            with suppress(PermissionError):
+                os.fchown(handle, status.st_uid, status.st_gid)
+        yield work
+        _sync(work)
+        work.replace(out)
+        _sync(out.parent)
+    except OSError as error:
+        says = f"{out}: the image cannot be written: {error.strerror or error}"
+        raise StoreError(f"{says}; it is as it was") from error
+    finally:
+        if work is not None:
+            work.unlink(missing_ok=True)
+
+
+def _copy_bytes(source: int, target: int, start: int, to: int, size: int) -> None:
+    """Copy a range between files; holes stay holes, where the target has them."""
+    at, end = start, start + size
+    while at < end:
+        try:
+            data = os.lseek(source, at, os.SEEK_DATA)
+        except OSError:  # nothing but a hole is left
+            data = end
+        hole = end if data >= end else min(os.lseek(source, data, os.SEEK_HOLE), end)
+        at = data
+        while at < hole:
+            piece = os.pread(source, min(_PIECE, hole - at), at)
+            if not piece:
+                raise StoreError("the image became shorter while it was read")
+            os.pwrite(target, piece, to + at - start)
+            at += len(piece)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
