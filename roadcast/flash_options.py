@@ -17,6 +17,13 @@ Out = Annotated[Path | None, typer.Option(help="Where the changed image is put; 
 PartitionNumber = Annotated[
     int | None, typer.Option("--partition", help="The image's partition, where it has several root filesystems.")
 ]
+Disk = Annotated[
+    Path | None, typer.Option(help="Write the image over a whole disk, such as /dev/sdb, and read it back.")
+]
+BlockMap = Annotated[
+    Path | None, typer.Option("--bmap", help="The image's block map; without it FILE.bmap, if it is there.")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a disk is written over.")]
 Ssh = Annotated[
     str | None,
     typer.Option(help="Onto running targets: all, or names of the site and [DEVICE=][USER@]HOST[:PORT],…"),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from roadcast.ssh_fleet import Flashed
 
 app = typer.Typer()
-_WAYS = "--rootfs DIR, --image FILE or --ssh HOST"
+_WAYS = "--rootfs DIR, --image FILE (and --disk /dev/sdX) or --ssh HOST"
 
 
 @app.callback(invoke_without_command=True)
@@ -33,6 +33,9 @@ def flash(
     image: options.Image = None,
     out: options.Out = None,
     partition: options.PartitionNumber = None,
+    disk: options.Disk = None,
+    bmap: options.BlockMap = None,
+    yes: options.Yes = False,
     ssh: options.Ssh = None,
     known_hosts: options.KnownHosts = Path("~/.ssh/known_hosts"),
     identity: options.Identity = None,
@@ -48,8 +51,13 @@ def flash(
         return
     if sum(way is not None for way in (rootfs, image, ssh)) != 1:
         raise ConfigError(f"flash: name one way: {_WAYS}")
-    if site is None:
-        raise ConfigError("flash: name the site: --site site.yaml")
+    if disk is not None and image is not None:
+        _onto_disk(site, image, partition, disk, bmap, device, yes=yes, dry_run=dry_run, json=json)
+        return
+    if site is None or disk is not None or (device or "").startswith("/dev/"):
+        raise ConfigError(
+            "flash: --site site.yaml names what is installed, --image FILE --disk /dev/sdX what is written"
+        )
     if rootfs is not None:
         _into_tree(site, rootfs, device, dry_run=dry_run, json=json)
     elif image is not None:
@@ -83,6 +91,39 @@ def _over_ssh(
     emit(flashed, json, _fleet)
     if code:
         raise typer.Exit(code)
+
+
+def _onto_disk(
+    site: Path | None,
+    image: Path,
+    partition: int | None,
+    disk: Path,
+    bmap: Path | None,
+    device: str | None,
+    *,
+    yes: bool,
+    dry_run: bool,
+    json: bool,
+) -> None:
+    """Write an image as it is, with its block map; or, with a site, a copy that holds the device, without one."""
+    from roadcast.disk_writing import block_map_beside, write_disk
+
+    if site is None:
+        written = write_disk(image, disk, bmap or block_map_beside(image), yes=yes, dry_run=dry_run)
+    elif bmap is not None:
+        raise ConfigError("--bmap: what a site puts into the image is not in its block map; leave one of them out")
+    else:
+        from tempfile import TemporaryDirectory
+
+        from devices.provision.image import carry_out
+        from roadcast.site_files import read_plan
+
+        plan = read_plan(site, device)
+        with TemporaryDirectory(prefix=".roadcast-", dir=image.absolute().parent) as folder:
+            made = Path(folder) / "image"
+            carry_out(plan, image, out=made, partition=partition, dry_run=dry_run)
+            written = write_disk(image if dry_run else made, disk, None, yes=yes, dry_run=dry_run)
+    emit(written, json, lambda done: f"{done.bytes} bytes of {done.image_bytes} written to {done.disk} and read back")
 
 
 def _into_tree(site: Path, rootfs: Path, device: str | None, *, dry_run: bool, json: bool) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,18 @@ class Inside:
     def check(self) -> None:
         """Every structure is whole."""
         tool("e2fsck", "-fn", self._at)
+
+
+def block_map(content: bytes, spans: Sequence[tuple[int, int]], *, block: int = 4096) -> bytes:
+    """A block map as bmaptool writes it, of blocks from the first to the last of each span."""
+    ranges = "".join(
+        f'<Range chksum="{sha256(content[first * block : (last + 1) * block]).hexdigest()}"> {first}-{last} </Range>\n'
+        for first, last in spans
+    )
+    text = (
+        f'<?xml version="1.0" ?>\n<!-- as bmaptool does -->\n<bmap version="2.0">\n'
+        f"<ImageSize> {len(content)} </ImageSize>\n<BlockSize> {block} </BlockSize>\n"
+        f"<BlocksCount> {-(-len(content) // block)} </BlocksCount>\n<ChecksumType> sha256 </ChecksumType>\n"
+        f"<BmapFileChecksum> {'0' * 64} </BmapFileChecksum>\n<BlockMap>\n{ranges}</BlockMap>\n</bmap>\n"
+    )
+    return text.replace("0" * 64, sha256(text.encode()).hexdigest(), 1).encode()

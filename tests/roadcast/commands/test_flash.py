@@ -120,9 +120,43 @@ def test_an_image_is_flashed(site: Path) -> None:
     assert {change["action"] for change in json.loads(told)} == {"keep"}
 
 
+def test_a_card_is_written_after_a_question(tmp_path: Path) -> None:
+    """A no writes nothing, a yes or --yes does; the block map beside the image is used, and the result is JSON."""
+    content = bytes(range(256)) * 256
+    (tmp_path / "x.img").write_bytes(content)
+    (tmp_path / "disk").write_bytes(bytes(70_000))
+    command = ["--image", str(tmp_path / "x.img"), "--disk", str(tmp_path / "disk")]
+    refused = CliRunner().invoke(app, command, input="n\n")
+    assert isinstance(refused.exception, ConfigError)
+    assert "over everything on" in refused.output
+    assert CliRunner().invoke(app, [*command, "--yes", "--dry-run"]).exit_code == 0
+    assert (tmp_path / "disk").read_bytes() == bytes(70_000)
+    assert "read back" in CliRunner().invoke(app, command, input="y\n").output
+    assert (tmp_path / "disk").read_bytes() == content + bytes(70_000 - len(content))
+    (tmp_path / "x.img.bmap").write_bytes(images.block_map(content, [(0, 3)]))
+    told = json.loads(CliRunner().invoke(app, [*command, "--yes", "--json"]).stdout)
+    assert told == {
+        "disk": str(tmp_path / "disk"), "image_bytes": len(content), "bytes": 16384, "block_map": True,
+    }  # fmt: skip
+
+
+@pytest.mark.skipif(bool(images.SKIP_REASON), reason=images.SKIP_REASON)
+def test_a_device_is_written_onto_a_card_in_one_go(site: Path) -> None:
+    """The image stays as it is, the card holds the device, and nothing is left beside them."""
+    image = images.disk_image(site.parent / "x.img", [(images.ROOT, 8)])
+    before, beside = image.read_bytes(), sorted(site.parent.iterdir())
+    (site.parent / "disk").write_bytes(bytes(len(before)))
+    command = ["--site", str(site), "--device", "cam-2", "--image", str(image), "--disk", str(site.parent / "disk")]
+    assert CliRunner().invoke(app, [*command, "--yes"], catch_exceptions=False).exit_code == 0
+    assert image.read_bytes() == before
+    assert sorted(site.parent.iterdir()) == sorted([*beside, site.parent / "disk"])
+    inside = images.Inside(site.parent / "disk", images.layout(image)[0]["start"] * 512)
+    assert b"device: cam-2" in inside.read("/etc/roadcast/device.yaml")
+
+
 def test_a_tree_or_targets_are_named(site: Path) -> None:
     """Neither and both are errors of the command line's configuration."""
-    for more in ([], ["--rootfs", str(site.parent), "--ssh", "all"]):
+    for more in ([], ["--rootfs", str(site.parent), "--ssh", "all"], ["--disk", "x"]):
         failed = CliRunner().invoke(app, ["--site", str(site), *more]).exception
         assert isinstance(failed, ConfigError)
         assert "--rootfs DIR" in str(failed)
