@@ -24,6 +24,13 @@ BlockMap = Annotated[
     Path | None, typer.Option("--bmap", help="The image's block map; without it FILE.bmap, if it is there.")
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a disk is written over.")]
+Seed = Annotated[
+    bool, typer.Option("--seed", help="Into the image's boot partition (FAT), for a system with cloud-init.")
+]
+CloudInit = Annotated[
+    Path | None, typer.Option("--cloud-init", help="As a seed for cloud-init's NoCloud, into a folder.")
+]
+Deb = Annotated[Path | None, typer.Option(help="As a Debian package, into a folder.")]
 Ssh = Annotated[
     str | None,
     typer.Option(help="Onto running targets: all, or names of the site and [DEVICE=][USER@]HOST[:PORT],…"),

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import yaml
 
+from devices.provision import cloud_init as nocloud
+from devices.provision import deb as debian
+from devices.provision.changes import Change
+from devices.provision.folder import write_folder
 from devices.provision.plan import Plan, make_plan
 from devices.provision.site import Site
 from edge_client.config import DeviceConfig
@@ -34,6 +39,34 @@ def read_site(site_file: Path) -> SiteFiles:
     copies = {path: _bytes(folder / name, "install.copy") for path, name in install.copy.items()}
     wheels = {} if install.wheels is None else _wheels(folder / install.wheels)
     return SiteFiles(site_file, site, copies, wheels)
+
+
+def read_seed(site_file: Path, device: str | None) -> dict[str, bytes]:
+    """Read a site file and what it names, and make the seed of one device for cloud-init, by file name.
+
+    Raises:
+        ConfigError: something in the site is wrong or missing.
+    """
+    source = read_site(site_file)
+    name = str(source.site.tree_of(device).get("device"))
+    return nocloud.seed(source.plan(device), name, source.site.network.get(name))
+
+
+def write_out(
+    site_file: Path, device: str | None, *, cloud_init: Path | None, deb: Path | None, dry_run: bool
+) -> tuple[Change, ...]:
+    """Write the plan of one device as a seed of cloud-init, or as a Debian package, into a folder.
+
+    Raises:
+        ConfigError: something in the site is wrong or missing.
+        StoreError: the disk refused.
+    """
+    if cloud_init is not None:
+        return write_folder(cloud_init, read_seed(site_file, device), dry_run=dry_run)
+    source = read_site(site_file)
+    name, machine = str(source.site.tree_of(device).get("device")), source.site.install.machine
+    made = debian.package(source.plan(device), name, machine, version("roadcast"))
+    return write_folder(deb or Path(), {made.file: made.content}, dry_run=dry_run)
 
 
 @dataclass(frozen=True)

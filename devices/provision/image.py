@@ -8,24 +8,21 @@ they hold, and where two could be meant, nobody guesses.
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from math import ceil
 from pathlib import Path, PurePosixPath
 from tempfile import mkstemp
 
 from devices.provision import ext4, mounted
 from devices.provision.changes import Change, check_paths
+from devices.provision.copies import changed_copy, copy_bytes, reader
 from devices.provision.ext4 import Debugfs, Tree
 from devices.provision.filesystems import PACKED, Filesystem, identify
 from devices.provision.mounted import Mounted
-from devices.provision.partitions import Partition, Read, read_table
+from devices.provision.partitions import Partition, read_table
 from devices.provision.plan import Plan
 from devices.provision.programs import Programs
 from edge_protocol.errors import ConfigError, DataError, NotReadyError, StoreError
 
-_PIECE = 1 << 20
 _SPARE = 1 << 20
 """Bytes that a filesystem must have left over: folders and maps take some."""
 
@@ -66,7 +63,7 @@ def carry_out(
     right = all(change.action == "keep" for change in changes)
     if dry_run or (right and out is None):
         return changes
-    with _copy(image, out or image) as work:
+    with changed_copy(image, out or image) as work:
         if not right:
             if _needed(plan, changes, filesystem) > filesystem.free:
                 _grow(programs, work, chosen, filesystem, _needed(plan, changes, filesystem))
@@ -81,7 +78,7 @@ def choose(image: Path, number: int | None, programs: Programs) -> tuple[Partiti
         ConfigError: none or several could be meant, with a list of all; or there is no such number.
         DataError: this is no image, or its partition table is damaged.
     """
-    with _reader(image) as (read, size):
+    with reader(image) as (read, size):
         table = read_table(read, size)
         held = {part: identify(read, part.start) for part in table.partitions}
     listed = "; ".join(_told(part, filesystem) for part, filesystem in held.items())
@@ -151,76 +148,11 @@ def _grow(programs: Programs, work: Path, part: Partition, filesystem: Filesyste
     alone = Path(name)
     try:
         with os.fdopen(handle, "wb") as target, work.open("rb") as source:
-            _copy_bytes(source.fileno(), target.fileno(), part.start, 0, part.size)
+            copy_bytes(source.fileno(), target.fileno(), part.start, 0, part.size)
             target.truncate(part.size)
         programs.run("e2fsck", "-fp", alone.name, folder=alone.parent, good=(0, 1))
         programs.run("resize2fs", alone.name, folder=alone.parent)
         with alone.open("rb") as source, work.open("r+b") as target:
-            _copy_bytes(source.fileno(), target.fileno(), 0, part.start, min(part.size, alone.stat().st_size))
+            copy_bytes(source.fileno(), target.fileno(), 0, part.start, min(part.size, alone.stat().st_size))
     finally:
         alone.unlink(missing_ok=True)
-
-
-@contextmanager
-def _reader(image: Path) -> Iterator[tuple[Read, int]]:
-    try:
-        with image.open("rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ConfigError(f"--image: {image} is no file; a disk is written with --disk")
-            yield lambda at, size: os.pread(file.fileno(), size, at), status.st_size
-    except OSError as error:
-        raise ConfigError(f"--image: {image} cannot be read: {error.strerror or error}") from error
-
-
-@contextmanager
-def _copy(image: Path, out: Path) -> Iterator[Path]:
-    """Copy an image beside where it shall be; put it there once it is complete and on the disk."""
-    image, out = image.resolve(), out.resolve()
-    work = None
-    try:
-        handle, name = mkstemp(prefix=".roadcast-", suffix=".img", dir=out.parent)
-        work = Path(name)
-        with os.fdopen(handle, "wb") as target, image.open("rb") as source:
-            status = os.fstat(source.fileno())
-            target.truncate(status.st_size)
-            _copy_bytes(source.fileno(), target.fileno(), 0, 0, status.st_size)
-            os.fchmod(handle, stat.S_IMODE(status.st_mode))
-            with suppress(PermissionError):
-                os.fchown(handle, status.st_uid, status.st_gid)
-        yield work
-        _sync(work)
-        work.replace(out)
-        _sync(out.parent)
-    except OSError as error:
-        says = f"{out}: the image cannot be written: {error.strerror or error}"
-        raise StoreError(f"{says}; it is as it was") from error
-    finally:
-        if work is not None:
-            work.unlink(missing_ok=True)
-
-
-def _copy_bytes(source: int, target: int, start: int, to: int, size: int) -> None:
-    """Copy a range between files; holes stay holes, where the target has them."""
-    at, end = start, start + size
-    while at < end:
-        try:
-            data = os.lseek(source, at, os.SEEK_DATA)
-        except OSError:  # nothing but a hole is left
-            data = end
-        hole = end if data >= end else min(os.lseek(source, data, os.SEEK_HOLE), end)
-        at = data
-        while at < hole:
-            piece = os.pread(source, min(_PIECE, hole - at), at)
-            if not piece:
-                raise StoreError("the image became shorter while it was read")
-            os.pwrite(target, piece, to + at - start)
-            at += len(piece)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

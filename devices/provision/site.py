@@ -80,12 +80,14 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         devices: by device what is different there; sections are merged, lists are replaced.
         install: see there.
         ssh: by device where it is reached.
+        network: by device its network configuration, netplan's form (version 2), for cloud-init.
     """
 
     agent: dict[str, Any]
     devices: dict[str, dict[str, Any]] = {}
     install: InstallConfig = InstallConfig()
     ssh: dict[str, SshConfig] = {}
+    network: dict[str, dict[str, Any]] = {}
 
     def tree_of(self, device: str | None) -> dict[str, Any]:
         """The agent's configuration of one device, as a tree.

@@ -6,6 +6,14 @@ from devices.provision.site import CONFIG_DIR, STATE_DIR, InstallConfig
 
 AGENT_UNIT = "roadcast-agent.service"
 SETUP_UNIT = "roadcast-setup.service"
+ACTIVATION = f"""systemd-sysusers /etc/sysusers.d/roadcast.conf
+systemd-tmpfiles --create /etc/tmpfiles.d/roadcast.conf
+if [ -d /run/systemd/system ]; then
+  systemctl daemon-reload
+  systemctl stop {SETUP_UNIT} 2>/dev/null || true
+  systemctl restart --no-block {AGENT_UNIT}
+fi"""
+"""What systemd is told once the files are there, for a shell that stops at errors; without systemd nothing starts."""
 
 
 def agent_unit(install: InstallConfig, state_dir: str) -> str:

@@ -120,6 +120,33 @@ def test_an_image_is_flashed(site: Path) -> None:
     assert {change["action"] for change in json.loads(told)} == {"keep"}
 
 
+@pytest.mark.parametrize(("way", "count"), [("--cloud-init", 3), ("--deb", 1)])
+def test_a_device_is_written_out_for_others_to_install(way: str, count: int, site: Path) -> None:
+    """As a seed and as a package: readable by nobody else, and a second run writes nothing."""
+    out = site.parent / "out"
+    command = ["--site", str(site), "--device", "cam-1", way, str(out), "--json"]
+    assert len(json.loads(CliRunner().invoke(app, [*command, "--dry-run"], catch_exceptions=False).stdout)) == count
+    assert not out.exists()
+    made = json.loads(CliRunner().invoke(app, command, catch_exceptions=False).stdout)
+    assert {change["path"] for change in made} == {str(path) for path in out.iterdir()}
+    assert {path.stat().st_mode & 0o077 for path in out.iterdir()} == {0}
+    before = [path.stat().st_mtime_ns for path in out.iterdir()]
+    again = json.loads(CliRunner().invoke(app, command, catch_exceptions=False).stdout)
+    assert {change["action"] for change in again} == {"keep"}
+    assert [path.stat().st_mtime_ns for path in out.iterdir()] == before
+
+
+@pytest.mark.skipif(bool(images.SKIP_REASON), reason=images.SKIP_REASON)
+def test_a_seed_goes_into_an_image(site: Path) -> None:
+    """Into the boot partition that is named; the root filesystem is left to cloud-init."""
+    image = images.disk_image(site.parent / "pi.img", [(images.BOOT, 4), (images.ROOT, 8)])
+    command = ["--site", str(site), "--device", "cam-1", "--image", str(image), "--seed", "--partition", "1"]
+    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    at = f"{image}@@{images.layout(image)[0]['start'] * 512}"
+    assert images.tool("mtype", "-i", at, "::user-data").startswith(b"#cloud-config\n")
+    assert b"local-hostname: cam-1" in images.tool("mtype", "-i", at, "::meta-data")
+
+
 def test_a_card_is_written_after_a_question(tmp_path: Path) -> None:
     """A no writes nothing, a yes or --yes does; the block map beside the image is used, and the result is JSON."""
     content = bytes(range(256)) * 256

@@ -1,0 +1,55 @@
+"""What `roadcast flash` shows of its results, as text or tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from devices.provision.changes import Change
+from devices.provision.writing import Written
+from roadcast.output import table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from roadcast.ssh_fleet import Flashed
+
+
+def written(done: Written) -> str:
+    """What lies on a disk, in a line."""
+    mapped = " (what its block map names)" if done.block_map else ""
+    return f"{done.bytes} of {done.image_bytes} bytes{mapped} written to {done.disk} and read back"
+
+
+def changed(changes: tuple[Change, ...]) -> RenderableType:
+    """What differed, and how many files did not."""
+    diffs = _diffs(changes)
+    kept = sum(change.action == "keep" for change in changes)
+    rows = [(change.action, change.path) for change in changes if change.action != "keep"]
+    return _below(diffs, table(f"{len(rows)} to write, {kept} right already", ("action", "path"), rows))
+
+
+def fleet(flashed: list[Flashed]) -> RenderableType:
+    """A line for each device; in a dry run what would change on each."""
+    from roadcast.ssh_fleet import summary
+
+    title, rows = summary(flashed)
+    planned = [one for one in flashed if one.outcome == "planned"]
+    shown = "".join(
+        f"{one.device}\n{_diffs(one.changes)}"
+        + "".join(f"{change.action}\t{change.path}\n" for change in one.changes if change.action != "keep")
+        for one in planned
+    )
+    return _below(shown, table(title, ("device", "host", "outcome", "writes", "error"), rows))
+
+
+def _diffs(changes: tuple[Change, ...]) -> str:
+    return "".join(f"{change.path}\n{change.diff}\n\n" for change in changes if change.diff)
+
+
+def _below(text: str, listed: RenderableType) -> RenderableType:
+    if isinstance(listed, str):
+        return f"{text}{listed}"
+    from rich.console import Group
+    from rich.text import Text
+
+    return Group(Text(text), listed) if text else listed
