@@ -12,13 +12,12 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping
 from hashlib import sha256
-from pathlib import PurePosixPath
 from shlex import quote
 from typing import Any, Final
 
 import yaml
 
-from devices.provision.changes import check_paths
+from devices.provision.changes import check_paths, parents
 from devices.provision.plan import Plan, PlannedFile
 from devices.provision.units import ACTIVATION
 
@@ -81,14 +80,14 @@ def _script(plan: Plan, large: list[PlannedFile]) -> str:
     """What runs once at the first boot, as root: find the seed, place what is large, then the links and systemd."""
     lines = _search(f"roadcast-{_digest(large[0])[:32]}") if large else []
     for file in large:
-        path, folder = quote(file.path), quote(str(PurePosixPath(file.path).parent))
+        path, folder = quote(file.path), quote(parents(file.path)[-1])
         lines += [
             f"mkdir -p {folder}",
             f'install -m {file.mode:o} "$seed/roadcast-{_digest(file)[:32]}" {path}',
             f"echo {quote(f'{_digest(file)}  {file.path}')} | sha256sum -c --quiet",
         ]
     for link in plan.links:
-        lines += [f"mkdir -p {quote(str(PurePosixPath(link.path).parent))}"]
+        lines += [f"mkdir -p {quote(parents(link.path)[-1])}"]
         lines += [f"ln -sfn {quote(link.target)} {quote(link.path)}"]
     return "\n".join([*lines, ACTIVATION])
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 import io
 import tarfile
 from hashlib import md5, sha256
-from pathlib import PurePosixPath
 from typing import Final
 
 import msgspec
 
-from devices.provision.changes import check_paths
+from devices.provision.changes import check_paths, parents
 from devices.provision.plan import Plan, PlannedLink
 from devices.provision.units import ACTIVATION, AGENT_UNIT
 
@@ -45,10 +44,10 @@ def package(plan: Plan, device: str, machine: str, version: str) -> Package:
         ConfigError: a path would leave the tree.
     """
     check_paths(plan)
-    units = [link for link in plan.links if PurePosixPath(link.path).parent.suffix == ".wants"]
+    units = [link for link in plan.links if parents(link.path)[-1].endswith(".wants")]
     data = _data(plan, [link for link in plan.links if link not in units])
     whole = f"{version}+{sha256(data).hexdigest()[:12]}"
-    names = " ".join(dict.fromkeys(PurePosixPath(link.path).name for link in units))
+    names = " ".join(dict.fromkeys(link.path.rpartition("/")[2] for link in units))
     scripts = {"postinst": _postinst(names), "prerm": _prerm(names), "postrm": _POSTRM}
     listed = "".join(f"{file.path}\n" for file in plan.files if file.path.startswith("/etc/"))
     sums = "".join(f"{md5(file.content, usedforsecurity=False).hexdigest()}  {file.path[1:]}\n" for file in plan.files)
@@ -97,7 +96,7 @@ def _data(plan: Plan, links: list[PlannedLink]) -> bytes:
     written = io.BytesIO()
     with tarfile.open(fileobj=written, mode="w", format=tarfile.GNU_FORMAT) as archive:
         paths = [*(file.path for file in plan.files), *(link.path for link in links)]
-        folders = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
+        folders = {folder for path in paths for folder in parents(path)}
         for folder in sorted(folders):
             archive.addfile(_entry(f".{folder.rstrip('/')}/", 0o755, kind=tarfile.DIRTYPE))
         for file in sorted(plan.files, key=lambda one: one.path):

@@ -10,11 +10,11 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, Literal, NamedTuple, Protocol
 
-from devices.provision.changes import Change, diff_of, is_secret
+from devices.provision.changes import Change, diff_of, is_secret, parents
 from devices.provision.partitions import Partition
 from devices.provision.plan import Plan, PlannedFile
 from devices.provision.programs import Programs
@@ -95,9 +95,8 @@ class Debugfs:
             for number, file in enumerate(plan.files):
                 if file.path in wrong:
                     (folder / f"in{number}").write_bytes(file.content)
-                    place = PurePosixPath(file.path)
                     orders += _cleared(file.path, found)
-                    orders += [f"cd {place.parent}", f"write in{number} {place.name}"]
+                    orders += [f"cd {parents(file.path)[-1]}", f"write in{number} {file.path.rpartition('/')[2]}"]
                     orders += _owned(file.path, stat.S_IFREG | file.mode)
             for link in plan.links:
                 if link.path in wrong:
@@ -156,14 +155,14 @@ class Debugfs:
     def _found(self, folder: Path, plan: Plan) -> dict[str, Entry]:
         """What lies at every path of a plan and at every folder on the way; what is missing is left out."""
         paths = [*(file.path for file in plan.files), *(link.path for link in plan.links)]
-        parents = sorted({str(parent) for path in paths for parent in PurePosixPath(path).parents})
-        listed, found = self._list(folder, parents), dict[str, Entry]()
-        for path in sorted({*paths, *parents} - {"/"}):
-            place = PurePosixPath(path)
-            entry = listed[str(place.parent)].get(place.name)
-            if entry is None or (str(place.parent) != "/" and str(place.parent) not in found):
+        above = sorted({folder for path in paths for folder in parents(path)})
+        listed, found = self._list(folder, above), dict[str, Entry]()
+        for path in sorted({*paths, *above} - {"/"}):
+            parent, name = parents(path)[-1], path.rpartition("/")[2]
+            entry = listed[parent].get(name)
+            if entry is None or (parent != "/" and parent not in found):
                 continue
-            if path in parents and not stat.S_ISDIR(entry.mode):
+            if path in above and not stat.S_ISDIR(entry.mode):
                 raise StoreError(f"{path}: a link or file in the image is in the way; none is followed")
             found[path] = entry
         for file in plan.files:
@@ -217,7 +216,7 @@ def _action(before: bytes | None, wanted: bytes) -> Literal["add", "change", "ke
 
 def _folders(plan: Plan, found: dict[str, Entry]) -> Iterator[str]:
     paths = [*(file.path for file in plan.files), *(link.path for link in plan.links)]
-    for folder in sorted({str(parent) for path in paths for parent in PurePosixPath(path).parents} - {"/"}):
+    for folder in sorted({folder for path in paths for folder in parents(path)} - {"/"}):
         if folder not in found:
             yield f"mkdir {folder}"
             yield from _owned(folder, stat.S_IFDIR | 0o755)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 from math import ceil
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import mkstemp
 
 from devices.provision import ext4, mounted
-from devices.provision.changes import Change, check_paths
+from devices.provision.changes import Change, check_paths, parents
 from devices.provision.copies import changed_copy, copy_bytes, reader
 from devices.provision.ext4 import Debugfs, Tree
 from devices.provision.filesystems import PACKED, Filesystem, identify
@@ -124,7 +124,7 @@ def _needed(plan: Plan, changes: tuple[Change, ...], filesystem: Filesystem) -> 
     """Bytes that the filesystem must have free: whole blocks of what is written, a block for each new folder, some."""
     wrong = {change.path for change in changes if change.action != "keep"}
     sizes = [len(file.content) for file in plan.files if file.path in wrong]
-    folders = {str(parent) for path in wrong for parent in PurePosixPath(path).parents}
+    folders = {folder for path in wrong for folder in parents(path)}
     blocks = sum(ceil(size / filesystem.block) + ceil(size / filesystem.block / 1000) for size in sizes)
     return (blocks + len(folders)) * filesystem.block + _SPARE
 
