@@ -42,3 +42,15 @@ PasswordFile = Annotated[Path | None, typer.Option(help="File with the password;
 AskPassword = Annotated[bool, typer.Option("--ask-password", help="Ask for the password.")]
 Prefix = Annotated[str, typer.Option(help="Folder on the target that stands for its root.")]
 AtOnce = Annotated[int, typer.Option(min=1, max=100, help="Connections at a time.")]
+
+Board = Annotated[str, typer.Option(help="Its short name, such as jetson-orin-nano; docs/boards.md has the table.")]
+WheelFolder = Annotated[Path, typer.Option("--out", "-o", help="The folder; `install.wheels` of a site names it.")]
+JetPackName = Annotated[str | None, typer.Option("--jetpack", help="The JetPack on it, such as 6.")]
+PythonVersion = Annotated[str | None, typer.Option("--python", help="Its Python, in place of the system's: 3.11.")]
+OwnWheel = Annotated[Path | None, typer.Option("--wheel", help="Roadcast's own; without it built from the source.")]
+Constraints = Annotated[Path | None, typer.Option(help="Pinned versions; without it those of the source.")]
+Extras = Annotated[list[str] | None, typer.Option("--extra", help="Of Roadcast, such as train, which brings torch.")]
+FindLinks = Annotated[
+    list[Path] | None, typer.Option("--find-links", help="A folder of wheels in which pip looks first.")
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Only look into --find-links.")]

@@ -12,12 +12,22 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from roadcast.ssh_fleet import Flashed
+    from roadcast.wheelhouse import Wheelhouse
 
 
 def written(done: Written) -> str:
     """What lies on a disk, in a line."""
     mapped = " (what its block map names)" if done.block_map else ""
     return f"{done.bytes} of {done.image_bytes} bytes{mapped} written to {done.disk} and read back"
+
+
+def wheelhouse(filled: Wheelhouse) -> RenderableType:
+    """Every wheel, and where those that use the GPU come from."""
+    size, target = sum(filled.wheels.values()) / 1e6, filled.target
+    rows = [(name, f"{count / 1e6:.1f}") for name, count in filled.wheels.items()]
+    title = f"{len(rows)} wheels, {size:.1f} MB, for Python {target.python} and glibc {target.glibc} or newer"
+    gpu = f"GPU: {target.gpu}. Put such a wheel into {filled.folder} and run this again.\n" if target.gpu else ""
+    return _below(gpu, table(title, ("wheel", "MB"), rows))
 
 
 def changed(changes: tuple[Change, ...]) -> RenderableType:

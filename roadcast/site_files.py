@@ -14,6 +14,7 @@ from devices.provision.changes import Change
 from devices.provision.folder import write_folder
 from devices.provision.plan import Plan, make_plan
 from devices.provision.site import Site
+from devices.provision.wheels import REQUIREMENTS, requirements
 from edge_client.config import DeviceConfig
 from edge_protocol.config import load_config
 from edge_protocol.errors import ConfigError
@@ -92,7 +93,13 @@ class SiteFiles:
 def _wheels(folder: Path) -> dict[str, bytes]:
     if not folder.is_dir():
         raise ConfigError(f"install.wheels: {folder} is no folder; fill one with: pip download, pip wheel")
-    return {path.name: _bytes(path, "install.wheels") for path in sorted(folder.glob("*.whl"))}
+    wheels = {path.name: _bytes(path, "install.wheels") for path in sorted(folder.glob("*.whl"))}
+    listed = folder / REQUIREMENTS
+    if listed.is_file() and _bytes(listed, "install.wheels").decode(errors="replace") != requirements(wheels):
+        raise ConfigError(
+            f"install.wheels: {listed} lists other wheels; run `roadcast flash wheels` again, or delete it"
+        )
+    return wheels
 
 
 def _bytes(path: Path, what: str) -> bytes:

@@ -11,6 +11,7 @@ import yaml
 
 from devices.provision import units
 from devices.provision.site import CONFIG_DIR, STATE_DIR, Absolute, InstallConfig
+from devices.provision.wheels import REQUIREMENTS, requirements
 from edge_protocol.errors import ConfigError
 
 _UNITS = "/etc/systemd/system"
@@ -84,9 +85,8 @@ def _state_dir(tree: Mapping[str, Any]) -> str:
 
 
 def _wheels(install: InstallConfig, wheels: Mapping[str, bytes]) -> list[PlannedFile]:
+    listed = requirements(wheels)
     for name in wheels:
-        if "/" in name or not name.endswith(".whl"):
-            raise ConfigError(f"install.wheels: {name!r} is not the name of a wheel")
         if not name.endswith(("-any.whl", f"_{install.machine}.whl")):
             raise ConfigError(f"install.wheels: {name} is not for {install.machine}, the board's processor")
     if not any(name.startswith("roadcast-") for name in wheels):
@@ -97,7 +97,8 @@ def _wheels(install: InstallConfig, wheels: Mapping[str, bytes]) -> list[Planned
     name_of_set = digest.hexdigest()[:16]
     ready, folder = f"{install.prefix}/ready-{name_of_set}", f"{install.prefix}/wheels-{name_of_set}"
     setup = _text(f"{_UNITS}/{units.SETUP_UNIT}", units.setup_unit(install, ready, folder))
-    return [setup, *(PlannedFile(f"{folder}/{name}", wheels[name]) for name in sorted(wheels))]
+    hashes = _text(f"{folder}/{REQUIREMENTS}", listed)
+    return [setup, hashes, *(PlannedFile(f"{folder}/{name}", wheels[name]) for name in sorted(wheels))]
 
 
 def _text(path: str, text: str) -> PlannedFile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from devices.provision.site import CONFIG_DIR, STATE_DIR, InstallConfig
+from devices.provision.wheels import REQUIREMENTS
 
 AGENT_UNIT = "roadcast-agent.service"
 SETUP_UNIT = "roadcast-setup.service"
@@ -70,6 +71,7 @@ WantedBy=multi-user.target
 
 def setup_unit(install: InstallConfig, ready: str, wheels: str) -> str:
     """Install the wheels once, without the network; again when `ready`, which names the set of wheels, is another."""
+    listed = f"--requirement {wheels}/{REQUIREMENTS}"
     system = " --system-site-packages" if install.system_packages else ""
     return f"""[Unit]
 Description=Install Roadcast from its wheels
@@ -80,7 +82,7 @@ Before={AGENT_UNIT}
 Type=oneshot
 RemainAfterExit=yes
 ExecStart={install.python} -m venv --clear{system} {install.prefix}/venv
-ExecStart={install.prefix}/venv/bin/python -m pip install --no-index --find-links {wheels} roadcast
+ExecStart={install.prefix}/venv/bin/python -m pip install --no-index --find-links {wheels} --require-hashes {listed}
 ExecStart=/bin/touch {ready}
 TimeoutStartSec=1800
 """

@@ -54,3 +54,37 @@ def flash(
     )
     # fmt: on
     install(asked, secrets)
+
+
+@app.command()
+def wheels(
+    *,
+    board: options.Board,
+    out: options.WheelFolder,
+    jetpack: options.JetPackName = None,
+    python: options.PythonVersion = None,
+    wheel: options.OwnWheel = None,
+    constraints: options.Constraints = None,
+    extra: options.Extras = None,
+    find_links: options.FindLinks = None,
+    offline: options.Offline = False,
+    json: JsonFlag = False,
+) -> None:
+    """Fetch every wheel that a board needs, with hashes, so that it installs them without a network."""
+    from devices.provision.wheels import target_of
+    from roadcast.flash_shown import wheelhouse
+    from roadcast.output import emit, progress
+    from roadcast.wheelhouse import fill
+
+    target = target_of(board, jetpack, python)
+    progress(f"fetching wheels for Python {target.python}, glibc {target.glibc}, {target.machine}")
+    filled = fill(
+        out,
+        target,
+        wheel=wheel,
+        constraints=constraints,
+        extras=extra or (),
+        find_links=find_links or (),
+        offline=offline,
+    )
+    emit(filled, json, wheelhouse)

@@ -47,6 +47,7 @@ def test_a_plan_holds_all_that_a_device_needs() -> None:
         "/etc/sysusers.d/roadcast.conf",
         "/etc/tmpfiles.d/roadcast.conf",
         "/etc/systemd/journald.conf.d/roadcast.conf",
+        f"{folder}/requirements.txt",
         *(f"{folder}/{name}" for name in WHEELS),
     }
     (link,) = plan.links
