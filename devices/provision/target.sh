@@ -213,6 +213,9 @@ tell_systemd() {
     systemctl daemon-reload || return 1
   systemctl stop roadcast-setup.service 2>/dev/null # that it looks again for wheels; it may not be there
   systemctl restart --no-block roadcast-agent.service
+  [ ! -e "$root/etc/systemd/system/roadcast-power.service" ] || systemctl restart --no-block roadcast-power.service
+  [ ! -e "$root/etc/udev/rules.d/70-roadcast.rules" ] ||
+    { udevadm control --reload && udevadm trigger --subsystem-match=video4linux; }
 }
 
 undo() {

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from devices.provision.plan import Plan
+from devices.provision.plan import Plan, PlannedFile
+from devices.provision.power_mode import POWER_UNIT
 from devices.provision.ssh import Place, flash_target
+from devices.provision.units import RULES
 from edge_protocol.errors import NotReadyError, StoreError
 from tests.fakes.sshd import SKIP_REASON, Sshd
 from tests.fakes.target import LINK, PLAN, SECRET, UNIT, contents, flash, snapshot, tools_path
@@ -97,6 +99,20 @@ def test_systemd_is_told_and_what_it_refuses_is_taken_back(healthy: bool, tree: 
     start += ["systemctl daemon-reload"]
     assert words == start + (["systemctl stop", "systemctl restart"] if healthy else ["systemctl daemon-reload"])
     assert (tree / UNIT.path[1:]).exists() == healthy
+
+
+def test_power_mode_and_cameras_take_effect_at_once(tree: Path, tmp_path: Path) -> None:
+    """Their unit and rules, where the plan has them, are not left for the next boot."""
+    log = tmp_path / "log"
+    names = ("systemctl", "systemd-sysusers", "systemd-tmpfiles", "udevadm")
+    path = tools_path(tmp_path / "bin", **{name: f'echo "{name} $*" >>{log}' for name in names})
+    more = (PlannedFile(f"/etc/systemd/system/{POWER_UNIT}", b"[Service]\n"), PlannedFile(RULES, b"#\n"))
+    with Sshd(tmp_path / "sshd", path) as sshd:
+        plan = Plan((*PLAN.files, *more), PLAN.links)
+        asyncio.run(flash_target(sshd.target(), plan, sshd.login, Place(str(tree), "/usr/bin/python3")))
+    told = log.read_text()
+    assert f"systemctl restart --no-block {POWER_UNIT}" in told
+    assert "udevadm control --reload\nudevadm trigger --subsystem-match=video4linux" in told
 
 
 @pytest.mark.parametrize(
