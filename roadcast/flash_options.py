@@ -12,6 +12,9 @@ Device = Annotated[str | None, typer.Option(help="Which device of the site.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")]
 
 Rootfs = Annotated[Path | None, typer.Option(help="Into a root filesystem tree, such as Linux_for_Tegra/rootfs.")]
+ThenFlash = Annotated[
+    str | None, typer.Option(help="With --rootfs: have NVIDIA's tool flash BOARD[:DISK], in recovery mode on USB.")
+]
 Image = Annotated[Path | None, typer.Option(help="Into the root filesystem of a disk image, without root.")]
 Out = Annotated[Path | None, typer.Option(help="Where the changed image is put; without it in its place.")]
 PartitionNumber = Annotated[

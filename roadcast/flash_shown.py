@@ -11,6 +11,7 @@ from roadcast.output import table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from roadcast.maker_flash import Handed
     from roadcast.ssh_fleet import Flashed
     from roadcast.wheelhouse import Wheelhouse
 
@@ -28,6 +29,14 @@ def wheelhouse(filled: Wheelhouse) -> RenderableType:
     title = f"{len(rows)} wheels, {size:.1f} MB, for Python {target.python} and glibc {target.glibc} or newer"
     gpu = f"GPU: {target.gpu}. Put such a wheel into {filled.folder} and run this again.\n" if target.gpu else ""
     return _below(gpu, table(title, ("wheel", "MB"), rows))
+
+
+def handed(to: Handed) -> RenderableType:
+    """What was looked at before NVIDIA's tool, and the tool."""
+    rows = [(one.level, one.check, one.says, one.fix or None) for one in to.findings]
+    wrong = sum(change.action != "keep" for change in to.changes)
+    said = f"{wrong} files of the tree written; {'ran' if to.done else 'would run'}: {to.command}\n"
+    return _below(said, table("before the board is flashed", ("", "check", "found", "fix"), rows))
 
 
 def changed(changes: tuple[Change, ...]) -> RenderableType:

@@ -15,6 +15,7 @@ from devices.provision.changes import Change
 from edge_protocol.errors import ConfigError
 from roadcast import flash_shown as shown
 from roadcast.disk_writing import block_map_beside, write_disk
+from roadcast.maker_flash import flash_board, warn_of_tree
 from roadcast.output import emit, warn
 from roadcast.site_files import read_plan, read_seed, read_site, write_out
 
@@ -27,6 +28,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     site: Path | None
     device: str | None
     rootfs: Path | None
+    then_flash: str | None
     image: Path | None
     out: Path | None
     partition: int | None
@@ -68,7 +70,9 @@ def install(asked: Asked, secrets: Secrets) -> None:
     if asked.site is None or asked.disk is not None or (asked.device or "").startswith("/dev/"):
         says = "flash: --site site.yaml says what is installed; an image is written with --image FILE --disk /dev/sdX"
         raise ConfigError(says)
-    if asked.ssh is not None:
+    if asked.then_flash is not None:
+        _through_maker(asked, asked.site, asked.then_flash)
+    elif asked.ssh is not None:
         _over_ssh(asked, asked.site, asked.ssh, secrets)
     else:
         emit(_into_files(asked, asked.site), asked.json, shown.changed)
@@ -80,10 +84,22 @@ def _into_files(asked: Asked, site: Path) -> tuple[Change, ...]:
             warn(
                 "not root: what is written belongs to this user on the device as well; run it with sudo for a real one"
             )
-        return rootfs.carry_out(read_plan(site, asked.device), asked.rootfs, dry_run=asked.dry_run)
+        source = read_site(site)
+        changes = rootfs.carry_out(source.plan(asked.device), asked.rootfs, dry_run=asked.dry_run)
+        warn_of_tree(asked.rootfs, source.site.install.machine)
+        return changes
     if asked.image is not None:
         return _into_image(asked, site, asked.image, asked.out)
     return write_out(site, asked.device, cloud_init=asked.cloud_init, deb=asked.deb, dry_run=asked.dry_run)
+
+
+def _through_maker(asked: Asked, site: Path, where: str) -> None:
+    if asked.rootfs is None:
+        raise ConfigError("--then-flash: name the tree: --rootfs Linux_for_Tegra/rootfs")
+    source = read_site(site)
+    plan, machine = source.plan(asked.device), source.site.install.machine
+    handed = flash_board(plan, asked.rootfs, where, machine, yes=asked.yes, dry_run=asked.dry_run)
+    emit(handed, asked.json, shown.handed)
 
 
 def _into_image(asked: Asked, site: Path, image: Path, out: Path | None) -> tuple[Change, ...]:

@@ -19,6 +19,7 @@ def flash(
     site: options.SiteFile = None,
     device: options.Device = None,
     rootfs: options.Rootfs = None,
+    then_flash: options.ThenFlash = None,
     image: options.Image = None,
     out: options.Out = None,
     partition: options.PartitionNumber = None,
@@ -45,7 +46,8 @@ def flash(
 
     # fmt: off
     asked = Asked(
-        site=site, device=device, rootfs=rootfs, image=image, out=out, partition=partition, disk=disk, bmap=bmap,
+        site=site, device=device, rootfs=rootfs, then_flash=then_flash, image=image, out=out, partition=partition,
+        disk=disk, bmap=bmap,
         yes=yes, seed=seed, cloud_init=cloud_init, deb=deb, ssh=ssh, prefix=prefix, at_once=at_once,
         dry_run=dry_run, json=json,
     )
