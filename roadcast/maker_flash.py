@@ -84,6 +84,17 @@ def flash_board(
     handed = Handed(changes, found, shlex.join(argv), done=False)
     if dry_run:
         return handed
+    _refuse_unready(found)
+    if not yes and not typer.confirm(f"Write over everything on the {board} in recovery mode?", err=True):
+        raise ConfigError("the tree is written, the board not flashed; answer y, or give --yes")
+    status = subprocess.run(argv, cwd=folder, stdout=2, check=False).returncode
+    if status:
+        says = f"NVIDIA's tool left with {status}; its log is above and in {folder / 'initrdlog'}"
+        raise NotReadyError(f"{says}. Run again what it said: cd {folder} && {handed.command}")
+    return msgspec.structs.replace(handed, done=True)
+
+
+def _refuse_unready(found: tuple[Finding, ...]) -> None:
     for finding in found:
         if finding.level == "warn":
             warn(f"{finding.check}: {finding.says}; {finding.fix}")
@@ -92,10 +103,3 @@ def flash_board(
         raise NotReadyError(f"the tree is written, the board not flashed: {lines}")
     if os.geteuid() != 0:
         raise NotReadyError("the tree is written, the board not flashed: NVIDIA's tools want root; run it with sudo")
-    if not yes and not typer.confirm(f"Write over everything on the {board} in recovery mode?", err=True):
-        raise ConfigError("the tree is written, the board not flashed; answer y, or give --yes")
-    status = subprocess.run(argv, cwd=folder, stdout=2, check=False).returncode
-    if status:
-        says = f"NVIDIA's tool left with {status}; its log is above and in {folder / 'initrdlog'}"
-        raise NotReadyError(f"{says}. Run again what it said: cd {folder} && {handed.command}")
-    return msgspec.structs.replace(handed, done=True)

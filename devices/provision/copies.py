@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import mkstemp
 
 from devices.provision.partitions import Read
-from edge_protocol.errors import ConfigError, StoreError
+from edge_protocol.errors import ConfigError, NotReadyError, StoreError
 
 _PIECE = 1 << 20
 
@@ -36,31 +36,55 @@ def reader(image: Path) -> Iterator[tuple[Read, int]]:
 def changed_copy(image: Path, out: Path) -> Iterator[Path]:
     """Copy an image beside where it shall be, to be changed; put it there once that is done and on the disk.
 
+    What a run that was killed left beside it is taken over by the next one.
+
     Raises:
+        NotReadyError: another run is making the same copy.
         StoreError: the disk refused; the image is as it was.
     """
     image, out = image.resolve(), out.resolve()
-    work = None
+    work = out.with_name(f".{out.name}.roadcast")
+    handle = -1
     try:
-        handle, name = mkstemp(prefix=".roadcast-", suffix=".img", dir=out.parent)
-        work = Path(name)
-        with os.fdopen(handle, "wb") as target, image.open("rb") as source:
-            status = os.fstat(source.fileno())
-            target.truncate(status.st_size)
-            copy_bytes(source.fileno(), target.fileno(), 0, 0, status.st_size)
-            os.fchmod(handle, stat.S_IMODE(status.st_mode))
-            with suppress(PermissionError):
-                os.fchown(handle, status.st_uid, status.st_gid)
-        yield work
-        _sync(work)
-        work.replace(out)
+        handle = os.open(work, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        _lock(handle, work, out)
+        try:
+            _fill(image, handle)
+            yield work
+            os.fsync(handle)
+            work.replace(out)
+        except BaseException:
+            work.unlink(missing_ok=True)
+            raise
         _sync(out.parent)
     except OSError as error:
         says = f"{out}: the image cannot be written: {error.strerror or error}"
         raise StoreError(f"{says}; it is as it was") from error
     finally:
-        if work is not None:
-            work.unlink(missing_ok=True)
+        if handle >= 0:
+            os.close(handle)
+
+
+def _lock(handle: int, work: Path, out: Path) -> None:
+    """Take the copy for this run; whoever has it may also have put it in its place a moment ago."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        taken = os.path.samestat(os.fstat(handle), work.lstat())
+    except (BlockingIOError, FileNotFoundError):
+        taken = False
+    if not taken:
+        raise NotReadyError(f"{out}: another run is writing it; wait for it to end")
+
+
+def _fill(image: Path, target: int) -> None:
+    with image.open("rb") as source:
+        status = os.fstat(source.fileno())
+        os.ftruncate(target, 0)
+        os.ftruncate(target, status.st_size)
+        copy_bytes(source.fileno(), target, 0, 0, status.st_size)
+        os.fchmod(target, stat.S_IMODE(status.st_mode))
+        with suppress(PermissionError):
+            os.fchown(target, status.st_uid, status.st_gid)
 
 
 def copy_bytes(source: int, target: int, start: int, to: int, size: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from math import ceil
 from pathlib import Path
-from tempfile import mkstemp
+from tempfile import TemporaryDirectory
 
 from devices.provision import ext4, mounted
 from devices.provision.changes import Change, check_paths, parents
@@ -144,15 +144,12 @@ def _grow(programs: Programs, work: Path, part: Partition, filesystem: Filesyste
         raise StoreError(f"{says} of {part.size / 1e6:.1f}; make partition and image larger (truncate, parted) first")
     if not programs.has("resize2fs", "e2fsck"):
         raise NotReadyError("the filesystem must grow into its partition: install e2fsprogs (resize2fs)")
-    handle, name = mkstemp(prefix=".roadcast-", suffix=".ext4", dir=work.parent)
-    alone = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as target, work.open("rb") as source:
+    with TemporaryDirectory(prefix=".roadcast-", dir=work.parent) as folder:
+        alone = Path(folder) / "filesystem"
+        with alone.open("wb") as target, work.open("rb") as source:
             copy_bytes(source.fileno(), target.fileno(), part.start, 0, part.size)
             target.truncate(part.size)
         programs.run("e2fsck", "-fp", alone.name, folder=alone.parent, good=(0, 1))
         programs.run("resize2fs", alone.name, folder=alone.parent)
         with alone.open("rb") as source, work.open("r+b") as target:
             copy_bytes(source.fileno(), target.fileno(), 0, part.start, min(part.size, alone.stat().st_size))
-    finally:
-        alone.unlink(missing_ok=True)

@@ -24,17 +24,16 @@ fi"""
 def agent_unit(install: InstallConfig, state_dir: str) -> str:
     """The agent as a service: watched, restarted, and without rights that it does not need.
 
-    A wrong configuration (exit 78) or command line (2) is not tried again. `ProtectClock` is left out: it would also
-    close every camera to the service.
+    A wrong configuration (exit 78) or command line (2) is not tried again. `ProtectClock` would close all cameras.
     """
-    needs_setup = f"Requires={SETUP_UNIT}\nAfter={SETUP_UNIT}\n" if install.wheels is not None else ""
+    needs = f"Requires={SETUP_UNIT}\nAfter={SETUP_UNIT}\n" if install.wheels is not None else ""
+    needs += f"RequiresMountsFor={state_dir} {install.environment}\n"
     elsewhere = f"ReadWritePaths={state_dir}\n" if state_dir != STATE_DIR else ""
     return f"""[Unit]
 Description=Roadcast device agent
 Wants=network-online.target
 After=network-online.target time-sync.target
-RequiresMountsFor={state_dir} {install.environment}
-{needs_setup}StartLimitIntervalSec=0
+{needs}StartLimitIntervalSec=0
 
 [Service]
 Type=notify

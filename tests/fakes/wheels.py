@@ -43,8 +43,8 @@ def wheel(
     files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w") as archive:
-        for path, text in files.items():
-            archive.writestr(zipfile.ZipInfo(path), text)
+        for member, text in files.items():
+            archive.writestr(zipfile.ZipInfo(member), text)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}-{version}-{tags}.whl"
     path.write_bytes(written.getvalue())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import subprocess
@@ -240,6 +241,22 @@ def test_a_disk_that_is_full_changes_nothing(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert _state(image) == before
+
+
+def test_a_run_that_was_killed_is_finished_by_the_next(tmp_path: Path) -> None:
+    """What it left beside the image goes; while another run is at work nothing is touched."""
+    image = disk_image(tmp_path / "card.img", [(ROOT, 16)])
+    left = tmp_path / ".card.img.roadcast"
+    left.write_bytes(b"half" * MIB)
+    before = _state(image)
+    with left.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(NotReadyError, match="another run"):
+            carry_out(PLAN, image)
+    assert _state(image) == before
+    carry_out(PLAN, image)
+    assert list(tmp_path.iterdir()) == [image]
+    _inside(image, 1).check()
 
 
 def test_a_tool_that_writes_something_else_is_found(tmp_path: Path) -> None:
