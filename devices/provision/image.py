@@ -17,6 +17,7 @@ from devices.provision.changes import Change, check_paths, parents
 from devices.provision.copies import changed_copy, copy_bytes, reader
 from devices.provision.ext4 import Debugfs, Tree
 from devices.provision.filesystems import PACKED, Filesystem, identify
+from devices.provision.growing import grow
 from devices.provision.mounted import Mounted
 from devices.provision.partitions import Partition, read_table
 from devices.provision.plan import Plan
@@ -25,6 +26,8 @@ from edge_protocol.errors import ConfigError, DataError, NotReadyError, StoreErr
 
 _SPARE = 1 << 20
 """Bytes that a filesystem must have left over: folders and maps take some."""
+_OVERHEAD = 1.1
+"""What a filesystem that grows needs for each byte that it gains: tables of inodes."""
 
 
 def carry_out(
@@ -130,26 +133,40 @@ def _needed(plan: Plan, changes: tuple[Change, ...], filesystem: Filesystem) -> 
 
 
 def _grow(programs: Programs, work: Path, part: Partition, filesystem: Filesystem, needed: int) -> None:
-    """Let the filesystem fill its partition, in a file of its own: resize2fs would cut the image off behind it.
+    """Let the filesystem fill its partition, and make that larger where it is the last one and still too small.
+
+    It grows in a file of its own: resize2fs would cut the image off behind it.
 
     Raises:
-        StoreError: that would not be enough.
+        StoreError: another partition follows.
         NotReadyError: there is no resize2fs.
     """
-    spare = part.size - filesystem.size
-    if filesystem.free + spare < needed:
-        says = (
-            f"partition {part.number} is too small: {needed / 1e6:.1f} MB are needed, {filesystem.free / 1e6:.1f} free"
-        )
-        raise StoreError(f"{says} of {part.size / 1e6:.1f}; make partition and image larger (truncate, parted) first")
     if not programs.has("resize2fs", "e2fsck"):
-        raise NotReadyError("the filesystem must grow into its partition: install e2fsprogs (resize2fs)")
+        raise NotReadyError("the filesystem must grow: install e2fsprogs (resize2fs)")
+    lacks = needed - filesystem.free - (part.size - filesystem.size)
+    grown = part if lacks <= 0 else _enlarged(work, part, int(lacks * _OVERHEAD))
     with TemporaryDirectory(prefix=".roadcast-", dir=work.parent) as folder:
         alone = Path(folder) / "filesystem"
         with alone.open("wb") as target, work.open("rb") as source:
             copy_bytes(source.fileno(), target.fileno(), part.start, 0, part.size)
-            target.truncate(part.size)
+            target.truncate(grown.size)
         programs.run("e2fsck", "-fp", alone.name, folder=alone.parent, good=(0, 1))
         programs.run("resize2fs", alone.name, folder=alone.parent)
         with alone.open("rb") as source, work.open("r+b") as target:
-            copy_bytes(source.fileno(), target.fileno(), 0, part.start, min(part.size, alone.stat().st_size))
+            copy_bytes(source.fileno(), target.fileno(), 0, part.start, min(grown.size, alone.stat().st_size))
+
+
+def _enlarged(work: Path, part: Partition, extra: int) -> Partition:
+    with reader(work) as (read, size):
+        growth = grow(read, size, part, extra)
+    with work.open("r+b") as file:
+        file.truncate(growth.size)
+        file.seek(part.start + part.size)
+        file.write(bytes(growth.partition.size - part.size))  # what was there is no part of a filesystem
+        for at, patch in growth.patches.items():
+            file.seek(at)
+            file.write(patch)
+    with reader(work) as (read, size):
+        if growth.partition not in read_table(read, size).partitions:
+            raise StoreError(f"partition {part.number} could not be made larger; use parted")
+    return growth.partition

@@ -73,6 +73,14 @@ def layout(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+def partition_of(image: Path, number: int) -> bytes:
+    """What a partition holds."""
+    found = layout(image)[number - 1]
+    with image.open("rb") as file:
+        file.seek(found["start"] * 512)
+        return file.read(found["size"] * 512)
+
+
 class Inside:
     """An ext filesystem at an offset of an image, as debugfs sees it."""
 

@@ -16,7 +16,7 @@ from devices.provision.plan import Plan, PlannedFile, PlannedLink
 from devices.provision.programs import Programs
 from edge_protocol.errors import ConfigError, DataError, NotReadyError, RoadcastError, StoreError
 from tests.fakes import images
-from tests.fakes.images import BOOT, MIB, OTHER, ROOT, Inside, disk_image, layout, make_ext4, tool
+from tests.fakes.images import BOOT, MIB, OTHER, ROOT, Inside, disk_image, layout, make_ext4, partition_of, tool
 from tests.fakes.target import tools_path
 
 pytestmark = pytest.mark.skipif(bool(images.SKIP_REASON), reason=images.SKIP_REASON)
@@ -34,13 +34,6 @@ def _inside(image: Path, number: int) -> Inside:
     return Inside(image, layout(image)[number - 1]["start"] * 512)
 
 
-def _part(image: Path, number: int) -> bytes:
-    found = layout(image)[number - 1]
-    with image.open("rb") as file:
-        file.seek(found["start"] * 512)
-        return file.read(found["size"] * 512)
-
-
 def _state(image: Path) -> tuple[object, ...]:
     """Everything that a write would change: the file's identity, times and content, and what lies beside it."""
     status = image.stat()
@@ -53,7 +46,7 @@ def test_an_image_is_flashed_and_read_back_by_other_tools(label: str, tmp_path: 
     """Every file with its bytes, mode and owner, the links, a whole filesystem; the boot partition as it was."""
     image = disk_image(tmp_path / "card ?.img", [(BOOT, 4), (ROOT, 16)], label=label)
     image.chmod(0o640)
-    boot = _part(image, 1)
+    boot = partition_of(image, 1)
     assert {change.action for change in carry_out(PLAN, image)} == {"add"}
     image = image.rename(tmp_path / "plain.img")  # debugfs itself would take the question mark for an option
     inside = _inside(image, 2)
@@ -63,7 +56,7 @@ def test_an_image_is_flashed_and_read_back_by_other_tools(label: str, tmp_path: 
     assert inside.facts("/etc/roadcast/secrets") == ("040755", "0", "0")
     assert inside.target(LINK.path) == LINK.target
     inside.check()
-    assert (_part(image, 1), inside.read("/etc/hostname")) == (boot, b"board\n")
+    assert (partition_of(image, 1), inside.read("/etc/hostname")) == (boot, b"board\n")
     offset = layout(image)[0]["start"] * 512
     assert tool("mtype", "-i", f"{image}@@{offset}", "::config.txt") == b"arm_64bit=1\n"
     assert image.stat().st_mode & 0o777 == 0o640
@@ -112,9 +105,9 @@ def test_of_two_roots_one_must_be_named(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=says):
             carry_out(PLAN, image, partition=wrong)
     assert _state(image) == before
-    others = [_part(image, number) for number in (1, 2, 4)]
+    others = [partition_of(image, number) for number in (1, 2, 4)]
     carry_out(PLAN, image, partition=3)
-    assert [_part(image, number) for number in (1, 2, 4)] == others
+    assert [partition_of(image, number) for number in (1, 2, 4)] == others
     assert _inside(image, 3).read(SECRET.path) == b"secret"
 
 
@@ -138,29 +131,6 @@ def test_a_bare_filesystem_is_an_image(tmp_path: Path) -> None:
     Inside(out).check()
     carry_out(PLAN, out, out=tmp_path / "copy.ext4")
     assert (tmp_path / "copy.ext4").read_bytes() == out.read_bytes()
-
-
-def test_a_filesystem_grows_into_its_partition(tmp_path: Path) -> None:
-    """What does not fit makes it grow, up to its partition's end; what comes after stays, and the image is as long."""
-    image = disk_image(tmp_path / "card.img", [(BOOT, 2), (ROOT, 40), (OTHER, 4)])
-    make_ext4(image, layout(image)[1]["start"] * 512, 8)
-    wheel = PlannedFile("/opt/big.whl", os.urandom(12 * MIB))
-    others, size = [_part(image, number) for number in (1, 3)], image.stat().st_size
-    carry_out(Plan((wheel,), ()), image)
-    inside = _inside(image, 2)
-    inside.check()
-    assert inside.read(wheel.path) == wheel.content
-    assert ([_part(image, number) for number in (1, 3)], image.stat().st_size) == (others, size)
-    assert inside.read("/etc/hostname") == b"board\n"
-
-
-def test_what_cannot_fit_is_said_before(tmp_path: Path) -> None:
-    """How much is needed, free, and what to do; the image stays."""
-    image = disk_image(tmp_path / "card.img", [(ROOT, 8)])
-    before = _state(image)
-    with pytest.raises(StoreError, match=r"too small: 2\d\.\d MB are needed"):
-        carry_out(Plan((PlannedFile("/opt/big.whl", os.urandom(20 * MIB)),), ()), image)
-    assert _state(image) == before
 
 
 def test_an_image_taken_from_a_running_board_is_refused(tmp_path: Path) -> None:
