@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 def written(done: Written) -> str:
     """What lies on a disk, in a line."""
+    if not done.bytes:
+        return f"{done.disk} would be written over with an image of {done.image_bytes} bytes"
     mapped = " (what its block map names)" if done.block_map else ""
     return f"{done.bytes} of {done.image_bytes} bytes{mapped} written to {done.disk} and read back"
 

@@ -16,7 +16,7 @@ from edge_protocol.errors import ConfigError
 from roadcast import flash_shown as shown
 from roadcast.disk_writing import block_map_beside, write_disk
 from roadcast.maker_flash import flash_board, warn_of_tree
-from roadcast.output import emit, warn
+from roadcast.output import emit, progress, warn
 from roadcast.site_files import read_plan, read_seed, read_site, write_out
 
 _WAYS = "--rootfs DIR, --image FILE (and --disk /dev/sdX), --cloud-init DIR, --deb DIR or --ssh HOST"
@@ -103,6 +103,7 @@ def _through_maker(asked: Asked, site: Path, where: str) -> None:
 
 
 def _into_image(asked: Asked, site: Path, image: Path, out: Path | None) -> tuple[Change, ...]:
+    progress(f"looking into {image}; a change is made in a copy")
     if asked.seed:
         files = read_seed(site, asked.device)
         return boot_partition.write_seed(files, image, out=out, partition=asked.partition, dry_run=asked.dry_run)

@@ -54,10 +54,12 @@ def disk_of(path: Path, root: Path = Path("/")) -> Disk:
         raise ConfigError(f"--disk: {path}: {error.strerror}; lsblk lists the disks") from error
     name = path.resolve().name
     folder = root / "sys/class/block" / name
-    if not folder.is_dir():
+    if not stat.S_ISBLK(status.st_mode) and path.resolve().parent != root.resolve() / "dev":
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError(f"--disk: {path} is neither a disk nor a file; lsblk lists the disks")
         return Disk(path, status.st_size)
+    if not folder.is_dir():
+        raise ConfigError(f"--disk: {path} is no disk; lsblk lists the disks")
     if (folder / "partition").exists():
         raise ConfigError(f"--disk: {path} is a partition; name the whole disk")
     _refuse_used(path, name, root)

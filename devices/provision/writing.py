@@ -78,10 +78,13 @@ def write(image: Path, disk: Disk, spans: Sequence[Span], told: Told) -> int:
         The bytes that were written.
 
     Raises:
+        ConfigError: image and disk are the same file.
         CheckFailedError: the disk gives back something else, or the image is not what the block map says.
         NotReadyError: somebody else has the disk, or this user may not write to it.
         StoreError: it is too small, or refused.
     """
+    if image.samefile(disk.path):
+        raise ConfigError(f"{image} is written onto itself")
     end = max(span.start + span.size for span in spans)
     if end > disk.size:
         raise StoreError(f"{disk.path} has {disk.size} bytes, {end - disk.size} too few for {image}")

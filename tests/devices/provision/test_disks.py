@@ -107,6 +107,9 @@ def test_a_file_stands_for_a_disk(tmp_path: Path) -> None:
     """A regular file has its size; a folder, a character device and nothing are none."""
     (tmp_path / "disk").write_bytes(bytes(1000))
     assert disk_of(tmp_path / "disk").size == 1000
+    for block in Path("/sys/class/block").glob("*"):
+        (tmp_path / block.name).write_bytes(bytes(7))
+        assert disk_of(tmp_path / block.name).size == 7  # its name is a disk's, and it is none
     for path in (tmp_path, Path("/dev/null"), tmp_path / "none"):
         with pytest.raises(ConfigError):
             disk_of(path)

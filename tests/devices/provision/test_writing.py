@@ -130,6 +130,14 @@ def test_a_real_block_device_is_written_and_not_while_it_is_in_use(image: Path) 
     assert path.read_bytes()[: len(IMAGE)] == IMAGE
 
 
+def test_an_image_is_not_written_onto_itself(image: Path) -> None:
+    """Nor through a link."""
+    (image.parent / "link").symlink_to(image)
+    with pytest.raises(ConfigError, match="onto itself"):
+        write(image, disk_of(image.parent / "link"), spans_of(image, None), lambda *_: None)
+    assert image.read_bytes() == IMAGE
+
+
 def test_what_cannot_be_read_is_named(image: Path) -> None:
     """No image, an empty one, no block map."""
     (image.parent / "empty").touch()

@@ -156,7 +156,7 @@ def test_a_card_is_written_after_a_question(tmp_path: Path) -> None:
     refused = CliRunner().invoke(app, command, input="n\n")
     assert isinstance(refused.exception, ConfigError)
     assert "over everything on" in refused.output
-    assert CliRunner().invoke(app, [*command, "--yes", "--dry-run"]).exit_code == 0
+    assert "would be written over" in CliRunner().invoke(app, [*command, "--yes", "--dry-run"]).stdout
     assert (tmp_path / "disk").read_bytes() == bytes(70_000)
     assert "read back" in CliRunner().invoke(app, command, input="y\n").output
     assert (tmp_path / "disk").read_bytes() == content + bytes(70_000 - len(content))
