@@ -22,7 +22,7 @@ class Root(LazyGroup):
             ("broker", "Run a private MQTT broker.", True),
             ("devices", "Look at the board that this runs on, and at those of a fleet.", True),
             ("doctor", "Check that this board is ready to serve.", False),
-            ("flash", "Put devices into a root filesystem tree, or onto boards over SSH.", False),
+            ("flash", "Put devices into trees and images, onto cards, or onto boards over SSH.", True),
             ("export", "Turn a student into the files of a release, and check them.", True),
             ("bench", "Measure latency on this machine, compare results, draw them.", True),
             ("release", "Look into releases and publish them.", True),
