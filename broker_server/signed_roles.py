@@ -74,17 +74,20 @@ class SignedRoles:
         """Everything that devices may ask for, in the order in which it is to be published: the timestamp last.
 
         Raises:
-            NotReadyError: there is nothing yet.
+            StoreError: one cannot be read.
         """
         folder = self._folder
-        if not folder.root_version:
-            raise NotReadyError(f"{folder.path}: no root has been signed; run: roadcast keys init")
         roots = [f"{version}.root" for version in range(1, folder.root_version + 1)]
         return {name: folder.read(name) for name in [*roots, *self.tasks(), "targets", "snapshot", "timestamp"]}
 
-    def stamp(self) -> bytes:
-        """The timestamp as it is on disk: it changes whenever anything does; empty when there is none."""
-        return self._folder.read("timestamp") if self._folder.has("timestamp") else b""
+    @property
+    def begun(self) -> bool:
+        """Whether a root has been signed."""
+        return self._folder.root_version > 0
+
+    def stamp(self) -> tuple[int, bytes]:
+        """Something that changes whenever any file does."""
+        return self._folder.root_version, self._folder.read("timestamp") if self._folder.has("timestamp") else b""
 
     def begin(self, keys: Mapping[str, Sequence[Key]], threshold: int, now: float) -> None:
         """Sign the first root, and roles that list nothing.
@@ -110,8 +113,8 @@ class SignedRoles:
             self._write("targets", "targets", targets, [root])
             self._bind(now)
 
-    def delegate(self, task: TaskId, keys: Sequence[Key], now: float) -> None:
-        """Have these keys, any one of them, sign a task's releases from now on, in place of those that did.
+    def delegate(self, task: TaskId, keys: Sequence[Key], threshold: int, now: float) -> None:
+        """Have a threshold of these keys sign a task's releases from now on, in place of those that did.
 
         Raises:
             NotReadyError: a private key is not here.
@@ -124,7 +127,7 @@ class SignedRoles:
             known = targets.delegations.roles.get(role)
             for keyid in list(known.keyids) if known else ():
                 targets.revoke_key(keyid, role)
-            targets.delegations.roles[role] = DelegatedRole(role, [], 1, terminating=True, paths=[f"{task}/*"])
+            targets.delegations.roles[role] = DelegatedRole(role, [], threshold, terminating=True, paths=[f"{task}/*"])
             for key in keys:
                 targets.add_key(key, role)
             self._again("targets", targets, now)
@@ -205,9 +208,9 @@ class SignedRoles:
 
     def status(self) -> list[dict[str, Any]]:
         """Every role: its version, end, threshold and keys, and which of those are here."""
-        found = []
+        root, found = self._root(), []
         for role in (*TOP_LEVEL, *self.tasks()):
-            signed: Signed = self._root() if role == "root" else self._folder.metadata(role).signed
+            signed: Signed = root if role == "root" else self._folder.metadata(role).signed
             rule = self._delegator(role).get_delegated_role(role)
             here = {signer.public_key.keyid for signer in self._keys.signers(rule.keyids)}
             found.append(
@@ -271,6 +274,8 @@ class SignedRoles:
         return self._root() if role in TOP_LEVEL else self._folder.load(Targets, "targets")
 
     def _root(self) -> Root:
+        if not self.begun:
+            raise NotReadyError(f"{self._folder.path}: no root has been signed; run: roadcast keys init")
         return self._folder.load(Root, f"{self._folder.root_version}.root")
 
     def _meta(self, role: str) -> MetaFile:

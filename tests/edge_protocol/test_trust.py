@@ -201,7 +201,7 @@ def test_a_device_that_was_away_follows_every_root(fleet: SignedFleet, trusted: 
 def test_an_accepted_release_outlives_the_keys_that_signed_it(fleet: SignedFleet, trusted: TrustedMetadata) -> None:
     """After every key was rotated the proof still holds at boot, also for a device commissioned with a later root."""
     data = encode_manifest(manifest(1))
-    fleet.roles.delegate(VEHICLE, fleet.draw("task-vehicle"), NOW)
+    fleet.roles.delegate(VEHICLE, fleet.draw("task-vehicle"), 1, NOW)
     fleet.roles.rotate("root", fleet.draw("root", 3), 2, NOW)
     _, proof = proven(follow(trusted, fleet.files()), VEHICLE, data, at(NOW))
     for root in ("1.root", "2.root"):
