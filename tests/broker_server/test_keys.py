@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from securesystemslib.signer import SIGNER_FOR_URI_SCHEME, CryptoSigner, Key, Signer
+from securesystemslib.signer import SIGNER_FOR_URI_SCHEME, CryptoSigner, Key
 
 from broker_server.keys import KeyFolder, Keys, passphrase_from
 from edge_protocol.errors import ConfigError
@@ -57,8 +57,8 @@ def test_a_token_signs_where_a_file_would(tmp_path: Path) -> None:
 
     class Token(CryptoSigner):
         @classmethod
-        def from_priv_key_uri(cls, priv_key_uri: str, public_key: Key, secrets_handler: object = None) -> Signer:
-            if priv_key_uri.endswith("gone") or inside is None:
+        def from_priv_key_uri(cls, priv_key_uri: str, public_key: Key, secrets_handler: object = None) -> CryptoSigner:
+            if priv_key_uri.endswith("gone") or not isinstance(inside, CryptoSigner):
                 raise OSError("no token in the slot")
             return inside
 

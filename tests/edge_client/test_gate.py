@@ -79,7 +79,7 @@ def test_order_does_not_matter(bench: Bench) -> None:
         bench.folder = bench.folder / str(seed)
         bench.boot()
         steps: list[Callable[[], list[Admission]]] = [
-            *(lambda name=name, data=data: bench.gate.metadata(name, data, bench.now)  # type: ignore[misc]
+            *(lambda name=name, data=data: bench.gate.metadata(name, data, bench.now)
               for name, data in bench.fleet.files().items()),
             lambda: bench.offer(1),
         ]  # fmt: skip
