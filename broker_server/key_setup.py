@@ -8,7 +8,7 @@ from pathlib import Path
 
 from broker_server.config import ServerConfig
 from broker_server.keys import KeyFolder, Keys, passphrase_from
-from broker_server.signed_roles import TOP_LEVEL, SignedRoles
+from broker_server.signed_roles import ONLINE, TOP_LEVEL, SignedRoles
 from edge_protocol.errors import ConfigError, NotReadyError
 from edge_protocol.ids import TaskId
 from edge_protocol.trust import role_of
@@ -37,13 +37,18 @@ def ready_roles(config: ServerConfig) -> SignedRoles:
     """The same, for a server that is about to run.
 
     Raises:
-        ConfigError: the passphrase's file cannot be used.
-        NotReadyError: no root has been signed, or a task is delegated to nobody.
+        ConfigError: a key or the passphrase's file cannot be used.
+        NotReadyError: no root has been signed, a task is delegated to nobody, or a key is away that signs day by day.
     """
     roles = signed_roles(config)
     missing = sorted({role_of(TaskId(task)) for task in config.tasks} - set(roles.tasks() if roles.begun else ()))
     if missing:
         raise NotReadyError(f"no key signs for {', '.join(missing)} yet; run: roadcast keys init")
+    for row in roles.status():
+        if row["role"] in ONLINE and sum(row["keys"].values()) < row["threshold"]:
+            raise NotReadyError(
+                f"{config.keys_dir}: the key of {row['role']} is not here, without which nothing is signed"
+            )
     return roles
 
 

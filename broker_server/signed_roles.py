@@ -37,7 +37,7 @@ from broker_server.keys import Keys
 from broker_server.store.roles import RoleFolder
 from edge_protocol.errors import NotReadyError, StoreError
 from edge_protocol.ids import TaskId
-from edge_protocol.trust import CREATED, MAX_METADATA, role_of, target_of
+from edge_protocol.trust import CREATED, MAX_METADATA, SKEW_S, role_of, target_of
 
 MAX_LISTED = 200
 """Newest releases of a task that stay listed: older ones no device may be brought to any more."""
@@ -77,8 +77,9 @@ class SignedRoles:
             StoreError: one cannot be read.
         """
         folder = self._folder
-        roots = [f"{version}.root" for version in range(1, folder.root_version + 1)]
-        return {name: folder.read(name) for name in [*roots, *self.tasks(), "targets", "snapshot", "timestamp"]}
+        with folder.lock():
+            roots = [f"{version}.root" for version in range(1, folder.root_version + 1)]
+            return {name: folder.read(name) for name in [*roots, *self.tasks(), "targets", "snapshot", "timestamp"]}
 
     @property
     def begun(self) -> bool:
@@ -288,4 +289,6 @@ class SignedRoles:
         return datetime.fromtimestamp(now, timezone.utc) + timedelta(days=self._days(role))
 
     def _fresh(self, role: str, signed: Signed, now: float) -> bool:
-        return signed.expires.timestamp() - now > self._days(role) * _DAY_S / 2
+        """Whether a role is in the first half of its life; what ends later than it may was signed by a wrong clock."""
+        life, left = self._days(role) * _DAY_S, signed.expires.timestamp() - now
+        return life / 2 < left < life + SKEW_S

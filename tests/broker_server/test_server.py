@@ -15,7 +15,7 @@ import pytest
 
 from broker_server.config import RoundsConfig
 from broker_server.events import JobFailed
-from broker_server.key_setup import Rotation, rotate, signed_roles
+from broker_server.key_setup import Rotation, ready_roles, rotate, signed_roles
 from broker_server.server import Server, _alone, _signals, real_seams, serve
 from broker_server.setup import task_specs
 from broker_server.workshop import Distiller
@@ -146,6 +146,19 @@ def test_a_server_without_keys_says_how_to_make_them(tmp_path: Path) -> None:
         Server(config, seams)
     for executor in seams.executors:
         executor.shutdown()
+
+
+@pytest.mark.parametrize(("damage", "says"), [("gone", "key of timestamp is not here"), ("junk", "cannot be opened")])
+def test_a_server_whose_own_keys_cannot_sign_does_not_start(tmp_path: Path, damage: str, says: str) -> None:
+    """Better no server than one whose releases nobody will take in three days."""
+    config = centre_config(tmp_path, rounds=RoundsConfig())
+    (key,) = (tmp_path / "keys").glob("timestamp-*.pem")
+    if damage == "gone":
+        key.unlink()
+    else:
+        key.write_text("junk")
+    with pytest.raises((NotReadyError, ConfigError), match=says):
+        ready_roles(config)
 
 
 def test_a_section_must_bear_its_tasks_name(tmp_path: Path) -> None:

@@ -54,6 +54,14 @@ def test_a_server_that_runs_for_a_year_is_never_refused(fleet: SignedFleet) -> N
     assert fleet.roles.renew(NOW + 300 * DAY) == ["root"], "root is signed by people, and its end is told"
 
 
+def test_what_a_clock_far_ahead_has_signed_is_signed_again(fleet: SignedFleet) -> None:
+    """A server that was at 2038 for a while: devices refuse that timestamp, and the next one is good."""
+    fleet.now = 2_147_483_648.0
+    fleet.release(manifest(2))
+    fleet.roles.renew(NOW)
+    assert accepted(fleet, 2)
+
+
 def test_nothing_is_signed_that_is_still_good(fleet: SignedFleet) -> None:
     """Asking again changes no byte."""
     before = fleet.files()

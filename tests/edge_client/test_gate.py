@@ -38,7 +38,7 @@ class Bench:
     def boot(self) -> None:
         """Start (again) from what is on the disk."""
         self.store = TrustStore(self.folder, self.fleet.root)
-        self.gate = Gate(VEHICLE, Topics(FleetId("sim")), self.store, self.asked.extend, self.clock)
+        self.gate = Gate(VEHICLE, DeviceId("cam-1"), Topics(FleetId("sim")), self.store, self.asked.extend, self.clock)
 
     def send(self, files: dict[str, bytes]) -> list[Admission]:
         """Metadata come."""
@@ -106,6 +106,9 @@ def test_only_what_was_asked_for_is_kept(bench: Bench) -> None:
     assert reasons(bench.send({"timestamp": huge})) == ["metadata-oversized"]
     assert bench.send({"9.root": b"{}", "task-speed": b"{}", "1.root": b"{}"}) == []
     assert bench.gate._received == {}
+    for topic in (ReleaseTopic(VEHICLE, DeviceId("cam-2")), ReleaseTopic(TaskId("speed"))):
+        assert reasons(bench.offer(1, topic)) == ["wrong-topic"]
+    assert bench.gate._offers == {}
 
 
 def test_a_device_asks_for_one_root_after_the_other(bench: Bench, tmp_path: Path) -> None:
