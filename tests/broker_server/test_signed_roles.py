@@ -91,6 +91,32 @@ def test_a_rotated_role_signs_anew_also_after_a_crash(fleet: SignedFleet, role: 
     assert accepted(fleet, 1)
 
 
+@pytest.mark.parametrize("written", [1, 2, 3, 4])
+def test_a_delegation_that_was_cut_short_is_done_again(fleet: SignedFleet, tmp_path: Path, written: int) -> None:
+    """After any of its writes a renewal leaves a whole, old or new; asking again ends it."""
+    entry = fleet.draw("task-vehicle")
+    before = fleet.files()
+    fleet.roles.delegate(VEHICLE, entry, 1, NOW)
+    order = ["task-vehicle", "targets", "snapshot", "timestamp"]
+    for name in order[written:]:
+        (fleet.folder / "tuf" / f"{name}.json").write_bytes(before[name])
+    assert fleet.roles.renew(NOW) == []
+    assert accepted(fleet, 1)
+    fleet.roles.delegate(VEHICLE, entry, 1, NOW)
+    assert accepted(fleet, 1)
+
+
+def test_a_first_root_comes_last(fleet: SignedFleet, tmp_path: Path) -> None:
+    """A first signing that was cut short before its root is begun again."""
+    roles = SignedRoles(tmp_path / "tuf", Keys([fleet.private]), TrustConfig())
+    (tmp_path / "tuf").mkdir()
+    (tmp_path / "tuf" / "targets.json").write_bytes(SignedFleet(NOW).files()["targets"])
+    assert not roles.begun
+    roles.begin(fleet.keys, 1, NOW)
+    roles.delegate(VEHICLE, fleet.keys["task-vehicle"], 1, NOW)
+    assert set(roles.files()) == {"1.root", "task-vehicle", "targets", "snapshot", "timestamp"}
+
+
 def test_without_a_key_it_says_which_is_missing(fleet: SignedFleet) -> None:
     """A server without root and targets runs on; what needs them is refused, and nothing is changed."""
     entries = KeyFolder(fleet.folder / "keys")._entries()
@@ -119,6 +145,11 @@ def test_only_the_newest_releases_stay_listed(fleet: SignedFleet) -> None:
     fleet.roles.list_release(VEHICLE, 4, data[4], NOW, gone=[2, 3])
     listed = [counter for counter in range(1, len(data)) if fleet.roles.lists(VEHICLE, counter, data[counter])]
     assert listed == [1, 4, MAX_LISTED + 5]
+    for counter in range(5, MAX_LISTED + 10):
+        fleet.roles.list_release(VEHICLE, counter, data[counter], NOW)
+    fleet.roles.list_release(VEHICLE, 3, data[3], NOW)
+    listed = [counter for counter in range(1, len(data)) if fleet.roles.lists(VEHICLE, counter, data[counter])]
+    assert listed == [3, *range(10, MAX_LISTED + 10)], "what is asked for is listed, however old"
     assert not fleet.roles.lists(VEHICLE, 4, data[5])
 
 
