@@ -103,7 +103,7 @@ class Agent:
         self._watch = watch_this_board(config, self._inbox.put, parts.cameras)
         fetcher = Fetcher(state / "blobs", self._topics, self.transport, disk=disk)
         self._installed = InstalledStore(state / self.spec.name, disk)
-        self._gate = Gate(self.spec.task_id, self._topics, trust, self.transport.subscribe, wall)
+        self._gate = Gate(self.spec.task_id, config.device_id, self._topics, trust, self.transport.subscribe, wall)
         self._installer = self._make_installer(parts, fetcher)
         self._drops: Counter[str] = Counter()
         kept = parts.seen.latest_samples

@@ -25,6 +25,7 @@ class Root(LazyGroup):
             ("flash", "Put devices into trees and images, onto cards, or onto boards over SSH.", True),
             ("export", "Turn a student into the files of a release, and check them.", True),
             ("bench", "Measure latency on this machine, compare results, draw them.", True),
+            ("keys", "Make, rotate and look at the keys that sign for a fleet.", True),
             ("release", "Look into releases and publish them.", True),
             ("round", "Look into rounds, and replay one bit for bit.", True),
             ("rollout", "Bring a release to the fleet in waves, and take it back.", True),

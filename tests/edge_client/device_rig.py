@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ class DeviceRig:
     config: DeviceConfig
     broker: MemoryBroker = field(default_factory=MemoryBroker)
     trainer: tuple[str, ...] = NO_TRAINER
+    wall: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
         self.centre = SmallCentre(self.broker)
@@ -84,7 +86,7 @@ class DeviceRig:
 
     def boot(self) -> None:
         """Start the agent (again)."""
-        self.agent = Agent(self.config, lambda inbox, will: MemoryTransport(self.broker, inbox, will), self.trainer)
+        self.agent = Agent(self.config, partial(MemoryTransport, self.broker), self.trainer, wall=self.wall)
         self.agent.start()
 
     def until(self, condition: Callable[[], object], what: str, within_s: float = 40) -> None:
