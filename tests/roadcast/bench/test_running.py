@@ -99,7 +99,7 @@ def test_a_gpu_that_is_not_there_is_not_the_cpu_instead(runner: RunnerName, vehi
     """Without its provider the run is refused; a bare ONNX file has no golden answers to judge it by."""
     if not set(onnxruntime.get_available_providers()).isdisjoint(NAMES.values()):
         pytest.skip("an ONNX Runtime for GPUs is installed here")
-    with pytest.raises(NotReadyError, match="has no .*ExecutionProvider"):
+    with pytest.raises(NotReadyError, match=r"has no .*ExecutionProvider"):
         run_job(vehicle, Job(plan=SHORT, runner=runner))
     with pytest.raises(ConfigError, match="golden answers"):
         run_job(vehicle / TEMPLATE, Job(plan=SHORT, runner=runner))
