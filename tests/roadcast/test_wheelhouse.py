@@ -136,16 +136,19 @@ def test_the_set_up_installs_from_hashed_wheels_only(tmp_path: Path) -> None:
     (unit,) = (file.content.decode() for file in plan.files if file.path.endswith("roadcast-setup.service"))
     lines = [shlex.split(line.partition("=")[2]) for line in unit.splitlines() if line.startswith("ExecStart=")]
     assert len(lines) == 3
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # it would bring the real one
     for line in lines:
-        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=110)
+        done = subprocess.run(line, env=bare, capture_output=True, text=True, check=False, timeout=110)
         assert done.returncode == 0, done.stderr
-    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [tmp_path / "opt/venv/bin/roadcast"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, env=alone).stdout
+    said = subprocess.run(
+        [tmp_path / "opt/venv/bin/roadcast"], env=bare, capture_output=True, text=True, check=True
+    ).stdout
     assert said == "0.1.0\n"
     (alpha,) = (tmp_path / "opt").glob("wheels-*/alpha-*.whl")
     alpha.write_bytes(wheel(tmp_path / "other", "alpha", needs=[""]).read_bytes())
-    done = subprocess.run([*lines[1], "--force-reinstall"], capture_output=True, text=True, check=False, timeout=110)
+    done = subprocess.run(
+        [*lines[1], "--force-reinstall"], env=bare, capture_output=True, text=True, check=False, timeout=110
+    )
     assert done.returncode != 0
     assert "DO NOT MATCH" in done.stderr
 
