@@ -21,6 +21,7 @@ from edge_client import board
 from edge_client.board_telemetry import watch_this_board
 from edge_client.board_watch import BoardWatch
 from edge_client.build import MakeTransport, Parts, build_parts, label_file, mqtt_link
+from edge_client.candidate import load_release
 from edge_client.carry import Carry
 from edge_client.config import DeviceConfig
 from edge_client.core import DeviceCore, Remembered
@@ -31,11 +32,12 @@ from edge_client.fetcher import Fetcher
 from edge_client.hands import Hands
 from edge_client.inference import Inference
 from edge_client.installed import InstalledStore, resolve
-from edge_client.installer import Installer, load_release
+from edge_client.installer import Installer
 from edge_client.labels import LabelFile
 from edge_client.lessons import Fitted, Lessons
 from edge_client.notify import notify
 from edge_client.outbox import Outbox
+from edge_client.planner import MakeWorkshop, Planner
 from edge_client.releasing import Running
 from edge_client.replay import ReplayStore, latest_raw
 from edge_client.stamp import Stamp
@@ -68,6 +70,7 @@ class Agent:
         make_transport: makes the link; MQTT as configured when None.
         trainer: command that runs a training job; `edge_client.trainer` when empty.
         disk: how blobs and pointers are written.
+        workshop: finds TensorRT; this machine's when None.
 
     Raises:
         ConfigError: the configuration does not fit the task.
@@ -81,6 +84,7 @@ class Agent:
         make_transport: MakeTransport | None = None,
         trainer: tuple[str, ...] = (),
         disk: Disk | None = None,
+        workshop: MakeWorkshop | None = None,
     ) -> None:
         self.config, self.spec, state = config, load_task(config.task), Path(config.state_dir)
         self._inbox: Inbox = Queue(INBOX)
@@ -95,7 +99,7 @@ class Agent:
         self._watch = watch_this_board(config, self._inbox.put)
         fetcher = Fetcher(state / "blobs", self._topics, self.transport, disk=disk)
         self._installed = InstalledStore(state / self.spec.name, disk)
-        self._installer = self._make_installer(parts, fetcher)
+        self._installer = self._make_installer(parts, fetcher, workshop)
         self._drops: Counter[str] = Counter()
         kept = parts.seen.latest_samples
         self._uplink = Uplink(self._topics, config.device_id, stamp, self.outbox, self.transport, self._drops, kept)
@@ -193,10 +197,8 @@ class Agent:
                 self._feed(Unlinked(), now)
             case Refused():
                 self.carry.drop(event.reason, event.detail)
-            case m.IntervalResult():
-                self._uplink.send(Send(event, durable=True), now)
-            case m.Telemetry():
-                self._uplink.send(Send(event), now)
+            case m.IntervalResult() | m.Telemetry():
+                self._uplink.send(Send(event, durable=isinstance(event, m.IntervalResult)), now)
             case _:
                 self._feed(event, now)  # type: ignore[arg-type]  # the installer's own events
 
@@ -278,15 +280,14 @@ class Agent:
         serving, bundle = self.carry.serving, self.inference.bundle
         return Running(bundle.release, serving.weights.sha256) if bundle and serving else Running()
 
-    def _make_installer(self, parts: Parts, fetcher: Fetcher) -> Installer:
-        database = Path(self.config.state_dir) / "replay.db"
+    def _make_installer(self, parts: Parts, fetcher: Fetcher, workshop: MakeWorkshop | None) -> Installer:
         return Installer(
             spec=self.spec,
-            config=self.config.probation,
-            threads=self.config.threads,
+            config=self.config,
             blob=fetcher.path,
+            planner=Planner(self.config, fetcher.path, workshop),
             seen=parts.seen,
-            stored=lambda count: latest_raw(database, self.spec, count),
+            stored=partial(latest_raw, Path(self.config.state_dir) / "replay.db", self.spec),
             prepare=parts.prepare,
             running=lambda: self.inference.bundle,
             answer=self._inbox.put,

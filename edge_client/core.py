@@ -26,6 +26,7 @@ from edge_client.effects import (
     Linked,
     Passed,
     PatchFailed,
+    Planned,
     Remember,
     ReportState,
     Stopping,
@@ -147,7 +148,7 @@ class DeviceCore:
         parts = (self._releasing, self._answering, self._refitting)
         return min([self._report_at, *(at for part in parts if (at := part.next_deadline()) is not None)])
 
-    def _dispatch(self, event: Event, now: float) -> list[Effect]:  # noqa: C901, PLR0911 - one return per event
+    def _dispatch(self, event: Event, now: float) -> list[Effect]:  # noqa: C901, PLR0911, PLR0912 - one return per event
         match event:
             case m.Envelope():
                 return self._receive(event.body)
@@ -164,6 +165,8 @@ class DeviceCore:
                 return self._releasing.checked(event, self._next_job())
             case Trained() | TrainFailed():
                 return self._trained(event, now)
+            case Planned():
+                return self._releasing.planned(event)
             case Passed() | Failed():
                 return self._releasing.probed(event)
             case Delivered():

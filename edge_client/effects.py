@@ -76,6 +76,20 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class BuildPlan:
+    """Load the checked candidate into TensorRT where the device is to use it; answered by `Planned`."""
+
+    release: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Answer frames with the plan that was made for the running release since it was installed."""
+
+    release: int
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """Run the checked candidate beside the running release; answered by `Passed` or `Failed`."""
 
@@ -137,6 +151,8 @@ Effect: TypeAlias = (
     | Check
     | Train
     | Stop
+    | BuildPlan
+    | Exchange
     | Probe
     | Install
     | Discard
@@ -218,6 +234,14 @@ class TrainFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Planned:
+    """A release is in TensorRT, or was not to be; `note` says why ONNX Runtime serves although it was to be."""
+
+    release: int
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Passed:
     """The candidate stood its probation."""
 
@@ -263,6 +287,7 @@ Event: TypeAlias = (
     | CheckFailed
     | Trained
     | TrainFailed
+    | Planned
     | Passed
     | Failed
     | Delivered

@@ -102,6 +102,7 @@ class Driver:
         self.fetch(counter)
         self.do(e.Checked(counter))
         self.do(e.Trained(self.last(e.Train).job, None))
+        self.do(e.Planned(counter))
         self.do(e.Passed(counter))
 
     def fetch(self, counter: int) -> None:

@@ -87,6 +87,7 @@ def test_the_refit_of_a_release_that_failed_is_made_up_for() -> None:
     driver.fetch(1)
     driver.do(e.Checked(1))
     driver.do(e.TrainFailed(driver.last(e.Train).job, "put off: the board was hot for 600 s"))
+    driver.do(e.Planned(1))
     driver.do(e.Passed(1))
     jobs = len(driver.all(e.Train))
     driver.wait(10)

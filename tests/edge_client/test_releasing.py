@@ -49,6 +49,7 @@ def test_the_candidate_is_installed_before_it_is_called_committed() -> None:
     driver.fetch(1)
     driver.do(e.Checked(1))
     driver.do(e.Trained(driver.last(e.Train).job, None))
+    driver.do(e.Planned(1))
     kinds = [type(x) for x in driver.do(e.Passed(1))]
     assert kinds[0] is e.Install
 
@@ -158,7 +159,14 @@ def test_late_answers_of_an_old_release_change_nothing() -> None:
     driver.fetch(1)
     driver.say(signed(2))
     driver.fetch(2)
-    for late in (e.Checked(1), e.CheckFailed(1, "late"), e.Passed(1), e.Failed(1, "late"), e.Trained(99, None)):
+    for late in (
+        e.Checked(1),
+        e.CheckFailed(1, "late"),
+        e.Planned(1),
+        e.Passed(1),
+        e.Failed(1, "late"),
+        e.Trained(99, None),
+    ):
         assert driver.do(late) == []
     assert driver.core.stage == "staged"
     assert driver.do(e.Fetched("0" * 64)) == []
@@ -199,7 +207,7 @@ def test_a_refit_that_fails_does_not_block_the_release() -> None:
     driver.do(e.Checked(1))
     effects = driver.do(e.TrainFailed(driver.last(e.Train).job, "no memory"))
     assert Drop("refit-failed", "no memory") in effects
-    assert driver.core.stage == "probation"
+    assert effects[-1] == e.BuildPlan(1)
 
 
 def test_a_failed_probation_is_rolled_back_with_the_reason_and_not_tried_again() -> None:
@@ -210,6 +218,7 @@ def test_a_failed_probation_is_rolled_back_with_the_reason_and_not_tried_again()
     driver.fetch(2)
     driver.do(e.Checked(2))
     driver.do(e.Trained(driver.last(e.Train).job, None))
+    driver.do(e.Planned(2))
     assert e.Discard(2) in driver.do(e.Failed(2, "p95 too slow"))
     told = driver.sent(m.Deployment)[-1]
     assert (told.state, told.release, told.running, told.reason) == ("rolled-back", 2, 1, "p95 too slow")
@@ -226,6 +235,52 @@ def test_a_release_that_took_the_agent_down_is_left_alone() -> None:
     assert "took the agent down" in driver.sent(m.Deployment)[-1].reason
     driver.install(3)
     assert driver.core.running.release == 3
+
+
+def test_a_release_without_a_plan_is_installed_and_says_why() -> None:
+    """ONNX Runtime serves it; the reason is told with it, counted, and gone with the next release."""
+    driver = linked()
+    driver.say(signed(1))
+    driver.fetch(1)
+    driver.do(e.Checked(1))
+    driver.do(e.Trained(driver.last(e.Train).job, None))
+    assert driver.core.stage == "building"
+    assert Drop("plan-failed", "no memory") in driver.do(e.Planned(1, "no memory"))
+    driver.do(e.Passed(1))
+    told = driver.sent(m.Deployment)[-1]
+    assert (told.state, told.running, told.reason) == ("committed", 1, "no memory")
+    driver.install(2)
+    assert driver.sent(m.Deployment)[-1].reason == ""
+
+
+def test_a_plan_that_comes_later_takes_over_and_clears_the_reason() -> None:
+    """For the running release only; while another is under way nothing is told of it, and its own reason stays."""
+    driver = linked(1)
+    driver.do(e.Planned(1, "a driver is too old"))
+    assert driver.sent(m.Deployment)[-1].reason == "a driver is too old"
+    assert driver.do(e.Planned(7)) == []
+    effects = driver.do(e.Planned(1))
+    assert effects[0] == e.Exchange(1)
+    assert driver.sent(m.Deployment)[-1].reason == ""
+    driver.say(signed(2))
+    assert driver.do(e.Planned(1, "the GPU fails")) == [Drop("plan-failed", "the GPU fails")]
+    driver.fetch(2)
+    driver.do(e.CheckFailed(2, "NaN"))
+    assert driver.sent(m.Deployment)[-1].reason == "NaN"
+
+
+def test_a_reason_of_the_probation_is_told_too() -> None:
+    """A plan that fails beside the running release does not cost the release."""
+    driver = linked(1)
+    driver.say(signed(2))
+    driver.fetch(2)
+    driver.do(e.Checked(2))
+    driver.do(e.Trained(driver.last(e.Train).job, None))
+    driver.do(e.Planned(2))
+    assert driver.do(e.Planned(2, "too slow")) == [Drop("plan-failed", "too slow")]
+    assert driver.core.stage == "probation"
+    driver.do(e.Passed(2))
+    assert driver.sent(m.Deployment)[-1].reason == "too slow"
 
 
 @settings(max_examples=60, deadline=None)
@@ -256,4 +311,5 @@ def finish(driver: Driver) -> None:
         driver.do(e.Checked(counter))
         for train in driver.all(e.Train):
             driver.do(e.Trained(train.job, None))
+        driver.do(e.Planned(counter))
         driver.do(e.Passed(counter))

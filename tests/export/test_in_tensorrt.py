@@ -43,7 +43,7 @@ class Board:
         tell = lambda phase, share: self.heard.append(phase)  # noqa: E731
         return Workshop(self.trt, lambda: Cuda(self.library), plans, order, self.build, tell)
 
-    def build(self, folder: Path, order: Order, timing: bytes, tell: Tell) -> Built:
+    def build(self, folder: Path, order: Order, timing: bytes, tell: Tell, **_: object) -> Built:
         """Build in this process."""
         self.builds += 1
         return build_plan(self.trt, folder, order, timing, tell)

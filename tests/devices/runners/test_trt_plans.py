@@ -75,7 +75,7 @@ def test_only_the_newest_plans_are_kept(tmp_path: Path) -> None:
 def test_a_disk_that_refuses_is_an_error_of_ours(tmp_path: Path) -> None:
     """A file stands where the folder should be."""
     (tmp_path / "plans").write_text("")
-    with pytest.raises(StoreError, match="cannot be written"):
+    with pytest.raises(StoreError, match="cannot be kept"):
         Plans(tmp_path / "plans").put(KEY, Built(b"", b""), b"", 1.0)
 
 
