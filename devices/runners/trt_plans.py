@@ -193,7 +193,8 @@ class Plans:
         for path in self._folder.glob(f"{_WORKPLACE}*"):
             rmtree(path, ignore_errors=True)
         for path in self._folder.glob("*.part"):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
 
     def forget(self, key: Key) -> None:
         """Delete a plan that does not serve."""
