@@ -48,10 +48,10 @@ def installed(rig: DeviceRig, release: int, files: Files) -> None:
     rig.until(lambda: rig.agent.core.running.release == release, f"release {release}")
 
 
-def reason(rig: DeviceRig) -> str:
-    """What the device last said about its deployment, once it is committed."""
+def reason(rig: DeviceRig, state: str = "committed") -> str:
+    """What the device last said about its deployment, once it is in a state."""
     said: m.Deployment = rig.centre.of(m.Deployment)[-1]
-    return said.reason if said.state == "committed" else ""
+    return said.reason if said.state == state else ""
 
 
 def state(rig: DeviceRig) -> m.DeviceState:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from safetensors.numpy import load, save
 
@@ -81,17 +83,40 @@ def test_a_next_release_without_a_plan_does_not_cost_the_device_that_release(tmp
     rig.close()
 
 
-@pytest.mark.parametrize("what", ["weights", "golden"])
-def test_a_release_that_is_wrong_never_reaches_a_build(what: str, tmp_path: Path) -> None:
-    """NaN weights, wrong golden answers: ONNX Runtime finds out in a moment, and the running plan is untouched."""
+def with_a_fixed_batch(files: Files) -> Files:
+    """The student under a graph that takes one sample."""
+    model = onnx.load_from_string(files.template)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    return replace(files, template=model.SerializeToString(deterministic=True))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (partial(spoilt, weights=float("nan")), "'.*' .* holds something that is not a finite number"),
+        (partial(spoilt, golden=float("nan")), "off the golden logits"),
+        (lambda files: replace(files, weights=artifact_files("speed").weights), "check that both come from the same"),
+        (lambda files: replace(files, template=files.template[:3000]), "make no student"),
+        (with_a_fixed_batch, "fixed batch.*export it with a dynamic one"),
+    ],
+    ids=["NaN weights", "NaN answers", "another template's payload", "corrupted ONNX", "fixed batch"],
+)
+def test_a_release_that_is_wrong_never_reaches_a_build(
+    spoil: Callable[[Files], Files], said: str, tmp_path: Path
+) -> None:
+    """ONNX Runtime finds out in a moment: one reason is told, the running plan goes on, the next release is taken."""
     board = TrtBoard(tmp_path)
     rig = device(tmp_path, board)
     installed(rig, 1, artifact_files())
-    rig.centre.release(2, {"nano": spoilt(artifact_files(seed=1), **{what: float("nan")})})
+    rig.centre.release(2, {"nano": spoil(artifact_files(seed=1))})
     rig.until(lambda: rig.agent.core.stage == "rolled-back", "the rollback")
+    rig.until(lambda: reason(rig, "rolled-back"), "the reason")
+    assert re.search(said, reason(rig, "rolled-back")), reason(rig, "rolled-back")
     assert provider(rig).startswith("TensorRT")
     answers_right(rig, artifact_files())
     assert board.builds == 1
+    installed(rig, 3, artifact_files(seed=1))
     rig.close()
 
 

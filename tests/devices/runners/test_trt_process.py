@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,13 +11,14 @@ import pytest
 from devices.runners.cuda import Cuda
 from devices.runners.payload import lay_out
 from devices.runners.trt_build import Order
-from devices.runners.trt_process import Limits, build_apart, free_memory
+from devices.runners.trt_process import Limits, StoppedError, build_apart, free_memory
 from devices.runners.trt_runner import TrtRunner
 from edge_protocol.errors import DeploymentError, StoreError
 from tests.fakes.cudart import FakeCudart
 from tests.fakes.student import PAYLOAD, TEMPLATE, X, graph
 from tests.fakes.trt import fake_tensorrt
 from tests.fakes.trt_machine import python_with
+from tests.fakes.waiting import wait_for
 
 ORDER = Order("student.onnx", batch=4)
 
@@ -101,3 +104,55 @@ def test_a_folder_that_is_gone_is_an_error_of_ours(work: Path) -> None:
 def test_this_machine_says_what_is_free() -> None:
     """Linux tells in /proc/meminfo."""
     assert (free_memory() or 0) > 1 << 20
+
+
+def test_a_build_that_nobody_wants_is_stopped(work: Path) -> None:
+    """A newer release came: the process is gone at once."""
+    pid = work.parent / "pid"
+    python = python_with(
+        work.parent, f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    )
+    with pytest.raises(StoppedError, match="a newer release came"):
+        build_apart(work, ORDER, b"", quiet, stopped=lambda: pid.exists() and bool(pid.read_text()), python=python)
+    assert not Path(f"/proc/{pid.read_text()}").exists()
+
+
+def test_a_build_ends_with_who_ordered_it(work: Path) -> None:
+    """Killed by SIGKILL, as a whole agent may be: its build does not go on for half an hour."""
+    pid = work.parent / "pid"
+    fake = python_with(work.parent)
+    (work.parent / "tensorrt.py").write_text(
+        f"import os, time\nopen({str(pid)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)\n"
+    )
+    script = (
+        "import sys; from pathlib import Path; from devices.runners.trt_build import Order\n"
+        "from devices.runners.trt_process import Limits, build_apart\n"
+        f"build_apart(Path({str(work)!r}), Order('student.onnx'), b'', print, limits=Limits(needed=0, spare=0), "
+        f"python={fake!r})"
+    )
+    with subprocess.Popen([sys.executable, "-c", script]) as agent:
+        wait_for(lambda: pid.exists() and pid.read_text() != "", "the build")
+        agent.kill()
+    wait_for(lambda: not alive(int(pid.read_text())), "the end of the build")
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits for its parent does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_full_disk_under_a_build_is_said_so(work: Path) -> None:
+    """The plan cannot be written: the reason names the disk, and what to do."""
+    (work / "plan").mkdir()
+    (work / "plan" / "in the way").touch()
+    with pytest.raises(StoreError, match="a build cannot be started"):
+        build_apart(work, ORDER, b"", quiet, python=python_with(work.parent))
+    folder = work.parent / "second"
+    folder.mkdir()
+    lay_out(folder, TEMPLATE, PAYLOAD)
+    code = f"import os; os.mkdir({str(folder / 'plan')!r})"
+    with pytest.raises(DeploymentError, match="the disk refuses: Is a directory; free space"):
+        build_apart(folder, ORDER, b"", quiet, python=python_with(work.parent, code))
