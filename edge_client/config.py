@@ -148,6 +148,7 @@ class TensorrtConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         precision: ``file`` computes in the number types of the release, ``fp16`` lets TensorRT up to 10 use FP16 too.
         build_timeout_s: after which a build is killed.
         needed_mb: memory that must be free before one begins.
+        workspace_mb: that one layer may use beside its weights.
         spare_mb: memory that must stay free; below it one is killed.
         watch_s: seconds between two looks whether the power mode changed.
     """
@@ -155,6 +156,7 @@ class TensorrtConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     precision: Literal["file", "fp16"] = "file"
     build_timeout_s: Annotated[float, Meta(gt=0, le=86_400)] = 1800.0
     needed_mb: Annotated[int, Meta(ge=0, le=1 << 20)] = 1024
+    workspace_mb: Annotated[int, Meta(ge=1, le=1 << 20)] = 256
     spare_mb: Annotated[int, Meta(ge=0, le=1 << 20)] = 256
     watch_s: Annotated[float, Meta(gt=0, le=86_400)] = 60.0
 

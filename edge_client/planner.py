@@ -135,10 +135,9 @@ class Planner:
                 self._lacking = str(error)
                 raise
             self._plans.sweep()
-            limits = Limits(
-                self._settings.build_timeout_s, self._settings.needed_mb << 20, self._settings.spare_mb << 20
-            )
-            order = Order(STUDENT, precision=self._settings.precision)
+            set_ = self._settings
+            limits = Limits(set_.build_timeout_s, set_.needed_mb << 20, set_.spare_mb << 20)
+            order = Order(STUDENT, precision=set_.precision, workspace=set_.workspace_mb << 20)
             self._workshop = replace(made, order=order, limits=limits, stopped=self._unwanted, warn=self._not_kept)
         return self._workshop
 

@@ -26,7 +26,10 @@ ORDER: Final = "order.json"
 PLAN: Final = "plan"
 TIMING: Final = "timing"
 ERROR: Final = "error"
-REMEDY: Final = "stop what else uses memory, add swap, or lower the workspace; ONNX Runtime answers meanwhile"
+REMEDY: Final = (
+    "stop what else uses memory, raise the service's memory_mb, add swap, or lower workspace_mb; ONNX Runtime answers "
+    "meanwhile"
+)
 """What to do when memory is short."""
 _PDEATHSIG: Final = 1
 _LONGEST: Final = 200

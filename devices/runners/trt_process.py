@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from devices.boards.host import read_memory
+from devices.boards.host import read_memory, read_room
 from devices.boards.machine import Machine
 from devices.runners.trt_build import ERROR, ORDER, PLAN, REMEDY, TIMING, Built, Order, Tell
 from edge_protocol.errors import DeploymentError, StoreError
@@ -51,9 +51,11 @@ class _Said(msgspec.Struct):
     share: float
 
 
-def free_memory() -> int | None:
-    """Bytes that this board could give to a program; None where it does not say."""
-    return read_memory(Machine()).available
+def free_memory(machine: Machine | None = None) -> int | None:
+    """Bytes that this board, and the service that this is, could give to a build; None where neither says."""
+    machine = machine or Machine()
+    said = [room for room in (read_memory(machine).available, read_room(machine)) if room is not None]
+    return min(said, default=None)
 
 
 def build_apart(

@@ -45,7 +45,7 @@ def provider(rig: DeviceRig) -> str:
 def installed(rig: DeviceRig, release: int, files: Files) -> None:
     """Release something, and wait until it serves."""
     rig.centre.release(release, {"nano": files})
-    rig.until(lambda: rig.agent.core.running.release == release, f"release {release}")
+    rig.until(lambda: rig.agent.core.running.release == release, f"release {release}", within_s=100)
 
 
 def reason(rig: DeviceRig, state: str = "committed") -> str:

@@ -6,10 +6,19 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load
 
+from devices.runners.ort_runner import OrtRunner
 from devices.runners.trt_process import build_apart
 from edge_protocol import messages as m
+from export.golden import make_golden
+from export.graph import inlined, outlined
+from export.passes.base import apply
+from export.passes.int8 import Target, to_int8
+from export.passes.simplify import simplify
+from tests.edge_client.device_rig import DeviceRig
 from tests.edge_client.tensorrt_rig import (
     again,
     answers_go_on,
@@ -21,7 +30,7 @@ from tests.edge_client.tensorrt_rig import (
     reason,
     state,
 )
-from tests.fakes.small_centre import artifact_files
+from tests.fakes.small_centre import Files, artifact_files
 from tests.fakes.trt import fake_tensorrt
 from tests.fakes.trt_board import TrtBoard
 from tests.fakes.trt_machine import python_with
@@ -147,3 +156,43 @@ def test_a_build_in_its_own_process_serves_and_ends_with_the_agent(tmp_path: Pat
     rig.agent._installer._thread.join(20)
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text()}").exists()
     assert not list((tmp_path / "state" / "plans").glob("building-*"))
+
+
+def quantised(target: Target) -> Files:
+    """The student in INT8, as the exporter writes it."""
+    files, x = artifact_files(), np.random.default_rng(0).normal(size=(16, 3, 32, 32)).astype(np.float32)
+    made, _ = apply([simplify, to_int8(target, "minmax", x)], inlined(files.template, load(files.weights)))
+    template, weights = outlined(made)
+    with OrtRunner(template, weights) as runner:
+        return Files(template, weights, make_golden(runner, x[:4]))
+
+
+def test_int8_for_tensorrt_is_served_and_int8_for_cpus_is_not(tmp_path: Path) -> None:
+    """The one is a release as any other; the other is served by ONNX Runtime, and the reason names the right one."""
+    board = TrtBoard(tmp_path)
+    rig = device(tmp_path, board)
+    installed(rig, 1, quantised("trt"))
+    assert provider(rig).startswith("TensorRT")
+    installed(rig, 2, quantised("cpu"))
+    assert provider(rig) == "CPUExecutionProvider"
+    rig.until(lambda: "--variant int8-trt" in reason(rig), "the reason")
+    answers_go_on(rig)
+    rig.close()
+
+
+@pytest.mark.gpu
+def test_a_real_gpu_serves_the_whole_agent(tmp_path: Path) -> None:
+    """Where a GPU and TensorRT are: built for the first release, refitted for the second, kept over a restart."""
+    pytest.importorskip("tensorrt")
+    rig = device(tmp_path, None)
+    for release in (1, 2):
+        installed(rig, release, artifact_files(seed=release))
+        assert provider(rig).startswith("TensorRT"), reason(rig)
+        answers_right(rig, artifact_files(seed=release))
+    assert state(rig).counts["plan_builds"] == 1
+    rig.close()
+    rig = DeviceRig(rig.config, rig.broker)
+    rig.until(lambda: provider(rig).startswith("TensorRT"), "the kept plan", within_s=60)
+    answers_go_on(rig)
+    assert "plan_builds" not in state(rig).counts
+    rig.close()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from devices.boards.machine import Machine
 from devices.runners.cuda import Cuda
 from devices.runners.payload import lay_out
 from devices.runners.trt_build import Order
@@ -156,3 +157,37 @@ def test_a_full_disk_under_a_build_is_said_so(work: Path) -> None:
     code = f"import os; os.mkdir({str(folder / 'plan')!r})"
     with pytest.raises(DeploymentError, match="the disk refuses: Is a directory; free space"):
         build_apart(folder, ORDER, b"", quiet, python=python_with(work.parent, code))
+
+
+@pytest.mark.parametrize(
+    ("group", "files", "free"),
+    [
+        ("0::/agent", {"agent/memory.max": "800", "agent/memory.current": "500"}, 300),
+        ("0::/agent", {"agent/memory.max": "max", "agent/memory.current": "500"}, 2048),
+        (
+            "0::/agent",
+            {
+                "agent/memory.max": "800",
+                "agent/memory.current": "900",
+                "agent/memory.stat": "file 9\ninactive_file 250",
+            },
+            150,
+        ),
+        (
+            "4:memory:/a\n0::/",
+            {"memory/a/memory.limit_in_bytes": "700", "memory/a/memory.usage_in_bytes": "200"},
+            500,
+        ),
+        ("4:memory:/a", {"memory/a/memory.limit_in_bytes": "9223372036854771712"}, 2048),
+        ("garbage", {}, 2048),
+    ],
+    ids=["limit", "none", "cache", "version 1", "none in version 1", "garbage"],
+)
+def test_the_service_s_own_limit_counts(group: str, files: dict[str, str], free: int, tmp_path: Path) -> None:
+    """A build that the board has room for is killed all the same when the service has none."""
+    contents = {"proc/meminfo": "MemAvailable: 2 kB", "proc/self/cgroup": group}
+    contents |= {f"sys/fs/cgroup/{name}": text for name, text in files.items()}
+    for name, text in contents.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert free_memory(Machine(tmp_path)) == free

@@ -193,7 +193,7 @@ def test_two_threads_may_ask_at_once(tmp_path: Path) -> None:
 
 def test_a_build_that_fails_says_why(tmp_path: Path) -> None:
     """Out of memory and anything else, with a remedy each."""
-    with pytest.raises(DeploymentError, match=r"requested 3 GB of memory.*add swap, or lower the workspace"):
+    with pytest.raises(DeploymentError, match=r"requested 3 GB of memory.*add swap, or lower workspace_mb"):
         build(fake_tensorrt(NEW, said="requested 3 GB of memory"), tmp_path)
     with pytest.raises(DeploymentError, match=r"no implementation for node.*ONNX Runtime"):
         build(fake_tensorrt(NEW, said="no implementation for node"), tmp_path)
