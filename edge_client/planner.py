@@ -131,9 +131,10 @@ class Planner:
                 raise NotReadyError(self._lacking)
             try:
                 made = self._make(self._hear, self._plans)
-            except NotReadyError as error:
-                self._lacking = str(error)
-                raise
+            except Exception as error:  # a TensorRT that was never seen may fail in any way
+                known = isinstance(error, RoadcastError)
+                self._lacking = str(error) if known else f"TensorRT cannot be used ({error!r}); report it"
+                raise NotReadyError(self._lacking) from error
             self._plans.sweep()
             set_ = self._settings
             limits = Limits(set_.build_timeout_s, set_.needed_mb << 20, set_.spare_mb << 20)
@@ -146,7 +147,8 @@ class Planner:
         try:
             template = self._blob(candidate.artifact.template.sha256).read_bytes()
             return self._opened().key(template).name
-        except (RoadcastError, OSError):
+        except Exception as error:  # noqa: BLE001 - what it is, is told when a plan is made; this is asked every minute
+            LOG.debug("TensorRT: the board does not say what it is: %s", error)
             return ""
 
     def _hear(self, phase: str, share: float) -> None:

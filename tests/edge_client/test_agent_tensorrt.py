@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from pathlib import Path
 
@@ -150,9 +149,7 @@ def test_a_build_in_its_own_process_serves_and_ends_with_the_agent(tmp_path: Pat
     board._build = partial(build_apart, python=hanging)
     rig.centre.release(2, {"nano": other_template(artifact_files(seed=1))})
     rig.until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "the build")
-    begun = time.monotonic()
     rig.close()
-    assert time.monotonic() - begun < 10
     rig.agent._installer._thread.join(20)
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text()}").exists()
     assert not list((tmp_path / "state" / "plans").glob("building-*"))

@@ -73,6 +73,8 @@ def test_a_plan_that_serves_is_not_due_until_the_board_changes(candidate: Candid
     assert ours.due(after)
     board.library._broken = 999
     assert not ours.due(after), "a board that does not say is taken for unchanged"
+    board.library = object()  # type: ignore[assignment]  # a runtime that lacks the calls
+    assert not ours.due(after)
 
 
 def test_a_build_tells_how_far_it_is_and_how_long_it_takes(candidate: Candidate, tmp_path: Path) -> None:
@@ -114,18 +116,28 @@ def test_what_nobody_foresaw_is_one_reason_too(candidate: Candidate, tmp_path: P
     assert "OnnxParser" in after.note
 
 
-def test_that_tensorrt_is_not_here_is_found_out_once(candidate: Candidate, tmp_path: Path) -> None:
-    """An import that fails may leak; it is not repeated every minute."""
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (NotReadyError("TensorRT cannot be imported"), "TensorRT cannot be imported"),
+        (AttributeError("undefined symbol"), "TensorRT cannot be used (AttributeError('undefined symbol')); report it"),
+    ],
+    ids=["known", "unknown"],
+)
+def test_that_tensorrt_is_not_here_is_found_out_once(
+    error: Exception, said: str, candidate: Candidate, tmp_path: Path
+) -> None:
+    """An import that fails may leak; it is not repeated every minute, and ends no thread."""
     asked: list[int] = []
 
     def missing(*_: object) -> None:
         asked.append(1)
-        raise NotReadyError("TensorRT cannot be imported")
+        raise error
 
     config = device_config(tmp_path, runner="tensorrt")
     ours = Planner(config, tmp_path.joinpath, missing)  # type: ignore[arg-type]
     after = ours.plan(candidate, lambda: False, pytest.fail)
-    assert after.note == "ONNX Runtime serves: TensorRT cannot be imported"
+    assert after.note == f"ONNX Runtime serves: {said}"
     assert not ours.due(after)
     assert asked == [1]
 
