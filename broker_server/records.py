@@ -86,7 +86,7 @@ class ReleaseRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         round: the round that made it; None when an operator pushed it.
-        signed: MessagePack of the `SignedManifest`.
+        manifest: its description, the bytes that are listed by signed metadata.
         on_broker: whether its chunks may be retained by the broker.
     """
 
@@ -96,7 +96,7 @@ class ReleaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_s: float
     metrics: dict[str, float]
     notes: str
-    signed: bytes
+    manifest: bytes
     on_broker: bool = True
 
 
@@ -193,14 +193,16 @@ class ProgressRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OrderRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What an operator wants done with a rollout; the server takes it from the database and answers there.
+    """What an operator wants done with a rollout or a device; the server takes it from the database and answers there.
 
     Attributes:
+        counter: of the rollout's release; 0 for a device.
         number: 0 until it is in the database.
-        order: ``start``, ``pause``, ``resume``, ``abort`` or ``rollback``.
+        order: ``start``, ``pause``, ``resume``, ``abort`` or ``rollback``; ``measure`` for a device.
         plan: of a start.
         by: the operator.
         answer: None until the server has taken it; "" for done, else why not.
+        device: that is to be measured, and ``seconds`` how long.
     """
 
     task: TaskId
@@ -211,3 +213,5 @@ class OrderRecord(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan | None = None
     number: int = 0
     answer: str | None = None
+    device: DeviceId | None = None
+    seconds: float = 0.0

@@ -21,6 +21,7 @@ from broker_server.effects import (
     SaveProgress,
     SaveRollout,
 )
+from broker_server.measuring import latency_of
 from broker_server.records import OrderRecord, ProgressRecord, ReleaseRecord, RolloutRecord
 from broker_server.registry import Device
 from broker_server.rollout import ACTIVE, Rollout, RolloutEvent, RolloutState
@@ -29,7 +30,7 @@ from broker_server.rollout_plan import Member, Plan, Tags
 from edge_protocol.errors import RoadcastError
 from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.manifest import decode_manifest
-from edge_protocol.messages import Deployment, DeviceState, SignedManifest
+from edge_protocol.messages import Deployment, DeviceState, Measured
 
 RETURN_AGAIN_S = 60.0
 """Pause before a release that was to be taken back, and is not, is asked for again."""
@@ -146,11 +147,12 @@ class Rollouts:
             effects += did + self._failures(did, held, now)
         return effects
 
-    def measured(self, device: DeviceId, state: DeviceState, now: float) -> list[Effect]:
-        """A device said how its task is doing."""
+    def measured(self, device: DeviceId, state: DeviceState | Measured, now: float) -> list[Effect]:
+        """A device said how its task is doing, or how fast its student answers when nothing else does."""
         effects: list[Effect] = []
+        values = state.values if isinstance(state, DeviceState) else latency_of(state)
         for held in self._of(TaskId(state.task)):
-            did = held.rollout.measured(device, state.release, state.values, now)
+            did = held.rollout.measured(device, state.release, values, now)
             effects += did + self._failures(did, held, now)
         return effects
 
@@ -164,8 +166,7 @@ class Rollouts:
         return iter(list(self._held.get(task, {}).values()))
 
     def _add(self, release: ReleaseRecord, record: RolloutRecord) -> _Held:
-        signed = msgspec.msgpack.decode(release.signed, type=SignedManifest)
-        weights: dict[str, str] = {a.tier: a.weights.sha256 for a in decode_manifest(signed.manifest).artifacts}
+        weights: dict[str, str] = {a.tier: a.weights.sha256 for a in decode_manifest(release.manifest).artifacts}
         held = _Held(release, Rollout(record, weights))
         self._held.setdefault(release.task, {})[release.counter] = held
         return held

@@ -21,8 +21,9 @@ import numpy.typing as npt
 from devices.runners.base import Runner
 from edge_client.candidate import Blob, Candidate, load_release
 from edge_client.config import DeviceConfig
-from edge_client.effects import BuildPlan, Check, Checked, CheckFailed, Failed, Passed, Planned, Probe
+from edge_client.effects import Check, Checked, CheckFailed, Failed, Passed, Probe
 from edge_client.pipelines import Bundle
+from edge_client.plan_effects import BuildPlan, Planned
 from edge_client.planner import Planner
 from edge_client.probation import Verdict, try_candidate
 from edge_client.seen import Seen

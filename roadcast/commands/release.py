@@ -43,7 +43,7 @@ def show(
     state_dir: StateDir,
     json: JsonFlag = False,
 ) -> None:
-    """Show who signed a release, what the judge measured, and every file of every tier."""
+    """Show what a release is listed as, what the judge measured, and every file of every tier."""
     from broker_server.status import open_database, release_details
     from edge_protocol.errors import NotReadyError
     from edge_protocol.ids import TaskId
@@ -118,5 +118,5 @@ def _details(found: dict[str, Any]) -> Any:  # noqa: ANN401 - whatever rich draw
         for artifact in found["artifacts"]
         for name, file in artifact["files"].items()
     ]
-    title = f"{found['task']}: release {found['counter']} signed by {found['key_id']}"
+    title = f"{found['task']}: release {found['counter']}, manifest {found['manifest'][:16]}"
     return table(title, ("tier", "student", "file", "bytes", "sha256"), rows)
