@@ -15,6 +15,7 @@ from broker_server.store.database import Database
 from edge_protocol.errors import NotReadyError
 from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.manifest import decode_manifest
+from edge_protocol.messages import Measured
 
 NEWEST_ROUNDS = 100
 
@@ -42,7 +43,7 @@ def status(database: Database) -> dict[str, Any]:
     """
     rounds, releases = database.rounds(limit=NEWEST_ROUNDS), database.releases()
     states = {(s.device, s.state.task): s for s in database.states()}
-    boards = database.telemetry()
+    boards, measured = database.telemetry(), database.measurements()
     tasks = sorted({r.task for r in rounds} | {r.task for r in releases})
     return {
         "tasks": {
@@ -53,7 +54,8 @@ def status(database: Database) -> dict[str, Any]:
             for task in tasks
         },
         "devices": [
-            _device(device, states) | {"telemetry": boards.get(device.device)} for device in database.devices()
+            _device(device, states, measured) | {"telemetry": boards.get(device.device)}
+            for device in database.devices()
         ],
     }
 
@@ -153,18 +155,34 @@ def _round(record: RoundRecord, reports: int) -> dict[str, Any]:
     }
 
 
-def _device(device: DeviceRecord, states: dict[tuple[Any, Any], StoredState]) -> dict[str, Any]:
+def measurement(at_s: float, measured: Measured) -> dict[str, Any]:
+    """How fast a device's student answered, without the id of the message that asked."""
+    found: dict[str, Any] = msgspec.structs.asdict(measured)
+    return {"at_s": at_s, **{name: value for name, value in found.items() if name not in {"task", "asked"}}}
+
+
+def _device(
+    device: DeviceRecord,
+    states: dict[tuple[Any, Any], StoredState],
+    measured: dict[tuple[DeviceId, TaskId], tuple[float, Measured]],
+) -> dict[str, Any]:
     tasks = {}
     for runs in device.tasks:
         stored = states.get((device.device, runs.task))
         told = {"at_s": stored.at_s, **msgspec.structs.asdict(stored.state)} if stored else None
-        tasks[TaskId(runs.task)] = {**msgspec.to_builtins(runs), "state": told}
+        fast = measured.get((device.device, runs.task))
+        tasks[TaskId(runs.task)] = {
+            **msgspec.to_builtins(runs),
+            "state": told,
+            "measured": measurement(*fast) if fast else None,
+        }
     return {
         "device": device.device,
         "state": device.state,
         "board": device.board,
         "software": device.software,
         "runtime": device.runtime,
+        "tags": list(device.tags),
         "seen_s": device.seen_s,
         "tasks": tasks,
     }

@@ -9,11 +9,11 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+from edge_client.candidate import Candidate, files_of, load_release
 from edge_client.carry import Carry
 from edge_client.fetcher import Fetcher
 from edge_client.hands import Hands
 from edge_client.installed import resolve
-from edge_client.installer import Candidate, load_release
 from edge_client.lessons import Fitted
 from edge_client.offers import Running
 from edge_protocol.errors import RoadcastError, StoreError
@@ -55,6 +55,5 @@ def boot(hands: Hands, carry: Carry, root: bytes) -> Running:
 
 def _prefer_the_factory_s(fetcher: Fetcher, candidate: Candidate) -> None:
     """A copy of the device's own hides the factory's; here it may be what was damaged."""
-    files = candidate.artifact
-    for ref in (files.template, files.weights, files.golden):
-        fetcher.drop(ref.sha256)
+    for sha256 in files_of(candidate.artifact):
+        fetcher.drop(sha256)

@@ -11,18 +11,21 @@ from typing import TypeAlias
 from typing_extensions import assert_never
 
 from edge_client import effects as e
+from edge_client.candidate import Candidate, files_of
 from edge_client.fetcher import Outcome
 from edge_client.gate import Admission
 from edge_client.hands import Hands, state_of
 from edge_client.installed import HeadChoice
-from edge_client.installer import Candidate
+from edge_client.latency_probe import LatencyProbe
 from edge_client.lessons import Fitted
+from edge_client.measuring import MeasureLatency
 from edge_client.pipelines import Bundle
+from edge_client.plan_effects import BuildPlan, Exchange
 from edge_protocol.delta import apply_delta
 from edge_protocol.effects import Drop, Send
 from edge_protocol.errors import DigestError, RoadcastError, StoreError
 from edge_protocol.manifest import Artifact
-from edge_protocol.messages import Label, ReleaseOffer
+from edge_protocol.messages import Label, Measured, ReleaseOffer
 from edge_protocol.topics import ChunkTopic, MetadataTopic, ReleaseTopic
 from edge_protocol.vote_codec import UNKNOWN_BASE
 
@@ -46,6 +49,7 @@ class Carry:
         self._choice: HeadChoice | None = None
         self._wanted: set[str] = set()
         self.serving: Artifact | None = None
+        self._latency = LatencyProbe(hands.config, hands.spec, hands.fetcher.path)
 
     def perform(self, effects: Iterable[e.Effect], now: float, feed: Feed) -> None:
         """Carry effects out in order; what comes of one at once is fed back before the next."""
@@ -78,6 +82,7 @@ class Carry:
     def poll(self, now: float) -> list[e.Event]:
         """Say what has come of fetching and training by `now` (s)."""
         hands = self._hands
+        self._tell(self._latency.poll(now), now)
         fetched = hands.fetcher.tick(now) if hands.transport.connected else []
         admitted = self._admitted(hands.gate.tick(now))
         return [*self.outcomes(fetched, now), *admitted, *hands.lessons.poll(now), *hands.drift.poll(now)]
@@ -106,6 +111,7 @@ class Carry:
         self._choice = fitted.choice if fitted is not None else None
         self.serving = candidate.artifact
         self._hands.drift.serving(candidate.release, refitted=False)
+        self._hands.installer.serves(candidate)
         self._hands.inference.swap(Bundle(candidate.release, candidate.runner, personal))
 
     def remember(self, label: Label) -> None:
@@ -128,6 +134,7 @@ class Carry:
     def close(self) -> None:
         """End training, and close every file."""
         hands = self._hands
+        self._latency.stop()
         hands.lessons.close()
         hands.installer.stop()
         hands.drift.save()
@@ -163,8 +170,10 @@ class Carry:
                 hands.fetcher.abandon(effect.sha256)
             case e.Check():
                 return self._check(effect)
-            case e.Probe():
+            case BuildPlan() | e.Probe():
                 hands.installer.ask(effect)
+            case Exchange():
+                self._exchange(effect.release)
             case e.Train():
                 self.keep_samples()
                 return [*hands.lessons.start(effect, now)]
@@ -182,9 +191,16 @@ class Carry:
                 self.remember(effect.label)
             case e.ReportState():
                 hands.uplink.send(Send(state_of(self._hands, effect, self._choice)), now)
+            case MeasureLatency():
+                bundle = hands.inference.bundle
+                self._tell(self._latency.start(effect, self.serving, bundle, now, training=hands.lessons.busy), now)
             case _:
                 assert_never(effect)
         return []
+
+    def _tell(self, measured: Measured | None, now: float) -> None:
+        if measured is not None:
+            self._hands.uplink.send(Send(measured, durable=True), now)
 
     def _patch(self, effect: e.Patch) -> e.Event:
         """Make a payload from a base and a delta; it gets its name only when its hash is right."""
@@ -228,9 +244,17 @@ class Carry:
             hands.trust.raise_floor(release)
         hands.installer.take(release)
         self.serve(candidate, fitted)
-        hands.fetcher.collect(hands.installed.named_blobs() | _files(candidate.artifact) | self._wanted)
+        hands.fetcher.collect(hands.installed.named_blobs() | files_of(candidate.artifact) | self._wanted)
         self._wanted.clear()
         return e.Installed(release)
+
+    def _exchange(self, release: int) -> None:
+        """The same release with the same head, answered by its plan from the next frame on."""
+        hands = self._hands
+        bundle, renewed = hands.inference.bundle, hands.installer.exchange(release)
+        if bundle is not None and renewed is not None and bundle.release == release:
+            hands.installer.serves(renewed)
+            hands.inference.swap(Bundle(release, renewed.runner, bundle.head))
 
     def _discard(self, effect: e.Discard) -> None:
         hands = self._hands
@@ -240,7 +264,7 @@ class Carry:
         if candidate is not None:
             candidate.runner.close()
         if not effect.keep_files:
-            serving = _files(self.serving) if self.serving else set()
+            serving = files_of(self.serving) if self.serving else set()
             hands.fetcher.collect(hands.installed.named_blobs() | serving | self._wanted)
 
     def _adopt(self) -> None:
@@ -274,7 +298,3 @@ class Carry:
         if known and not effect.accepted:
             self.drop(f"refused-{effect.reason}"[:64], f"the server refused a message: {effect.reason}")
         return [e.Delivered(number)] if known else []
-
-
-def _files(artifact: Artifact) -> set[str]:
-    return {artifact.template.sha256, artifact.weights.sha256, artifact.golden.sha256}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from typing_extensions import assert_never
 
+from edge_client import measuring
 from edge_client.answering import Answering, Phase
 from edge_client.effects import (
     Checked,
@@ -26,7 +27,6 @@ from edge_client.effects import (
     Installed,
     InstallFailed,
     Linked,
-    Offered,
     Passed,
     PatchFailed,
     Remember,
@@ -35,9 +35,9 @@ from edge_client.effects import (
     Trained,
     TrainFailed,
     Unlinked,
-    Unproven,
 )
-from edge_client.offers import Running
+from edge_client.offers import Offered, Running, Unproven
+from edge_client.plan_effects import Planned
 from edge_client.refitting import Refitting
 from edge_client.releasing import Releasing
 from edge_client.session import ONLINE, SESSION, Session, SessionEvent
@@ -155,7 +155,7 @@ class DeviceCore:
     def _dispatch(self, event: Event, now: float) -> list[Effect]:  # noqa: C901, PLR0911, PLR0912 - one per event
         match event:
             case m.Envelope():
-                return self._receive(event.body)
+                return self._receive(event.header, event.body)
             case Linked():
                 return self._link()
             case Unlinked():
@@ -169,6 +169,8 @@ class DeviceCore:
                 return self._releasing.checked(event, self._next_job(), now)
             case Trained() | TrainFailed():
                 return self._trained(event, now)
+            case Planned():
+                return self._releasing.planned(event)
             case Passed() | Failed():
                 return self._releasing.probed(event)
             case Installed() | InstallFailed():
@@ -189,7 +191,7 @@ class DeviceCore:
             case _:
                 assert_never(event)
 
-    def _receive(self, body: m.Body) -> list[Effect]:
+    def _receive(self, header: m.Header, body: m.Body) -> list[Effect]:  # noqa: PLR0911 - one return per message
         match body:
             case m.Ack():
                 return [Forget(body.message_id, body.accepted, body.reason)]
@@ -199,6 +201,8 @@ class DeviceCore:
                 if body.task == self._profile.spec.name:
                     return [Remember(body)]
                 return [Drop("wrong-task", f"a label for task {body.task!r} came to {self._profile.spec.name!r}")]
+            case m.Measure():
+                return [measuring.asked(header, body, self._profile.spec)]
             case m.RoundCall():
                 return self._answering.called(body)
             case (
@@ -211,6 +215,7 @@ class DeviceCore:
                 | m.Need()
                 | m.IntervalResult()
                 | m.ReleaseOffer()
+                | m.Measured()
                 | m.Presence()
             ):
                 return [Drop("wrong-direction", f"a device's brain was sent a {type(body).__name__}")]

@@ -8,9 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from edge_client.measuring import MeasureLatency
+from edge_client.offers import Offered, Unproven
+from edge_client.plan_effects import BuildPlan, Exchange, Planned
 from edge_protocol.blobs import BlobRef
 from edge_protocol.effects import Drop, Send
-from edge_protocol.manifest import Artifact, ReleaseManifest
+from edge_protocol.manifest import Artifact
 from edge_protocol.messages import Envelope, KnowledgeReport, Label, RoundCall
 from edge_protocol.trust import Proof
 
@@ -27,8 +30,7 @@ class Patch:
     """Make a weights payload from the running one and a fetched delta; answered by `Fetched` or `PatchFailed`.
 
     Attributes:
-        base: hash of the payload to begin with.
-        delta: hash of the delta.
+        base, delta: hashes of the payload to begin with, and of the delta.
         ref: what must come out.
     """
 
@@ -140,6 +142,8 @@ Effect: TypeAlias = (
     | Check
     | Train
     | Stop
+    | BuildPlan
+    | Exchange
     | Probe
     | Install
     | Discard
@@ -147,6 +151,7 @@ Effect: TypeAlias = (
     | Forget
     | Remember
     | ReportState
+    | MeasureLatency
 )
 
 
@@ -267,29 +272,6 @@ class Drifted:
 
 
 @dataclass(frozen=True, slots=True)
-class Offered:
-    """The release that this device is to run, proven by signed metadata.
-
-    Attributes:
-        data: the manifest as it was signed.
-        manifest: the same, read.
-        proof: why it is trusted.
-    """
-
-    data: bytes
-    manifest: ReleaseManifest
-    proof: Proof
-
-
-@dataclass(frozen=True, slots=True)
-class Unproven:
-    """A release was offered, and nothing that came proves it so far."""
-
-    data: bytes
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Stopping:
     """The agent is about to end."""
 
@@ -305,6 +287,7 @@ Event: TypeAlias = (
     | CheckFailed
     | Trained
     | TrainFailed
+    | Planned
     | Passed
     | Failed
     | Installed

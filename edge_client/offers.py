@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge_client.effects import Offered
 from edge_protocol.blobs import BlobRef
-from edge_protocol.manifest import Artifact
+from edge_protocol.manifest import Artifact, ReleaseManifest
+from edge_protocol.trust import Proof
 
 MAX_ATTEMPTS = 3
 """Loads of a release that may end in a crash of the agent before it is left alone."""
@@ -18,6 +18,29 @@ class Running:
 
     release: int = 0
     weights: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """The release that this device is to run, proven by signed metadata.
+
+    Attributes:
+        data: the manifest as it was signed.
+        manifest: the same, read.
+        proof: why it is trusted.
+    """
+
+    data: bytes
+    manifest: ReleaseManifest
+    proof: Proof
+
+
+@dataclass(frozen=True, slots=True)
+class Unproven:
+    """A release was offered, and nothing that came proves it so far."""
+
+    data: bytes
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

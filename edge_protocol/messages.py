@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from edge_protocol.blobs import BlobRef
 from edge_protocol.fields import Count, Counts, Name, Seconds, Sha256, Text, Values, check_finite
+from edge_protocol.measuring import Measure, Measured
 from edge_protocol.vote_codec import CodedVotes
 from edge_protocol.votes import MAX_SAMPLES, ClassVotes, ForecastVotes
 
@@ -36,6 +37,8 @@ __all__ = [
     "Kind",
     "KnowledgeReport",
     "Label",
+    "Measure",
+    "Measured",
     "Name",
     "Need",
     "Presence",
@@ -170,7 +173,7 @@ class Deployment(msgspec.Struct, frozen=True, array_like=True, tag="deployment")
         state: state of the deployment table.
         running: counter of the release that answers frames now.
         weights: hash of the weights payload that answers frames now ("" when none).
-        reason: why it was rejected, failed or rolled back.
+        reason: why it was rejected, failed or rolled back; committed, why ONNX Runtime serves although TensorRT was to.
     """
 
     task: Name
@@ -259,8 +262,9 @@ class Presence(msgspec.Struct, frozen=True, array_like=True, tag="presence"):
     online: bool
 
 
-Up: TypeAlias = Birth | DeviceState | KnowledgeReport | CodedReport | Telemetry | Deployment | Need | IntervalResult
-Down: TypeAlias = Ack | Rebirth | Label
+Report: TypeAlias = KnowledgeReport | CodedReport
+Up: TypeAlias = Birth | DeviceState | Report | Telemetry | Deployment | Need | IntervalResult | Measured
+Down: TypeAlias = Ack | Rebirth | Label | Measure
 All: TypeAlias = RoundCall | ReleaseOffer | Presence
 Body: TypeAlias = Up | Down | All
 Kind = Literal[
@@ -271,6 +275,7 @@ Kind = Literal[
     "deployment",
     "need",
     "result",
+    "measured",
     "ack",
     "command",
     "round",

@@ -23,7 +23,7 @@ from edge_protocol.errors import LocalProtocolError, RemoteProtocolError
 from edge_protocol.ids import SERVER, DeviceId, FleetId, TaskId, check_id
 
 VERSION: Final = "v1"
-UP_KINDS: Final = ("birth", "state", "knowledge", "telemetry", "deployment", "need", "result")
+UP_KINDS: Final = ("birth", "state", "knowledge", "telemetry", "deployment", "need", "result", "measured")
 DOWN_KINDS: Final = ("ack", "command")
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")

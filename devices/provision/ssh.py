@@ -1,4 +1,4 @@
-"""Carries a plan out on a running target over SSH. What it says is in `remote`, the connection in `ssh_link`.
+"""Carries a plan out on a running target over SSH. Owns no connection; what it says is in `remote`.
 
 On the target runs ``target.sh``: one question, and, when something is to be written, one order.
 """
@@ -13,13 +13,20 @@ from pathlib import Path
 import msgspec
 
 from devices.provision.changes import Change
+from devices.provision.connection import Connection, Login, Said, connected
 from devices.provision.plan import Plan
 from devices.provision.remote import Work, orders, question, work_of
 from devices.provision.site import SshConfig
-from devices.provision.ssh_link import AS_ROOT, Connection, Done, Login, Told, connect, explained, refusal, talk
-from edge_protocol.errors import NotReadyError, RoadcastError, StoreError
+from edge_protocol.errors import NotReadyError, RoadcastError, StoreError, TransportError
 
 _SCRIPT = Path(__file__).with_name("target.sh").read_text(encoding="utf-8")
+_AS_ROOT = """if [ "$(id -u)" = 0 ]; then exec sh -c "$@"; fi
+command -v sudo >/dev/null || exit 91
+sudo -n true 2>/dev/null || exit 92
+exec sudo -n sh -c "$@\""""
+
+Told = Callable[[str], None]
+"""Takes what goes on, in a word or two."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -102,16 +109,28 @@ async def flash_target(
     """
     asked = question(plan)
     told("connecting")
-    with explained(target):
-        async with await connect(target, login) as connection:
-            told("comparing")
-            looked = await talk(connection, _command("look", place), [asked])
-            if looked.status != 0:
-                raise _failure(target, looked)
-            work = work_of(plan, looked.stdout)
-            if work.needed and not dry_run:
-                await _apply(connection, target, place, work, told)
+    async with connected(target, login) as connection:
+        told("comparing")
+        looked = await connection.ask(_command("look", place), [asked])
+        if looked.status != 0:
+            raise _failure(target, looked)
+        work = work_of(plan, looked.stdout)
+        if work.needed and not dry_run:
+            await _apply(connection, target, place, work, told)
     return work.changes
+
+
+async def follow(target: SshConfig, command: Sequence[str], login: Login, say: Told) -> None:
+    """Run a program on a target as root, and hand on what it prints, line by line, until it ends.
+
+    Raises:
+        NotReadyError: the host key is not pinned or another, the login is refused, or the program failed.
+        TransportError: no connection, or it was cut.
+    """
+    async with connected(target, login) as connection:
+        done = await connection.follow(shlex.join(["sh", "-c", _AS_ROOT, "roadcast", shlex.join(command)]), say)
+        if done.status != 0:
+            raise _failure(target, done)
 
 
 async def _apply(connection: Connection, target: SshConfig, place: Place, work: Work, told: Told) -> None:
@@ -123,23 +142,31 @@ async def _apply(connection: Connection, target: SshConfig, place: Place, work: 
             told(f"sending {sent / 1e6:.1f} of {total / 1e6:.1f} MB")
         told("replacing")
 
-    done = await talk(connection, _command("apply", place), pieces())
+    done = await connection.ask(_command("apply", place), pieces())
     if done.status != 0 or done.stdout != b"applied\n":
         raise _failure(target, done)
 
 
 def _command(action: str, place: Place) -> str:
     live = "yes" if place.live else "no"
-    return shlex.join(["sh", "-c", AS_ROOT, "roadcast", _SCRIPT, "roadcast", action, place.root, place.python, live])
+    return shlex.join(["sh", "-c", _AS_ROOT, "roadcast", _SCRIPT, "roadcast", action, place.root, place.python, live])
 
 
-def _failure(target: SshConfig, done: Done) -> RoadcastError:
-    says = f"{target.host}: {done.last_words}"
-    match done.status:
+def _failure(target: SshConfig, said: Said) -> RoadcastError:
+    lines = said.stderr.decode(errors="replace").splitlines()
+    says = f"{target.host}: " + "; ".join(line.removeprefix("failed ") for line in lines[-4:])
+    match said.status:
+        case 91:
+            return NotReadyError(f"{target.host}: {target.user} is not root and there is no sudo; log in as root")
+        case 92:
+            return NotReadyError(
+                f"{target.host}: sudo wants a password of {target.user}; log in as root, or put this line into "
+                f"/etc/sudoers.d/roadcast there: {target.user} ALL=(ALL) NOPASSWD: ALL"
+            )
         case 93:
             return StoreError(f"{says}; what was there before is there again")
         case 95:
             return NotReadyError(says)
-        case 94:
-            return refusal(target, done._replace(status=None))
-    return refusal(target, done)
+        case None | 94:
+            return TransportError(f"{target.host}: the connection was cut; run it again, it goes on from there")
+    return NotReadyError(f"{says} (its shell left with {said.status})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 import sys
 import time
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from roadcast.output import JsonFlag, emit, table
+from roadcast.ssh_options import KNOWN_HOSTS, AskPassword, Identity, KnownHosts, PasswordFile
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 app = typer.Typer()
+Wait = Annotated[float, typer.Option("--wait", help="Seconds to wait for the server's answer.", min=0)]
 StateDir = Annotated[Path, typer.Option("--state-dir", help="The server's state folder.")]
 
 
@@ -44,41 +47,92 @@ def show(
 
 @app.command()
 def logs(
-    target: Annotated[str, typer.Argument(help="A device of the site, or [DEVICE=][USER@]HOST[:PORT].")],
+    target: Annotated[str, typer.Argument(help="A name of the site's inventory, or [USER@]HOST[:PORT].")],
     *,
-    site: Annotated[Path, typer.Option("--site", "-s", help="The site's YAML, with its ssh inventory.")],
+    site: Annotated[Path | None, typer.Option("--site", "-s", help="The site's YAML, with its ssh inventory.")] = None,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=100_000, help="Newest lines.")] = 200,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
     unit: Annotated[str, typer.Option(help="Which service of the device.")] = "roadcast-agent.service",
-    known_hosts: Annotated[Path, typer.Option(help="Host keys, for targets without a fingerprint in the site.")] = Path(
-        "~/.ssh/known_hosts"
-    ),
-    identity: Annotated[Path | None, typer.Option(help="Private key.")] = None,
-    password_file: Annotated[
-        Path | None, typer.Option(help="File with the password; or set ROADCAST_SSH_PASSWORD.")
-    ] = None,
+    known_hosts: KnownHosts = KNOWN_HOSTS,
+    identity: Identity = None,
+    password_file: PasswordFile = None,
+    ask_password: AskPassword = False,
 ) -> None:
-    """Print a device's journal over SSH, redacted; for a device that the server only hears of."""
+    """Print a device's journal over SSH, with secrets masked."""
     import asyncio
 
-    from devices.provision.ssh_link import Login, read_lines
+    from devices.provision.ssh import follow as follow_there
     from edge_client.support_bundle import redacted
-    from edge_protocol.errors import ConfigError
-    from roadcast.commands.flash import read_site
-    from roadcast.ssh_fleet import read_password, targets_of
-
-    found = targets_of(read_site(site).site, target, None)
-    if len(found) != 1:
-        raise ConfigError(f"logs: {target!r} names {len(found)} devices; name one")
-    login = Login(known_hosts.expanduser(), identity, read_password(password_file, ask=False))
-    command = ["journalctl", "--no-pager", "--output=short-iso", f"--unit={unit}", f"--lines={lines}"]
+    from roadcast.ssh_fleet import login_of, site_at, target_at
 
     def say(line: str) -> None:
         sys.stdout.write(redacted(line) + "\n")
         sys.stdout.flush()
 
-    (place,) = found.values()
-    asyncio.run(read_lines(place, [*command, *(["--follow"] if follow else [])], login, say))
+    command = ["journalctl", "--no-pager", "--output=short-iso", f"--unit={unit}", f"--lines={lines}"]
+    place = target_at(target, site_at(site))
+    login = login_of(known_hosts, identity, password_file, ask=ask_password)
+    asyncio.run(follow_there(place, [*command, *(["--follow"] if follow else [])], login, say))
+
+
+@app.command()
+def tag(
+    device: Annotated[str, typer.Argument(help="Its name.")],
+    tags: Annotated[list[str], typer.Argument(help="north gives it a tag, ~north takes it away.")],
+    *,
+    state_dir: StateDir,
+    wait: Wait = 5.0,
+    json: JsonFlag = False,
+) -> None:
+    """Give a device tags, for rollout start --to 'tag=…'; those of the server's configuration stay."""
+    from edge_protocol.ids import check_id
+
+    asked = tuple(("-" if word.startswith("~") else "+") + check_id(word.removeprefix("~"), "tag") for word in tags)
+    _order(state_dir, device, "tag", wait, tags=asked, json=json)
+
+
+@app.command()
+def retire(
+    device: Annotated[str, typer.Argument(help="Its name.")],
+    *,
+    state_dir: StateDir,
+    wait: Wait = 5.0,
+    json: JsonFlag = False,
+) -> None:
+    """Have the server ignore a device from now on, in rounds and in rollouts; its certificate: roadcast ca revoke."""
+    _order(state_dir, device, "retire", wait, json=json)
+
+
+@app.command()
+def reinstate(
+    device: Annotated[str, typer.Argument(help="Its name.")],
+    *,
+    state_dir: StateDir,
+    wait: Wait = 5.0,
+    json: JsonFlag = False,
+) -> None:
+    """Take a retired device back; it is asked who it is when it speaks next."""
+    _order(state_dir, device, "reinstate", wait, json=json)
+
+
+def _order(state_dir: Path, device: str, order: str, wait_s: float, *, tags: tuple[str, ...] = (), json: bool) -> None:
+    """Leave an order about a device for the server, and wait for its answer."""
+    from broker_server.records import OrderRecord
+    from broker_server.status import device_details, open_database
+    from edge_protocol.ids import DeviceId, TaskId
+    from roadcast.ordering import give
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    by, name, no_task = getpass.getuser(), DeviceId(device), TaskId("")
+    database = open_database(state_dir)
+    try:
+        record = OrderRecord(task=no_task, counter=0, order=order, by=by, at_s=time.time(), device=name, tags=tags)
+        give(database, record, f"{order} {device}", wait_s)
+        found = device_details(database, device)
+    finally:
+        database.close()
+    said = {name: found[name] for name in ("device", "state", "tags")}
+    emit(said, json, lambda told: f"{told['device']}: {told['state']}  {' '.join(told['tags'])}".rstrip())
 
 
 def health(device: dict[str, Any]) -> dict[str, Any]:
@@ -131,6 +185,7 @@ def _details(found: dict[str, Any]) -> RenderableType:
     rows: list[tuple[object, ...]] = [
         ("state", f"{found['state']}, heard of {_when(found['seen_s'])}"),
         ("board", found["board"]),
+        ("tags", " ".join(found["tags"]) or None),
         ("software", f"{found['software']}, {found['runtime']}"),
     ]
     for task, runs in found["tasks"].items():

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from edge_client import effects as e
 from edge_client.core import Remembered
-from edge_client.offers import MAX_ATTEMPTS, Running
+from edge_client.offers import MAX_ATTEMPTS, Offered, Running, Unproven
+from edge_client.plan_effects import BuildPlan, Planned
 from edge_models.tasks import load_task
 from edge_protocol import messages as m
 from edge_protocol.effects import Drop
@@ -96,6 +97,7 @@ def reach_install(driver: Driver, counter: int) -> None:
     driver.fetch(counter)
     driver.do(e.Checked(counter))
     driver.do(e.Trained(driver.last(e.Train).job, None))
+    driver.do(Planned(counter))
     assert driver.do(e.Passed(counter)) == [e.Install(counter, signed(counter))]
 
 
@@ -109,7 +111,7 @@ def reach_install(driver: Driver, counter: int) -> None:
     ],
     ids=["wrong tier", "wrong fleet", "wrong task", "wrong label space"],
 )
-def test_a_release_that_does_not_fit_is_rejected_with_the_reason(offer: Callable[[], e.Offered], reason: str) -> None:
+def test_a_release_that_does_not_fit_is_rejected_with_the_reason(offer: Callable[[], Offered], reason: str) -> None:
     """Nothing is fetched; the server is told why; the next good release is taken."""
     driver = linked()
     wrong = offer()
@@ -125,7 +127,7 @@ def test_a_release_that_does_not_fit_is_rejected_with_the_reason(offer: Callable
 def test_an_unproven_release_is_told_and_taken_once_it_is_proven() -> None:
     """The server learns why nothing happens; the same release is not refused for good."""
     driver = linked()
-    driver.do(e.Unproven(signed(1).data, "timestamp: version 3 expired"))
+    driver.do(Unproven(signed(1).data, "timestamp: version 3 expired"))
     last = driver.sent(m.Deployment)[-1]
     assert (last.state, last.release, last.reason) == ("rejected", 0, "timestamp: version 3 expired")
     driver.install(1)
@@ -213,6 +215,7 @@ def test_late_answers_of_an_old_release_change_nothing() -> None:
     for late in (
         e.Checked(1),
         e.CheckFailed(1, "late"),
+        Planned(1),
         e.Passed(1),
         e.Installed(1),
         e.Failed(1, "late"),
@@ -258,7 +261,7 @@ def test_a_refit_that_fails_does_not_block_the_release() -> None:
     driver.do(e.Checked(1))
     effects = driver.do(e.TrainFailed(driver.last(e.Train).job, "no memory"))
     assert Drop("refit-failed", "no memory") in effects
-    assert driver.core.stage == "probation"
+    assert effects[-1] == BuildPlan(1)
 
 
 def test_a_failed_probation_is_rolled_back_with_the_reason_and_not_tried_again() -> None:
@@ -269,6 +272,7 @@ def test_a_failed_probation_is_rolled_back_with_the_reason_and_not_tried_again()
     driver.fetch(2)
     driver.do(e.Checked(2))
     driver.do(e.Trained(driver.last(e.Train).job, None))
+    driver.do(Planned(2))
     assert e.Discard(2) in driver.do(e.Failed(2, "p95 too slow"))
     told = driver.sent(m.Deployment)[-1]
     assert (told.state, told.release, told.running, told.reason) == ("rolled-back", 2, 1, "p95 too slow")
@@ -315,5 +319,6 @@ def finish(driver: Driver) -> None:
         driver.do(e.Checked(counter))
         for train in driver.all(e.Train):
             driver.do(e.Trained(train.job, None))
+        driver.do(Planned(counter))
         driver.do(e.Passed(counter))
         driver.do(e.Installed(counter))

@@ -138,7 +138,7 @@ class SimulatedDevice:
     def _take(self, event: Received) -> None:
         match self.fleet.topics.parse(event.topic):
             case Downlink(_, kind):
-                self._obey(decode(event.payload, kind=kind, fleet=self.fleet.topics.fleet).body)  # type: ignore[arg-type]
+                self._obey(decode(event.payload, kind=kind, fleet=self.fleet.topics.fleet))  # type: ignore[arg-type]
             case ReleaseTopic() if event.payload:
                 body = decode(event.payload, kind="release", fleet=self.fleet.topics.fleet).body
                 assert isinstance(body, m.ReleaseOffer)
@@ -152,7 +152,8 @@ class SimulatedDevice:
             case _:
                 pass
 
-    def _obey(self, body: m.Body) -> None:
+    def _obey(self, envelope: m.Envelope) -> None:
+        asked, body = envelope.header.message_id, envelope.body
         if isinstance(body, m.Ack):
             self.acks[body.accepted, body.reason] += 1
             self.outbox.pop(body.message_id, None)
@@ -161,6 +162,10 @@ class SimulatedDevice:
                 self._report(again)
         elif isinstance(body, m.Rebirth):
             self._birth()
+        elif isinstance(body, m.Measure):
+            self.say(
+                self.fleet.measured(self.name, m.Measured(body.task, asked, self.running, "", 0, {})), durable=True
+            )
 
     def _offer(self, manifest: ReleaseManifest) -> None:
         if manifest.counter <= self.offered:
@@ -241,6 +246,7 @@ class FleetSimulator:
         knowledge: what they answer.
         patience: seconds each takes to answer a call.
         fetch: whether they pull every chunk of a release, or trust that it is there.
+        measured: fills in what a device that is asked to measure says.
         temper: what becomes of a release on a device: ``good``, ``fails`` its probation, or ``silent``.
     """
 
@@ -255,11 +261,12 @@ class FleetSimulator:
         patience: Callable[[DeviceId], float] = lambda _: 0.0,
         fetch: bool = True,
         temper: Callable[[DeviceId, int], str] = lambda *_: "good",
+        measured: Callable[[DeviceId, m.Measured], m.Measured] = lambda _, empty: empty,
         fleet: str = "sim",
         seed: int = 0,
     ) -> None:
         self.connect, self.spec, self.clock, self.knowledge = connect, spec, clock, knowledge
-        self.patience, self.fetch, self.temper = patience, fetch, temper
+        self.patience, self.fetch, self.temper, self.measured = patience, fetch, temper, measured
         self.topics = Topics(FleetId(fleet))
         self.random = random.Random(seed)
         self._opened: dict[bytes, ReleaseManifest] = {}

@@ -173,7 +173,7 @@ class SmallCentre:
         self.say(self.topics.round(spec.task_id), call, retain=True)
         return call
 
-    def tell(self, device: str, body: m.Ack | m.Rebirth | m.Label) -> None:
+    def tell(self, device: str, body: m.Ack | m.Rebirth | m.Label | m.Measure) -> None:
         """Send one device a message."""
         self.say(self.topics.down(DeviceId(device), kind_of(body)), body)
 
@@ -199,7 +199,7 @@ class SmallCentre:
                 body, reason = self._opened(body, envelope.header)
             self.heard.append(body)
             self.headers.append(envelope.header)
-            durable = isinstance(body, m.KnowledgeReport | m.CodedReport | m.IntervalResult | m.Deployment)
+            durable = isinstance(body, m.KnowledgeReport | m.CodedReport | m.IntervalResult | m.Deployment | m.Measured)
             if durable and kind not in self.deaf:
                 self.tell(envelope.header.sender, m.Ack(envelope.header.message_id, not reason, reason))
 

@@ -86,8 +86,12 @@ def examples() -> dict[str, tuple[m.Header, m.Body]]:
         "coded-classes": m.CodedReport("vehicle", "ab12", 4, 2, short, 321, encode_votes(votes)),
         "coded-classes-later": m.CodedReport("vehicle", "ab12", 5, 3, short, 321, encode_votes(later, votes, 4)),
         "coded-forecasts": m.CodedReport("speed", "cd34", 1, 1, short, 42, encode_votes(steps)),
+        "measure": m.Measure("vehicle", 5.0),
+        "measured": m.Measured(
+            "vehicle", bytes(range(16)), 3, "CPUExecutionProvider", 4000, {"p50_ms": 1.25, "p95_ms": 1.5}
+        ),
     }
-    from_server = {"ack", "rebirth", "label", "round", "release"}
+    from_server = {"ack", "rebirth", "label", "round", "release", "measure"}
     return {
         name: (header(number, "server" if name in from_server else "cam-1"), body)
         for number, (name, body) in enumerate(bodies.items(), start=1)

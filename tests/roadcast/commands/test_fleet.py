@@ -16,13 +16,15 @@ from broker_server.records import DeviceRecord, DeviceTask, ProgressRecord, Stor
 from broker_server.store.database import Database
 from devices.telemetry.sampler import Sampler
 from edge_protocol.arrays import pack
-from edge_protocol.errors import NotReadyError
+from edge_protocol.errors import CheckFailedError, LocalProtocolError, NotReadyError
 from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.messages import ClassVotes, DeviceState, KnowledgeReport, Telemetry
 from roadcast.commands.devices import app
 from tests.fakes.boards import fake_board
 from tests.fakes.sshd import SKIP_REASON, Sshd
 from tests.fakes.target import tools_path
+from tests.fakes.waiting import wait_for
+from tests.roadcast.commands.test_bench_run import Centre, devices
 
 CAM = DeviceId("cam-1")
 RUNS = DeviceTask(task=TaskId("vehicle"), label_space="ab", tier="nano", student="mlp", release=3)
@@ -110,3 +112,27 @@ def test_a_device_s_journal_comes_over_ssh(tmp_path: Path) -> None:
         command[-1] = str(sshd.login.identity)
         with pytest.raises(NotReadyError, match="no journal"):
             CliRunner().invoke(app, command, catch_exceptions=False)
+
+
+def test_a_device_is_tagged_retired_and_taken_back_through_the_server(tmp_path: Path) -> None:
+    """Each order is answered with how the device stands; a tag that is none and a second retirement are errors."""
+    centre = Centre(tmp_path)
+    here = ("--state-dir", str(centre.state_dir))
+    try:
+        wait_for(lambda: len(devices(centre.state_dir)) == 3, "devices")
+
+        def said(*words: str) -> str:
+            return CliRunner().invoke(app, [*words, *here], catch_exceptions=False).stdout.strip()
+
+        assert said("tag", "dev-0", "north", "old") == "dev-0: online  north old"
+        assert said("tag", "dev-0", "~old") == "dev-0: online  north"
+        assert said("retire", "dev-1") == "dev-1: retired"
+        with pytest.raises(CheckFailedError, match="dev-1 is retired"):
+            said("retire", "dev-1")
+        assert said("reinstate", "dev-1").startswith("dev-1: o")
+        with pytest.raises(LocalProtocolError, match="tag 'no/rth'"):
+            said("tag", "dev-0", "no/rth")
+        with pytest.raises(CheckFailedError, match="there is no device 'ghost'"):
+            said("tag", "ghost", "north")
+    finally:
+        centre.close()
