@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from edge_client.deployment import BUSY
+from edge_client.deployment import BUSY, Stage
 from edge_protocol import messages as m
 from edge_protocol.manifest import ReleaseManifest
 from edge_protocol.signing import generate_key, sign
@@ -26,6 +26,10 @@ NEWEST = 6
 STRANGER = generate_key()
 ENOUGH_ROUNDS, ENOUGH_STEPS = 60, 150
 """Within which a deployment with nothing in its way ends: turns of the device, steps on the disk."""
+
+
+MOST_BLOBS = 5 + 3
+"""Two releases that share a template, and weights, golden answers and delta of a third."""
 
 
 def texts() -> dict[str, bytes]:
@@ -132,7 +136,16 @@ class Deployments(RuleBasedStateMachine):
         """Time passes."""
         self.act(lambda: self.device.tick(seconds))
 
-    @rule(steps=st.integers(0, 30))
+    @rule(turns=st.integers(1, 4), kill_in=st.none() | st.none() | st.integers(0, 60), full=st.sampled_from([0, 0, 1]))
+    def go_on(self, turns: int, kill_in: int | None, full: int) -> None:
+        """All that the device waits for comes for a while; perhaps it is killed meanwhile, or its disk is full."""
+        self.device.disk.full = bool(full)
+        self.device.disk.kill_in = kill_in
+        for _ in range(turns):
+            self.act(self.turn)
+        self.device.disk.kill_in, self.device.disk.full = None, False
+
+    @rule(steps=st.integers(0, 10))
     def kill_soon(self, steps: int) -> None:
         """The process is killed at one of its next steps on the disk."""
         self.device.disk.kill_in = steps
@@ -156,6 +169,9 @@ class Deployments(RuleBasedStateMachine):
         assert self.device.running >= self.floor
         self.floor = self.device.running
         assert self.device.store.floor() >= self.floor
+        if self.device.core._releasing.stage is Stage.FETCHING:
+            held = len(list((self.folder / "blobs").iterdir()))
+            assert held <= MOST_BLOBS, "files of releases that nobody wants any more pile up"
 
     def offer(self, release: m.SignedManifest) -> None:
         """Offer, and remember."""
