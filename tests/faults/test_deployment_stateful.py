@@ -252,3 +252,22 @@ def test_any_short_schedule_leaves_a_device_right() -> None:
 def test_any_schedule_leaves_a_device_right() -> None:
     """The same for thousands of longer ones."""
     run_state_machine_as_test(Deployments, settings=LONG)
+
+
+@pytest.mark.parametrize("reboots", [False, True], ids=["superseded", "with a reboot between"])
+def test_files_of_releases_that_are_never_installed_do_not_pile_up(tmp_path: Path, reboots: bool) -> None:
+    """Each offer is superseded when half of it is there."""
+    device = ModelDevice(tmp_path)
+    device.connect(up=True)
+    for counter in range(1, 20):
+        device.offer(signed(counter))
+        for text in ("template", f"weights {counter}"):
+            topic = TOPICS.chunk(cut_text(text), 0)
+            if topic in device.link.filters:
+                device.chunk(topic, CHUNKS[topic])
+        assert len(list((tmp_path / "blobs").iterdir())) <= 3
+        if reboots:
+            device.fetcher.close()
+            device = ModelDevice(tmp_path)
+            device.connect(up=True)
+    device.fetcher.close()
