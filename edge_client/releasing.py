@@ -287,7 +287,9 @@ class Releasing:
             gone += [Abandon(ref.sha256) for ref in self._offer.files(self._delta)]
         if self.job is not None:
             gone.append(Stop(self.job))
-        superseded: list[Effect] = [Discard(self._offer.counter)] if self._offer is not None and gone else []
+        superseded: list[Effect] = []
+        if gone or self._offer is None:  # what an earlier boot has left of another release is of no use either
+            superseded.append(Discard(self._offer.counter if self._offer is not None else 0))
         self._lacking, self.job, self._reason = set(), None, ""
         self._retry.reset()
         return gone, superseded

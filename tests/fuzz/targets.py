@@ -213,7 +213,7 @@ def _files() -> Iterator[tuple[str, Target]]:
     yield "payload", Target(read_payload, [weights], ArtifactError, 10, in_safetensors)
     yield "golden", Target(lambda data: check_golden(_Echo(), data), [golden], RoadcastError, 10, in_safetensors)  # type: ignore[arg-type]
     yield "head", Target(HeadWeights.from_bytes, [head], RoadcastError, 10, in_safetensors)
-    yield "template", Target(places, [_template()], ArtifactError, 9)
+    yield "template", Target(places, [template()], ArtifactError, 9)
     pointer = Pointer(release=1, template="a" * 64, weights="b" * 64, golden="c" * 64, signed=signed(1))
 
     def read_pointer(data: bytes) -> object:
@@ -222,15 +222,13 @@ def _files() -> Iterator[tuple[str, Target]]:
     yield "pointer", Target(read_pointer, [msgspec.json.encode(pointer)], DAMAGED, 10, in_json)
 
 
-def _template() -> bytes:
+def template(file: bytes = b"w.bin") -> bytes:
     """A protobuf as an exporter writes it: one weight, of which another file holds the numbers."""
 
     def field(number: int, data: bytes) -> bytes:
         return bytes([number << 3 | 2, len(data)]) + data
 
-    entries = [
-        field(13, field(1, key) + field(2, value)) for key, value in ((b"location", b"w.bin"), (b"offset", b"64"))
-    ]
+    entries = [field(13, field(1, key) + field(2, value)) for key, value in ((b"location", file), (b"offset", b"64"))]
     tensor = b"\x08\x03\x08\x04\x10\x0a" + field(8, b"w") + b"".join(entries)
     return field(7, field(5, tensor))
 
