@@ -14,20 +14,19 @@ from edge_models.tasks import load_task
 from edge_protocol.blobs import BlobRef
 from edge_protocol.errors import ConfigError, IncompatibleError
 from edge_protocol.manifest import decode_manifest
-from edge_protocol.messages import SignedManifest
 from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
+from edge_protocol.trust import Proof
 from tests.edge_client.device_rig import DeviceRig, device_config
 from tests.edge_client.test_deltas import moved
-from tests.fakes.small_centre import SmallCentre, artifact_files, manifest_of
+from tests.fakes.signed_fleet import SignedFleet
+from tests.fakes.small_centre import artifact_files, manifest_of, signed_fleet
 from tests.fakes.waiting import wait_for
 
 
-def release_of(counter: int, seed: int = 0) -> tuple[SignedManifest, Callable[[BlobRef], bytes]]:
-    """A signed release, and what reads its files."""
-    files = {"nano": artifact_files(seed=seed)}
-    _, blobs = manifest_of(counter, files, spec=load_task("vehicle"))  # type: ignore[arg-type]
-    signed = SmallCentre(MemoryBroker()).release(counter, files)  # type: ignore[arg-type]
-    return signed, lambda ref: b"".join(blobs[ref])
+def release_of(counter: int, seed: int = 0) -> tuple[bytes, Proof, Callable[[BlobRef], bytes]]:
+    """A release's manifest, why it is trusted, and what reads its files."""
+    manifest, blobs = manifest_of(counter, {"nano": artifact_files(seed=seed)}, spec=load_task("vehicle"))
+    return *signed_fleet().prove(manifest), lambda ref: b"".join(blobs[ref])
 
 
 def tree_of(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -40,8 +39,8 @@ def tree_of(folder: Path) -> dict[str, tuple[bytes, int]]:
 @pytest.fixture
 def factory(tmp_path: Path) -> Path:
     """A factory model of release 3."""
-    signed, read = release_of(3)
-    assert write_factory(tmp_path / "factory", signed, "nano", read) == 3
+    data, proof, read = release_of(3)
+    assert write_factory(tmp_path / "factory", data, proof, "nano", read) == 3
     return tmp_path / "factory"
 
 
@@ -98,12 +97,11 @@ def test_releases_come_before_it_and_their_loss_leads_back_to_it(tmp_path: Path,
     assert tree_of(factory) == before
 
 
-@pytest.mark.parametrize("damage", ["unsigned", "blob", "torn", "missing"])
+@pytest.mark.parametrize("damage", ["unproven", "blob", "torn", "missing"])
 def test_a_damaged_factory_model_does_not_run(tmp_path: Path, factory: Path, damage: str) -> None:
     """It is checked at every boot like any release; the device goes on without one, and is told so."""
-    config = device_config(
-        tmp_path, factory=str(factory), **({"trusted_keys": ["0" * 64]} if damage == "unsigned" else {})
-    )
+    stranger = {"trusted_root": SignedFleet().root.decode()} if damage == "unproven" else {}
+    config = device_config(tmp_path, factory=str(factory), **stranger)
     pointer = factory / "vehicle" / "current.json"
     if damage == "blob":
         next(factory.glob("blobs/*/data")).write_bytes(b"damaged")
@@ -119,10 +117,10 @@ def test_a_damaged_factory_model_does_not_run(tmp_path: Path, factory: Path, dam
 
 def test_a_folder_that_holds_one_is_not_written_again(factory: Path) -> None:
     """What boards came with never changes; a tier that the release does not have is refused."""
-    signed, read = release_of(9, seed=1)
+    data, proof, read = release_of(9, seed=1)
     with pytest.raises(ConfigError, match="holds a factory model already"):
-        write_factory(factory, signed, "nano", read)
+        write_factory(factory, data, proof, "nano", read)
     with pytest.raises(IncompatibleError, match="no artifact for tier 'base'"):
-        write_factory(factory.parent / "other", signed, "base", read)
-    assert decode_manifest(signed.manifest).counter == 9
+        write_factory(factory.parent / "other", data, proof, "base", read)
+    assert decode_manifest(data).counter == 9
     assert not os.path.lexists(factory.parent / "other")

@@ -111,21 +111,6 @@ def test_a_damaged_pointer_never_takes_the_place_of_the_release_that_serves(tmp_
     assert boot(tmp_path)[0] == [4, 1]
 
 
-def test_the_floor_outlives_any_two_of_its_three_copies(tmp_path: Path) -> None:
-    """It is the highest counter that was committed, and does not follow a fall-back."""
-    store = commit(tmp_path, 1)
-    commit(tmp_path, 7)
-    names = ("current.json", "previous.json", "floor.json")
-    for kept in names[::2]:
-        saved = {name: (tmp_path / "vehicle" / name).read_bytes() for name in names}
-        for name in set(names) - {kept}:
-            (tmp_path / "vehicle" / name).write_bytes(b"torn")
-        assert store.floor() == 7
-        for name, data in saved.items():
-            (tmp_path / "vehicle" / name).write_bytes(data)
-    assert InstalledStore(tmp_path / "other").floor() == 0
-
-
 def test_a_release_that_took_the_agent_down_at_boot_is_passed_over(tmp_path: Path) -> None:
     """The resolver reads the count of loads that never came to an end."""
     commit(tmp_path, 1)

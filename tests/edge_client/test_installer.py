@@ -13,18 +13,19 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from edge_client.config import ProbationConfig
 from edge_client.effects import Check, Checked, CheckFailed, Failed, Passed, Probe
 from edge_client.inference import Counters
 from edge_client.installer import Installer
+from edge_client.planner import Planner
 from edge_client.seen import Seen
 from edge_models.tasks import load_task
 from edge_protocol.blobs import cut
 from edge_protocol.manifest import Artifact
+from tests.edge_client.device_rig import device_config
 from tests.fakes.small_centre import Files, artifact_files
 
 SPEC = load_task("vehicle")
-QUICK = ProbationConfig(frames=1, wait_s=0, memory_mb=100)
+QUICK = {"frames": 1, "wait_s": 0, "memory_mb": 100}
 
 
 class Bench:
@@ -32,11 +33,12 @@ class Bench:
 
     def __init__(self, folder: Path, memory_mb: Iterator[float]) -> None:
         self.folder, self.answers = folder, Queue[Any]()
+        config = device_config(folder, probation=QUICK)
         self.installer = Installer(
             spec=SPEC,
-            config=QUICK,
-            threads=1,
+            config=config,
             blob=lambda sha256: folder / sha256,
+            planner=Planner(config, lambda sha256: folder / sha256),
             seen=Seen(1.0),
             stored=lambda _: np.zeros((0, 3, 32, 32), np.uint8),
             prepare=lambda raw: raw.astype(np.float32),

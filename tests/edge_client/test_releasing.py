@@ -98,7 +98,7 @@ def reach_install(driver: Driver, counter: int) -> None:
     driver.do(e.Checked(counter))
     driver.do(e.Trained(driver.last(e.Train).job, None))
     driver.do(Planned(counter))
-    assert driver.do(e.Passed(counter)) == [e.Install(counter, signed(counter))]
+    assert driver.do(e.Passed(counter)) == [e.Install(counter, signed(counter).data, signed(counter).proof)]
 
 
 @pytest.mark.parametrize(

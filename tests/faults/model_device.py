@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -16,23 +18,41 @@ from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 from edge_client import effects as e
+from edge_client.candidate import Candidate
 from edge_client.carry import Carry
 from edge_client.core import DeviceCore, Profile, Remembered
 from edge_client.disk import Disk, file_sha256
 from edge_client.fetcher import Fetcher
+from edge_client.gate import Gate
 from edge_client.installed import InstalledStore, resolve
-from edge_client.installer import Candidate
 from edge_client.offers import Running
+from edge_client.plan_effects import BuildPlan, Planned
+from edge_client.trust_store import TrustStore
 from edge_protocol import messages as m
 from edge_protocol.effects import Send
-from edge_protocol.ids import SERVER, DeviceId
-from edge_protocol.signing import Keyring
-from edge_protocol.topics import ChunkTopic, Topics
+from edge_protocol.errors import StoreError
+from edge_protocol.ids import DeviceId
+from edge_protocol.manifest import ReleaseManifest
+from edge_protocol.topics import ChunkTopic, MetadataTopic, ReleaseTopic, Topics
 from tests.edge_client.core_driver import SPEC
-from tests.fakes.small_centre import FLEET, TRUSTED
+from tests.fakes.signed_fleet import SignedFleet
+from tests.fakes.small_centre import FLEET
 
-KEYRING = Keyring([bytes.fromhex(TRUSTED)])
+DEVICE = DeviceId("cam-1")
 TOPICS = Topics(FLEET)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A release as a broker retains it: its manifest, and the signed metadata of that moment."""
+
+    manifest: bytes
+    metadata: Mapping[str, bytes]
+
+
+def publish(fleet: SignedFleet, manifest: ReleaseManifest) -> Published:
+    """List a release."""
+    return Published(fleet.release(manifest), fleet.files())
 
 
 class Killed(BaseException):
@@ -128,10 +148,10 @@ class ModelInstaller:
     """Loads when the test says so; what it loads is on the disk, and right."""
 
     def __init__(self, fetcher: Fetcher) -> None:
-        self._fetcher, self.asked = fetcher, list[e.Check | e.Probe]()
+        self._fetcher, self.asked = fetcher, list[e.Check | BuildPlan | e.Probe]()
         self.candidate: Candidate | None = None
 
-    def ask(self, request: e.Check | e.Probe) -> None:
+    def ask(self, request: e.Check | BuildPlan | e.Probe) -> None:
         """Queue."""
         self.asked.append(request)
 
@@ -144,8 +164,16 @@ class ModelInstaller:
                 student = SimpleNamespace(close=lambda: None)
                 self.candidate = Candidate(release, artifact, student, None) if well else None  # type: ignore[arg-type]
                 return e.Checked(release) if well else e.CheckFailed(release, "it cannot be loaded")
+            case BuildPlan(release):
+                return Planned(release, "" if well else "no TensorRT here")
             case e.Probe(release):
                 return e.Passed(release) if well and self.candidate else e.Failed(release, "it is slow")
+
+    def serves(self, candidate: Candidate) -> None:
+        """Take note."""
+
+    def exchange(self, _release: int) -> None:
+        """There is no plan."""
 
     def take(self, release: int) -> Candidate | None:
         """Hand the candidate over."""
@@ -162,12 +190,14 @@ class ModelDevice:
 
     Attributes:
         folder: its state directory.
+        root: that it was commissioned with.
         now: seconds.
         told: what it said about its deployment, since it was started.
         job: of the training under way.
     """
 
     folder: Path
+    root: bytes
     now: float = 0.0
     told: list[m.Deployment] = field(default_factory=list)
     job: int | None = None
@@ -177,12 +207,18 @@ class ModelDevice:
         self.disk, self.link = ModelDisk(), Asked()
         self.fetcher = Fetcher(self.folder / "blobs", TOPICS, self.link, disk=self.disk)
         self.store = InstalledStore(self.folder / SPEC.name, self.disk)
+        self.trust = TrustStore(self.folder / SPEC.name, self.root, self.disk)
         self.installer = ModelInstaller(self.fetcher)
         self.inference = SimpleNamespace(bundle=None, swap=lambda bundle: setattr(self.inference, "bundle", bundle))
+        config = SimpleNamespace(state_dir=str(self.folder))
         nothing = SimpleNamespace(drain=list, add=lambda _: 0, serving=lambda *_, **__: None, poll=lambda _: [])
         hands = SimpleNamespace(
+            config=config,
+            spec=SPEC,
             fetcher=self.fetcher,
             installed=self.store,
+            trust=self.trust,
+            gate=Gate(SPEC.task_id, DEVICE, TOPICS, self.trust, self.link.subscribe),
             installer=self.installer,
             inference=self.inference,
             lessons=SimpleNamespace(start=self._train, stop=self._stop, refitted=lambda _: None, poll=lambda _: []),
@@ -200,10 +236,12 @@ class ModelDevice:
             self.store.begin_attempt(found.release)
             self.store.end_attempt(found.release)
             self.carry.serve(Candidate(found.release, found.artifact, None, None), None)  # type: ignore[arg-type]
+            with suppress(StoreError):
+                self.trust.raise_floor(found.release)
             running = Running(found.release, found.artifact.weights.sha256)
-        who = Profile(fleet=FLEET, device=DeviceId("cam-1"), tier="nano", spec=SPEC, report_interval_s=1e9)
-        remembered = Remembered(running=running, floor=self.store.floor(), attempts=self.store.attempts())
-        self.core = DeviceCore(who, KEYRING, remembered, self.now)
+        who = Profile(fleet=FLEET, device=DEVICE, tier="nano", spec=SPEC, report_interval_s=1e9)
+        remembered = Remembered(running=running, floor=self.trust.release_floor, attempts=self.store.attempts())
+        self.core = DeviceCore(who, remembered, self.now)
 
     @property
     def running(self) -> int:
@@ -212,15 +250,19 @@ class ModelDevice:
 
     def booting(self) -> list[Any]:
         """What the disk would boot."""
-        return resolve(self.folder / SPEC.name, self.folder / "blobs", spec=SPEC, tier="nano", keyring=KEYRING)[0]
+        return resolve(self.folder / SPEC.name, self.folder / "blobs", spec=SPEC, tier="nano", root=self.root)[0]
 
     def feed(self, event: e.Event, _now: float = 0.0) -> None:
         """Give the brain an event, and do what it wants done."""
         self._perform(self.core.handle(event, self.now))
 
-    def offer(self, signed: m.SignedManifest) -> None:
-        """The desired release comes."""
-        self.feed(m.Envelope(m.Header(FLEET, SERVER, os.urandom(16), bytes(8), 1, 1.7e9, True), signed))
+    def offer(self, release: Published) -> None:
+        """The desired release comes, and what proves it."""
+        for name, data in release.metadata.items():
+            for event in self.carry.metadata(MetadataTopic(name), data, self.now):
+                self.feed(event)
+        for event in self.carry.offered(ReleaseTopic(SPEC.task_id), m.ReleaseOffer(release.manifest), self.now):
+            self.feed(event)
 
     def connect(self, *, up: bool) -> None:
         """The link comes, or goes."""
@@ -250,7 +292,7 @@ class ModelDevice:
             self.feed(e.Trained(job, None) if well else e.TrainFailed(job, "no memory"))
 
     def check_what_serves(self) -> None:
-        """Fail unless what answers frames is whole on the disk under the pointer, and signed."""
+        """Fail unless what answers frames is whole on the disk under the pointer, and proven."""
         served = self.carry.serving
         if served is None:
             assert not self.running

@@ -15,15 +15,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from edge_client.deployment import BUSY, Stage
-from edge_protocol import messages as m
 from edge_protocol.manifest import ReleaseManifest
-from edge_protocol.signing import generate_key, sign
 from tests.edge_client.core_driver import SPEC, artifact, signed
-from tests.fakes.small_centre import FLEET, KEY
-from tests.faults.model_device import TOPICS, Killed, ModelDevice
+from tests.fakes.signed_fleet import SignedFleet
+from tests.fakes.small_centre import FLEET, signed_fleet
+from tests.faults.model_device import TOPICS, Killed, ModelDevice, Published, publish
 
 NEWEST = 6
-STRANGER = generate_key()
 ENOUGH_ROUNDS, ENOUGH_STEPS = 60, 150
 """Within which a deployment with nothing in its way ends: turns of the device, steps on the disk."""
 
@@ -51,9 +49,9 @@ def cut_text(text: str) -> str:
 CHUNKS = texts()
 
 
-def taken_back(counter: int, to: int) -> m.SignedManifest:
+def taken_back(counter: int, to: int) -> ReleaseManifest:
     """The files of an earlier release under a new counter."""
-    return sign(ReleaseManifest(FLEET, counter, SPEC, 1.0, (artifact(to),), {}), KEY)
+    return ReleaseManifest(FLEET, counter, SPEC, 1.0, (artifact(to),), {})
 
 
 class Deployments(RuleBasedStateMachine):
@@ -62,7 +60,9 @@ class Deployments(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(mkdtemp(prefix="model-"))
-        self.floor, self.highest, self.sent = 0, 0, list[m.SignedManifest]()
+        self.fleet, self.stranger = SignedFleet(tasks=[SPEC.name]), signed_fleet()
+        self.floor, self.highest, self.sent = 0, 0, list[Published]()
+        self.made: dict[int, Published] = {}
 
     def teardown(self) -> None:
         """From wherever it is, the device comes to a release that nothing hinders; then remove its folder."""
@@ -75,25 +75,25 @@ class Deployments(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         """The first boot."""
-        self.device = ModelDevice(self.folder)
+        self.device = ModelDevice(self.folder, self.fleet.root)
 
     @rule(counter=st.integers(1, NEWEST), base=st.booleans())
     def publish(self, counter: int, base: bool) -> None:
         """A release is offered, new or not, perhaps with a delta that leads nowhere."""
-        self.offer(signed(counter, base=counter - 1 if base else 0))
+        self.offer(self.published(signed(counter, base=counter - 1 if base else 0).manifest))
 
     @rule(to=st.integers(1, NEWEST))
     def take_back(self, to: int) -> None:
         """Old files are offered under a new counter."""
         self.highest = max(self.highest, NEWEST) + 1
-        self.offer(taken_back(self.highest, to))
+        self.offer(self.published(taken_back(self.highest, to)))
 
     @rule(counter=st.integers(1, 2 * NEWEST))
     def attack(self, counter: int) -> None:
-        """A stranger offers a release, and a signed one is forged."""
-        self.offer(signed(counter, key=STRANGER))
-        true = signed(counter)
-        self.offer(m.SignedManifest(true.manifest[:-1] + b"\x01", true.key_id, true.signature))
+        """A stranger offers a release, and one that was listed is forged."""
+        self.offer(publish(self.stranger, signed(counter).manifest))
+        true = self.published(signed(counter).manifest)
+        self.offer(Published(true.manifest[:-1] + b"\x01", true.metadata))
 
     @rule(data=st.data())
     def replay(self, data: st.DataObject) -> None:
@@ -161,19 +161,25 @@ class Deployments(RuleBasedStateMachine):
         self.device.disk.full = full
 
     @invariant()
-    def serves_what_is_signed_and_on_the_disk(self) -> None:
+    def serves_what_is_proven_and_on_the_disk(self) -> None:
         """What answers frames is what the pointer names, whole; its counter never falls."""
         if not hasattr(self, "device"):
             return
         self.device.check_what_serves()
         assert self.device.running >= self.floor
         self.floor = self.device.running
-        assert self.device.store.floor() >= self.floor
         if self.device.core._releasing.stage is Stage.FETCHING:
             held = len(list((self.folder / "blobs").iterdir()))
             assert held <= MOST_BLOBS, "files of releases that nobody wants any more pile up"
 
-    def offer(self, release: m.SignedManifest) -> None:
+    def published(self, manifest: ReleaseManifest) -> Published:
+        """The one release of this number."""
+        counter = manifest.counter
+        if counter not in self.made:
+            self.made[counter] = publish(self.fleet, manifest)
+        return self.made[counter]
+
+    def offer(self, release: Published) -> None:
         """Offer, and remember."""
         self.sent.append(release)
         self.act(lambda: self.device.offer(release))
@@ -189,7 +195,7 @@ class Deployments(RuleBasedStateMachine):
         """The next process on the same folder, with a link."""
         now, full = self.device.now, self.device.disk.full
         self.device.fetcher.close()
-        self.device = ModelDevice(self.folder, now)
+        self.device = ModelDevice(self.folder, self.fleet.root, now)
         self.device.disk.full = full
 
     def settle(self) -> None:
@@ -197,7 +203,7 @@ class Deployments(RuleBasedStateMachine):
         self.device.disk.kill_in, self.device.disk.full = None, False
         self.device.connect(up=True)
         final, begun = max(self.highest, NEWEST) + 100, self.device.disk.steps
-        self.device.offer(taken_back(final, final))
+        self.device.offer(self.published(taken_back(final, final)))
         for _ in range(ENOUGH_ROUNDS):
             self.turn()
             if self.device.running == final:
@@ -205,6 +211,7 @@ class Deployments(RuleBasedStateMachine):
         assert self.device.running == final, f"{self.device.core.stage} after {ENOUGH_ROUNDS} turns"
         assert self.device.disk.steps - begun <= ENOUGH_STEPS
         self.device.check_what_serves()
+        assert self.device.trust.release_floor == final
         told = self.device.told[-1]
         assert (told.state, told.release, told.running) == ("committed", final, final)
         kept = {path.name for path in (self.folder / "blobs").iterdir()}
@@ -243,7 +250,7 @@ def quiet_log() -> Iterator[None]:
 
 @pytest.mark.timeout(600)
 def test_any_short_schedule_leaves_a_device_right() -> None:
-    """Counters never fall, nothing unsigned runs, what is told is on the disk, and it ends in few steps."""
+    """Counters never fall, nothing unproven runs, what is told is on the disk, and it ends in few steps."""
     run_state_machine_as_test(Deployments, settings=QUICK)
 
 
@@ -257,10 +264,11 @@ def test_any_schedule_leaves_a_device_right() -> None:
 @pytest.mark.parametrize("reboots", [False, True], ids=["superseded", "with a reboot between"])
 def test_files_of_releases_that_are_never_installed_do_not_pile_up(tmp_path: Path, reboots: bool) -> None:
     """Each offer is superseded when half of it is there."""
-    device = ModelDevice(tmp_path)
+    fleet = SignedFleet(tasks=[SPEC.name])
+    device = ModelDevice(tmp_path, fleet.root)
     device.connect(up=True)
     for counter in range(1, 20):
-        device.offer(signed(counter))
+        device.offer(publish(fleet, signed(counter).manifest))
         for text in ("template", f"weights {counter}"):
             topic = TOPICS.chunk(cut_text(text), 0)
             if topic in device.link.filters:
@@ -268,6 +276,6 @@ def test_files_of_releases_that_are_never_installed_do_not_pile_up(tmp_path: Pat
         assert len(list((tmp_path / "blobs").iterdir())) <= 3
         if reboots:
             device.fetcher.close()
-            device = ModelDevice(tmp_path)
+            device = ModelDevice(tmp_path, fleet.root)
             device.connect(up=True)
     device.fetcher.close()

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import lru_cache
 
 import msgspec
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from edge_protocol.signing import Keyring, key_id, public_key
 from safetensors.numpy import save
 
 from devices.runners.payload import places, read_payload
 from edge_client.core import DeviceCore, Profile, Remembered
 from edge_client.effects import Fetch, FetchFailed
 from edge_client.installed import DAMAGED, Pointer
+from edge_client.offers import Offered
 from edge_models.head_weights import HeadWeights
 from edge_models.tasks import load_task
 from edge_protocol import codec
@@ -29,42 +28,27 @@ from edge_protocol.topics import ChunkTopic, Topics
 from edge_protocol.vote_codec import CodedVotes, decode_votes, encode_votes
 from edge_protocol.votes import class_votes, forecast_votes
 from export.golden import check_golden
-from tests.edge_client.core_driver import signed
-from tests.fakes.small_centre import FLEET, KEY
-from tests.fuzz.mutate import Deep, in_json, in_message, in_safetensors
+from tests.edge_client.core_driver import PROOF, signed
+from tests.fakes.small_centre import FLEET
+from tests.fuzz.mutate import in_json, in_message, in_safetensors
+from tests.fuzz.target import Target
+from tests.fuzz.trust_targets import pointer, trust_targets
 from tests.vectors.make import examples, manifest
 
-Errors = type[Exception] | tuple[type[Exception], ...]
+WHO = Profile(fleet=FLEET, device=DeviceId("cam-1"), tier="nano", spec=load_task("vehicle"), report_interval_s=10)
 
 
-@dataclass(frozen=True)
-class Target:
-    """Something that reads bytes.
-
-    Attributes:
-        feed: gives it some.
-        corpus: legal ones, to be spoilt.
-        errors: all that it may raise.
-        share: of the inputs that it gets, in thousandths; slow ones get few.
-        deep: spoils what the bytes say, every second time.
-    """
-
-    feed: Callable[[bytes], object]
-    corpus: list[bytes]
-    errors: Errors
-    share: int
-    deep: Deep | None = None
-
-
+@lru_cache(maxsize=1)
 def targets() -> dict[str, Target]:
     """Every target by name; shares add up to a thousand."""
     return {
         **dict(_messages()),
-        "manifest": Target(decode_manifest, [encode_manifest(manifest())], RemoteProtocolError, 140, in_message(0)),
-        "topic": Target(_topic, _topics(), RemoteProtocolError, 150),
+        "manifest": Target(decode_manifest, [encode_manifest(manifest())], RemoteProtocolError, 126, in_message(0)),
+        "topic": Target(_topic, _topics(), RemoteProtocolError, 140),
         "chunk": _chunk(),
         "brain": _brain(),
-        "brain/signed": _signed_brain(),
+        "brain/proven": _proven_brain(),
+        **dict(trust_targets()),
         **dict(_deltas()),
         **dict(_votes()),
         **dict(_files()),
@@ -81,7 +65,7 @@ def _messages() -> Iterator[tuple[str, Target]]:
         def feed(data: bytes, kind: m.Kind = kind) -> object:
             return codec.decode(data, kind=kind, fleet="demo")
 
-        yield f"message/{kind}", Target(feed, corpus, RemoteProtocolError, 33, in_message(3))
+        yield f"message/{kind}", Target(feed, corpus, RemoteProtocolError, 30, in_message(3))
 
 
 def _topic(data: bytes) -> object:
@@ -111,48 +95,41 @@ def _chunk() -> Target:
 
 
 def _brain() -> Target:
-    """Messages to a device go on into its brain, which raises nothing at all and never takes what is not signed."""
-    spec, offers = load_task("vehicle"), [signed(1), signed(2, base=1)]
-    who = Profile(fleet=FLEET, device=DeviceId("cam-1"), tier="nano", spec=spec, report_interval_s=10)
-    keyring, legal = Keyring([public_key(KEY)]), {(each.manifest, each.signature) for each in offers}
+    """Messages to a device go on into its brain, which raises nothing at all; an offer takes no way but its gate."""
+    spec = load_task("vehicle")
     header = m.Header(FLEET, SERVER, bytes(16), bytes(8), 1, 1.7e9, True)
-    bodies: list[m.Body] = [*offers, m.Label("vehicle", "main-1", "car"), m.Ack(bytes(16), accepted=True)]
+    bodies: list[m.Body] = [m.ReleaseOffer(signed(1).data), m.Label("vehicle", "main-1", "car")]
+    bodies += [m.Ack(bytes(16), accepted=True), m.Measure("vehicle", 2.5)]
     bodies.append(m.RoundCall("vehicle", spec.label_space, 5, 3, cut(b"proxies" * 20, 64)[0], 4e9, open=True))
 
     def feed(data: bytes) -> object:
         kind: m.Kind = ("release", "command", "ack", "round")[len(data) % 4]  # type: ignore[assignment]
         envelope = codec.decode(data, kind=kind, fleet=FLEET)
-        core = DeviceCore(who, keyring, Remembered(), 0.0)
+        core = DeviceCore(WHO, Remembered(), 0.0)
         try:
             core.handle(envelope, 1.0)
             core.tick(1e9)
         except RoadcastError as error:
             raise AssertionError("the brain raised") from error
-        if core.stage == "fetching":
-            assert isinstance(envelope.body, m.SignedManifest)
-            assert (envelope.body.manifest, envelope.body.signature) in legal, "it takes what nobody signed"
+        assert core.stage == "idle", "it takes what nothing proves"
         return core
 
     return Target(feed, [codec.encode(header, body) for body in bodies], RemoteProtocolError, 50, in_message(3))
 
 
-def _signed_brain() -> Target:
+def _proven_brain() -> Target:
     """Whoever holds the key may err: a manifest that says nonsense is refused, and the brain goes on."""
-    who = Profile(fleet=FLEET, device=DeviceId("cam-1"), tier="nano", spec=load_task("vehicle"), report_interval_s=10)
-    keyring, private = Keyring([public_key(KEY)]), Ed25519PrivateKey.from_private_bytes(KEY)
 
     def feed(data: bytes) -> object:
-        core = DeviceCore(who, keyring, Remembered(), 0.0)
-        header = m.Header(FLEET, SERVER, bytes(16), bytes(8), 1, 1.7e9, True)
-        body = m.SignedManifest(data, key_id(public_key(KEY)), private.sign(data))
-        effects = core.handle(m.Envelope(header, body), 1.0)
-        for fetch in effects:
+        core = DeviceCore(WHO, Remembered(), 0.0)
+        for fetch in core.handle(Offered(data, decode_manifest(data), PROOF), 1.0):
             if isinstance(fetch, Fetch):
                 core.handle(FetchFailed(fetch.ref.sha256, "a test", disk=False), 2.0)
         core.tick(1e9)
         return core
 
-    return Target(feed, [signed(1).manifest, signed(2, base=1).manifest], (), 10, in_message(0))
+    offers = [signed(1).data, signed(2, base=1).data]
+    return Target(feed, offers, RemoteProtocolError, 10, in_message(0))
 
 
 def _deltas() -> Iterator[tuple[str, Target]]:
@@ -214,12 +191,11 @@ def _files() -> Iterator[tuple[str, Target]]:
     yield "golden", Target(lambda data: check_golden(_Echo(), data), [golden], RoadcastError, 10, in_safetensors)  # type: ignore[arg-type]
     yield "head", Target(HeadWeights.from_bytes, [head], RoadcastError, 10, in_safetensors)
     yield "template", Target(places, [template()], ArtifactError, 9)
-    pointer = Pointer(release=1, template="a" * 64, weights="b" * 64, golden="c" * 64, signed=signed(1))
 
     def read_pointer(data: bytes) -> object:
         return msgspec.json.decode(data, type=Pointer)
 
-    yield "pointer", Target(read_pointer, [msgspec.json.encode(pointer)], DAMAGED, 10, in_json)
+    yield "pointer", Target(read_pointer, [msgspec.json.encode(pointer(signed(1).data, PROOF))], DAMAGED, 10, in_json)
 
 
 def template(file: bytes = b"w.bin") -> bytes:
