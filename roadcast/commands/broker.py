@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +12,7 @@ import typer
 
 from broker_server.brokers import Broker, BrokerKind, BrokerOptions, choose_broker
 from edge_protocol.errors import TransportError
-from roadcast.output import JsonFlag, emit, warn
+from roadcast.output import JsonFlag, emit, stop_signals, warn
 
 app = typer.Typer(no_args_is_help=True)
 _POLL_S = 0.2
@@ -39,7 +36,7 @@ def run(
     chosen = choose_broker(kind, options=BrokerOptions(state_dir=state_dir, host=host, port=port))
     if not _is_loopback(host):
         warn(f"anyone who reaches {host}:{port} can speak for any device; keep it in a network of your own")
-    with _stop_signals() as stop, chosen:
+    with stop_signals() as stop, chosen:
         emit(_describe(chosen), json, lambda found: f"{found['kind']} at {found['host']}:{found['port']}")
         sys.stdout.flush()
         watch(chosen, stop)
@@ -71,15 +68,3 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """Turn SIGINT and SIGTERM into an event for a while; the broker gets neither from us but by `stop`."""
-    stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edge_protocol.ids import SERVER
+from roadcast import enrolment
 from roadcast.output import JsonFlag, emit, log_to_stderr, table, warn
 
 if TYPE_CHECKING:
@@ -64,6 +66,35 @@ def check(*, config: ConfigFile, json: JsonFlag = False) -> None:
     found = check_files(settings, task_specs(settings))
     rows = [{"task": task, "pack": what, "samples": samples} for task, what, samples in found]
     emit(rows, json, lambda rows: table("", ("task", "pack", "samples"), [tuple(row.values()) for row in rows]))
+
+
+@app.command()
+def enrol(
+    *,
+    config: ConfigFile,
+    token: enrolment.Token = None,
+    csr_out: enrolment.RequestOut = None,
+    install: enrolment.Install = None,
+    authority: enrolment.AuthorityFile = None,
+    json: JsonFlag = False,
+) -> None:
+    """Make the server's key here, and get its certificate: with a token for 'server', or by files; safe to repeat."""
+    from broker_server.config import read_config
+
+    enrolment.enrol(
+        read_config(config, environment=os.environ).broker.identity,
+        SERVER,
+        enrolment.Way(token=token, csr_out=csr_out, install=install, authority=authority),
+        json=json,
+    )
+
+
+@app.command()
+def renew(*, config: ConfigFile, force: enrolment.Force = False, json: JsonFlag = False) -> None:
+    """Renew the server's certificate when a third of its life or less is left; a running server takes it up."""
+    from broker_server.config import read_config
+
+    enrolment.renew(read_config(config, environment=os.environ).broker.identity, SERVER, force=force, json=json)
 
 
 @app.command()
