@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from edge_protocol.errors import CheckFailedError, ConfigError, StoreError
 from roadcast.cli import app
