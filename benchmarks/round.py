@@ -22,12 +22,14 @@ import numpy as np
 
 from benchmarks.harness import Options, Outcome, Spread, Target, run, spread
 from broker_server.broadcast import Broadcast
+from broker_server.conduct import Conduct
 from broker_server.config import FleetConfig, RoundsConfig
 from broker_server.coordinator import Coordinator
 from broker_server.effects import Distil
 from broker_server.events import ReleaseStored
 from broker_server.publisher import Publisher
 from broker_server.pump import Pump, Speaker
+from broker_server.quotas import QuotaConfig
 from broker_server.records import ReleaseRecord
 from broker_server.store.blobs import BlobFolder
 from broker_server.store.database import Database
@@ -67,6 +69,7 @@ class Bench:
         publisher, speaker = Publisher(self.topics, blobs, self.transport), Speaker("bench")
         self.asked: list[Distil] = []
         self.pump = Pump(
+            conduct=Conduct(QuotaConfig(), 1_000_000, {}),
             coordinator=self.coordinator,
             database=self.database,
             transport=self.transport,

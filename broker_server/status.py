@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from broker_server.conduct_file import read_conduct
 from broker_server.records import DeviceRecord, ReleaseRecord, RoundRecord, StoredState
 from broker_server.releases import signed_manifest
 from broker_server.rollout_fates import Fate
@@ -35,7 +36,7 @@ def open_database(state_dir: Path) -> Database:
 
 
 def status(database: Database) -> dict[str, Any]:
-    """Tasks with their rounds and releases, and devices with what each runs and how it is doing.
+    """Tasks with their rounds and releases, and devices with what each runs, how it is doing and what it did wrong.
 
     Raises:
         StoreError: the disk refused.
@@ -55,6 +56,7 @@ def status(database: Database) -> dict[str, Any]:
         "devices": [
             _device(device, states) | {"telemetry": boards.get(device.device)} for device in database.devices()
         ],
+        "offences": msgspec.to_builtins(read_conduct(database.path.parent)),
     }
 
 

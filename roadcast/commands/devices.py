@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from devices.boards import BoardFacts, Machine
     from devices.boards.power import Power
+    from devices.findings import Finding
     from devices.telemetry.sampler import Sample
     from edge_client.config import DeviceConfig
 
@@ -125,13 +126,14 @@ def list_fleet(
     logging.getLogger("alembic").setLevel(logging.WARNING)
     database = open_database(state_dir)
     try:
-        found = [_health(device) for device in status(database)["devices"]]
+        told = status(database)
     finally:
         database.close()
+    found = [_health(device, told["offences"].get(device["device"], {})) for device in told["devices"]]
     emit(found, json, _fleet)
 
 
-def _health(device: dict[str, Any]) -> dict[str, Any]:
+def _health(device: dict[str, Any], offences: dict[str, Any]) -> dict[str, Any]:
     from devices.telemetry.health import judge
     from devices.telemetry.sampler import Sample
 
@@ -139,6 +141,7 @@ def _health(device: dict[str, Any]) -> dict[str, Any]:
     values = {} if told is None else told["values"]
     warm = {name.partition(".")[2]: value for name, value in values.items() if name.startswith("temperature_celsius.")}
     bad = [finding for finding in judge([Sample(0.0, values)]) if finding.level != "ok"]
+    bad += [_offence(reason, done["count"], done["last_s"]) for reason, done in offences.items()]
     return {
         "device": device["device"],
         "state": device["state"],
@@ -148,6 +151,19 @@ def _health(device: dict[str, Any]) -> dict[str, Any]:
         "watts": values.get("board_power_watts"),
         "findings": bad,
     }
+
+
+def _offence(reason: str, count: int, last_s: float) -> Finding:
+    from devices.findings import Finding
+
+    says = {
+        "clone": "two boards take turns under this name",
+        "quota-messages": "messages dropped, too many a second",
+        "quota-bytes": "messages dropped, too many bytes a day",
+    }.get(reason, reason)
+    last = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(last_s))
+    fix = "roadcast ca revoke NAME; roadcast broker refresh" if reason == "clone" else "look at the device's log"
+    return Finding(reason, "fail" if reason == "clone" else "warn", f"{says} ({count} times, last {last} UTC)", fix)
 
 
 def _fleet(found: list[dict[str, Any]]) -> RenderableType:

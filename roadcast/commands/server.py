@@ -126,7 +126,9 @@ def _table(found: dict[str, Any]) -> Any:  # noqa: ANN401 - whatever rich draws
         for device in found["devices"]
         for task, runs in device["tasks"].items()
     ]
-    rounds = "; ".join(_headline(task, held) for task, held in found["tasks"].items())
+    told = [_headline(task, held) for task, held in found["tasks"].items()]
+    told += [f"{name}: {', '.join(done)}, see roadcast devices list" for name, done in found["offences"].items()]
+    rounds = "; ".join(told)
     return table(rounds, ("device", "state", "task", "tier", "student", "release", "deployment"), rows)
 
 
