@@ -70,8 +70,13 @@ def make_plan(
     ]
     if install.wheels is not None:
         files += _wheels(install, wheels)
-    wanted_by = f"{_UNITS}/multi-user.target.wants/{units.AGENT_UNIT}"
-    return Plan(tuple(files), (PlannedLink(wanted_by, f"{_UNITS}/{units.AGENT_UNIT}"),))
+    wanted = {units.AGENT_UNIT: "multi-user"}
+    if (tree.get("broker") or {}).get("cert_file"):
+        files.append(_text(f"{_UNITS}/{units.RENEW_UNIT}", units.renew_unit(install, state_dir)))
+        files.append(_text(f"{_UNITS}/{units.RENEW_TIMER}", units.renew_timer()))
+        wanted[units.RENEW_TIMER] = "timers"
+    links = (PlannedLink(f"{_UNITS}/{by}.target.wants/{unit}", f"{_UNITS}/{unit}") for unit, by in wanted.items())
+    return Plan(tuple(files), tuple(links))
 
 
 def _state_dir(tree: Mapping[str, Any]) -> str:

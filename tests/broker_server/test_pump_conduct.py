@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from broker_server.config import FleetConfig, RoundsConfig
@@ -31,7 +32,7 @@ class Scene:
         config = centre_config(folder, rounds=RoundsConfig(limit=0), devices=FleetConfig(quota=QUOTA))
         self.clock, self.broker = FakeClock(), MemoryBroker()
         self.server = make_server(config, self.broker, self.clock, scripted_distiller([0.5]))
-        votes = class_votes(truth, 6)
+        votes = class_votes(truth.astype(np.int64), 6)
         self.fleet = FleetSimulator(
             in_memory(self.broker), load_task("vehicle"), self.clock, 2, knowledge=lambda *_: votes
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from edge_client.agent import Agent
@@ -52,7 +53,12 @@ def test_an_agent_works_with_its_exact_rights(tmp_path: Path, scene: SecureScene
     rig.until(lambda: rig.agent.core.running.release == 1, "release 1")
     rig.until(lambda: len(rig.agent.outbox) == 0, "the acks")
     rig.agent.close()
-    wait_for(lambda: centre.turn() or centre.of(m.Presence)[-1:] == [m.Presence(online=False)], "goodbye")
+
+    def goodbye() -> bool:
+        centre.turn()
+        return centre.of(m.Presence)[-1:] == [m.Presence(online=False)]
+
+    wait_for(goodbye, "goodbye")
     assert centre.of(m.Deployment)[-1].state == "committed"
     link.close()
 
@@ -62,7 +68,7 @@ def test_a_flood_by_one_device_costs_the_round_nothing(tmp_path: Path, scene: Se
     centre = Centre(tmp_path, scene.settings(SERVER))
 
     def knowledge(_device: str, _call: RoundCall) -> m.ClassVotes:
-        return class_votes(centre.truth, 6)
+        return class_votes(centre.truth.astype(np.int64), 6)
 
     fleet = FleetSimulator(
         lambda name, inbox, will: mqtt_transport(scene.settings(name), name, inbox, will),
