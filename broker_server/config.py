@@ -167,6 +167,12 @@ def _anchored(config: ServerConfig, home: Path) -> ServerConfig:
         )
         for name, task in config.tasks.items()
     }
+    files = ("password_file", "ca_file", "cert_file", "key_file")
+    named = {name: at(file) for name in files if (file := getattr(config.broker, name)) is not None}
     return msgspec.structs.replace(
-        config, state_dir=at(config.state_dir), release_key_file=at(config.release_key_file), tasks=tasks
+        config,
+        broker=msgspec.structs.replace(config.broker, **named),
+        state_dir=at(config.state_dir),
+        release_key_file=at(config.release_key_file),
+        tasks=tasks,
     )

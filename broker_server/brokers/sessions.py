@@ -6,6 +6,7 @@ and whether the name may come back is for its certificate to say.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +16,10 @@ from typing import Any, Final
 import msgspec
 
 from broker_server.brokers.access import CONTROL
-from broker_server.brokers.secure import reload
+from broker_server.brokers.secure import SecureMosquitto, reload
 from broker_server.ca.folder import CertificateAuthority
 from broker_server.ca.issuing import OPERATOR
-from edge_protocol.errors import TransportError
+from edge_protocol.errors import RoadcastError, TransportError
 from edge_protocol.files import write_atomic
 from edge_protocol.transport.base import Connected, Inbox, Received, Refused
 from edge_protocol.transport.mqtt import mqtt_transport
@@ -26,6 +27,9 @@ from edge_protocol.transport.settings import BrokerSettings
 
 BATCH: Final = 200
 TIMEOUT_S: Final = 20.0
+EVERY_S: Final = 3600.0
+
+log = logging.getLogger(__name__)
 
 
 def refresh(folder: Path, settings: BrokerSettings, authority: CertificateAuthority, now: float) -> list[str]:
@@ -47,15 +51,39 @@ def refresh(folder: Path, settings: BrokerSettings, authority: CertificateAuthor
         TransportError: it cannot be reached.
         StoreError: the disk refused.
     """
+    ended = authority.ledger.ended(now)
     write_atomic(folder / "crl.pem", authority.revocations(now))
     reload(folder)
-    issued = authority.ledger.certificates()
-    ended = [each for each in issued if each.dropped_s is None and each.state(now) != "valid"]
     names = sorted({each.name for each in ended})
     for at in range(0, len(names), BATCH):
         end_sessions(settings, names[at : at + BATCH])
     authority.ledger.dropped([each.serial for each in ended], now)
     return names
+
+
+class Refresher:
+    """Refreshes a broker when a certificate has ended, and every hour for the list's own sake.
+
+    Args:
+        folder: the broker's.
+        authority: whose certificates.
+    """
+
+    def __init__(self, folder: Path, authority: CertificateAuthority) -> None:
+        self._folder, self._authority, self._due_s = folder, authority, 0.0
+
+    def step(self, now: float) -> list[str]:
+        """Refresh when it is due; return whose sessions were ended. What fails is logged and tried again."""
+        try:
+            if now < self._due_s and not self._authority.ledger.ended(now):
+                return []
+            ended = refresh(self._folder, SecureMosquitto(self._folder).settings, self._authority, now)
+        except RoadcastError as error:
+            log.warning("the broker was not refreshed: %s", error)
+            return []
+        self._due_s = now + EVERY_S
+        log.info("broker refreshed; sessions ended: %s", ", ".join(ended) or "none")
+        return ended
 
 
 def end_sessions(settings: BrokerSettings, names: Sequence[str], timeout_s: float = TIMEOUT_S) -> None:

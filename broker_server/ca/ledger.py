@@ -156,9 +156,16 @@ class Ledger:
 
     def certificates(self) -> list[Issued]:
         """Every certificate, oldest first."""
+        return self._select("1 = 1", ())
+
+    def ended(self, now: float) -> list[Issued]:
+        """Certificates that were revoked or have expired, and whose sessions have not been ended yet."""
+        return self._select("dropped_s IS NULL AND (revoked_s IS NOT NULL OR ends_s <= ?)", (now,))
+
+    def _select(self, condition: str, values: tuple[float, ...]) -> list[Issued]:
+        query = f"SELECT {_COLUMNS} FROM certificates WHERE {condition} ORDER BY issued_s, rowid"  # noqa: S608 - ours
         with self._transaction() as database:
-            found = database.execute(f"SELECT {_COLUMNS} FROM certificates ORDER BY issued_s, rowid").fetchall()  # noqa: S608
-        return [Issued(*row) for row in found]
+            return [Issued(*row) for row in database.execute(query, values).fetchall()]
 
     def dropped(self, serials: list[str], now: float) -> None:
         """Note that sessions of these certificates were ended."""

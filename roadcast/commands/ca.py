@@ -24,6 +24,8 @@ Passphrase = Annotated[
 ]
 Hosts = Annotated[list[str] | None, typer.Option("--host", help="Name or address of a TLS server; repeat it for more.")]
 
+REFRESH_POLL_S = 2.0
+
 
 @app.callback()
 def ca() -> None:
@@ -155,22 +157,30 @@ def serve(
     host: Hosts,
     bind: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 takes a free one.")] = 8443,
+    broker: Annotated[
+        Path | None, typer.Option(help="Folder of a broker on this machine, to refresh hourly and after a revocation.")
+    ] = None,
     folder: Folder = Path("ca"),
     passphrase_file: Passphrase = None,
     json: JsonFlag = False,
 ) -> None:
     """Enrol and renew over HTTPS until Ctrl-C or SIGTERM; --host is how devices reach it."""
+    from broker_server.brokers.sessions import Refresher
     from broker_server.ca.service import EnrolmentService
 
     log_to_stderr()
-    with EnrolmentService(open_authority(folder, passphrase_file), bind, port, host or [], time.time) as service:
+    authority = open_authority(folder, passphrase_file)
+    refresher = Refresher(broker, authority) if broker is not None else None
+    with EnrolmentService(authority, bind, port, host or [], time.time) as service:
         said = {"url": f"https://{(host or [bind])[0]}:{service.server_address[1]}"}
         emit(said, json, lambda found: str(found["url"]))
         sys.stdout.flush()
         with stop_signals() as stop:
             answering = threading.Thread(target=service.serve_forever, name="enrolment")
             answering.start()
-            stop.wait()
+            while not stop.wait(REFRESH_POLL_S):
+                if refresher is not None:
+                    refresher.step(time.time())
             service.shutdown()
             answering.join()
 

@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 from broker_server.brokers.secure import SecureMosquitto, identity_of, reload
-from broker_server.brokers.sessions import end_sessions, refresh
+from broker_server.brokers.sessions import Refresher, end_sessions, refresh
 from broker_server.ca.folder import CaPolicy, CertificateAuthority
 from broker_server.ca.issuing import BROKER
 from edge_protocol.errors import ConfigError, NotReadyError, TransportError
@@ -247,6 +247,19 @@ def test_an_expired_session_ends_and_a_renewed_one_comes_back(scene: SecureScene
     wait_for(lambda: clients["renewed"].link.connected, "the renewed device")
     assert next_of(clients["late"].inbox, Refused).reason == "connect-failed"
     assert not clients["late"].link.connected
+
+
+def test_a_service_that_watches_the_ledger_needs_no_command(scene: SecureScene, tmp_path: Path) -> None:
+    """The first look renews the list, the next does nothing, a revocation ends the session; one that is away waits."""
+    thief, refresher = scene.client("watched"), Refresher(scene.broker_folder, scene.authority)
+    refresher.step(time.time())
+    before = (scene.broker_folder / "crl.pem").read_bytes()
+    assert refresher.step(time.time()) == []
+    assert (scene.broker_folder / "crl.pem").read_bytes() == before
+    scene.authority.ledger.revoke("watched", time.time(), "stolen")
+    assert Refresher(tmp_path, scene.authority).step(time.time()) == []
+    assert refresher.step(time.time()) == ["watched"]
+    next_of(thief.inbox, Disconnected)
 
 
 def test_a_device_ends_nobodys_session(scene: SecureScene) -> None:
