@@ -200,12 +200,12 @@ def reload(folder: Path) -> None:
     """
     try:
         pid = int((folder / "mosquitto.pid").read_text(encoding="ascii"))
-        runs = str(folder.absolute() / FILE).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+        runs = Path(f"/proc/{pid}/comm").read_text(encoding="ascii").strip() == "mosquitto"
         if runs:
             os.kill(pid, signal.SIGHUP)
+    except PermissionError as error:
+        raise NotReadyError(f"{folder}: this user may not signal Mosquitto; run it as Mosquitto's user") from error
     except (OSError, ValueError):
         runs = False
     if not runs:
-        raise NotReadyError(
-            f"{folder}: no Mosquitto runs on {FILE} there; start it: roadcast broker run --secure {folder}"
-        )
+        raise NotReadyError(f"{folder}: no Mosquitto runs there; start it: roadcast broker run --secure {folder}")

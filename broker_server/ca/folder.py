@@ -21,7 +21,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from msgspec import Meta
 
-from broker_server.ca.issuing import RESERVED, SERVICES, Issuer, check_issuer, make_issuer
+from broker_server.ca.issuing import BROKER, ENROLMENT, RESERVED, SERVICES, Issuer, check_issuer, make_issuer
 from broker_server.ca.ledger import Ledger, serial_text
 from edge_protocol.errors import CheckFailedError, ConfigError, NotReadyError
 from edge_protocol.files import write_atomic
@@ -164,8 +164,11 @@ class CertificateAuthority:
 
         Raises:
             CheckFailedError: the request is for another name.
+            ConfigError: a TLS server without hosts.
             RemoteProtocolError: the request cannot be used.
         """
+        if name in {BROKER, ENROLMENT} and not hosts:
+            raise ConfigError(f"{name!r} is a TLS server: give the names that clients use, --host NAME")
         asked = read_request(request)
         if common_name(asked.subject) != name:
             raise CheckFailedError(f"the request is for {common_name(asked.subject)!r}, not for {name!r}")

@@ -138,8 +138,8 @@ def _ask(url: str, path: str, context: ssl.SSLContext, body: EnrolRequest | None
         finally:
             link.close()
     except ssl.SSLCertVerificationError as error:
-        told = f"{url} does not hold a certificate of the authority for that address: {error.verify_message}"
-        raise CheckFailedError(told) from error
+        told = f"{url} has no valid certificate of the authority for that address: {error.verify_message}"
+        raise CheckFailedError(f"{told}; check the address and this machine's clock") from error
     except (OSError, HTTPException, ValueError) as error:
         raise TransportError(f"{url}: the enrolment service cannot be reached: {error}") from error
     if answer.refused:

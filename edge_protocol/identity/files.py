@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 
 from edge_protocol.errors import CheckFailedError, StoreError
 from edge_protocol.files import rename, write_atomic
@@ -109,7 +110,12 @@ class IdentityFiles:
         mine = read_chain(chain, "certificate")
         if common_name(mine[0].subject) != name:
             raise CheckFailedError(f"the certificate is for {common_name(mine[0].subject)!r}, not for {name!r}")
-        authority = partial(write_atomic, self.ca, to_pem(read_chain(ca, "authority")))
+        anchors = read_chain(ca, "authority")
+        if not _leads_to(mine, anchors):
+            raise CheckFailedError(
+                f"the certificate of {name!r} is not by that authority; take the ca.pem of its signer"
+            )
+        authority = partial(write_atomic, self.ca, to_pem(anchors))
         if self.next_key.exists() and belongs(_read(self.next_key), mine[0]):
             wait = partial(write_atomic, self.next_certificate, to_pem(mine))
             return [authority, wait, partial(_rename, self.next_key, self.key), self._place]
@@ -135,6 +141,23 @@ class IdentityFiles:
 
     def _place(self) -> None:
         _rename(self.next_certificate, self.certificate)
+
+
+def _leads_to(chain: list[x509.Certificate], anchors: list[x509.Certificate]) -> bool:
+    """Tell whether each certificate is signed by the next, and the last by an anchor."""
+    for certificate, above in zip(chain, [*chain[1:], None], strict=True):
+        issuers = [above] if above is not None else [each for each in anchors if each.subject == certificate.issuer]
+        if not any(_signed(certificate, issuer) for issuer in issuers):
+            return False
+    return True
+
+
+def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def _make_folder(folder: Path) -> None:

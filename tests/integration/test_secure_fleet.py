@@ -90,3 +90,27 @@ def test_a_flood_by_one_device_costs_the_round_nothing(tmp_path: Path, scene: Se
         offences = centre.status()["offences"]
     assert sent == FLOOD
     assert set(offences) == {"flooder"}
+
+
+def test_two_boards_with_one_identity_are_in_the_status(tmp_path: Path, scene: SecureScene) -> None:
+    """A copied identity takes the board's session over, the board takes it back: the server names them."""
+    centre = Centre(tmp_path, scene.settings(SERVER))
+    boards = [
+        FleetSimulator(
+            lambda name, inbox, will: mqtt_transport(scene.settings(name), name, inbox, will),
+            load_task(TASK),
+            time.time,
+            1,
+            knowledge=lambda *_: None,
+            seed=seed,
+        )
+        for seed in (1, 2)
+    ]
+
+    def named() -> bool:
+        boards[1].step()
+        return time.monotonic() > look_at and "clone" in centre.status()["offences"].get("dev-0", {})
+
+    with centre.running(), started(boards[0]), started(boards[1]):
+        look_at = time.monotonic() + 5
+        drive(boards[0], named, "the clone's name")

@@ -262,6 +262,25 @@ def test_a_service_that_watches_the_ledger_needs_no_command(scene: SecureScene, 
     next_of(thief.inbox, Disconnected)
 
 
+def test_the_broker_s_own_certificate_is_replaced_under_way(scene: SecureScene) -> None:
+    """After a reload new connections see the new certificate, and those that are up stay."""
+
+    def shown() -> bytes | None:
+        context = tls_context(scene.settings("looks"))
+        assert context is not None
+        address = HOST, scene.broker.port
+        with socket.create_connection(address, 20) as link, context.wrap_socket(link, server_hostname=HOST) as tls:
+            return tls.getpeercert(binary_form=True)
+
+    victim, before = scene.client(VICTIM), shown()
+    files = identity_of(scene.broker_folder, BROKER)
+    chain = scene.authority.sign(files.request(BROKER), BROKER, [HOST], time.time())
+    files.install(chain, scene.authority.anchors, BROKER)
+    reload(scene.broker_folder)
+    wait_for(lambda: shown() != before, "the new certificate")
+    assert victim.link.connected
+
+
 def test_a_device_ends_nobodys_session(scene: SecureScene) -> None:
     """The topic that ends sessions is the operator's: a device that writes there gets no answer, the victim stays."""
     victim = scene.client(VICTIM)

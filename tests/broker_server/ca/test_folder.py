@@ -14,7 +14,7 @@ from broker_server.ca.folder import CaPolicy, CertificateAuthority
 from broker_server.ca.issuing import check_issuer, make_issuer
 from edge_protocol.errors import CheckFailedError, ConfigError, NotReadyError
 from edge_protocol.identity.certificates import make_key, make_request, read_chain
-from tests.fakes.authority import NOW, make_authority
+from tests.fakes.authority import NOW, identity_in, make_authority
 
 POLICY = CaPolicy(fleet="sim")
 
@@ -70,6 +70,8 @@ def test_an_operator_says_whose_request_it_is(tmp_path: Path) -> None:
     authority = make_authority(tmp_path / "ca")
     with pytest.raises(CheckFailedError, match="for 'server', not for 'cam-1'"):
         authority.sign(make_request(make_key(), "server"), "cam-1", (), NOW)
+    with pytest.raises(ConfigError, match="--host NAME"):
+        authority.sign(make_request(make_key(), "broker"), "broker", (), NOW)
     with pytest.raises(ConfigError, match="not for devices"):
         authority.token("operator", "https://x", 1, NOW)
     with pytest.raises(ConfigError, match="https://host:port"):
@@ -92,7 +94,9 @@ def test_an_authority_from_elsewhere_issues_below_its_root(tmp_path: Path) -> No
     authority = CertificateAuthority.init(tmp_path / "ca", POLICY, issuer, None, 1, NOW)
     chain = read_chain(authority.sign(make_request(make_key(), "cam-1"), "cam-1", (), NOW), "chain")
     assert chain[1:] == [middle]
-    chain[0].verify_directly_issued_by(middle)
+    files = identity_in(tmp_path)
+    files.install(authority.sign(files.request("cam-1"), "cam-1", (), NOW), authority.anchors, "cam-1")
+    assert files.certificate.read_bytes().count(b"BEGIN CERTIFICATE") == 2
     assert CertificateAuthority.open(tmp_path / "ca", None, NOW).issuer.chain == (middle, root.chain[0])
 
 

@@ -63,6 +63,9 @@ def test_a_certificate_of_another_is_not_installed(tmp_path: Path) -> None:
         files.install(keyed, ca, "cam-1")
     with pytest.raises(ConfigError):
         files.install(b"junk", ca, "cam-1")
+    mine = authority.sign(files.request("cam-1"), "cam-1", (), NOW)
+    with pytest.raises(CheckFailedError, match="not by that authority"):
+        files.install(mine, make_authority(tmp_path / "other").anchors, "cam-1")
     assert files.held() == held
 
 
