@@ -159,6 +159,8 @@ class SecureMosquitto(Mosquitto):
 
     def __init__(self, folder: Path, *, start_timeout_s: float = 15.0) -> None:
         self.folder = folder.absolute()
+        for name in (BROKER, OPERATOR):
+            identity_of(self.folder, name).settle()
         missing = [name for name in (FILE, "acl", "ca.pem", "broker.pem", "crl.pem") if not (folder / name).exists()]
         if missing:
             told = "roadcast broker config, roadcast ca sign and roadcast ca crl write them"
@@ -188,7 +190,6 @@ class SecureMosquitto(Mosquitto):
             return False
 
     def _configure(self) -> Path:
-        identity_of(self.folder, BROKER).settle()
         return self.folder / FILE
 
 

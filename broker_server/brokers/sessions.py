@@ -14,12 +14,13 @@ from queue import Empty, Queue
 from typing import Any, Final
 
 import msgspec
+from cryptography import x509
 
 from broker_server.brokers.access import CONTROL
 from broker_server.brokers.secure import SecureMosquitto, reload
 from broker_server.ca.folder import CertificateAuthority
 from broker_server.ca.issuing import OPERATOR
-from edge_protocol.errors import RoadcastError, TransportError
+from edge_protocol.errors import ConfigError, RoadcastError, TransportError
 from edge_protocol.files import write_atomic
 from edge_protocol.transport.base import Connected, Inbox, Received, Refused
 from edge_protocol.transport.mqtt import mqtt_transport
@@ -52,13 +53,27 @@ def refresh(folder: Path, settings: BrokerSettings, authority: CertificateAuthor
         StoreError: the disk refused.
     """
     ended = authority.ledger.ended(now)
-    write_atomic(folder / "crl.pem", authority.revocations(now))
-    reload(folder)
+    take_list(folder, authority.revocations(now))
     names = sorted({each.name for each in ended})
-    for at in range(0, len(names), BATCH):
-        end_sessions(settings, names[at : at + BATCH])
+    end_sessions(settings, names)
     authority.ledger.dropped([each.serial for each in ended], now)
     return names
+
+
+def take_list(folder: Path, revoked: bytes) -> None:
+    """Give a running broker a new list of revoked certificates, PEM.
+
+    Raises:
+        ConfigError: it is none; the broker keeps the one it has.
+        NotReadyError: the broker does not run.
+        StoreError: the disk refused.
+    """
+    try:
+        x509.load_pem_x509_crl(revoked)
+    except ValueError as error:
+        raise ConfigError(f"list of revoked certificates: need what `roadcast ca crl` writes: {error}") from error
+    write_atomic(folder / "crl.pem", revoked)
+    reload(folder)
 
 
 class Refresher:
@@ -92,11 +107,8 @@ def end_sessions(settings: BrokerSettings, names: Sequence[str], timeout_s: floa
     Raises:
         TransportError: the broker did not do it in time.
     """
-    commands = [
-        {"command": command, "username": name}
-        for name in names
-        for command in ("createClient", "disableClient", "deleteClient")
-    ]
+    if not names:
+        return
     inbox: Inbox = Queue(100)
     link = mqtt_transport(settings, OPERATOR, inbox)
     link.subscribe([f"{CONTROL}/response"])
@@ -104,11 +116,16 @@ def end_sessions(settings: BrokerSettings, names: Sequence[str], timeout_s: floa
     try:
         deadline = time.monotonic() + timeout_s
         _await(inbox, Connected, deadline)
-        link.publish(CONTROL, msgspec.json.encode({"commands": commands}))
-        answer = _await(inbox, Received, deadline)
+        for at in range(0, len(names), BATCH):
+            commands = [
+                {"command": command, "username": name}
+                for name in names[at : at + BATCH]
+                for command in ("createClient", "disableClient", "deleteClient")
+            ]
+            link.publish(CONTROL, msgspec.json.encode({"commands": commands}))
+            _check(_await(inbox, Received, deadline).payload, len(commands))
     finally:
         link.close()
-    _check(answer.payload, len(commands))
 
 
 def _await(inbox: Inbox, kind: Any, deadline: float) -> Any:  # noqa: ANN401  an event of that kind

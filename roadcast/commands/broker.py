@@ -16,7 +16,7 @@ from broker_server.brokers.secure import Limits, SecureMosquitto, identity_of, w
 from broker_server.ca.issuing import BROKER, OPERATOR
 from edge_protocol.errors import ConfigError, TransportError
 from edge_protocol.files import write_atomic
-from roadcast.commands.ca import Passphrase, open_authority
+from roadcast.commands.ca import Passphrase, open_authority, read_file
 from roadcast.output import JsonFlag, emit, stop_signals, warn
 
 app = typer.Typer(no_args_is_help=True)
@@ -83,11 +83,12 @@ def config(
             else:
                 write_atomic(out / f"{holder}.csr", request)
                 names = "".join(f" --host {each}" for each in hosts)
-                todo.append(f"roadcast ca sign {holder} {holder}.csr --out {holder}.pem{names}")
+                todo.append(f"roadcast ca sign {holder} {holder}.csr --out {files.next_certificate.name}{names}")
     if authority is not None:
         write_atomic(out / "crl.pem", authority.revocations(time.time()))
     else:
-        todo += ["roadcast ca crl --out crl.pem", f"copy ca.pem, crl.pem, {BROKER}.pem and {OPERATOR}.pem to {out}"]
+        todo += ["roadcast ca crl --out crl.pem", f"copy ca/ca.pem, crl.pem and both certificates into {out}"]
+        todo.append(f"roadcast broker run --secure {out}")
     said = {"folder": str(out), "fleet": name, "port": port, "todo": todo}
     emit(said, json, lambda _: "\n".join(todo or [f"now: roadcast broker run --secure {out}"]))
 
@@ -96,14 +97,24 @@ def config(
 def refresh(
     *,
     folder: Annotated[Path, typer.Option("--dir", help="The broker's folder.")],
-    ca: Annotated[Path, typer.Option(help="Folder of the authority.")] = Path("ca"),
+    ca: Annotated[Path | None, typer.Option(help="Folder of the authority, when it is on this machine.")] = None,
+    crl: Annotated[Path | None, typer.Option(help="What `roadcast ca crl` wrote, when it is not.")] = None,
+    end: Annotated[list[str] | None, typer.Option(help="With --crl, a name to disconnect; repeat it for more.")] = None,
     passphrase_file: Passphrase = None,
     json: JsonFlag = False,
 ) -> None:
     """Tell the running broker who is revoked, and end their sessions and those of expired certificates; for a timer."""
-    from broker_server.brokers.sessions import refresh as end_what_ended
+    from broker_server.brokers import sessions
 
-    ended = end_what_ended(folder, SecureMosquitto(folder).settings, open_authority(ca, passphrase_file), time.time())
+    settings = SecureMosquitto(folder).settings
+    if (ca is None) == (crl is None) or (ca is not None and end):
+        raise ConfigError("broker refresh: give --ca DIR, or --crl FILE and --end NAME for whom to disconnect")
+    if ca is not None:
+        ended = sessions.refresh(folder, settings, open_authority(ca, passphrase_file), time.time())
+    else:
+        sessions.take_list(folder, read_file(crl) if crl else b"")
+        ended = sorted(end or ())
+        sessions.end_sessions(settings, ended)
     emit({"ended": ended}, json, lambda _: f"list renewed; sessions ended: {', '.join(ended) or 'none'}")
 
 

@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from broker_server.brokers.base import answers
+from broker_server.brokers.secure import SecureMosquitto
 from broker_server.ca.folder import CertificateAuthority
 from edge_protocol.errors import ConfigError, NotReadyError, StoreError, TransportError
 from edge_protocol.identity.certificates import make_key, make_request
@@ -115,13 +116,32 @@ def make_authority_revoke(folder: Path) -> None:
     authority.ledger.revoke("cam-1", time.time(), "stolen")
 
 
-def test_without_an_authority_here_the_command_says_what_to_sign(tmp_path: Path) -> None:
-    """Requests are written, and each step that is left is named; without a fleet's name there is an error."""
+def test_a_broker_whose_authority_is_elsewhere(tmp_path: Path) -> None:
+    """Requests are written and each step that is left is named; done as named, the broker runs and takes a new list."""
     make_broker("mosquitto", tmp_path)
-    line = ["broker", "config", "--out", str(tmp_path / "b"), "--host", "mq.example"]
+    ca, out = tmp_path / "ca", tmp_path / "b"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    def roadcast(*arguments: object) -> str:
+        done = CliRunner().invoke(root, [str(each) for each in arguments], catch_exceptions=False)
+        assert done.exit_code == 0
+        return done.stdout
+
+    roadcast("ca", "init", "--dir", ca, "--fleet", "sim")
+    line = ("broker", "config", "--out", out, "--host", "127.0.0.1", "--port", port)
     with pytest.raises(ConfigError, match="--fleet NAME"):
-        CliRunner().invoke(root, line, catch_exceptions=False)
-    said = CliRunner().invoke(root, [*line, "--fleet", "sim"], catch_exceptions=False).stdout
-    assert "ca sign broker broker.csr --out broker.pem --host mq.example" in said
-    assert "ca crl" in said
-    assert {file.name for file in (tmp_path / "b").glob("*.csr")} == {"broker.csr", "operator.csr"}
+        roadcast(*line)
+    todo = roadcast(*line, "--fleet", "sim").splitlines()
+    for step in todo[:2]:
+        _, _, _, name, request, _, certificate, *hosts = step.split()
+        roadcast("ca", "sign", name, out / request, "--dir", ca, "--out", out / certificate, *hosts)
+    roadcast("ca", "crl", "--dir", ca, "--out", out / "crl.pem")
+    (out / "ca.pem").write_bytes((ca / "ca.pem").read_bytes())
+    with SecureMosquitto(out, start_timeout_s=60) as broker:
+        assert broker.running
+        roadcast("ca", "crl", "--dir", ca, "--out", tmp_path / "crl.pem")
+        said = roadcast("broker", "refresh", "--dir", out, "--crl", tmp_path / "crl.pem", "--end", "cam-1", "--json")
+        assert json.loads(said) == {"ended": ["cam-1"]}
+        with pytest.raises(ConfigError, match="give --ca"):
+            roadcast("broker", "refresh", "--dir", out)
