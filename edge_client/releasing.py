@@ -23,6 +23,7 @@ from edge_client.effects import (
     Fetched,
     FetchFailed,
     Install,
+    Offered,
     Passed,
     Patch,
     PatchFailed,
@@ -31,14 +32,14 @@ from edge_client.effects import (
     Train,
     Trained,
     TrainFailed,
+    Unproven,
 )
 from edge_protocol.blobs import BlobRef
 from edge_protocol.effects import Drop, Send
-from edge_protocol.errors import IncompatibleError, RemoteProtocolError, SignatureError
+from edge_protocol.errors import IncompatibleError
 from edge_protocol.fsm import step
 from edge_protocol.manifest import Artifact, ReleaseManifest
-from edge_protocol.messages import Deployment, SignedManifest
-from edge_protocol.signing import Keyring
+from edge_protocol.messages import Deployment
 from edge_protocol.task import TaskSpec, Tier
 
 MAX_REASON = 500
@@ -59,7 +60,7 @@ class Offer:
     """A release that passed every check that needs no file."""
 
     counter: int
-    signed: SignedManifest
+    offered: Offered
     artifact: Artifact
 
 
@@ -71,7 +72,6 @@ class Releasing:
         device: the device's name, for the spread of retries.
         spec: the task.
         tier: the device's tier.
-        keyring: the keys it trusts.
         running: what the disk says is installed.
         attempts: release → starts of it as a candidate that were never followed by an outcome.
     """
@@ -83,17 +83,16 @@ class Releasing:
         device: str,
         spec: TaskSpec,
         tier: Tier,
-        keyring: Keyring,
         running: Running,
         attempts: Mapping[int, int],
     ) -> None:
         self.running = running
         self.stage = Stage.COMMITTED if running.release else Stage.IDLE
         self.job: int | None = None
-        self._fleet, self._spec, self._tier, self._keyring = fleet, spec, tier, keyring
+        self._fleet, self._spec, self._tier = fleet, spec, tier
         self._attempts = dict(attempts)
         self._offer: Offer | None = None
-        self._refused: SignedManifest | None = None
+        self._refused = b""
         self._lacking: set[str] = set()
         self._delta: BlobRef | None = None
         self._retry = Backoff(device)
@@ -127,18 +126,16 @@ class Releasing:
         )
         return Send(message, durable=True)
 
-    def offer(self, signed: SignedManifest) -> list[Effect]:
+    def offer(self, offered: Offered) -> list[Effect]:
         """Take the desired release, as often as it comes."""
-        if signed == self._refused or (self._offer is not None and signed == self._offer.signed):
+        manifest = offered.manifest
+        if offered.data == self._refused or (self._offer is not None and offered.data == self._offer.offered.data):
             return []
-        try:
-            manifest = self._keyring.open(signed)
-        except (SignatureError, RemoteProtocolError) as error:
-            return self._refuse(signed, 0, str(error))
         try:
             artifact = self._judge(manifest)
         except IncompatibleError as error:
-            return self._refuse(signed, manifest.counter, str(error))
+            self._refused = offered.data
+            return self._refuse(manifest.counter, str(error))
         if manifest.counter == self.running.release and artifact.weights.sha256 == self.running.weights:
             return self._keep()
         if manifest.counter <= self.target:
@@ -150,10 +147,14 @@ class Releasing:
             ]
         begun = self._clear()
         if self._offer is not None and self.stage is Stage.ROLLED_BACK:
-            self._refused = self._offer.signed
-        self._offer = Offer(manifest.counter, signed, artifact)
+            self._refused = self._offer.offered.data
+        self._offer = Offer(manifest.counter, offered, artifact)
         self._shown = manifest.counter
         return [*begun, *self._step(Step.OFFER), *self._step(Step.ACCEPT), *self._fetch()]
+
+    def unproven(self, event: Unproven) -> list[Effect]:
+        """Say that a release was offered which nothing proves; it is taken when something does."""
+        return self._refuse(0, event.reason)
 
     def _judge(self, manifest: ReleaseManifest) -> Artifact:
         """Return the files for this device."""
@@ -176,13 +177,12 @@ class Releasing:
         if self.stage not in ENDED or self._retry.at is not None:
             return []
         if self._offer is not None:
-            self._refused = self._offer.signed
+            self._refused = self._offer.offered.data
         self._offer, self._shown, self._reason = None, self.running.release, ""
         return [*self._step(Step.OFFER), *self._step(Step.KEEP)]
 
-    def _refuse(self, signed: SignedManifest, counter: int, reason: str) -> list[Effect]:
+    def _refuse(self, counter: int, reason: str) -> list[Effect]:
         """A refused release leaves the running one, and a deployment that is under way, as they are."""
-        self._refused = signed
         refusal: list[Effect] = [Drop("release-rejected", reason)]
         if self.settled:
             self._offer, self._shown, self._reason = None, counter, reason
@@ -241,7 +241,8 @@ class Releasing:
             return [*self._step(Step.FAIL), Discard(event.release)]
         self.running = Running(event.release, self._offer.artifact.weights.sha256)
         self._delta = None
-        return [Install(event.release, self._offer.signed), *self._step(Step.PASS)]
+        offered = self._offer.offered
+        return [Install(event.release, offered.data, offered.proof), *self._step(Step.PASS)]
 
     def tick(self, now: float) -> list[Effect]:
         """Try again what failed for want of a link or of room."""

@@ -25,7 +25,8 @@ def access_rules(fleet: str) -> str:
     topics, task = Topics(FleetId(fleet)), TaskId("x")
     mine = [topics.up(_ANY, kind) for kind in UP_KINDS] + [topics.online(_ANY)]
     to_me = [topics.down(_ANY, kind) for kind in DOWN_KINDS] + [_wild(topics.release(task, _ANY))]
-    to_all = [_wild(topics.release(task)), _wild(topics.round(task)), _wild(topics.chunk("0" * 64, 0), levels=2)]
+    to_all = [_wild(topics.release(task)), _wild(topics.metadata("timestamp")), _wild(topics.round(task))]
+    to_all.append(_wild(topics.chunk("0" * 64, 0), levels=2))
     lines = ["# Written by Roadcast: mosquitto.conf(5), acl_file.", f"user {SERVER}"]
     lines += [f"topic read {filters}" for filters in topics.every_uplink]
     lines += [f"topic write {_named(each, '+')}" for each in to_me]

@@ -18,9 +18,7 @@ import yaml
 
 from broker_server.brokers.secure import SecureMosquitto
 from broker_server.config import RoundsConfig
-from broker_server.keys import release_key
 from broker_server.status import open_database, status
-from edge_protocol.signing import public_key
 from edge_protocol.transport.settings import BrokerSettings
 from tests.edge_client.device_rig import device_config
 from tests.fakes.centre import centre_config, write_packs
@@ -80,11 +78,10 @@ def test_from_nothing_to_online_and_out_again(tmp_path: Path) -> None:
     write_packs(tmp_path)
     port, ca, broker = _free_port(), tmp_path / "ca", tmp_path / "broker"
     server = centre_config(tmp_path, rounds=RoundsConfig(limit=0))
-    trusted = public_key(release_key(Path(server.release_key_file))).hex()
     server_file = _write(
         tmp_path / "server.yaml", msgspec.structs.replace(server, broker=_identity(tmp_path / "centre", port))
     )
-    device = device_config(tmp_path, trusted_keys=[trusted])
+    device = device_config(tmp_path)
     device_file = _write(
         tmp_path / "cam-1.yaml", msgspec.structs.replace(device, broker=_identity(tmp_path / "cam-1", port))
     )

@@ -22,6 +22,7 @@ EXPECTED = {
     t.Presence: ([TOPICS.online(CAM)], FROM_ONE),
     t.Downlink: ([TOPICS.down(CAM, kind) for kind in t.DOWN_KINDS], TO_ONE),
     t.ReleaseTopic: ([TOPICS.release(TASK)], TO_ALL),
+    t.MetadataTopic: ([TOPICS.metadata(name) for name in ("1.root", "timestamp", "targets", "task-vehicle")], TO_ALL),
     t.RoundTopic: ([TOPICS.round(TASK)], TO_ALL),
     t.ChunkTopic: ([TOPICS.chunk("0" * 64, 7)], TO_ALL),
 }

@@ -82,6 +82,7 @@ FORGED = (
     TOPICS.down(VICTIM, "command"),
     TOPICS.release(TASK, VICTIM),
     TOPICS.release(TASK),
+    TOPICS.metadata("timestamp"),
     TOPICS.round(TASK),
     TOPICS.chunk(HASH, 0),
     "rc/v1/other/all/release/vehicle",
