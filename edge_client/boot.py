@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+from edge_client.candidate import load_release
 from edge_client.carry import Carry
 from edge_client.hands import Hands
 from edge_client.installed import resolve
-from edge_client.installer import load_release
 from edge_client.lessons import Fitted
 from edge_client.releasing import Running
 from edge_protocol.errors import RoadcastError, StoreError

@@ -10,14 +10,15 @@ from typing import TypeAlias
 from typing_extensions import assert_never
 
 from edge_client import effects as e
+from edge_client.candidate import Candidate
 from edge_client.fetcher import Outcome
 from edge_client.gate import Admission
 from edge_client.hands import Hands, state_of
 from edge_client.installed import HeadChoice
-from edge_client.installer import Candidate
 from edge_client.latency_probe import LatencyProbe
 from edge_client.lessons import Fitted
 from edge_client.pipelines import Bundle
+from edge_client.plan_effects import BuildPlan, Exchange
 from edge_protocol.delta import apply_delta
 from edge_protocol.effects import Drop, Send
 from edge_protocol.errors import DigestError, RoadcastError, StoreError
@@ -109,6 +110,7 @@ class Carry:
         self._choice = fitted.choice if fitted is not None else None
         self.serving = candidate.artifact
         self._hands.drift.serving(candidate.release, refitted=False)
+        self._hands.installer.serves(candidate)
         self._hands.inference.swap(Bundle(candidate.release, candidate.runner, personal))
 
     def remember(self, label: Label) -> None:
@@ -166,8 +168,10 @@ class Carry:
                 hands.fetcher.abandon(effect.sha256)
             case e.Check():
                 return self._check(effect)
-            case e.Probe():
+            case BuildPlan() | e.Probe():
                 hands.installer.ask(effect)
+            case Exchange():
+                self._exchange(effect.release)
             case e.Train():
                 self.keep_samples()
                 return [*hands.lessons.start(effect, now)]
@@ -237,6 +241,14 @@ class Carry:
         hands.installed.end_attempt()
         hands.fetcher.collect(hands.installed.named_blobs() | _files(candidate.artifact) | self._wanted)
         self._wanted.clear()
+
+    def _exchange(self, release: int) -> None:
+        """The same release with the same head, answered by its plan from the next frame on."""
+        hands = self._hands
+        bundle, renewed = hands.inference.bundle, hands.installer.exchange(release)
+        if bundle is not None and renewed is not None and bundle.release == release:
+            hands.installer.serves(renewed)
+            hands.inference.swap(Bundle(release, renewed.runner, bundle.head))
 
     def _discard(self, release: int) -> None:
         hands = self._hands

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from edge_client.plan_effects import BuildPlan, Exchange, Planned
 from edge_protocol.blobs import BlobRef
 from edge_protocol.effects import Drop, Send
 from edge_protocol.manifest import Artifact, ReleaseManifest
@@ -147,6 +148,8 @@ Effect: TypeAlias = (
     | Check
     | Train
     | Stop
+    | BuildPlan
+    | Exchange
     | Probe
     | Install
     | Discard
@@ -297,6 +300,7 @@ Event: TypeAlias = (
     | CheckFailed
     | Trained
     | TrainFailed
+    | Planned
     | Passed
     | Failed
     | Delivered

@@ -34,6 +34,7 @@ from edge_client.effects import (
     TrainFailed,
     Unproven,
 )
+from edge_client.plan_effects import BuildPlan, Exchange, Planned
 from edge_protocol.blobs import BlobRef
 from edge_protocol.effects import Drop, Send
 from edge_protocol.errors import IncompatibleError
@@ -97,7 +98,7 @@ class Releasing:
         self._delta: BlobRef | None = None
         self._retry = Backoff(device)
         self._shown = running.release
-        self._reason = ""
+        self._reason = self._note = self._next_note = ""
 
     @property
     def target(self) -> int:
@@ -122,7 +123,7 @@ class Releasing:
             self.stage.value,
             self.running.release,
             self.running.weights,
-            self._reason[:MAX_REASON],
+            (self._reason or (self._note if self.stage is Stage.COMMITTED else ""))[:MAX_REASON],
         )
         return Send(message, durable=True)
 
@@ -230,7 +231,20 @@ class Releasing:
             return []
         self.job = None
         missed = [Drop("refit-failed", event.reason)] if isinstance(event, TrainFailed) else []
-        return [*missed, *self._step(Step.BUILT), Probe(self._offer.counter)]
+        return [*missed, BuildPlan(self._offer.counter)]
+
+    def planned(self, event: Planned) -> list[Effect]:
+        """A release is in TensorRT, or is to do without, which is told and blocks nothing."""
+        missed: list[Effect] = [Drop("plan-failed", event.note)] if event.note else []
+        if self._offer is not None and self._offer.counter == event.release and self.wants_trainer:
+            self._next_note = event.note
+            built = self.stage is Stage.BUILDING and self.job is None
+            return [*missed, *self._step(Step.BUILT), Probe(event.release)] if built else missed
+        if event.release != self.running.release:
+            return []
+        self._note = event.note
+        told = [self.status()] if self.stage is Stage.COMMITTED else []
+        return [*missed, *told] if event.note else [Exchange(event.release), *told]
 
     def probed(self, event: Passed | Failed) -> list[Effect]:
         """The candidate stood its probation, or did not."""
@@ -240,7 +254,7 @@ class Releasing:
             self._reason = event.reason
             return [*self._step(Step.FAIL), Discard(event.release)]
         self.running = Running(event.release, self._offer.artifact.weights.sha256)
-        self._delta = None
+        self._delta, self._note = None, self._next_note
         offered = self._offer.offered
         return [Install(event.release, offered.data, offered.proof), *self._step(Step.PASS)]
 

@@ -39,19 +39,25 @@ class OrtRunner:
         threads: that one inference may use.
 
     Raises:
-        IncompatibleError: a file is truncated, or names, shapes or values are not what the template needs.
+        IncompatibleError: a file is truncated, the batch is fixed, or names, shapes or values are not what the template
+            needs.
     """
 
     def __init__(self, template: bytes, weights: bytes, *, threads: int = 1) -> None:
         self._session = open_student(template, weights, threads=threads)
         self.provider: str = self._session.get_providers()[0]
-        self._shape = tuple(self._session.get_inputs()[0].shape[1:])
+        batch, *shape = self._session.get_inputs()[0].shape
+        if isinstance(batch, int):
+            raise IncompatibleError(
+                f"student has a fixed batch of {batch}: export it with a dynamic one, as 'roadcast export build' does"
+            )
+        self._shape = tuple(shape)
 
     def infer(self, x: F4) -> Answer:
         """Answer x (N, *input shape) float32, N ≥ 1.
 
         Raises:
-            IncompatibleError: x has another shape or type than the student takes.
+            IncompatibleError: x has another shape or type than the student takes, or its graph does not go together.
         """
         if not len(x):
             raise self._misfit(x)
@@ -60,7 +66,8 @@ class OrtRunner:
         except Exception as error:  # the runtime checks type and shape itself; asking first costs a small student 1 %
             if x.dtype != np.float32 or x.shape[1:] != self._shape:
                 raise self._misfit(x) from error
-            raise
+            reason = str(error).splitlines()[0]
+            raise IncompatibleError(f"student does not answer {x.shape}: {reason}; export it again") from error
 
     def _misfit(self, x: F4) -> IncompatibleError:
         return IncompatibleError(f"student takes float32 (N, *{self._shape}), N ≥ 1; was given {x.dtype} {x.shape}")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edge_client import effects as e
 from edge_client.core import Remembered
+from edge_client.plan_effects import BuildPlan, Planned
 from edge_client.releasing import MAX_ATTEMPTS, Running
 from edge_models.tasks import load_task
 from edge_protocol import messages as m
@@ -48,6 +49,7 @@ def test_the_candidate_is_installed_before_it_is_called_committed() -> None:
     driver.fetch(1)
     driver.do(e.Checked(1))
     driver.do(e.Trained(driver.last(e.Train).job, None))
+    driver.do(Planned(1))
     kinds = [type(x) for x in driver.do(e.Passed(1))]
     assert kinds[0] is e.Install
 
@@ -163,7 +165,14 @@ def test_late_answers_of_an_old_release_change_nothing() -> None:
     driver.fetch(1)
     driver.say(signed(2))
     driver.fetch(2)
-    for late in (e.Checked(1), e.CheckFailed(1, "late"), e.Passed(1), e.Failed(1, "late"), e.Trained(99, None)):
+    for late in (
+        e.Checked(1),
+        e.CheckFailed(1, "late"),
+        Planned(1),
+        e.Passed(1),
+        e.Failed(1, "late"),
+        e.Trained(99, None),
+    ):
         assert driver.do(late) == []
     assert driver.core.stage == "staged"
     assert driver.do(e.Fetched("0" * 64)) == []
@@ -204,7 +213,7 @@ def test_a_refit_that_fails_does_not_block_the_release() -> None:
     driver.do(e.Checked(1))
     effects = driver.do(e.TrainFailed(driver.last(e.Train).job, "no memory"))
     assert Drop("refit-failed", "no memory") in effects
-    assert driver.core.stage == "probation"
+    assert effects[-1] == BuildPlan(1)
 
 
 def test_a_failed_probation_is_rolled_back_with_the_reason_and_not_tried_again() -> None:
@@ -215,6 +224,7 @@ def test_a_failed_probation_is_rolled_back_with_the_reason_and_not_tried_again()
     driver.fetch(2)
     driver.do(e.Checked(2))
     driver.do(e.Trained(driver.last(e.Train).job, None))
+    driver.do(Planned(2))
     assert e.Discard(2) in driver.do(e.Failed(2, "p95 too slow"))
     told = driver.sent(m.Deployment)[-1]
     assert (told.state, told.release, told.running, told.reason) == ("rolled-back", 2, 1, "p95 too slow")
@@ -261,4 +271,5 @@ def finish(driver: Driver) -> None:
         driver.do(e.Checked(counter))
         for train in driver.all(e.Train):
             driver.do(e.Trained(train.job, None))
+        driver.do(Planned(counter))
         driver.do(e.Passed(counter))
