@@ -18,6 +18,7 @@ from edge_protocol.ids import check_id
 from edge_protocol.transport.settings import BrokerSettings
 
 Seconds = Annotated[float, Meta(gt=0)]
+Days = Annotated[float, Meta(gt=0)]
 Positive = Annotated[int, Meta(ge=1)]
 
 
@@ -103,6 +104,23 @@ class FleetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     tags: dict[str, tuple[str, ...]] = {}
 
 
+class TrustConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How long signed metadata is good for; the server signs again at half of it what it has the keys for.
+
+    Attributes:
+        root_days, targets_days, releases_days: of roles whose keys may lie in a safe.
+        snapshot_days: of the list of versions that belong together.
+        timestamp_days: so long devices take releases when they hear nothing new, from a server that is down or from a
+            broker that holds them back.
+    """
+
+    root_days: Days = 365.0
+    targets_days: Days = 365.0
+    releases_days: Days = 365.0
+    snapshot_days: Days = 14.0
+    timestamp_days: Days = 3.0
+
+
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The server.
 
@@ -110,7 +128,9 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         fleet: name of the fleet.
         broker: where the broker is.
         state_dir: database, blobs, releases and jobs.
-        release_key_file: Ed25519 private key, 64 hex digits; made, readable by the owner only, when missing.
+        keys_dir: private keys that sign for the fleet (``roadcast keys init``); root's and targets' may be elsewhere.
+        key_passphrase_file: opens them; None for keys that are not encrypted.
+        trust: how long signatures are good for.
         tasks: by the task's own name.
         keep_releases: how many releases of a task the broker keeps chunks of.
         keep_rounds: newest rounds of a task of which everything is kept that doing them again needs.
@@ -118,9 +138,11 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     fleet: str
     state_dir: str
-    release_key_file: str
+    keys_dir: str
     tasks: Annotated[dict[str, TaskConfig], Meta(min_length=1)]
     broker: BrokerSettings = BrokerSettings()
+    key_passphrase_file: str | None = None
+    trust: TrustConfig = TrustConfig()
     distil: DistilConfig = DistilConfig()
     devices: FleetConfig = FleetConfig()
     keep_releases: Positive = 2
@@ -164,6 +186,11 @@ def _anchored(config: ServerConfig, home: Path) -> ServerConfig:
         )
         for name, task in config.tasks.items()
     }
+    passphrase = at(config.key_passphrase_file) if config.key_passphrase_file else None
     return msgspec.structs.replace(
-        config, state_dir=at(config.state_dir), release_key_file=at(config.release_key_file), tasks=tasks
+        config,
+        state_dir=at(config.state_dir),
+        keys_dir=at(config.keys_dir),
+        key_passphrase_file=passphrase,
+        tasks=tasks,
     )

@@ -237,6 +237,7 @@ class Pump:
                     effects += self._coordinator.learn(stored, now)
             for order in self._database.orders():
                 effects += self._coordinator.learn(Ordered(order), now)
+            self._broadcast.trust()
             self._broadcast.settle()
         except StoreError as error:
             log.warning("cannot look for new releases: %s", error)

@@ -12,17 +12,20 @@ from typing_extensions import assert_never
 
 from edge_client import effects as e
 from edge_client.fetcher import Outcome
+from edge_client.gate import Admission
 from edge_client.hands import Hands, state_of
 from edge_client.installed import HeadChoice
 from edge_client.installer import Candidate
+from edge_client.latency_probe import LatencyProbe
 from edge_client.lessons import Fitted
+from edge_client.offers import Installed, InstallFailed
 from edge_client.pipelines import Bundle
 from edge_protocol.delta import apply_delta
 from edge_protocol.effects import Drop, Send
 from edge_protocol.errors import DigestError, RoadcastError, StoreError
 from edge_protocol.manifest import Artifact
-from edge_protocol.messages import Label
-from edge_protocol.topics import ChunkTopic
+from edge_protocol.messages import Label, Measured, ReleaseOffer
+from edge_protocol.topics import ChunkTopic, MetadataTopic, ReleaseTopic
 from edge_protocol.vote_codec import UNKNOWN_BASE
 
 LOG = logging.getLogger(__name__)
@@ -45,6 +48,7 @@ class Carry:
         self._choice: HeadChoice | None = None
         self._wanted: set[str] = set()
         self.serving: Artifact | None = None
+        self._latency = LatencyProbe(hands.config, hands.spec, hands.fetcher.path)
 
     def perform(self, effects: Iterable[e.Effect], now: float, feed: Feed) -> None:
         """Carry effects out in order; what comes of one at once is fed back before the next."""
@@ -66,11 +70,21 @@ class Carry:
         """Give the fetcher a chunk."""
         return self.outcomes(self._hands.fetcher.chunk(topic, payload, now), now)
 
+    def metadata(self, topic: MetadataTopic, payload: bytes, now: float) -> list[e.Event]:
+        """Give the gate signed metadata."""
+        return self._admitted(self._hands.gate.metadata(topic.name, payload, now))
+
+    def offered(self, topic: ReleaseTopic, offer: ReleaseOffer, now: float) -> list[e.Event]:
+        """Give the gate a release that this device is to run."""
+        return self._admitted(self._hands.gate.offer(topic, offer.manifest, now))
+
     def poll(self, now: float) -> list[e.Event]:
         """Say what has come of fetching and training by `now` (s)."""
         hands = self._hands
+        self._tell(self._latency.poll(now), now)
         fetched = hands.fetcher.tick(now) if hands.transport.connected else []
-        return [*self.outcomes(fetched, now), *hands.lessons.poll(now), *hands.drift.poll(now)]
+        admitted = self._admitted(hands.gate.tick(now))
+        return [*self.outcomes(fetched, now), *admitted, *hands.lessons.poll(now), *hands.drift.poll(now)]
 
     def relink(self) -> None:
         """The link is new: what was asked for and what was not acknowledged is due again."""
@@ -118,6 +132,7 @@ class Carry:
     def close(self) -> None:
         """End training, and close every file."""
         hands = self._hands
+        self._latency.stop()
         hands.lessons.close()
         hands.installer.stop()
         hands.drift.save()
@@ -125,6 +140,16 @@ class Carry:
         hands.fetcher.close()
         hands.replay.close()
         hands.outbox.close()
+
+    def _admitted(self, outcomes: Iterable[Admission]) -> list[e.Event]:
+        """Sort what the gate says: events for the brain, what was refused is counted."""
+        events: list[e.Event] = []
+        for outcome in outcomes:
+            if isinstance(outcome, Drop):
+                self.drop(outcome.reason, outcome.detail)
+            else:
+                events.append(outcome)
+        return events
 
     def _do(self, effect: e.Effect, now: float) -> list[e.Event]:  # noqa: C901, PLR0911, PLR0912 - one case per effect
         hands = self._hands
@@ -162,9 +187,16 @@ class Carry:
                 self.remember(effect.label)
             case e.ReportState():
                 hands.uplink.send(Send(state_of(self._hands, effect, self._choice)), now)
+            case e.MeasureLatency():
+                bundle = hands.inference.bundle
+                self._tell(self._latency.start(effect, self.serving, bundle, now, training=hands.lessons.busy), now)
             case _:
                 assert_never(effect)
         return []
+
+    def _tell(self, measured: Measured | None, now: float) -> None:
+        if measured is not None:
+            self._hands.uplink.send(Send(measured, durable=True), now)
 
     def _patch(self, effect: e.Patch) -> e.Event:
         """Make a payload from a base and a delta; it gets its name only when its hash is right."""
@@ -200,15 +232,17 @@ class Carry:
                 hands.installed.save_head(release, fitted.head, fitted.choice)
             hands.installed.end_attempt(release)
             running = bundle.release if bundle else 0
-            hands.installed.commit(release, candidate.artifact, effect.signed, running=running)
+            hands.installed.commit(release, candidate.artifact, effect.manifest, effect.proof, running=running)
         except StoreError as error:
             self.drop("pointer-failed", str(error))
-            return e.InstallFailed(release, str(error))
+            return InstallFailed(release, str(error))
+        with suppress(StoreError):  # the next boot raises it
+            hands.trust.raise_floor(release)
         hands.installer.take(release)
         self.serve(candidate, fitted)
         hands.fetcher.collect(hands.installed.named_blobs() | _files(candidate.artifact) | self._wanted)
         self._wanted.clear()
-        return e.Installed(release)
+        return Installed(release)
 
     def _discard(self, effect: e.Discard) -> None:
         hands = self._hands

@@ -15,9 +15,9 @@ from edge_client.moving_objects.config import Line
 from edge_models.head_weights import HeadType
 from edge_protocol.errors import ConfigError
 from edge_protocol.ids import SERVER, DeviceId, FleetId, check_id
-from edge_protocol.signing import KEY_BYTES, Keyring
 from edge_protocol.task import Serving, Tier
 from edge_protocol.transport.settings import BrokerSettings
+from edge_protocol.trust import MAX_METADATA
 
 Text = Annotated[str, Meta(min_length=1, max_length=4096)]
 
@@ -151,7 +151,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         tier: which student fits it.
         task: name or path of a task.
         broker: where the broker is.
-        trusted_keys: public keys (64 hex digits) whose releases it takes.
+        trusted_root: root metadata that its trust begins with: a file, or the JSON itself.
         state_dir: where it keeps everything.
         factory: folder of the model that the board came with, never written; see ``roadcast release factory``.
         sources: what it looks at.
@@ -166,7 +166,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     device: str
     tier: Tier
     task: Text
-    trusted_keys: tuple[Annotated[str, Meta(pattern="^[0-9a-f]{64}$")], ...]
+    trusted_root: Annotated[str, Meta(min_length=1, max_length=MAX_METADATA)]
     state_dir: Text
     factory: Text = FACTORY_DIR
     sources: Annotated[tuple[SourceConfig, ...], Meta(min_length=1, max_length=16)]
@@ -190,7 +190,6 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             raise ConfigError(f"device: {SERVER!r} is the server's own name; choose another")
         if len({source.name for source in self.sources}) < len(self.sources):
             raise ConfigError("sources: two of them have the same name")
-        _ = self.keyring
 
     @property
     def fleet_id(self) -> FleetId:
@@ -201,11 +200,3 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     def device_id(self) -> DeviceId:
         """The device's name."""
         return DeviceId(self.device)
-
-    @property
-    def keyring(self) -> Keyring:
-        """The keys it trusts."""
-        keys = [bytes.fromhex(key) for key in self.trusted_keys]
-        if not keys:
-            raise ConfigError(f"trusted_keys: give one or more public keys, {2 * KEY_BYTES} hex digits each")
-        return Keyring(keys)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from typing_extensions import assert_never
 
+from edge_client import measuring
 from edge_client.answering import Answering, Phase
 from edge_client.effects import (
     Checked,
@@ -23,8 +24,6 @@ from edge_client.effects import (
     Fetched,
     FetchFailed,
     Forget,
-    Installed,
-    InstallFailed,
     Linked,
     Passed,
     PatchFailed,
@@ -35,7 +34,7 @@ from edge_client.effects import (
     TrainFailed,
     Unlinked,
 )
-from edge_client.offers import Running
+from edge_client.offers import Installed, InstallFailed, Offered, Running, Unproven
 from edge_client.refitting import Refitting
 from edge_client.releasing import Releasing
 from edge_client.session import ONLINE, SESSION, Session, SessionEvent
@@ -43,7 +42,6 @@ from edge_protocol import messages as m
 from edge_protocol.effects import Drop, Send
 from edge_protocol.fsm import step
 from edge_protocol.ids import DeviceId, FleetId
-from edge_protocol.signing import Keyring
 from edge_protocol.task import TaskSpec, Tier
 
 
@@ -81,11 +79,9 @@ class Remembered:
         answered: number of the last round that was answered.
         spent: the privacy budget allows no further report.
         attempts: release → loads of it that had no outcome.
-        floor: counter below which no release is taken.
     """
 
     running: Running = field(default_factory=Running)
-    floor: int = 0
     answered: int = 0
     spent: bool = False
     attempts: Mapping[int, int] = field(default_factory=dict)
@@ -96,12 +92,11 @@ class DeviceCore:
 
     Args:
         profile: who the device is.
-        keyring: the keys whose releases it takes.
         remembered: what the disk says.
         now: seconds, of any clock that never goes back.
     """
 
-    def __init__(self, profile: Profile, keyring: Keyring, remembered: Remembered, now: float) -> None:
+    def __init__(self, profile: Profile, remembered: Remembered, now: float) -> None:
         self.session = step(SESSION, Session.OFFLINE, SessionEvent.START)
         self._profile = profile
         self._releasing = Releasing(
@@ -109,10 +104,8 @@ class DeviceCore:
             device=profile.device,
             spec=profile.spec,
             tier=profile.tier,
-            keyring=keyring,
             running=remembered.running,
             attempts=remembered.attempts,
-            floor=remembered.floor,
         )
         self._answering = Answering(
             device=profile.device, spec=profile.spec, answered=remembered.answered, spent=remembered.spent
@@ -153,10 +146,10 @@ class DeviceCore:
         parts = (self._releasing, self._answering, self._refitting)
         return min([self._report_at, *(at for part in parts if (at := part.next_deadline()) is not None)])
 
-    def _dispatch(self, event: Event, now: float) -> list[Effect]:  # noqa: C901, PLR0911, PLR0912 - one per event
+    def _dispatch(self, event: Event, now: float) -> list[Effect]:  # noqa: C901, PLR0911, PLR0912 - one return per event
         match event:
             case m.Envelope():
-                return self._receive(event.body)
+                return self._receive(event.header, event.body)
             case Linked():
                 return self._link()
             case Unlinked():
@@ -180,13 +173,17 @@ class DeviceCore:
             case Drifted():
                 self._refitting.want()
                 return []
+            case Offered():
+                return self._releasing.offer(event)
+            case Unproven():
+                return self._releasing.unproven(event)
             case Stopping():
                 self._lose(SessionEvent.STOP)
                 return [Send(m.Presence(online=False), retain=True)]
             case _:
                 assert_never(event)
 
-    def _receive(self, body: m.Body) -> list[Effect]:  # noqa: PLR0911 - one return per message
+    def _receive(self, header: m.Header, body: m.Body) -> list[Effect]:  # noqa: PLR0911 - one return per message
         match body:
             case m.Ack():
                 return [Forget(body.message_id, body.accepted, body.reason)]
@@ -196,8 +193,8 @@ class DeviceCore:
                 if body.task == self._profile.spec.name:
                     return [Remember(body)]
                 return [Drop("wrong-task", f"a label for task {body.task!r} came to {self._profile.spec.name!r}")]
-            case m.SignedManifest():
-                return self._releasing.offer(body)
+            case m.Measure():
+                return measuring.asked(header, body, self._profile.spec)
             case m.RoundCall():
                 return self._answering.called(body)
             case (
@@ -209,9 +206,11 @@ class DeviceCore:
                 | m.Deployment()
                 | m.Need()
                 | m.IntervalResult()
+                | m.ReleaseOffer()
+                | m.Measured()
                 | m.Presence()
             ):
-                return [Drop("wrong-direction", f"a device was sent a {type(body).__name__}")]
+                return [Drop("wrong-direction", f"a device's brain was sent a {type(body).__name__}")]
             case _:
                 assert_never(body)
 

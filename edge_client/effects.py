@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from edge_client.offers import Installed, InstallFailed, Offered, Unproven
 from edge_protocol.blobs import BlobRef
 from edge_protocol.effects import Drop, Send
 from edge_protocol.manifest import Artifact
-from edge_protocol.messages import Envelope, KnowledgeReport, Label, RoundCall, SignedManifest
+from edge_protocol.messages import Envelope, KnowledgeReport, Label, RoundCall
+from edge_protocol.trust import Proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,8 @@ class Install:
     """Write the pointer, swap the candidate in, free what nothing names; answered by `Installed` or `InstallFailed`."""
 
     release: int
-    signed: SignedManifest
+    manifest: bytes
+    proof: Proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,14 @@ class ReportState:
     release: int
 
 
+@dataclass(frozen=True, slots=True)
+class MeasureLatency:
+    """Measure the serving student beside the frames, and answer; `asked` is the id of the message that wants it."""
+
+    asked: bytes
+    seconds: float
+
+
 Effect: TypeAlias = (
     Send
     | Drop
@@ -145,6 +156,7 @@ Effect: TypeAlias = (
     | Forget
     | Remember
     | ReportState
+    | MeasureLatency
 )
 
 
@@ -235,21 +247,6 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Installed:
-    """The pointer names the candidate, and it answers frames."""
-
-    release: int
-
-
-@dataclass(frozen=True, slots=True)
-class InstallFailed:
-    """The disk refused the pointer: the release that ran still runs."""
-
-    release: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Delivered:
     """The outbox held an acknowledged message, of this round when it was a report."""
 
@@ -286,5 +283,7 @@ Event: TypeAlias = (
     | InstallFailed
     | Delivered
     | Drifted
+    | Offered
+    | Unproven
     | Stopping
 )

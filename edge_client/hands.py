@@ -10,6 +10,7 @@ from edge_client.config import DeviceConfig
 from edge_client.drift_watch import DriftWatch
 from edge_client.effects import ReportState
 from edge_client.fetcher import Fetcher
+from edge_client.gate import Gate
 from edge_client.inference import Inference
 from edge_client.installed import HeadChoice, InstalledStore
 from edge_client.installer import Installer
@@ -17,6 +18,7 @@ from edge_client.lessons import Lessons
 from edge_client.outbox import Outbox
 from edge_client.replay import ReplayStore
 from edge_client.seen import Seen
+from edge_client.trust_store import TrustStore
 from edge_client.uplink import Uplink
 from edge_models.tasks import plugin_of
 from edge_protocol.messages import DeviceState
@@ -38,6 +40,8 @@ class Hands:
     inference: Inference
     installer: Installer
     installed: InstalledStore
+    trust: TrustStore
+    gate: Gate
     lessons: Lessons
     account: Account
     transport: Transport

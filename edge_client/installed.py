@@ -2,13 +2,12 @@
 
 ``current.json`` names the release that answers frames, ``previous.json`` the one before; a folder of the same form that
 is never written, the factory model, comes last. `resolve` reads nothing but the disk, and falls back from a pointer
-whose files are damaged, or whose release took the agent down time and again. The pointer holds the signed manifest, so
-that nothing runs that a trusted key did not sign, after a restart no more than before.
+whose files are damaged, or whose release took the agent down time and again. The pointer holds the manifest and its
+proof, so that nothing runs that no trusted key listed, after a restart no more than before; a boot asks no clock.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +18,8 @@ from edge_client.offers import MAX_ATTEMPTS
 from edge_models.head_weights import HeadType, HeadWeights
 from edge_protocol.errors import IncompatibleError, RoadcastError, StoreError
 from edge_protocol.manifest import Artifact
-from edge_protocol.messages import SignedManifest
-from edge_protocol.signing import Keyring
 from edge_protocol.task import TaskSpec, Tier
+from edge_protocol.trust import Proof, check_again
 
 _REMEMBERED = 4
 DAMAGED = (RoadcastError, msgspec.DecodeError, OSError, ValueError, RecursionError)
@@ -29,13 +27,14 @@ DAMAGED = (RoadcastError, msgspec.DecodeError, OSError, ValueError, RecursionErr
 
 
 class Pointer(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``current.json`` says: release counter, hashes of its files, and the signed manifest they come from."""
+    """What ``current.json`` says: release counter, hashes of its files, their manifest, and why it is trusted."""
 
     release: int
     template: str
     weights: str
     golden: str
-    signed: SignedManifest
+    manifest: bytes
+    proof: Proof
 
 
 class HeadChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +77,7 @@ class Resolved:
 
 
 def resolve(
-    folder: Path, blobs: Path, *, spec: TaskSpec, tier: Tier, keyring: Keyring, factory: Path | None = None
+    folder: Path, blobs: Path, *, spec: TaskSpec, tier: Tier, root: bytes, factory: Path | None = None
 ) -> tuple[list[Resolved], list[str]]:
     """Decide from the disk alone what may run: releases whose files are whole, in order; and why others may not.
 
@@ -87,7 +86,7 @@ def resolve(
         blobs: ``<state>/blobs``.
         spec: the device's task.
         tier: the device's tier.
-        keyring: the keys it trusts.
+        root: that it was commissioned with.
         factory: a folder like the state directory that the board came with; it is the last resort.
     """
     whole: list[Resolved] = []
@@ -98,7 +97,7 @@ def resolve(
         places.append((factory / folder.name / "current.json", factory / "blobs"))
     for path, store in places:
         try:
-            found = _check(path, store, spec, tier, keyring)
+            found = _check(path, store, spec, tier, root)
             if attempts.get(found.release, 0) >= MAX_ATTEMPTS:
                 raise StoreError(f"release {found.release} took the agent down {MAX_ATTEMPTS} times")
         except FileNotFoundError:  # noqa: PERF203 - three files
@@ -110,9 +109,9 @@ def resolve(
     return whole, skipped
 
 
-def _check(path: Path, blobs: Path, spec: TaskSpec, tier: Tier, keyring: Keyring) -> Resolved:
+def _check(path: Path, blobs: Path, spec: TaskSpec, tier: Tier, root: bytes) -> Resolved:
     pointer = msgspec.json.decode(path.read_bytes(), type=Pointer)
-    manifest = keyring.open(pointer.signed)
+    manifest = check_again(root, pointer.proof, spec.task_id, pointer.manifest)
     if manifest.counter != pointer.release or manifest.task.label_space != spec.label_space:
         raise IncompatibleError(
             f"the pointer names release {pointer.release}, its manifest another one or another task"
@@ -135,13 +134,16 @@ class InstalledStore:
     def __init__(self, folder: Path, disk: Disk | None = None) -> None:
         self._folder, self._disk = folder, disk or Disk()
 
-    def commit(self, release: int, artifact: Artifact, signed: SignedManifest, *, running: int | None = None) -> None:
+    def commit(
+        self, release: int, artifact: Artifact, manifest: bytes, proof: Proof, *, running: int | None = None
+    ) -> None:
         """Point at a release; the one that was current becomes the previous one.
 
         Args:
             release: its counter.
             artifact: its files.
-            signed: its manifest.
+            manifest: as it was listed.
+            proof: why it is trusted.
             running: counter of the release that serves, 0 for none. When the current pointer names another one, it is
                 damaged, and must not take the place of the one that the device fell back to. None: it is not.
 
@@ -154,26 +156,13 @@ class InstalledStore:
             template=artifact.template.sha256,
             weights=artifact.weights.sha256,
             golden=artifact.golden.sha256,
-            signed=signed,
+            manifest=manifest,
+            proof=proof,
         )
         before = self._pointer("current.json")
         if before is not None and before.release != release and running in {None, before.release}:
             self._disk.write_atomic(self._folder / "previous.json", current.read_bytes())
         self._disk.write_atomic(current, msgspec.json.encode(pointer))
-        with suppress(StoreError):  # the pointers hold it too
-            self._disk.write_atomic(self._folder / "floor.json", msgspec.json.encode(self.floor()))
-
-    def floor(self) -> int:
-        """Counter below which nothing is taken: the highest that was ever committed, as far as the disk remembers.
-
-        Both pointers and a file of its own are asked, so that no one damaged file lets an old release be played back.
-        """
-        try:
-            written = msgspec.json.decode((self._folder / "floor.json").read_bytes(), type=int)
-        except (OSError, msgspec.DecodeError, ValueError):
-            written = 0
-        pointers = (self._pointer("current.json"), self._pointer("previous.json"))
-        return max(written, *(pointer.release if pointer else 0 for pointer in pointers))
 
     def named_blobs(self) -> set[str]:
         """Hashes of every blob that a pointer names."""

@@ -22,8 +22,6 @@ from edge_client.effects import (
     Fetched,
     FetchFailed,
     Install,
-    Installed,
-    InstallFailed,
     Passed,
     Patch,
     PatchFailed,
@@ -33,14 +31,13 @@ from edge_client.effects import (
     Trained,
     TrainFailed,
 )
-from edge_client.offers import MAX_ATTEMPTS, Offer, Running
+from edge_client.offers import MAX_ATTEMPTS, Installed, InstallFailed, Offer, Offered, Running, Unproven
 from edge_protocol.blobs import BlobRef
 from edge_protocol.effects import Drop, Send
-from edge_protocol.errors import IncompatibleError, RemoteProtocolError, SignatureError
+from edge_protocol.errors import IncompatibleError
 from edge_protocol.fsm import step
 from edge_protocol.manifest import Artifact, ReleaseManifest
-from edge_protocol.messages import Deployment, SignedManifest
-from edge_protocol.signing import Keyring
+from edge_protocol.messages import Deployment
 from edge_protocol.task import TaskSpec, Tier
 
 MAX_REASON = 500
@@ -54,10 +51,8 @@ class Releasing:
         device: the device's name, for the spread of retries.
         spec: the task.
         tier: the device's tier.
-        keyring: the keys it trusts.
         running: what the disk says is installed.
         attempts: release → loads of it that were never followed by an outcome.
-        floor: counter below which nothing is taken, even when the device fell back below it.
     """
 
     def __init__(
@@ -67,18 +62,16 @@ class Releasing:
         device: str,
         spec: TaskSpec,
         tier: Tier,
-        keyring: Keyring,
         running: Running,
         attempts: Mapping[int, int],
-        floor: int = 0,
     ) -> None:
-        self.running, self._floor = running, max(floor, running.release)
+        self.running = running
         self.stage = Stage.COMMITTED if running.release else Stage.IDLE
         self.job: int | None = None
-        self._fleet, self._spec, self._tier, self._keyring = fleet, spec, tier, keyring
+        self._fleet, self._spec, self._tier = fleet, spec, tier
         self._attempts = dict(attempts)
         self._offer: Offer | None = None
-        self._refused: SignedManifest | None = None
+        self._refused = b""
         self._lacking: set[str] = set()
         self._delta: BlobRef | None = None
         self._retry = Backoff(device)
@@ -112,30 +105,31 @@ class Releasing:
         )
         return Send(message, durable=True)
 
-    def offer(self, signed: SignedManifest) -> list[Effect]:
+    def offer(self, offered: Offered) -> list[Effect]:
         """Take the desired release, as often as it comes."""
-        if signed == self._refused or (self._offer is not None and signed == self._offer.signed):
+        manifest = offered.manifest
+        if offered.data == self._refused or (self._offer is not None and offered.data == self._offer.offered.data):
             return []
-        try:
-            manifest = self._keyring.open(signed)
-        except (SignatureError, RemoteProtocolError) as error:
-            return self._refuse(signed, 0, str(error))
         try:
             artifact = self._judge(manifest)
         except IncompatibleError as error:
-            return self._refuse(signed, manifest.counter, str(error))
+            self._refused = offered.data
+            return self._refuse(manifest.counter, str(error))
         if manifest.counter == self.running.release and artifact.weights.sha256 == self.running.weights:
             return self._keep()
-        newest = max(self.target, self._floor - 1)
-        if manifest.counter <= newest:
-            reason = f"release {manifest.counter} is not newer than {newest}; a device never goes back"
+        if manifest.counter <= self.target:
+            reason = f"release {manifest.counter} is not newer than {self.target}; a device never goes back"
             return [Drop("old-release", reason)]
         begun, superseded = self._clear()
         if self._offer is not None and self.stage is Stage.ROLLED_BACK:
-            self._refused = self._offer.signed
-        self._offer = Offer(manifest.counter, signed, artifact)
+            self._refused = self._offer.offered.data
+        self._offer = Offer(manifest.counter, offered, artifact)
         self._shown = manifest.counter
         return [*begun, *self._step(Step.OFFER), *self._step(Step.ACCEPT), *self._fetch(), *superseded]
+
+    def unproven(self, event: Unproven) -> list[Effect]:
+        """Say that a release was offered which nothing proves; it is taken when something does."""
+        return self._refuse(0, event.reason)
 
     def _judge(self, manifest: ReleaseManifest) -> Artifact:
         """Return the files for this device."""
@@ -158,13 +152,12 @@ class Releasing:
         if self.stage not in ENDED or self._retry.at is not None:
             return []
         if self._offer is not None:
-            self._refused = self._offer.signed
+            self._refused = self._offer.offered.data
         self._offer, self._shown, self._reason = None, self.running.release, ""
         return [*self._step(Step.OFFER), *self._step(Step.KEEP)]
 
-    def _refuse(self, signed: SignedManifest, counter: int, reason: str) -> list[Effect]:
+    def _refuse(self, counter: int, reason: str) -> list[Effect]:
         """A refused release leaves the running one, and a deployment that is under way, as they are."""
-        self._refused = signed
         refusal: list[Effect] = [Drop("release-rejected", reason)]
         if self.settled:
             self._offer, self._shown, self._reason = None, counter, reason
@@ -221,7 +214,8 @@ class Releasing:
             return []
         if isinstance(event, Failed):
             return self._roll_back(event)
-        return [Install(event.release, self._offer.signed)]
+        offered = self._offer.offered
+        return [Install(event.release, offered.data, offered.proof)]
 
     def installed(self, event: Installed | InstallFailed, now: float) -> list[Effect]:
         """The disk holds the pointer: only now is the release called committed. Or it refused: that is tried again."""
@@ -230,7 +224,6 @@ class Releasing:
         if isinstance(event, InstallFailed):
             return self._pause(event, now)
         self.running, self._delta = Running(event.release, self._offer.artifact.weights.sha256), None
-        self._floor = max(self._floor, event.release)
         return self._step(Step.PASS)
 
     def _roll_back(self, event: CheckFailed | Failed) -> list[Effect]:

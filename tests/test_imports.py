@@ -37,6 +37,8 @@ SQL_HOMES = ("broker_server.store", "broker_server.migrations")
 """Modules that may import SQLAlchemy and Alembic."""
 SERVER_SHELLS = (
     "broker_server.broadcast",
+    "broker_server.key_setup",
+    "broker_server.keys",
     "broker_server.publisher",
     "broker_server.pump",
     "broker_server.releases",
@@ -44,6 +46,7 @@ SERVER_SHELLS = (
     "broker_server.round_facts",
     "broker_server.server",
     "broker_server.setup",
+    "broker_server.signed_roles",
     "broker_server.status",
     "broker_server.workshop",
 )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from devices.latency.bounds import PERCENTILES, Percentile, percentile_of
 from devices.latency.load import METRIC, Plan, Scenario, Trace
+from devices.latency.power import Draw
 from devices.latency.sensors import Sensed
 from devices.latency.steady import Steady, find_steady
 from edge_protocol.errors import DataError, StoreError
@@ -74,11 +75,10 @@ class Raw(msgspec.Struct, frozen=True):
     latencies: list[int]
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", tag="roadcast-bench-1"):
     """One run.
 
     Attributes:
-        format: of this document.
         scenario, samples: how queries were issued, and how many samples one holds.
         warm: what of the run counts.
         latency: whole queries, end to end over the stages.
@@ -90,12 +90,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         peak_mb: of resident memory; None: not measured.
         peak_since_start: whether that peak may be older than the run.
         sensed: clocks, heat and energy.
-        energy_mj_per_sample: of all CPU packages, idle power included; None: not measured.
+        energy_mj_per_sample: of the board, or of all CPU packages (RAPL), idle power included; None: not measured.
+        draw: what the board drew, and before the run; None: not measured, or not asked for.
         remarks: why a figure is to be taken with care.
         raw: every query that counts.
     """
 
-    format: Literal["roadcast-bench-1"] = "roadcast-bench-1"
     subject: Subject
     scenario: Scenario
     samples: Annotated[int, Meta(ge=1)]
@@ -112,6 +112,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     energy_mj_per_sample: float | None
     remarks: tuple[str, ...]
     raw: Raw
+    draw: Draw | None = None
 
 
 def summarise(nanoseconds: Sequence[int]) -> Summary:
@@ -126,7 +127,14 @@ def summarise(nanoseconds: Sequence[int]) -> Summary:
     )
 
 
-def result_of(trace: Trace, plan: Plan, subject: Subject, sensed: Sensed, **measured: Any) -> Result:  # noqa: ANN401 - the rest of `Result`
+def result_of(
+    trace: Trace,
+    plan: Plan,
+    subject: Subject,
+    sensed: Sensed,
+    draw: Draw | None = None,
+    **measured: Any,  # noqa: ANN401 - the rest of `Result`
+) -> Result:
     """Put a run's result together.
 
     Args:
@@ -134,6 +142,7 @@ def result_of(trace: Trace, plan: Plan, subject: Subject, sensed: Sensed, **meas
         plan: how.
         subject: what, and on what.
         sensed: between beginning and end.
+        draw: see `Result`.
         measured: `load_ms`, `first_ms`, `peak_mb` and `peak_since_start` of `Result`.
     """
     latencies = trace.latencies
@@ -142,7 +151,9 @@ def result_of(trace: Trace, plan: Plan, subject: Subject, sensed: Sensed, **meas
     latency, cpu = summarise(latencies[kept]), summarise(trace.cpu[kept])
     queries = len(latencies)
     span_s = (trace.ends[-1] - trace.starts[warm.begins]) / 1e9
-    energy_j = sensed.energy_j
+    energy = None if sensed.energy_j is None else sensed.energy_j * 1e3 / (queries * plan.batch)
+    if draw is not None:
+        energy = draw.mj_per_sample
     return Result(
         subject=subject,
         scenario=plan.scenario,
@@ -153,7 +164,8 @@ def result_of(trace: Trace, plan: Plan, subject: Subject, sensed: Sensed, **meas
         cpu=cpu,
         samples_per_s=latency.count * plan.batch / span_s if span_s else 0.0,
         sensed=sensed,
-        energy_mj_per_sample=None if energy_j is None else energy_j * 1e3 / (queries * plan.batch),
+        energy_mj_per_sample=energy,
+        draw=draw,
         remarks=tuple(_remarks(plan, warm, latency, cpu, sensed)),
         raw=Raw(trace.starts[kept], latencies[kept]),
         **measured,
@@ -181,7 +193,7 @@ def _remarks(plan: Plan, warm: Steady, latency: Summary, cpu: Summary, sensed: S
     return found
 
 
-def write_result(path: Path, result: Result) -> None:
+def write_result(path: Path, result: msgspec.Struct) -> None:
     """Write the document.
 
     Raises:

@@ -98,8 +98,15 @@ class Sensors:
 
     def peak_mb(self) -> float | None:
         """Peak of resident memory of this process in MB (10^6 bytes)."""
+        return self._memory("VmHWM:")
+
+    def resident_mb(self) -> float | None:
+        """Resident memory of this process now, in MB."""
+        return self._memory("VmRSS:")
+
+    def _memory(self, key: str) -> float | None:
         lines = _text(self._process / "status").splitlines()
-        return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM:")), None)
+        return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(key)), None)
 
 
 def between(before: Reading, after: Reading, *, pinned: bool | None) -> Sensed:

@@ -8,11 +8,20 @@ from importlib.resources import files
 from statistics import median
 
 from devices.latency.result import Result
+from devices.latency.soak import Soak
 from roadcast.demo import svg
 
 _POINTS = 240
 """Of a line: more than a screen shows apart."""
 _SHADES = 5
+_CHART = 290
+"""Height of one chart below another."""
+_SOAKED = {
+    "latency, ms": {"p50_ms": "p50", "p99_ms": "p99"},
+    "hottest zone, °C": {"celsius": "°C"},
+    "clock, MHz": {"clock_mhz": "MHz"},
+    "resident memory, MB": {"memory_mb": "MB"},
+}
 
 
 def page(results: Sequence[Result]) -> str:
@@ -44,6 +53,23 @@ def plot(result: Result) -> str:
     """The distribution of one result's latencies as an SVG file that needs nothing else."""
     drawn = _distribution([result], [name(result)])
     return drawn.replace(">", f' xmlns="http://www.w3.org/2000/svg">\n<style>\n{_css()}</style>', 1)
+
+
+def plot_soak(found: Soak) -> str:
+    """Latency, heat, clock and memory of a soak over time, below each other in one SVG file; what is unknown is out."""
+    charts: list[str] = []
+    for title, fields in _SOAKED.items():
+        lines = [
+            svg.Series(label, points)
+            for field, label in fields.items()
+            if (points := [(window.at_s, y) for window in found.windows if (y := getattr(window, field)) is not None])
+        ]
+        if lines:
+            drawn = svg.line_chart(lines, title=title, x_label=f"{title} by seconds", y_text="{:g}".format, dots=False)
+            charts.append(drawn.replace("<svg", f'<svg y="{_CHART * len(charts)}" width="560" height="280"', 1))
+    size = f'viewBox="0 0 560 {_CHART * len(charts)}"'
+    body = "\n".join(charts)
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n<style>\n{_css()}</style>\n{body}\n</svg>\n'
 
 
 def name(result: Result) -> str:

@@ -60,11 +60,13 @@ def run(
 def check(*, config: ConfigFile, state_dir: StateDir = None, json: JsonFlag = False) -> None:
     """Read the configuration, its task and the addresses of its sources; open the commissioning pack; start nothing."""
     from devices.sources import check_address
+    from edge_client.build import read_root
     from edge_client.labels import open_commissioning
     from edge_models.tasks import load_task
 
     found = load_device(config, state_dir)
     spec = load_task(found.task)
+    read_root(found)
     for source in found.sources:
         check_address(source.uri)
     if found.labels.commissioning is not None:

@@ -11,6 +11,7 @@ import typer
 
 from edge_protocol.errors import ConfigError
 from roadcast.output import JsonFlag, emit, table, warn
+from roadcast.ssh_options import KNOWN_HOSTS, AskPassword, Identity, KnownHosts, PasswordFile
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -36,16 +37,10 @@ def flash(
     ] = None,
     device: Annotated[str | None, typer.Option(help="Which device of the site.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
-    known_hosts: Annotated[Path, typer.Option(help="Host keys, for targets without a fingerprint in the site.")] = Path(
-        "~/.ssh/known_hosts"
-    ),
-    identity: Annotated[
-        Path | None, typer.Option(help="Private key; without it the agent's and the usual ones.")
-    ] = None,
-    password_file: Annotated[
-        Path | None, typer.Option(help="File with the password; or set ROADCAST_SSH_PASSWORD.")
-    ] = None,
-    ask_password: Annotated[bool, typer.Option("--ask-password", help="Ask for the password.")] = False,
+    known_hosts: KnownHosts = KNOWN_HOSTS,
+    identity: Identity = None,
+    password_file: PasswordFile = None,
+    ask_password: AskPassword = False,
     prefix: Annotated[str, typer.Option(help="Folder on the target that stands for its root.")] = "/",
     at_once: Annotated[int, typer.Option(min=1, max=100, help="Connections at a time.")] = 8,
     json: JsonFlag = False,
@@ -56,15 +51,15 @@ def flash(
     if rootfs is not None:
         _into_tree(site, rootfs, device, dry_run=dry_run, json=json)
         return
-    from devices.provision.ssh import Job, Login, Place
-    from roadcast.ssh_fleet import flash_fleet, read_password, targets_of
+    from devices.provision.ssh import Job, Place
+    from roadcast.ssh_fleet import flash_fleet, login_of, targets_of
 
     if not prefix.startswith("/") or not prefix.isprintable():
         raise ConfigError(f"--prefix: {prefix!r} is no absolute path")
     source = read_site(site)
     found = targets_of(source.site, ssh or "", device)
     jobs = [Job(name, target, source.plan(name)) for name, target in found.items()]
-    login = Login(known_hosts.expanduser(), identity, read_password(password_file, ask=ask_password))
+    login = login_of(known_hosts, identity, password_file, ask=ask_password)
     place = Place(prefix, source.site.install.python, live=prefix == "/")
     flashed, code = flash_fleet(jobs, login, place, at_once=at_once, dry_run=dry_run)
     emit(flashed, json, _fleet)
@@ -96,10 +91,10 @@ def read_site(site_file: Path) -> SiteFiles:
     Raises:
         ConfigError: something in the site is wrong or missing.
     """
-    from devices.provision.site import Site
-    from edge_protocol.config import load_config
+    from roadcast.ssh_fleet import site_at
 
-    site = load_config(_bytes(site_file, "site").decode(errors="replace"), Site, where=str(site_file))
+    site = site_at(site_file)
+    assert site is not None
     folder, install = site_file.parent, site.install
     copies = {path: _bytes(folder / name, "install.copy") for path, name in install.copy.items()}
     copies |= {} if install.factory is None else _factory(folder / install.factory)

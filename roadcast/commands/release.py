@@ -43,7 +43,7 @@ def show(
     state_dir: StateDir,
     json: JsonFlag = False,
 ) -> None:
-    """Show who signed a release, what the judge measured, and every file of every tier."""
+    """Show what a release is listed as, what the judge measured, and every file of every tier."""
     from broker_server.status import open_database, release_details
     from edge_protocol.errors import NotReadyError
     from edge_protocol.ids import TaskId
@@ -96,10 +96,12 @@ def factory(
     json: JsonFlag = False,
 ) -> None:
     """Write a release as the factory model of boards: they boot into it offline, with nothing else on their disk."""
-    from broker_server.releases import signed_manifest
+    from broker_server.config import TrustConfig
+    from broker_server.keys import Keys
+    from broker_server.signed_roles import SignedRoles
     from broker_server.status import open_database
     from broker_server.store.blobs import BlobFolder
-    from edge_client.factory import write_factory
+    from edge_client.factory import proof_of, write_factory
     from edge_protocol.errors import ConfigError, NotReadyError
     from edge_protocol.ids import TaskId
     from edge_protocol.task import TIERS
@@ -113,8 +115,9 @@ def factory(
         database.close()
     if not found:
         raise NotReadyError(f"{state_dir}: no such release of {task!r}; see: roadcast release list")
-    blobs = BlobFolder(state_dir / "blobs")
-    number = write_factory(folder, signed_manifest(found[-1]), tier, blobs.read)
+    blobs, manifest = BlobFolder(state_dir / "blobs"), found[-1].manifest
+    metadata = SignedRoles(state_dir / "tuf", Keys([]), TrustConfig()).files()
+    number = write_factory(folder, manifest, proof_of(manifest, TaskId(task), metadata, time.time()), tier, blobs.read)
     said = {"task": task, "release": number, "folder": str(folder)}
     emit(said, json, lambda told: f"{told['folder']}: release {told['release']} of {told['task']}")
 
@@ -152,5 +155,5 @@ def _details(found: dict[str, Any]) -> Any:  # noqa: ANN401 - whatever rich draw
         for artifact in found["artifacts"]
         for name, file in artifact["files"].items()
     ]
-    title = f"{found['task']}: release {found['counter']} signed by {found['key_id']}"
+    title = f"{found['task']}: release {found['counter']}, manifest {found['manifest'][:16]}"
     return table(title, ("tier", "student", "file", "bytes", "sha256"), rows)

@@ -91,12 +91,21 @@ def status(*, state_dir: StateDir, json: JsonFlag = False) -> None:
 
 def _table(found: dict[str, Any]) -> Any:  # noqa: ANN401 - whatever rich draws
     rows = [
-        (device["device"], device["state"], task, runs["tier"], runs["student"], runs["release"], runs["deployment"])
+        (
+            *(device["device"], device["state"], task, runs["tier"], runs["student"], runs["release"]),
+            *(runs["deployment"], _p95(runs["measured"])),
+        )
         for device in found["devices"]
         for task, runs in device["tasks"].items()
     ]
     rounds = "; ".join(_headline(task, held) for task, held in found["tasks"].items())
-    return table(rounds, ("device", "state", "task", "tier", "student", "release", "deployment"), rows)
+    return table(rounds, ("device", "state", "task", "tier", "student", "release", "deployment", "p95 ms"), rows)
+
+
+def _p95(measured: dict[str, Any] | None) -> str | None:
+    """What was measured when an operator asked last; None: never, or the device refused."""
+    p95 = measured["values"].get("p95_ms") if measured else None
+    return None if p95 is None else f"{p95:.3g}"
 
 
 def _headline(task: str, held: dict[str, Any]) -> str:
@@ -107,14 +116,11 @@ def _headline(task: str, held: dict[str, Any]) -> str:
 
 
 def _introduction(running: Server) -> dict[str, Any]:
-    from broker_server.keys import release_key
-    from edge_protocol.signing import public_key
-
     config = running.config
     return {
         "fleet": config.fleet,
         "broker": f"{config.broker.host}:{config.broker.port}",
-        "trusted_key": public_key(release_key(Path(config.release_key_file))).hex(),
+        "trusted_root": str(running.newest_root),
         "state_dir": config.state_dir,
         "tasks": sorted(config.tasks),
         "pid": os.getpid(),

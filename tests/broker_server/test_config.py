@@ -12,7 +12,7 @@ from edge_protocol.errors import ConfigError
 TEXT = """
 fleet: demo
 state_dir: ./server
-release_key_file: release.key
+keys_dir: keys
 tasks:
   vehicle: {task: vehicle, anchors: a.npz, proxies: /data/p.npz, validation: v.npz, rounds: {limit: 3}}
   mine: {task: mine.yaml, anchors: a.npz, proxies: p.npz, validation: v.npz}

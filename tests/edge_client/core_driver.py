@@ -17,13 +17,14 @@ from edge_protocol.arrays import pack
 from edge_protocol.blobs import cut
 from edge_protocol.effects import Send
 from edge_protocol.ids import SERVER, DeviceId
-from edge_protocol.manifest import Artifact, Delta, ReleaseManifest
-from edge_protocol.signing import Keyring, sign
+from edge_protocol.manifest import Artifact, Delta, ReleaseManifest, encode_manifest
 from edge_protocol.task import TaskSpec, Tier
+from edge_protocol.trust import Proof
 from tests.fakes.clock import FakeClock
-from tests.fakes.small_centre import FLEET, KEY, TRUSTED
+from tests.fakes.small_centre import FLEET
 
 SPEC = load_task("vehicle")
+PROOF = Proof(roots=(), targets=b"", releases=b"")
 T = TypeVar("T")
 
 
@@ -45,11 +46,11 @@ def signed(
     tier: Tier = "nano",
     spec: TaskSpec = SPEC,
     fleet: str = FLEET,
-    key: bytes = KEY,
     base: int = 0,
-) -> m.SignedManifest:
-    """A signed release of small files."""
-    return sign(ReleaseManifest(fleet, counter, spec, 1.0, (artifact(counter, tier, base),), {}), key)
+) -> e.Offered:
+    """A proven release of small files."""
+    manifest = ReleaseManifest(fleet, counter, spec, 1.0, (artifact(counter, tier, base),), {})
+    return e.Offered(encode_manifest(manifest), manifest, PROOF)
 
 
 def call(number: int, release: int, *, collecting: bool = True, spec: TaskSpec = SPEC) -> m.RoundCall:
@@ -80,10 +81,12 @@ class Driver:
 
     def __post_init__(self) -> None:
         who = Profile(fleet=FLEET, device=DeviceId("cam-1"), tier="nano", spec=SPEC, report_interval_s=10)
-        self.core = DeviceCore(who, Keyring([bytes.fromhex(TRUSTED)]), self.remembered, self.clock.now)
+        self.core = DeviceCore(who, self.remembered, self.clock.now)
 
-    def say(self, body: m.Body) -> list[e.Effect]:
-        """A message from the server."""
+    def say(self, body: m.Body | e.Offered) -> list[e.Effect]:
+        """A message from the server; an offer as the gate lets it through."""
+        if isinstance(body, e.Offered):
+            return self.do(body)
         header = m.Header(FLEET, SERVER, os.urandom(16), b"centre00", 1, 1.7e9, True)
         return self.do(m.Envelope(header, body))
 

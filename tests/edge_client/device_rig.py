@@ -17,7 +17,7 @@ from edge_client.config import DeviceConfig
 from edge_models.tasks import load_task, plugin_of
 from edge_protocol.config import load_config
 from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
-from tests.fakes.small_centre import FLEET, TRUSTED, SmallCentre
+from tests.fakes.small_centre import FLEET, SmallCentre, trusted_root
 
 NO_TRAINER = (sys.executable, "-c", "import sys; sys.exit('no trainer here')")
 """A trainer that always fails, at once: the shared head serves."""
@@ -55,7 +55,7 @@ def device_config(folder: Path, **changes: Any) -> DeviceConfig:
         "device": "cam-1",
         "tier": "nano",
         "task": "vehicle",
-        "trusted_keys": [TRUSTED],
+        "trusted_root": trusted_root(),
         "state_dir": str(folder / "state"),
         "report_interval_s": 0.5,
         "train": {"pause": {"hot_c": 150, "cool_c": 150}},  # a machine that runs tests may be hot

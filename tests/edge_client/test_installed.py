@@ -13,14 +13,14 @@ from edge_models.head_weights import HeadWeights
 from edge_models.tasks import load_task
 from edge_protocol.errors import StoreError
 from edge_protocol.manifest import ReleaseManifest
-from edge_protocol.signing import Keyring, generate_key, public_key, sign
 from tests.edge_client.core_driver import SPEC, artifact
-from tests.fakes.small_centre import FLEET, KEY
+from tests.fakes.signed_fleet import SignedFleet
+from tests.fakes.small_centre import FLEET, signed_fleet
 
 CHOICE = HeadChoice(chosen="personal", shared={"accuracy": 0.5}, personal={"accuracy": 0.8}, n_train=9, n_valid=3)
 
 
-def commit(folder: Path, counter: int, key: bytes = KEY, running: int | None = None) -> InstalledStore:
+def commit(folder: Path, counter: int, running: int | None = None) -> InstalledStore:
     """Install a release of small files."""
     store, files = InstalledStore(folder / "vehicle"), artifact(counter)
     for text, ref in (
@@ -31,15 +31,14 @@ def commit(folder: Path, counter: int, key: bytes = KEY, running: int | None = N
         place = folder / "blobs" / ref.sha256
         place.mkdir(parents=True, exist_ok=True)
         (place / "data").write_bytes(text.encode())
-    signed = sign(ReleaseManifest(FLEET, counter, SPEC, 1.0, (files,), {}), key)
-    store.commit(counter, files, signed, running=running)
+    proven = signed_fleet().prove(ReleaseManifest(FLEET, counter, SPEC, 1.0, (files,), {}))
+    store.commit(counter, files, *proven, running=running)
     return store
 
 
 def boot(folder: Path, **other: object) -> tuple[list[int], list[str]]:
     """What would be booted, newest first, and why not others."""
-    keyring = Keyring([public_key(KEY)])
-    how = {"spec": SPEC, "tier": "nano", "keyring": keyring} | other
+    how = {"spec": SPEC, "tier": "nano", "root": signed_fleet().root} | other
     found, skipped = resolve(folder / "vehicle", folder / "blobs", **how)  # type: ignore[arg-type]
     assert all(isinstance(each, Resolved) for each in found)
     return [each.release for each in found], skipped
@@ -84,7 +83,7 @@ def test_whatever_is_damaged_the_release_before_is_booted(tmp_path: Path, damage
 def test_what_a_trusted_key_did_not_sign_is_never_booted(tmp_path: Path) -> None:
     """A pointer that somebody wrote by hand does not run; nor does one for another task or tier."""
     commit(tmp_path, 1)
-    assert boot(tmp_path, keyring=Keyring([public_key(generate_key())]))[0] == []
+    assert boot(tmp_path, root=SignedFleet().root)[0] == []
     assert boot(tmp_path, spec=load_task("clinic"))[0] == []
     assert boot(tmp_path, tier="base")[0] == []
     assert boot(tmp_path)[0] == [1]
@@ -110,21 +109,6 @@ def test_a_damaged_pointer_never_takes_the_place_of_the_release_that_serves(tmp_
     (tmp_path / "vehicle" / "current.json").write_bytes(b"[" * 100_000)
     commit(tmp_path, 4, running=1)
     assert boot(tmp_path)[0] == [4, 1]
-
-
-def test_the_floor_outlives_any_two_of_its_three_copies(tmp_path: Path) -> None:
-    """It is the highest counter that was committed, and does not follow a fall-back."""
-    store = commit(tmp_path, 1)
-    commit(tmp_path, 7)
-    names = ("current.json", "previous.json", "floor.json")
-    for kept in names[::2]:
-        saved = {name: (tmp_path / "vehicle" / name).read_bytes() for name in names}
-        for name in set(names) - {kept}:
-            (tmp_path / "vehicle" / name).write_bytes(b"torn")
-        assert store.floor() == 7
-        for name, data in saved.items():
-            (tmp_path / "vehicle" / name).write_bytes(data)
-    assert InstalledStore(tmp_path / "other").floor() == 0
 
 
 def test_a_release_that_took_the_agent_down_at_boot_is_passed_over(tmp_path: Path) -> None:

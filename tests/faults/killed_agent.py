@@ -20,13 +20,12 @@ from edge_client.disk import file_sha256
 from edge_client.installed import Resolved, resolve
 from edge_models.tasks import load_task
 from edge_protocol import messages as m
-from edge_protocol.signing import Keyring
+from edge_protocol.blobs import BlobRef
 from tests.edge_client.device_rig import DeviceRig
 from tests.edge_client.test_deltas import moved
-from tests.fakes.small_centre import TRUSTED, Files, artifact_files
+from tests.fakes.small_centre import Files, artifact_files, manifest_of, signed_fleet
 
 SPEC = load_task("vehicle")
-KEYRING = Keyring([bytes.fromhex(TRUSTED)])
 TRAINER = (sys.executable, "-S", "-c", "import sys; sys.exit('no trainer here')")
 WITHIN_S = 120.0
 CONTEXT = mp.get_context("forkserver")
@@ -46,17 +45,44 @@ def slowly(topic: str, payload: bytes) -> list[bytes]:
     return [payload]
 
 
-def serve(config: DeviceConfig, counter: int, files: list[Files], pipe: Connection, clock_s: float | None) -> None:
-    """Run an agent that is offered a release; tell (stage, what it is about, what runs) until killed, or committed."""
+@dataclass(frozen=True)
+class Published:
+    """A release as the broker holds it; signed in the process that starts the others.
+
+    Attributes:
+        counter: of the release.
+        manifest: its bytes.
+        metadata: signed, by name.
+        blobs: the chunks of its files.
+    """
+
+    counter: int
+    manifest: bytes
+    metadata: dict[str, bytes]
+    blobs: dict[BlobRef, list[bytes]]
+
+
+def publish(counter: int, files: list[Files]) -> Published:
+    """Sign a release of the files whose turn it is, with a delta from those before where they fit."""
+    wanted, base = files[counter % len(files)], files[(counter - 1) % len(files)]
+    fits = base if wanted.template == base.template else None
+    manifest, blobs = manifest_of(counter, {"nano": wanted}, spec=SPEC, base=fits)
+    return Published(counter, signed_fleet().release(manifest), signed_fleet().files(), blobs)
+
+
+def serve(config: DeviceConfig, release: Published, pipe: Connection, clock_s: float | None) -> None:
+    """Run an agent that is offered a release; tell (stage, what it is about, what runs) until killed."""
     logging.disable()
     if clock_s is not None:
         now, ahead = time.time, clock_s - time.time()
         time.time = lambda: now() + ahead
-    rig = DeviceRig(config, trainer=TRAINER)
+    rig = DeviceRig(config, trainer=TRAINER, wall=time.time)
     rig.broker.fault = slowly
-    pipe.send(("booted", counter, rig.agent.core.running.release))
-    wanted, base = files[counter % len(files)], files[(counter - 1) % len(files)]
-    rig.centre.release(counter, {"nano": wanted}, base=base if wanted.template == base.template else None)
+    pipe.send(("booted", release.counter, rig.agent.core.running.release))
+    for ref, chunks in release.blobs.items():
+        rig.centre.blob(ref, chunks)
+    rig.centre.metadata(release.metadata)
+    rig.centre.say(rig.centre.topics.release(SPEC.task_id), m.ReleaseOffer(release.manifest), retain=True)
     heard = 0
     while True:
         rig.agent.turn()
@@ -93,8 +119,9 @@ class Killed:
 
     def run(self, counter: int, until: str, then_s: float = 0.0) -> None:
         """Offer a release, and kill the process (SIGKILL) so many seconds after a stage was reached."""
+        published = publish(counter, self.files)
         ours, theirs = CONTEXT.Pipe(duplex=False)
-        process = CONTEXT.Process(target=serve, args=(self.config, counter, self.files, theirs, self.clock_s))
+        process = CONTEXT.Process(target=serve, args=(self.config, published, theirs, self.clock_s))
         process.start()
         theirs.close()
         stage = "starting"
@@ -137,7 +164,8 @@ class Killed:
 
     def resolved(self) -> list[Resolved]:
         """What its disk would boot now; every byte of it is checked against the signed manifest."""
-        whole, skipped = resolve(self.state / SPEC.name, self.state / "blobs", spec=SPEC, tier="nano", keyring=KEYRING)
+        root = signed_fleet().root
+        whole, skipped = resolve(self.state / SPEC.name, self.state / "blobs", spec=SPEC, tier="nano", root=root)
         newest = whole[0].release if whole else 0
         assert newest >= self.floor, f"{newest} would boot, {self.floor} was committed; {skipped}"
         for found in whole:

@@ -20,19 +20,20 @@ from edge_client.carry import Carry
 from edge_client.core import DeviceCore, Profile, Remembered
 from edge_client.disk import Disk, file_sha256
 from edge_client.fetcher import Fetcher
+from edge_client.gate import Gate
 from edge_client.installed import InstalledStore, resolve
 from edge_client.installer import Candidate
 from edge_client.offers import Running
+from edge_client.trust_store import TrustStore
 from edge_protocol import messages as m
 from edge_protocol.effects import Send
-from edge_protocol.ids import SERVER, DeviceId
-from edge_protocol.signing import Keyring
-from edge_protocol.topics import ChunkTopic, Topics
+from edge_protocol.ids import DeviceId
+from edge_protocol.topics import ChunkTopic, MetadataTopic, ReleaseTopic, Topics
 from tests.edge_client.core_driver import SPEC
-from tests.fakes.small_centre import FLEET, TRUSTED
+from tests.fakes.small_centre import FLEET, signed_fleet
 
-KEYRING = Keyring([bytes.fromhex(TRUSTED)])
 TOPICS = Topics(FLEET)
+DESIRED = ReleaseTopic(SPEC.task_id)
 
 
 class Killed(BaseException):
@@ -178,12 +179,19 @@ class ModelDevice:
         self.fetcher = Fetcher(self.folder / "blobs", TOPICS, self.link, disk=self.disk)
         self.store = InstalledStore(self.folder / SPEC.name, self.disk)
         self.installer = ModelInstaller(self.fetcher)
+        fleet = signed_fleet()
+        self.trust = TrustStore(self.folder / SPEC.name, fleet.root, self.disk)
+        self.gate = Gate(SPEC.task_id, TOPICS, self.trust, self.link.subscribe, lambda: fleet.now)
         self.inference = SimpleNamespace(bundle=None, swap=lambda bundle: setattr(self.inference, "bundle", bundle))
         nothing = SimpleNamespace(drain=list, add=lambda _: 0, serving=lambda *_, **__: None, poll=lambda _: [])
         hands = SimpleNamespace(
             fetcher=self.fetcher,
             installed=self.store,
             installer=self.installer,
+            trust=self.trust,
+            gate=self.gate,
+            config=SimpleNamespace(state_dir=self.folder),
+            spec=SPEC,
             inference=self.inference,
             lessons=SimpleNamespace(start=self._train, stop=self._stop, refitted=lambda _: None, poll=lambda _: []),
             uplink=SimpleNamespace(send=self._say),
@@ -202,8 +210,7 @@ class ModelDevice:
             self.carry.serve(Candidate(found.release, found.artifact, None, None), None)  # type: ignore[arg-type]
             running = Running(found.release, found.artifact.weights.sha256)
         who = Profile(fleet=FLEET, device=DeviceId("cam-1"), tier="nano", spec=SPEC, report_interval_s=1e9)
-        remembered = Remembered(running=running, floor=self.store.floor(), attempts=self.store.attempts())
-        self.core = DeviceCore(who, KEYRING, remembered, self.now)
+        self.core = DeviceCore(who, Remembered(running=running, attempts=self.store.attempts()), self.now)
 
     @property
     def running(self) -> int:
@@ -212,15 +219,17 @@ class ModelDevice:
 
     def booting(self) -> list[Any]:
         """What the disk would boot."""
-        return resolve(self.folder / SPEC.name, self.folder / "blobs", spec=SPEC, tier="nano", keyring=KEYRING)[0]
+        root = signed_fleet().root
+        return resolve(self.folder / SPEC.name, self.folder / "blobs", spec=SPEC, tier="nano", root=root)[0]
 
     def feed(self, event: e.Event, _now: float = 0.0) -> None:
         """Give the brain an event, and do what it wants done."""
         self._perform(self.core.handle(event, self.now))
 
-    def offer(self, signed: m.SignedManifest) -> None:
+    def offer(self, manifest: bytes) -> None:
         """The desired release comes."""
-        self.feed(m.Envelope(m.Header(FLEET, SERVER, os.urandom(16), bytes(8), 1, 1.7e9, True), signed))
+        for event in self.carry.offered(DESIRED, m.ReleaseOffer(manifest), self.now):
+            self.feed(event)
 
     def connect(self, *, up: bool) -> None:
         """The link comes, or goes."""
@@ -228,6 +237,9 @@ class ModelDevice:
         if up:
             self.carry.relink()
         self.feed(e.Linked() if up else e.Unlinked())
+        for name, data in signed_fleet().files().items() if up else ():
+            for event in self.carry.metadata(MetadataTopic(name), data, self.now):
+                self.feed(event)
 
     def chunk(self, topic: str, payload: bytes) -> None:
         """A chunk comes in."""

@@ -20,10 +20,10 @@ from broker_server.brokers import Broker
 from broker_server.config import RoundsConfig, ServerConfig
 from broker_server.setup import push_release
 from broker_server.status import open_database
+from edge_client.build import read_root
 from edge_client.config import DeviceConfig
 from edge_client.installed import resolve
 from edge_models.tasks import load_task
-from edge_protocol.signing import public_key
 from tests.edge_client.device_rig import device_config
 from tests.fakes.centre import centre_config, write_packs
 from tests.fakes.proxy import Proxy
@@ -59,9 +59,9 @@ class RealSite:
         self.proxy, self._folder = Proxy(broker.port), folder
         self._write("server.yaml", self.server_config)
         self.push(padded(artifact_files()))
-        key = public_key(bytes.fromhex(Path(config.release_key_file).read_text(encoding="ascii").strip())).hex()
+        root = str(Path(config.state_dir) / "tuf" / "1.root.json")
         link = {"host": "127.0.0.1", "port": self.proxy.port, "reconnect_max_s": 1.0, "keepalive_s": 5}
-        self.config: DeviceConfig = device_config(folder, trusted_keys=[key], broker=link)
+        self.config: DeviceConfig = device_config(folder, trusted_root=root, broker=link)
         self._write("device.yaml", self.config)
 
     def push(self, files: Files) -> int:
@@ -87,7 +87,8 @@ class RealSite:
     def booting(self) -> list[int]:
         """Releases that the device's disk would boot now."""
         state = Path(self.config.state_dir)
-        whole, _ = resolve(state / SPEC.name, state / "blobs", spec=SPEC, tier="nano", keyring=self.config.keyring)
+        root = read_root(self.config)
+        whole, _ = resolve(state / SPEC.name, state / "blobs", spec=SPEC, tier="nano", root=root)
         return [found.release for found in whole]
 
     def wait_mid_fetch(self) -> None:
@@ -100,6 +101,18 @@ class RealSite:
     def wait_told(self, release: int) -> None:
         """Wait until the server has heard that the device runs a release."""
         wait_for(lambda: self._told() == release, f"word of release {release}", within_s=WITHIN_S)
+
+    def wait_seen_again(self) -> None:
+        """Wait until the server has heard of the device's state once more."""
+        before = self._heard_at()
+        wait_for(lambda: self._heard_at() > before, "another state", within_s=WITHIN_S)
+
+    def _heard_at(self) -> float:
+        database = open_database(Path(self.server_config.state_dir))
+        try:
+            return max((stored.at_s for stored in database.states()), default=0.0)
+        finally:
+            database.close()
 
     def _told(self) -> int | None:
         database = open_database(Path(self.server_config.state_dir))

@@ -25,15 +25,14 @@ from edge_protocol.delta import FILTERS, MAGIC, apply_delta, make_delta
 from edge_protocol.effects import Drop
 from edge_protocol.errors import DeploymentError, DigestError, IncompatibleError, ProtocolError, RemoteProtocolError
 from edge_protocol.ids import FleetId
-from edge_protocol.manifest import Delta, decode_manifest, encode_manifest
-from edge_protocol.signing import sign
+from edge_protocol.manifest import Delta, ReleaseManifest, decode_manifest, encode_manifest
 from edge_protocol.topics import ChunkTopic, Topics
 from export.golden import check_golden
-from tests.edge_client.core_driver import Driver, artifact, signed
+from tests.edge_client.core_driver import SPEC, Driver, artifact, signed
 from tests.edge_client.device_rig import DeviceRig, device_config
 from tests.edge_client.test_deltas import moved
 from tests.edge_client.test_fetcher import DATA, Rig
-from tests.fakes.small_centre import FLEET, KEY, artifact_files, manifest_of
+from tests.fakes.small_centre import FLEET, artifact_files, manifest_of, signed_fleet
 from tests.faults.model_device import ModelDevice
 from tests.fuzz.targets import template
 from tests.vectors.make import manifest
@@ -44,7 +43,7 @@ GIANT = 1 << 40
 
 def running(release: int) -> Driver:
     """A brain that is online and runs a release."""
-    driver = Driver(Remembered(running=Running(release, artifact(release).weights.sha256), floor=release))
+    driver = Driver(Remembered(running=Running(release, artifact(release).weights.sha256)))
     driver.do(e.Linked())
     return driver
 
@@ -83,24 +82,26 @@ def test_retained_ghost_an_old_release_left_on_a_topic_is_dropped() -> None:
 
 def test_replay_an_old_release_is_dropped_even_by_a_device_that_lost_its_pointers(tmp_path: Path) -> None:
     """Signed once, worthless now: the floor stands though both pointers are gone."""
+    made = {n: ReleaseManifest(FLEET, n, SPEC, 1.0, (artifact(n),), {}) for n in (5, 6)}
+    releases = {counter: signed_fleet().release(manifest) for counter, manifest in made.items()}
     device = ModelDevice(tmp_path)
     device.connect(up=True)
-    for counter in (6, 7):
-        device.offer(signed(counter))
+    for counter, release in releases.items():
+        device.offer(release)
         for name in ("template", f"weights {counter}", f"golden {counter}"):
             device.chunk(Topics(FLEET).chunk(cut(name.encode())[0].sha256, 0), name.encode())
         device.feed(device.installer.answer(well=True))
         device.trained(well=True)
         device.feed(device.installer.answer(well=True))
-    assert device.running == 7
+    assert device.running == 6
     for pointer in ("current.json", "previous.json"):
         (tmp_path / "vehicle" / pointer).unlink()
     again = ModelDevice(tmp_path)
     assert again.running == 0
     again.connect(up=True)
-    again.offer(signed(6))
+    again.offer(releases[5])
     assert again.carry._hands.drops["old-release"] == 1
-    again.offer(signed(7))
+    again.offer(releases[6])
     assert again.core.stage in {"fetching", "staged"}
     for each in (device, again):
         each.fetcher.close()
@@ -137,8 +138,9 @@ def test_corrupt_delta_costs_one_whole_fetch(tmp_path: Path) -> None:
     artifact = msgspec.structs.replace(honest, deltas=(Delta(honest.deltas[0].base, ref),))
     for each, parts in (blobs | {ref: chunks}).items():
         rig.centre.blob(each, parts)
-    release = sign(msgspec.structs.replace(made, artifacts=(artifact,)), KEY)
-    rig.centre.say(rig.centre.topics.release(rig.agent.spec.task_id), release, retain=True)
+    offer = m.ReleaseOffer(signed_fleet().release(msgspec.structs.replace(made, artifacts=(artifact,))))
+    rig.centre.metadata(signed_fleet().files())
+    rig.centre.say(rig.centre.topics.release(rig.agent.spec.task_id), offer, retain=True)
     rig.until(lambda: rig.agent.core.running.release == 2, "release 2")
     assert rig.agent._drops["delta-failed"] == 1
     rig.close()

@@ -22,8 +22,8 @@ from edge_protocol.transport.memory import MemoryTransport
 from tests.edge_client.device_rig import DeviceRig, device_config
 from tests.edge_client.test_deltas import moved
 from tests.edge_client.test_factory import release_of
-from tests.fakes.small_centre import artifact_files
-from tests.faults.killed_agent import KEYRING, SPEC, TRAINER
+from tests.fakes.small_centre import artifact_files, signed_fleet
+from tests.faults.killed_agent import SPEC, TRAINER
 
 QUICK_STRIDE = 5
 TINY = 4 << 20
@@ -100,7 +100,7 @@ class FullRig(DeviceRig):
     def booting(self) -> list[int]:
         """Releases that the disk would boot now."""
         state = Path(self.config.state_dir)
-        whole, _ = resolve(state / SPEC.name, state / "blobs", spec=SPEC, tier="nano", keyring=KEYRING)
+        whole, _ = resolve(state / SPEC.name, state / "blobs", spec=SPEC, tier="nano", root=signed_fleet().root)
         return [found.release for found in whole]
 
     def reach(self, release: int) -> None:
@@ -217,8 +217,7 @@ def test_a_full_file_system_keeps_no_device_from_serving(tiny: Path, tmp_path: P
 @pytest.mark.timeout(300)
 def test_a_new_device_on_a_full_file_system_serves_its_factory_model(tiny: Path, tmp_path: Path) -> None:
     """With nothing of its own and no room for anything it answers frames, and says what it could not keep."""
-    signed, read = release_of(3)
-    write_factory(tmp_path / "factory", signed, "nano", read)
+    write_factory(tmp_path / "factory", *release_of(3))
     with ballast(tiny):
         rig = FullRig(device_config(tmp_path, state_dir=str(tiny), factory=str(tmp_path / "factory")))
         assert rig.agent.core.running.release == 3

@@ -53,12 +53,12 @@ def test_a_million_spoilt_inputs_bring_only_documented_errors(
     record_property("inputs", told["inputs"])
     assert told["inputs"] >= MANY
     for name, counted in told["targets"].items():
-        assert name == "brain/signed" or 0 < counted["refused"] < counted["inputs"], name
+        assert 0 < counted["refused"] < counted["inputs"], name
 
 
 def test_the_shares_add_up() -> None:
-    """Inputs are in thousandths."""
-    assert sum(target.share for target in targets().values()) == 1000
+    """Inputs are in thousandths, but for what is lost in rounding."""
+    assert 980 <= sum(target.share for target in targets().values()) <= 1000
 
 
 @pytest.mark.parametrize("name", sorted(set(targets()) - {"brain"}))  # which reads one corpus as four kinds of message

@@ -25,6 +25,7 @@ from edge_models.tasks import load_task
 from edge_protocol.ids import TaskId
 from edge_protocol.messages import RoundCall
 from edge_protocol.transport.mqtt import mqtt_transport
+from edge_protocol.trust import commissioned
 from tests.fakes.brokers import mosquitto_broker
 from tests.fakes.centre import centre_config, write_artifacts, write_packs
 from tests.fakes.fleet_simulator import FleetSimulator, class_votes
@@ -145,16 +146,14 @@ def test_a_broker_that_forgot_everything_is_filled_again(tmp_path: Path, mosquit
 
 
 def test_the_server_says_what_a_device_must_trust(tmp_path: Path, mosquitto_broker: Broker) -> None:
-    """The first thing that the process prints names fleet, broker and the key that signs releases."""
+    """The first thing that the process prints names fleet, broker and the root that devices begin with."""
     centre = Centre(tmp_path, mosquitto_broker)
     with centre.running() as process:
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None
         said = json.loads(b"{" + process.stdout.read())
-    key = Path(centre.config.release_key_file)
     assert said["fleet"] == "sim"
-    assert len(bytes.fromhex(said["trusted_key"])) == 32
-    assert key.stat().st_mode & 0o777 == 0o600
+    commissioned(Path(said["trusted_root"]).read_bytes())
     with suppress(ProcessLookupError):
         os.kill(process.pid, 0)
         raise AssertionError("the server is still there")

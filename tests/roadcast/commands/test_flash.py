@@ -22,7 +22,7 @@ SITE: dict[str, Any] = {
         "tier": "small",
         "task": "vehicle",
         "broker": {"host": "10.0.0.2", "ca_file": "/etc/roadcast/ca.pem"},
-        "trusted_keys": ["ab" * 32],
+        "trusted_root": "/etc/roadcast/root.json",
         "sources": [{"name": "road", "uri": "rtsp://camera/stream"}],
     },
     "devices": {"cam-1": {}, "cam-2": {"sources": [{"name": "road", "uri": "csi://0"}]}},
@@ -80,11 +80,12 @@ def test_the_site_of_the_documentation_can_be_planned(tmp_path: Path) -> None:
     """The example in docs/operations.md is a site that `flash` takes."""
     text = (Path(__file__).resolve().parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
     example = text.partition("# site.yaml;")[2].partition("```")[0].partition("\n")[2]
-    (tmp_path / "site.yaml").write_text(example.replace("<key>", f'"{"ab" * 32}"'))
+    (tmp_path / "site.yaml").write_text(example)
     (tmp_path / "ca.pem").write_text("certificate")
+    (tmp_path / "root.json").write_text("{}")
     (tmp_path / "wheels").mkdir()
     (tmp_path / "wheels/roadcast-0.1.0-py3-none-any.whl").touch()
-    assert len(read_plan(tmp_path / "site.yaml", "cam-2").files) == 8
+    assert len(read_plan(tmp_path / "site.yaml", "cam-2").files) == 9
 
 
 def test_a_dry_run_shows_the_difference(site: Path) -> None:
