@@ -37,7 +37,7 @@ class Broadcast:
         self._publisher, self._database, self._topics, self._encode = publisher, database, topics, encode
         self._roles, self._keep = roles, keep
         self._metadata: dict[str, bytes] = {}
-        self._stamp = b""
+        self._stamp = (0, b"")
         self._clearing: set[tuple[TaskId, int]] = set()
 
     def proxy(self, task: TaskId, ref: BlobRef) -> None:

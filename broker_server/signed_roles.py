@@ -37,10 +37,10 @@ from broker_server.keys import Keys
 from broker_server.store.roles import RoleFolder
 from edge_protocol.errors import NotReadyError, StoreError
 from edge_protocol.ids import TaskId
-from edge_protocol.trust import CREATED, MAX_METADATA, role_of, target_of
+from edge_protocol.trust import CREATED, MAX_METADATA, SKEW_S, role_of, target_of
 
-MAX_LISTED = 200
-"""Newest releases of a task that stay listed: older ones no device may be brought to any more."""
+MAX_LISTED = 40
+"""Newest releases of a task that stay listed, some 110 bytes each: every device fetches the list with every release."""
 ONLINE = ("snapshot", "timestamp")
 TOP_LEVEL = ("root", "targets", *ONLINE)
 _HASH = ["sha256"]
@@ -74,17 +74,21 @@ class SignedRoles:
         """Everything that devices may ask for, in the order in which it is to be published: the timestamp last.
 
         Raises:
-            NotReadyError: there is nothing yet.
+            StoreError: one cannot be read.
         """
         folder = self._folder
-        if not folder.root_version:
-            raise NotReadyError(f"{folder.path}: no root has been signed; run: roadcast keys init")
-        roots = [f"{version}.root" for version in range(1, folder.root_version + 1)]
-        return {name: folder.read(name) for name in [*roots, *self.tasks(), "targets", "snapshot", "timestamp"]}
+        with folder.lock():
+            roots = [f"{version}.root" for version in range(1, folder.root_version + 1)]
+            return {name: folder.read(name) for name in [*roots, *self.tasks(), "targets", "snapshot", "timestamp"]}
 
-    def stamp(self) -> bytes:
-        """The timestamp as it is on disk: it changes whenever anything does; empty when there is none."""
-        return self._folder.read("timestamp") if self._folder.has("timestamp") else b""
+    @property
+    def begun(self) -> bool:
+        """Whether a root has been signed."""
+        return self._folder.root_version > 0
+
+    def stamp(self) -> tuple[int, bytes]:
+        """Something that changes whenever any file does."""
+        return self._folder.root_version, self._folder.read("timestamp") if self._folder.has("timestamp") else b""
 
     def begin(self, keys: Mapping[str, Sequence[Key]], threshold: int, now: float) -> None:
         """Sign the first root, and roles that list nothing.
@@ -105,13 +109,14 @@ class SignedRoles:
                 for key in keys[role]:
                     root.add_key(key, role)
             root.roles["root"].threshold = threshold
-            self._write("1.root", "root", root, [root])
             targets = Targets(version=1, expires=self._until("targets", now), delegations=Delegations({}, {}))
-            self._write("targets", "targets", targets, [root])
+            signed = {"targets": self._sealed("targets", targets, [root]), "1.root": self._sealed("root", root, [root])}
+            for name, data in signed.items():  # in this order: with a root, all of this has begun
+                self._folder.write(name, data)
             self._bind(now)
 
-    def delegate(self, task: TaskId, keys: Sequence[Key], now: float) -> None:
-        """Have these keys, any one of them, sign a task's releases from now on, in place of those that did.
+    def delegate(self, task: TaskId, keys: Sequence[Key], threshold: int, now: float) -> None:
+        """Have a threshold of these keys sign a task's releases from now on, in place of those that did.
 
         Raises:
             NotReadyError: a private key is not here.
@@ -124,11 +129,13 @@ class SignedRoles:
             known = targets.delegations.roles.get(role)
             for keyid in list(known.keyids) if known else ():
                 targets.revoke_key(keyid, role)
-            targets.delegations.roles[role] = DelegatedRole(role, [], 1, terminating=True, paths=[f"{task}/*"])
+            targets.delegations.roles[role] = DelegatedRole(role, [], threshold, terminating=True, paths=[f"{task}/*"])
             for key in keys:
                 targets.add_key(key, role)
-            self._again("targets", targets, now)
-            self._again(role, self._folder.load(Targets, role) if known else Targets(expires=_EPOCH), now)
+            releases = self._folder.load(Targets, role) if self._folder.has(role) else Targets(expires=_EPOCH)
+            signed = {role: self._next(role, releases, now, by=targets), "targets": self._next("targets", targets, now)}
+            for name, data in signed.items():  # in this order: whatever is delegated is there
+                self._folder.write(name, data)
             self._bind(now)
 
     def rotate(self, role: str, keys: Sequence[Key], threshold: int, now: float) -> int:
@@ -151,7 +158,7 @@ class SignedRoles:
                 root.add_key(key, role)
             root.roles[role].threshold = threshold if keys else root.roles[role].threshold
             root.version, root.expires = old.version + 1, self._until("root", now)
-            self._write(f"{root.version}.root", "root", root, [old, root])
+            self._folder.write(f"{root.version}.root", self._sealed("root", root, [old, root]))
             if role == "targets":
                 self._again("targets", self._folder.load(Targets, "targets"), now)
             self._bind(now)
@@ -172,16 +179,15 @@ class SignedRoles:
             name = target_of(task, counter)
             releases.targets[name] = TargetFile.from_data(name, manifest, _HASH)
             newest = sorted(releases.targets, key=lambda each: int(each.rpartition("/")[2]))[-MAX_LISTED:]
-            releases.targets = {each: releases.targets[each] for each in newest}
+            releases.targets = {each: releases.targets[each] for each in {*newest, name}}
             self._again(role, releases, now)
             self._bind(now)
 
     def lists(self, task: TaskId, counter: int, manifest: bytes) -> bool:
         """Whether exactly this manifest is a release of a task."""
         name = target_of(task, counter)
-        return self._folder.load(Targets, role_of(task)).targets.get(name) == TargetFile.from_data(
-            name, manifest, _HASH
-        )
+        listed = self._folder.load(Targets, role_of(task)).targets.get(name)
+        return listed == TargetFile.from_data(name, manifest, _HASH)
 
     def renew(self, now: float) -> list[str]:
         """Sign again what is past half of its life and whose key is here; say what ends and could not be.
@@ -205,9 +211,9 @@ class SignedRoles:
 
     def status(self) -> list[dict[str, Any]]:
         """Every role: its version, end, threshold and keys, and which of those are here."""
-        found = []
+        root, found = self._root(), []
         for role in (*TOP_LEVEL, *self.tasks()):
-            signed: Signed = self._root() if role == "root" else self._folder.metadata(role).signed
+            signed: Signed = root if role == "root" else self._folder.metadata(role).signed
             rule = self._delegator(role).get_delegated_role(role)
             here = {signer.public_key.keyid for signer in self._keys.signers(rule.keyids)}
             found.append(
@@ -246,12 +252,16 @@ class SignedRoles:
         return True
 
     def _again(self, role: str, signed: Signed, now: float) -> None:
-        """Sign the next version of a role, or the first one."""
+        """Sign the next version of a role and put it in place."""
+        self._folder.write(role, self._next(role, signed, now))
+
+    def _next(self, role: str, signed: Signed, now: float, by: Targets | None = None) -> bytes:
+        """The next version of a role, or the first one, signed."""
         signed.version += 1 if self._folder.has(role) else 0
         signed.expires = self._until(role, now)
-        self._write(role, role, signed, [self._delegator(role)])
+        return self._sealed(role, signed, [by or self._delegator(role)])
 
-    def _write(self, name: str, role: str, signed: Signed, delegators: Sequence[Root | Targets]) -> None:
+    def _sealed(self, role: str, signed: Signed, delegators: Sequence[Root | Targets]) -> bytes:
         metadata: Metadata[Any] = Metadata(signed)
         rules = [delegator.get_delegated_role(role) for delegator in delegators]
         for signer in self._keys.signers({keyid: None for rule in rules for keyid in rule.keyids}):
@@ -265,12 +275,14 @@ class SignedRoles:
         data = metadata.to_bytes()
         if len(data) > MAX_METADATA:
             raise StoreError(f"{role}: {len(data)} bytes exceed the {MAX_METADATA} that devices take")
-        self._folder.write(name, data)
+        return data
 
     def _delegator(self, role: str) -> Root | Targets:
         return self._root() if role in TOP_LEVEL else self._folder.load(Targets, "targets")
 
     def _root(self) -> Root:
+        if not self.begun:
+            raise NotReadyError(f"{self._folder.path}: no root has been signed; run: roadcast keys init")
         return self._folder.load(Root, f"{self._folder.root_version}.root")
 
     def _meta(self, role: str) -> MetaFile:
@@ -283,4 +295,6 @@ class SignedRoles:
         return datetime.fromtimestamp(now, timezone.utc) + timedelta(days=self._days(role))
 
     def _fresh(self, role: str, signed: Signed, now: float) -> bool:
-        return signed.expires.timestamp() - now > self._days(role) * _DAY_S / 2
+        """Whether a role is in the first half of its life; what ends later than it may was signed by a wrong clock."""
+        life, left = self._days(role) * _DAY_S, signed.expires.timestamp() - now
+        return life / 2 < left < life + SKEW_S

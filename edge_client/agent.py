@@ -39,6 +39,7 @@ from edge_client.labels import LabelFile
 from edge_client.lessons import Lessons
 from edge_client.notify import notify
 from edge_client.offers import Running
+from edge_client.planner import MakeWorkshop, Planner
 from edge_client.replay import latest_raw
 from edge_client.stamp import Stamp
 from edge_client.training import Training
@@ -72,6 +73,7 @@ class Agent:
         trainer: command that runs a training job; `edge_client.trainer` when empty.
         disk: how blobs and pointers are written.
         wall: the board's clock, seconds since 1970.
+        workshop: finds TensorRT; this machine's when None.
 
     Raises:
         ConfigError: the configuration does not fit the task.
@@ -86,6 +88,7 @@ class Agent:
         trainer: tuple[str, ...] = (),
         disk: Disk | None = None,
         wall: Callable[[], float] = time,
+        workshop: MakeWorkshop | None = None,
     ) -> None:
         self.config, self.spec, state = config, load_task(config.task), Path(config.state_dir)
         self._inbox: Inbox = Queue(INBOX)
@@ -102,8 +105,8 @@ class Agent:
         own, shelf = state / "blobs", Path(config.factory) / "blobs"
         fetcher = Fetcher(own, self._topics, self.transport, disk=disk, shelf=shelf)
         self._installed = InstalledStore(state / self.spec.name, disk)
-        self._gate = Gate(self.spec.task_id, self._topics, trust, self.transport.subscribe, wall)
-        self._installer = self._make_installer(parts, fetcher)
+        self._gate = Gate(self.spec.task_id, config.device_id, self._topics, trust, self.transport.subscribe, wall)
+        self._installer = self._make_installer(parts, fetcher, workshop)
         self._drops: Counter[str] = Counter({"state-in-memory": refused})
         kept = parts.seen.latest_samples
         self._uplink = Uplink(self._topics, config.device_id, stamp, self.outbox, self.transport, self._drops, kept)
@@ -202,10 +205,8 @@ class Agent:
                 self._feed(Unlinked(), now)
             case Refused():
                 self.carry.drop(event.reason, event.detail)
-            case m.IntervalResult():
-                self._uplink.send(Send(event, durable=True), now)
-            case m.Telemetry():
-                self._uplink.send(Send(event), now)
+            case m.IntervalResult() | m.Telemetry():
+                self._uplink.send(Send(event, durable=isinstance(event, m.IntervalResult)), now)
             case _:
                 self._feed(event, now)  # type: ignore[arg-type]  # the installer's own events
 
@@ -278,15 +279,14 @@ class Agent:
             if isinstance(event, m.IntervalResult):
                 self._uplink.send(Send(event, durable=True), now)
 
-    def _make_installer(self, parts: Parts, fetcher: Fetcher) -> Installer:
-        database = Path(self.config.state_dir) / "replay.db"
+    def _make_installer(self, parts: Parts, fetcher: Fetcher, workshop: MakeWorkshop | None) -> Installer:
         return Installer(
             spec=self.spec,
-            config=self.config.probation,
-            threads=self.config.threads,
+            config=self.config,
             blob=fetcher.path,
+            planner=Planner(self.config, fetcher.path, workshop),
             seen=parts.seen,
-            stored=lambda count: latest_raw(database, self.spec, count),
+            stored=partial(latest_raw, Path(self.config.state_dir) / "replay.db", self.spec),
             prepare=parts.prepare,
             running=lambda: self.inference.bundle,
             frames=self.inference.counters,

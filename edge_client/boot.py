@@ -9,10 +9,10 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+from edge_client.candidate import Candidate, load_release
 from edge_client.carry import Carry
 from edge_client.hands import Hands
 from edge_client.installed import Resolved, resolve
-from edge_client.installer import Candidate, load_release
 from edge_client.lessons import Fitted
 from edge_client.offers import Running
 from edge_protocol.errors import RoadcastError, StoreError

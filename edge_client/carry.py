@@ -11,15 +11,16 @@ from typing import TypeAlias
 from typing_extensions import assert_never
 
 from edge_client import effects as e
+from edge_client.candidate import Candidate
 from edge_client.fetcher import Outcome
 from edge_client.gate import Admission
 from edge_client.hands import Hands, state_of
 from edge_client.installed import HeadChoice
-from edge_client.installer import Candidate
 from edge_client.latency_probe import LatencyProbe
 from edge_client.lessons import Fitted
-from edge_client.offers import Installed, InstallFailed
+from edge_client.offers import Installed, InstallFailed, hashes_of
 from edge_client.pipelines import Bundle
+from edge_client.plan_effects import BuildPlan, Exchange
 from edge_protocol.delta import apply_delta
 from edge_protocol.effects import Drop, Send
 from edge_protocol.errors import DigestError, RoadcastError, StoreError
@@ -110,6 +111,7 @@ class Carry:
         self._choice = fitted.choice if fitted is not None else None
         self.serving = candidate.artifact
         self._hands.drift.serving(candidate.release, refitted=False)
+        self._hands.installer.serves(candidate)
         self._hands.inference.swap(Bundle(candidate.release, candidate.runner, personal))
 
     def remember(self, label: Label) -> None:
@@ -168,8 +170,10 @@ class Carry:
                 hands.fetcher.abandon(effect.sha256)
             case e.Check():
                 return self._check(effect)
-            case e.Probe():
+            case BuildPlan() | e.Probe():
                 hands.installer.ask(effect)
+            case Exchange():
+                self._exchange(effect.release)
             case e.Train():
                 self.keep_samples()
                 return [*hands.lessons.start(effect, now)]
@@ -240,9 +244,17 @@ class Carry:
             hands.trust.raise_floor(release)
         hands.installer.take(release)
         self.serve(candidate, fitted)
-        hands.fetcher.collect(hands.installed.named_blobs() | _files(candidate.artifact) | self._wanted)
+        hands.fetcher.collect(hands.installed.named_blobs() | hashes_of(candidate.artifact) | self._wanted)
         self._wanted.clear()
         return Installed(release)
+
+    def _exchange(self, release: int) -> None:
+        """The same release with the same head, answered by its plan from the next frame on."""
+        hands = self._hands
+        bundle, renewed = hands.inference.bundle, hands.installer.exchange(release)
+        if bundle is not None and renewed is not None and bundle.release == release:
+            hands.installer.serves(renewed)
+            hands.inference.swap(Bundle(release, renewed.runner, bundle.head))
 
     def _discard(self, effect: e.Discard) -> None:
         hands = self._hands
@@ -252,7 +264,7 @@ class Carry:
         if candidate is not None:
             candidate.runner.close()
         if not effect.keep_files:
-            serving = _files(self.serving) if self.serving else set()
+            serving = hashes_of(self.serving) if self.serving else set()
             hands.fetcher.collect(hands.installed.named_blobs() | serving | self._wanted)
 
     def _adopt(self) -> None:
@@ -286,7 +298,3 @@ class Carry:
         if known and not effect.accepted:
             self.drop(f"refused-{effect.reason}"[:64], f"the server refused a message: {effect.reason}")
         return [e.Delivered(number)] if known else []
-
-
-def _files(artifact: Artifact) -> set[str]:
-    return {artifact.template.sha256, artifact.weights.sha256, artifact.golden.sha256}

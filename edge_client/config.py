@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +20,7 @@ from edge_protocol.transport.settings import BrokerSettings
 from edge_protocol.trust import MAX_METADATA
 
 Text = Annotated[str, Meta(min_length=1, max_length=4096)]
+RunnerChoice: TypeAlias = Literal["auto", "onnxruntime", "tensorrt"]
 
 
 class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -143,6 +144,26 @@ class ProbationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wait_s: Annotated[float, Meta(ge=0)] = 10.0
 
 
+class TensorrtConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How plans are built, where the runner is TensorRT.
+
+    Attributes:
+        precision: ``file`` computes in the number types of the release, ``fp16`` lets TensorRT up to 10 use FP16 too.
+        build_timeout_s: after which a build is killed.
+        needed_mb: memory that must be free before one begins.
+        workspace_mb: that one layer may use beside its weights.
+        spare_mb: memory that must stay free; below it one is killed.
+        watch_s: seconds between two looks whether the power mode changed.
+    """
+
+    precision: Literal["file", "fp16"] = "file"
+    build_timeout_s: Annotated[float, Meta(gt=0, le=86_400)] = 1800.0
+    needed_mb: Annotated[int, Meta(ge=0, le=1 << 20)] = 1024
+    workspace_mb: Annotated[int, Meta(ge=1, le=1 << 20)] = 256
+    spare_mb: Annotated[int, Meta(ge=0, le=1 << 20)] = 256
+    watch_s: Annotated[float, Meta(gt=0, le=86_400)] = 60.0
+
+
 class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One device; ``roadcast client schema`` prints it for editors.
 
@@ -155,7 +176,9 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         state_dir: where it keeps everything.
         factory: folder of the model that the board came with, never written; see ``roadcast release factory``.
         sources: what it looks at.
-        labels, preprocess, replay, train, personal, drift, privacy, probation: see there.
+        labels, preprocess, replay, train, personal, drift, privacy, probation, tensorrt: see there.
+        runner: what answers frames: ``auto`` takes TensorRT on boards with a GPU for it. ONNX Runtime serves until a
+            plan is there, and whenever there is none.
         report_interval_s: seconds between two reports of its state and its board.
         metrics_file: Prometheus file to write the board's readings to, for node_exporter's textfile collector.
         threads: that one inference may use.
@@ -179,6 +202,8 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     drift: DriftConfig = DriftConfig()
     privacy: PrivacyConfig = PrivacyConfig()
     probation: ProbationConfig = ProbationConfig()
+    runner: RunnerChoice = "auto"
+    tensorrt: TensorrtConfig = TensorrtConfig()
     report_interval_s: Annotated[float, Meta(gt=0, le=86_400)] = 10.0
     metrics_file: Text | None = None
     threads: Annotated[int, Meta(ge=1, le=64)] = 1

@@ -35,6 +35,7 @@ from edge_client.effects import (
     Unlinked,
 )
 from edge_client.offers import Installed, InstallFailed, Offered, Running, Unproven
+from edge_client.plan_effects import Planned
 from edge_client.refitting import Refitting
 from edge_client.releasing import Releasing
 from edge_client.session import ONLINE, SESSION, Session, SessionEvent
@@ -163,6 +164,8 @@ class DeviceCore:
                 return self._releasing.checked(event, self._next_job(), now)
             case Trained() | TrainFailed():
                 return self._trained(event, now)
+            case Planned():
+                return self._releasing.planned(event)
             case Passed() | Failed():
                 return self._releasing.probed(event)
             case Installed() | InstallFailed():

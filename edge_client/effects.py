@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from edge_client.offers import Installed, InstallFailed, Offered, Unproven
+from edge_client.plan_effects import BuildPlan, Exchange, Planned
 from edge_protocol.blobs import BlobRef
 from edge_protocol.effects import Drop, Send
 from edge_protocol.manifest import Artifact
@@ -149,6 +150,8 @@ Effect: TypeAlias = (
     | Check
     | Train
     | Stop
+    | BuildPlan
+    | Exchange
     | Probe
     | Install
     | Discard
@@ -277,6 +280,7 @@ Event: TypeAlias = (
     | CheckFailed
     | Trained
     | TrainFailed
+    | Planned
     | Passed
     | Failed
     | Installed

@@ -16,7 +16,7 @@ from edge_client.offers import Offered, Unproven
 from edge_client.trust_store import TrustStore
 from edge_protocol.effects import Drop
 from edge_protocol.errors import StoreError, TrustError
-from edge_protocol.ids import TaskId
+from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.topics import ReleaseTopic, Topics
 from edge_protocol.trust import MAX_METADATA, proven, refreshed, role_of, root_version, rotated
 
@@ -41,6 +41,7 @@ class Gate:
 
     Args:
         task: its name.
+        device: whose own release topic counts beside the fleet's.
         topics: of the fleet.
         store: what is trusted.
         subscribe: asks the link for topics.
@@ -50,12 +51,14 @@ class Gate:
     def __init__(
         self,
         task: TaskId,
+        device: DeviceId,
         topics: Topics,
         store: TrustStore,
         subscribe: Callable[[list[str]], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._task, self._topics, self._store, self._subscribe, self._clock = task, topics, store, subscribe, clock
+        self._places = (ReleaseTopic(task), ReleaseTopic(task, device))
         self._received: dict[str, bytes] = {}
         self._offers: dict[ReleaseTopic, _Waiting] = {}
         self._trouble: TrustError | None = None
@@ -77,6 +80,10 @@ class Gate:
 
     def offer(self, topic: ReleaseTopic, manifest: bytes, now: float) -> list[Admission]:
         """Take the release that the fleet, or this device, is to run."""
+        if topic not in self._places:
+            return [
+                Drop("wrong-topic", f"an offer for {topic.device or 'the fleet'} and task {topic.task!r} came here")
+            ]
         before = self._offers.get(topic)
         if before is None or before.manifest != manifest:
             self._offers[topic] = _Waiting(manifest, now)

@@ -63,13 +63,16 @@ def state_of(hands: Hands, asked: ReportState, choice: HeadChoice | None) -> Dev
         "bytes_up": hands.transport.traffic.bytes_up,
         "bytes_down": hands.transport.traffic.bytes_down,
         "raw_bytes": hands.uplink.raw_bytes,
+        **hands.installer.planner.counts,
         **{f"bytes:{kind}": count for kind, count in hands.uplink.sent.items()},
         "drop:frame-failed": counted.failed,
         "drop:source-failed": counted.source_failures,
         "drop:replay-overrun": hands.seen.overrun,
         **{f"drop:{reason}"[:64]: count for reason, count in hands.drops.items()},
     }
-    values = hands.inference.latency_ms() | hands.account.values()
+    values = hands.inference.latency_ms() | hands.account.values() | hands.installer.planner.values()
+    if hands.installer.planner.wanted and (bundle := hands.inference.bundle):
+        values["on_tensorrt"] = float(bundle.runner.provider.startswith("TensorRT"))
     if hands.lessons.cost and not hands.account.on:
         values |= hands.lessons.cost.values()
     headline = plugin_of(hands.spec).headline

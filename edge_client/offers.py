@@ -43,6 +43,11 @@ class Running:
     weights: str = ""
 
 
+def hashes_of(artifact: Artifact) -> set[str]:
+    """Of the files that a device keeps of an artifact."""
+    return {artifact.template.sha256, artifact.weights.sha256, artifact.golden.sha256}
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """A release that passed every check that needs no file."""

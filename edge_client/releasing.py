@@ -32,6 +32,7 @@ from edge_client.effects import (
     TrainFailed,
 )
 from edge_client.offers import MAX_ATTEMPTS, Installed, InstallFailed, Offer, Offered, Running, Unproven
+from edge_client.plan_effects import BuildPlan, Exchange, Planned
 from edge_protocol.blobs import BlobRef
 from edge_protocol.effects import Drop, Send
 from edge_protocol.errors import IncompatibleError
@@ -76,7 +77,7 @@ class Releasing:
         self._delta: BlobRef | None = None
         self._retry = Backoff(device)
         self._shown = running.release
-        self._reason = ""
+        self._reason = self._note = self._next_note = ""
 
     @property
     def target(self) -> int:
@@ -101,7 +102,7 @@ class Releasing:
             self.stage.value,
             self.running.release,
             self.running.weights,
-            self._reason[:MAX_REASON],
+            (self._reason or (self._note if self.stage is Stage.COMMITTED else ""))[:MAX_REASON],
         )
         return Send(message, durable=True)
 
@@ -206,7 +207,20 @@ class Releasing:
             return []
         self.job = None
         missed = [Drop("refit-failed", event.reason)] if isinstance(event, TrainFailed) else []
-        return [*missed, *self._step(Step.BUILT), Probe(self._offer.counter)]
+        return [*missed, BuildPlan(self._offer.counter)]
+
+    def planned(self, event: Planned) -> list[Effect]:
+        """A release is in TensorRT, or is to do without, which is told and blocks nothing."""
+        missed: list[Effect] = [Drop("plan-failed", event.note)] if event.note else []
+        if self._offer is not None and self._offer.counter == event.release and self.wants_trainer:
+            self._next_note = event.note
+            built = self.stage is Stage.BUILDING and self.job is None
+            return [*missed, *self._step(Step.BUILT), Probe(event.release)] if built else missed
+        if event.release != self.running.release:
+            return []
+        self._note = event.note
+        told = [self.status()] if self.stage is Stage.COMMITTED else []
+        return [*missed, *told] if event.note else [Exchange(event.release), *told]
 
     def probed(self, event: Passed | Failed) -> list[Effect]:
         """The candidate stood its probation, or did not."""
@@ -223,7 +237,8 @@ class Releasing:
             return []
         if isinstance(event, InstallFailed):
             return self._pause(event, now)
-        self.running, self._delta = Running(event.release, self._offer.artifact.weights.sha256), None
+        self.running = Running(event.release, self._offer.artifact.weights.sha256)
+        self._delta, self._note = None, self._next_note
         return self._step(Step.PASS)
 
     def _roll_back(self, event: CheckFailed | Failed) -> list[Effect]:

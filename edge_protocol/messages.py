@@ -173,7 +173,7 @@ class Deployment(msgspec.Struct, frozen=True, array_like=True, tag="deployment")
         state: state of the deployment table.
         running: counter of the release that answers frames now.
         weights: hash of the weights payload that answers frames now ("" when none).
-        reason: why it was rejected, failed or rolled back.
+        reason: why it was rejected, failed or rolled back; committed, why ONNX Runtime serves although TensorRT was to.
     """
 
     task: Name

@@ -21,7 +21,7 @@ from edge_protocol.manifest import ReleaseManifest, decode_manifest
 
 MAX_METADATA: Final = 128 * 1024
 """Largest file of signed metadata, in bytes: what is larger is refused before it is parsed."""
-MAX_ROOTS: Final = 64
+MAX_ROOTS: Final = 256
 """Root versions that a device follows from the one it was commissioned with."""
 SKEW_S: Final = 300.0
 """Seconds that the clocks of device and server may differ."""

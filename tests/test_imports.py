@@ -15,7 +15,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("roadcast", "edge_client", "broker_server", "export", "devices", "edge_models", "edge_protocol")
 HEAVY = ("torch", "tensorrt", "onnx", "onnxscript", "cv2", "sqlalchemy", "alembic", "fastapi", "matplotlib")
-NOT_ON_A_DEVICE = ("torch", "onnx", "onnxscript", "fastapi", "sqlalchemy", "alembic", "matplotlib", "broker_server")
+NOT_ON_A_DEVICE = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "fastapi",
+    "sqlalchemy",
+    "alembic",
+    "matplotlib",
+    "urllib3",
+    "broker_server",
+)
 
 TORCH_HOMES = (
     "edge_models.augment",

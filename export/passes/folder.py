@@ -44,8 +44,8 @@ def write_variant(
 ) -> VariantReport:
     """Build one variant of a folder's student, and write it when it passes its gate.
 
-    ``int8-cpu`` becomes a folder of its own, an artifact as any other; ``fp16`` and ``int8-trt`` become one ONNX file,
-    which TensorRT parses. The report is written in any case.
+    INT8 becomes a folder of its own, an artifact as any other; ``fp16`` becomes one ONNX file, which TensorRT parses.
+    The report is written in any case.
 
     Args:
         folder: of ``export build``.
@@ -64,7 +64,7 @@ def write_variant(
     made, report = build_variant(
         variant, card.task, full, calibration=calibration, held=held, limits=limits, slowdown=slowdown
     )
-    artifact = to_artifact(full, made, held[0], card.parameters) if made and variant == "int8-cpu" else None
+    artifact = to_artifact(full, made, held[0], card.parameters) if made and variant != "fp16" else None
     place = folder / variant
     with _writing(place):
         place.mkdir(exist_ok=True)

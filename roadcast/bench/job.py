@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from devices.latency.load import Plan
 
+RunnerName = Literal["ort", "ort-cuda", "ort-tensorrt", "trt"]
 MOST_SOAK_S = 30 * 86_400.0
 
 
@@ -19,7 +20,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         plan: how much, and how queries are issued.
         threads: that one inference may use.
         end_to_end: from a camera's JPEG, or a sensor's window, to an encoded message.
-        runner: ONNX Runtime, or TensorRT.
+        runner: ONNX Runtime on the CPU, with its CUDA or TensorRT provider, or TensorRT itself.
         soak_s: keep it busy for so many seconds, and watch the board; 0: measure as the plan says.
         power: measure what the board draws.
     """
@@ -27,6 +28,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     plan: Plan
     threads: int = 1
     end_to_end: bool = False
-    runner: Literal["ort", "trt"] = "ort"
+    runner: RunnerName = "ort"
     soak_s: Annotated[float, Meta(ge=0, le=MOST_SOAK_S)] = 0.0
     power: bool = False

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from devices.latency.load import Scenario
 from edge_protocol.errors import CheckFailedError, ConfigError, StoreError
+from roadcast.bench.job import Job, RunnerName
 from roadcast.output import emit, progress
 from roadcast.ssh_options import KNOWN_HOSTS, AskPassword, Identity, KnownHosts, PasswordFile
 
 if TYPE_CHECKING:
     from devices.latency.result import Result
     from devices.latency.soak import Soak, Window
-    from roadcast.bench.job import Job
 
 _SECONDS, _DEVICE_SECONDS = 10.0, 5.0
 _WAIT_S = 90.0
@@ -27,7 +27,7 @@ PYTHON = "/opt/roadcast/venv/bin/python"
 def run(
     model: Annotated[Path | None, typer.Argument(help="Folder of 'export build', or an ONNX file.")] = None,
     *,
-    runner: Annotated[Literal["ort", "trt"], typer.Option(help="ONNX Runtime on the CPU, or TensorRT.")] = "ort",
+    runner: Annotated[RunnerName, typer.Option(help="ONNX Runtime: CPU, CUDA, TensorRT; or TensorRT itself.")] = "ort",
     scenario: Annotated[Scenario, typer.Option(help="How queries are issued, as in MLPerf.")] = "single-stream",
     seconds: Annotated[float | None, typer.Option(help="Measured at least; 10, a device 5.", min=0)] = None,
     queries: Annotated[int, typer.Option(help="Measured at least.", min=1)] = 1024,
@@ -61,7 +61,6 @@ def run(
         raise ConfigError("bench run: name a model, or a device with --device")
     from broker_server.rollout_plan import SECONDS, parse_quantity
     from devices.latency.load import Plan
-    from roadcast.bench.job import Job
 
     seconds = _SECONDS if seconds is None else seconds
     plan = Plan(

@@ -16,7 +16,7 @@ from broker_server.store.blobs import BlobFolder
 from broker_server.store.database import Database
 from edge_protocol.delta import apply_delta
 from edge_protocol.errors import ArtifactError
-from edge_protocol.manifest import decode_manifest
+from edge_protocol.manifest import decode_manifest, encode_manifest
 from edge_protocol.task import TIERS
 from edge_protocol.trust import commissioned, proven, refreshed
 from tests.broker_server.scenes import SPEC, TASK
@@ -81,7 +81,9 @@ def test_a_release_is_signed_numbered_and_complete(
     assert releases.make(SPEC, artifacts, Provenance(None, {}), 8.0).counter == 2
 
 
-def test_a_release_offers_deltas_from_the_last_two(releases: ReleaseFolder, artifacts: Path, tmp_path: Path) -> None:
+def test_a_release_offers_deltas_from_the_last_two(
+    releases: ReleaseFolder, artifacts: Path, tmp_path: Path, fleet: SignedFleet
+) -> None:
     """Each leads to the weights it says, from the base it says; none where it would save next to nothing."""
     rng, blobs = np.random.default_rng(0), BlobFolder(tmp_path / "blobs")
     w = rng.normal(0, 0.1, 2000).astype(np.float16)
@@ -103,6 +105,8 @@ def test_a_release_offers_deltas_from_the_last_two(releases: ReleaseFolder, arti
     assert (again.counter, again.notes, again.artifact_for("nano").deltas) == (5, "back", ())
     assert again.artifact_for("nano").weights == made[2].artifact_for("nano").weights
     assert (releases.folder(TASK, 5) / "nano.safetensors").exists()
+    listed = [n + 1 for n in range(4) if fleet.roles.lists(TASK, n + 1, encode_manifest(made[n]))]
+    assert listed == [1, 2, 3], "what was taken back is no release any more"
     with pytest.raises(ArtifactError, match="no release 9"):
         releases.again(TASK, 9, "", 2.0)
 

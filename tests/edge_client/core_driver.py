@@ -11,6 +11,7 @@ import numpy as np
 
 from edge_client import effects as e
 from edge_client.core import DeviceCore, Profile, Remembered
+from edge_client.plan_effects import Planned
 from edge_models.tasks import load_task
 from edge_protocol import messages as m
 from edge_protocol.arrays import pack
@@ -105,6 +106,7 @@ class Driver:
         self.fetch(counter)
         self.do(e.Checked(counter))
         self.do(e.Trained(self.last(e.Train).job, None))
+        self.do(Planned(counter))
         self.do(e.Passed(counter))
         self.do(e.Installed(counter))
 

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from devices.packs import ImagePack, SeriesPack, save_pack
 from edge_client.agent import Agent
 from edge_client.config import DeviceConfig
+from edge_client.planner import MakeWorkshop
 from edge_models.tasks import load_task, plugin_of
 from edge_protocol.config import load_config
 from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
@@ -77,6 +79,8 @@ class DeviceRig:
     config: DeviceConfig
     broker: MemoryBroker = field(default_factory=MemoryBroker)
     trainer: tuple[str, ...] = NO_TRAINER
+    wall: Callable[[], float] = time.time
+    workshop: MakeWorkshop | None = None
 
     def __post_init__(self) -> None:
         self.centre = SmallCentre(self.broker)
@@ -84,7 +88,9 @@ class DeviceRig:
 
     def boot(self) -> None:
         """Start the agent (again)."""
-        self.agent = Agent(self.config, lambda inbox, will: MemoryTransport(self.broker, inbox, will), self.trainer)
+        self.agent = Agent(
+            self.config, partial(MemoryTransport, self.broker), self.trainer, wall=self.wall, workshop=self.workshop
+        )
         self.agent.start()
 
     def until(self, condition: Callable[[], object], what: str, within_s: float = 40) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from devices.boards import Machine
 from edge_client import board
-from edge_client.build import build_parts
+from edge_client.build import build_parts, read_root
 from edge_client.config import DeviceConfig
 from edge_client.notify import notify
 from edge_client.replay import ReplayStore
@@ -70,6 +70,19 @@ def test_what_is_wrong_is_named(tmp_path: Path, change: dict[str, Any], said: st
     """The message holds the key, and the file before it."""
     with pytest.raises(ConfigError, match=said):
         device_config(tmp_path, **change)
+
+
+def test_a_root_comes_from_a_file_or_stands_in_the_configuration(tmp_path: Path) -> None:
+    """Both are read; a missing file, and one that is no root or signs nothing, are named with the remedy."""
+    inline = device_config(tmp_path)
+    (tmp_path / "root.json").write_text(inline.trusted_root)
+    root = read_root(device_config(tmp_path, trusted_root=str(tmp_path / "root.json")))
+    assert root == read_root(inline) == inline.trusted_root.encode()
+    (tmp_path / "other.json").write_text("{}")
+    unsigned = inline.trusted_root.replace('"sig":"', '"sig":"00')
+    for wrong in (str(tmp_path / "none.json"), str(tmp_path / "other.json"), unsigned):
+        with pytest.raises(ConfigError, match=r"trusted_root: .*bring the newest tuf"):
+            read_root(device_config(tmp_path, trusted_root=wrong))
 
 
 def built(folder: Path, **changes: Any) -> Any:

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from edge_client.config import ProbationConfig
 from edge_client.effects import Check, Checked, CheckFailed, Failed, Passed, Probe
 from edge_client.inference import Counters
 from edge_client.installer import Installer
+from edge_client.planner import Planner
 from edge_client.seen import Seen
 from edge_models.tasks import load_task
 from edge_protocol.blobs import cut
 from edge_protocol.manifest import Artifact
+from tests.edge_client.device_rig import device_config
 from tests.fakes.small_centre import Files, artifact_files
 
 SPEC = load_task("vehicle")
-QUICK = ProbationConfig(frames=1, wait_s=0, memory_mb=100)
 
 
 class Bench:
@@ -32,11 +32,12 @@ class Bench:
 
     def __init__(self, folder: Path, memory_mb: Iterator[float]) -> None:
         self.folder, self.answers = folder, Queue[Any]()
+        config = device_config(folder, probation={"frames": 1, "wait_s": 0, "memory_mb": 100})
         self.installer = Installer(
             spec=SPEC,
-            config=QUICK,
-            threads=1,
-            blob=lambda sha256: folder / sha256,
+            config=config,
+            planner=Planner(config, self.blob, None),
+            blob=self.blob,
             seen=Seen(1.0),
             stored=lambda _: np.zeros((0, 3, 32, 32), np.uint8),
             prepare=lambda raw: raw.astype(np.float32),
@@ -46,6 +47,10 @@ class Bench:
             memory_mb=lambda: next(memory_mb),
         )
         self.installer.start()
+
+    def blob(self, sha256: str) -> Path:
+        """Where a file is."""
+        return self.folder / sha256
 
     def check(self, files: Files, release: int = 1) -> Any:
         """What comes of a check."""

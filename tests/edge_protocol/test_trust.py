@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_models.tasks import load_task
@@ -201,7 +201,7 @@ def test_a_device_that_was_away_follows_every_root(fleet: SignedFleet, trusted: 
 def test_an_accepted_release_outlives_the_keys_that_signed_it(fleet: SignedFleet, trusted: TrustedMetadata) -> None:
     """After every key was rotated the proof still holds at boot, also for a device commissioned with a later root."""
     data = encode_manifest(manifest(1))
-    fleet.roles.delegate(VEHICLE, fleet.draw("task-vehicle"), NOW)
+    fleet.roles.delegate(VEHICLE, fleet.draw("task-vehicle"), 1, NOW)
     fleet.roles.rotate("root", fleet.draw("root", 3), 2, NOW)
     _, proof = proven(follow(trusted, fleet.files()), VEHICLE, data, at(NOW))
     for root in ("1.root", "2.root"):
@@ -241,6 +241,7 @@ def test_what_has_not_come_yet_is_no_attack(fleet: SignedFleet, lost: str) -> No
     refused("metadata-missing", commissioned(fleet.root), files)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["2.root", "timestamp", "snapshot", "targets", "task-vehicle"]), st.data())
 def test_damaged_files_are_refused_and_never_crash(name: str, draw: st.DataObject) -> None:
     """A byte changed anywhere, or junk, in any role: a `TrustError`, unless nothing signed was changed."""

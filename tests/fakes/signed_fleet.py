@@ -47,7 +47,7 @@ class SignedFleet:
         self.roles = SignedRoles(self.folder / "tuf", Keys([self.private]), TrustConfig())
         self.roles.begin(self.keys, threshold, self.now)
         for task in tasks:
-            self.roles.delegate(TaskId(task), self.draw(role_of(TaskId(task))), self.now)
+            self.roles.delegate(TaskId(task), self.draw(role_of(TaskId(task))), 1, self.now)
 
     @property
     def root(self) -> bytes:

@@ -10,30 +10,39 @@ import errno
 import os
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 from edge_client import effects as e
+from edge_client.candidate import Candidate
 from edge_client.carry import Carry
 from edge_client.core import DeviceCore, Profile, Remembered
 from edge_client.disk import Disk, file_sha256
 from edge_client.fetcher import Fetcher
 from edge_client.gate import Gate
 from edge_client.installed import InstalledStore, resolve
-from edge_client.installer import Candidate
 from edge_client.offers import Running
+from edge_client.plan_effects import BuildPlan, Planned
 from edge_client.trust_store import TrustStore
 from edge_protocol import messages as m
 from edge_protocol.effects import Send
 from edge_protocol.ids import DeviceId
 from edge_protocol.topics import ChunkTopic, MetadataTopic, ReleaseTopic, Topics
 from tests.edge_client.core_driver import SPEC
-from tests.fakes.small_centre import FLEET, signed_fleet
+from tests.fakes.signed_fleet import SignedFleet
+from tests.fakes.small_centre import FLEET
 
 TOPICS = Topics(FLEET)
 DESIRED = ReleaseTopic(SPEC.task_id)
+
+
+@lru_cache(maxsize=1)
+def model_fleet() -> SignedFleet:
+    """Who signs for model devices, and for nobody else: what is listed here stays listed."""
+    return SignedFleet()
 
 
 class Killed(BaseException):
@@ -129,12 +138,15 @@ class ModelInstaller:
     """Loads when the test says so; what it loads is on the disk, and right."""
 
     def __init__(self, fetcher: Fetcher) -> None:
-        self._fetcher, self.asked = fetcher, list[e.Check | e.Probe]()
+        self._fetcher, self.asked = fetcher, list[e.Check | e.Probe | BuildPlan]()
         self.candidate: Candidate | None = None
 
-    def ask(self, request: e.Check | e.Probe) -> None:
+    def ask(self, request: e.Check | e.Probe | BuildPlan) -> None:
         """Queue."""
         self.asked.append(request)
+
+    def serves(self, candidate: Candidate) -> None:
+        """Take note."""
 
     def answer(self, *, well: bool) -> e.Event:
         """Answer the oldest request."""
@@ -145,6 +157,8 @@ class ModelInstaller:
                 student = SimpleNamespace(close=lambda: None)
                 self.candidate = Candidate(release, artifact, student, None) if well else None  # type: ignore[arg-type]
                 return e.Checked(release) if well else e.CheckFailed(release, "it cannot be loaded")
+            case BuildPlan(release):
+                return Planned(release)
             case e.Probe(release):
                 return e.Passed(release) if well and self.candidate else e.Failed(release, "it is slow")
 
@@ -179,9 +193,9 @@ class ModelDevice:
         self.fetcher = Fetcher(self.folder / "blobs", TOPICS, self.link, disk=self.disk)
         self.store = InstalledStore(self.folder / SPEC.name, self.disk)
         self.installer = ModelInstaller(self.fetcher)
-        fleet = signed_fleet()
+        fleet = model_fleet()
         self.trust = TrustStore(self.folder / SPEC.name, fleet.root, self.disk)
-        self.gate = Gate(SPEC.task_id, TOPICS, self.trust, self.link.subscribe, lambda: fleet.now)
+        self.gate = Gate(SPEC.task_id, DeviceId("cam-1"), TOPICS, self.trust, self.link.subscribe, lambda: fleet.now)
         self.inference = SimpleNamespace(bundle=None, swap=lambda bundle: setattr(self.inference, "bundle", bundle))
         nothing = SimpleNamespace(drain=list, add=lambda _: 0, serving=lambda *_, **__: None, poll=lambda _: [])
         hands = SimpleNamespace(
@@ -219,7 +233,7 @@ class ModelDevice:
 
     def booting(self) -> list[Any]:
         """What the disk would boot."""
-        root = signed_fleet().root
+        root = model_fleet().root
         return resolve(self.folder / SPEC.name, self.folder / "blobs", spec=SPEC, tier="nano", root=root)[0]
 
     def feed(self, event: e.Event, _now: float = 0.0) -> None:
@@ -237,7 +251,7 @@ class ModelDevice:
         if up:
             self.carry.relink()
         self.feed(e.Linked() if up else e.Unlinked())
-        for name, data in signed_fleet().files().items() if up else ():
+        for name, data in model_fleet().files().items() if up else ():
             for event in self.carry.metadata(MetadataTopic(name), data, self.now):
                 self.feed(event)
 

@@ -19,10 +19,10 @@ from edge_client.deployment import BUSY, Stage
 from edge_protocol.blobs import cut
 from edge_protocol.manifest import ReleaseManifest, encode_manifest
 from tests.edge_client.core_driver import SPEC, artifact
-from tests.fakes.small_centre import FLEET, signed_fleet
-from tests.faults.model_device import TOPICS, Killed, ModelDevice
+from tests.fakes.small_centre import FLEET
+from tests.faults.model_device import TOPICS, Killed, ModelDevice, model_fleet
 
-NEWEST, TAKEN_BACK, FINAL = 6, 100, 150
+NEWEST, TAKEN_BACK, FINAL = 6, 38, 39
 """Plain releases; those that bring the files of a plain one again; the one that a device is brought to in the end."""
 ENOUGH_ROUNDS, ENOUGH_STEPS = 60, 200
 """Within which a deployment with nothing in its way ends: turns of the device, steps on the disk."""
@@ -54,7 +54,7 @@ def listed() -> dict[int, bytes]:
     named |= {counter: artifact(1 + counter % NEWEST) for counter in range(NEWEST + 1, TAKEN_BACK)}
     named |= {counter: artifact(counter, base=counter - 1) for counter in range(2, NEWEST, 2)}
     made = {counter: ReleaseManifest(FLEET, counter, SPEC, 1.0, (files,), {}) for counter, files in named.items()}
-    return {counter: signed_fleet().release(manifest) for counter, manifest in made.items()}
+    return {counter: model_fleet().release(manifest) for counter, manifest in made.items()}
 
 
 def unlisted(counter: int) -> bytes:

@@ -127,7 +127,7 @@ def _brain() -> Target:
     bodies: list[m.Body] = [*map(m.ReleaseOffer, legal), m.Label("vehicle", "main-1", "car")]
     bodies += [m.RoundCall("vehicle", spec.label_space, 5, 3, cut(b"proxies" * 20, 64)[0], 4e9, open=True)]
     trust = TrustStore(Path(fleet.folder) / "device", fleet.root)
-    gate = Gate(spec.task_id, Topics(FLEET), trust, lambda _: None, lambda: fleet.now)
+    gate = Gate(spec.task_id, who.device, Topics(FLEET), trust, lambda _: None, lambda: fleet.now)
     for name, data in metadata.items():
         gate.metadata(name, data, 0.0)
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from hashlib import sha256
 from pathlib import Path
 
+import onnxruntime
 import pytest
 from safetensors.numpy import load
 
 from devices.latency.load import Plan
+from devices.runners.ort_providers import NAMES
 from edge_protocol.errors import ConfigError, DataError, IncompatibleError, NotReadyError
 from export.folder import TEMPLATE, WEIGHTS, read_part
 from export.graph import inlined
-from roadcast.bench.job import Job
+from roadcast.bench.job import Job, RunnerName
 from roadcast.bench.running import run_job
 from roadcast.bench.subject import open_model
 from tests.fakes.latency import measured
@@ -90,3 +92,14 @@ def test_what_cannot_be_measured_is_named(vehicle: Path, tmp_path: Path) -> None
     (tmp_path / WEIGHTS).write_bytes(read_part(vehicle, WEIGHTS)[:-4])
     with pytest.raises(IncompatibleError, match="fetch it again"):
         run_job(tmp_path, Job(plan=SHORT))
+
+
+@pytest.mark.parametrize("runner", ["ort-cuda", "ort-tensorrt"])
+def test_a_gpu_that_is_not_there_is_not_the_cpu_instead(runner: RunnerName, vehicle: Path) -> None:
+    """Without its provider the run is refused; a bare ONNX file has no golden answers to judge it by."""
+    if not set(onnxruntime.get_available_providers()).isdisjoint(NAMES.values()):
+        pytest.skip("an ONNX Runtime for GPUs is installed here")
+    with pytest.raises(NotReadyError, match=r"has no .*ExecutionProvider"):
+        run_job(vehicle, Job(plan=SHORT, runner=runner))
+    with pytest.raises(ConfigError, match="golden answers"):
+        run_job(vehicle / TEMPLATE, Job(plan=SHORT, runner=runner))
