@@ -64,8 +64,9 @@ def test_the_shares_add_up() -> None:
 @pytest.mark.parametrize("name", sorted(set(targets()) - {"brain"}))  # which reads one corpus as four kinds of message
 def test_what_is_not_spoilt_is_taken(name: str) -> None:
     """The corpus is legal, so that what is spoilt of it is near to legal."""
-    for data in targets()[name].corpus:
-        targets()[name].feed(data)
+    target = targets()[name]
+    for data in target.corpus:
+        target.feed(data)
 
 
 def test_another_error_is_a_finding() -> None:
