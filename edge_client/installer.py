@@ -142,28 +142,22 @@ class Installer:
     def _check(self, request: Check) -> Checked | CheckFailed:
         self.candidate, self._before_mb = None, self._memory_mb()
         try:
-            loaded = load_release(request.release, request.artifact, self._blob, self._threads)
-        except (RoadcastError, OSError) as error:
-            return CheckFailed(request.release, str(error))
-        self.candidate = loaded  # whoever discards it closes it
-        try:
+            self.candidate = load_release(request.release, request.artifact, self._blob, self._threads)
             self._check_memory()
-        except DeploymentError as error:
+        except (RoadcastError, OSError) as error:  # whoever discards the candidate closes it
             return CheckFailed(request.release, str(error))
         return Checked(request.release)
 
     def _check_memory(self) -> None:
-        grown, bound = self._memory_mb() - self._before_mb, self._config.memory_mb
-        if grown > bound:
-            raise DeploymentError(f"the agent grew by {grown:.0f} MB with the candidate, allowed are {bound}")
+        grown, allowed = self._memory_mb() - self._before_mb, self._config.memory_mb
+        if grown > allowed:
+            raise DeploymentError(f"the agent grew by {grown:.0f} MB with the candidate, allowed are {allowed}")
 
     def _plan(self, release: int) -> None:
         """Put the candidate into TensorRT; whatever comes of it, the deployment goes on."""
         before, note = self.candidate, ""
         if before is not None and before.release == release and self.planner.wanted:
-            memory_mb = self._memory_mb()
             after = self._planned(before, lambda: self._superseded or self.candidate is not before)
-            self._before_mb += self._memory_mb() - memory_mb  # the planner has bounds of its own for it
             if self.candidate is before:
                 self.candidate, note = after, after.note
         self._tell(Planned(release, note))
@@ -199,7 +193,7 @@ class Installer:
         candidate, bundle = self.candidate, self._running()
         if candidate is None or candidate.release != request.release:
             return Failed(request.release, "the candidate is gone; it was superseded")
-        runner = candidate.runner
+        runner, flow = candidate.runner, Flow(self._frames)
         try:
             try:
                 verdict = self._tried(candidate, runner, bundle)
@@ -209,20 +203,20 @@ class Installer:
                 self.candidate = replace(candidate, runner=runner.standby)
                 self._tell(Planned(request.release, f"{self.planner.goes_on(self.candidate)}: {error}"))
                 verdict = self._tried(candidate, runner.standby, bundle)
-            self._check_memory()
+            if not isinstance(runner, WithStandby):  # the first plan brings the GPU's libraries with it
+                self._check_memory()
+            if bundle is not None:
+                flow.check()
         except RoadcastError as error:
             return Failed(request.release, str(error))
-        except (
-            Exception
-        ) as error:  # a runtime's own errors share no base class, and a dead thread would hang the device
+        except Exception as error:  # a runtime's own errors share no base class, and this thread must live
             LOG.exception("release %d on probation", request.release)
             return Failed(request.release, f"{type(error).__name__}: {error}")
         LOG.info("release %d stood its probation: %s", request.release, verdict)
         return Passed(request.release)
 
     def _tried(self, candidate: Candidate, runner: Runner, bundle: Bundle | None) -> Verdict:
-        flow = Flow(self._frames)
-        verdict = try_candidate(
+        return try_candidate(
             runner.infer,
             bundle.runner.infer if bundle else None,
             self._batches(candidate),
@@ -230,9 +224,6 @@ class Installer:
             latency_floor_s=self._config.latency_floor_ms / 1e3,
             classes=self._spec.kind == "classify",
         )
-        if bundle is not None:
-            flow.check()
-        return verdict
 
     def _batches(self, candidate: Candidate) -> list[F4]:
         """Live samples that come now; what is lacking comes from the replay store; and the golden inputs."""

@@ -1,4 +1,4 @@
-"""What a deployment is about: the release that runs, and the one that is wanted; pure, owns no decision."""
+"""What a deployment is about: the release that runs, the one that is wanted, what came of it; owns no decision."""
 
 from __future__ import annotations
 
@@ -10,14 +10,6 @@ from edge_protocol.trust import Proof
 
 MAX_ATTEMPTS = 3
 """Loads of a release that may end in a crash of the agent before it is left alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """What answers frames: release counter (0: none) and hash of the weights payload."""
-
-    release: int = 0
-    weights: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +36,19 @@ class Unproven:
 
 
 @dataclass(frozen=True, slots=True)
+class Running:
+    """What answers frames: release counter (0: none) and hash of the weights payload."""
+
+    release: int = 0
+    weights: str = ""
+
+
+def hashes_of(artifact: Artifact) -> set[str]:
+    """Of the files that a device keeps of an artifact."""
+    return {artifact.template.sha256, artifact.weights.sha256, artifact.golden.sha256}
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
     """A release that passed every check that needs no file."""
 
@@ -55,3 +60,18 @@ class Offer:
         """Everything that may have been fetched for it, `delta` among them."""
         files = self.artifact
         return [files.template, files.weights, files.golden, *([delta] if delta else [])]
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """The pointer names the candidate, and it answers frames."""
+
+    release: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstallFailed:
+    """The disk refused the pointer: the release that ran still runs."""
+
+    release: int
+    reason: str

@@ -11,7 +11,6 @@ import numpy as np
 
 from edge_client import effects as e
 from edge_client.core import DeviceCore, Profile, Remembered
-from edge_client.offers import Offered
 from edge_client.plan_effects import Planned
 from edge_models.tasks import load_task
 from edge_protocol import messages as m
@@ -49,10 +48,10 @@ def signed(
     spec: TaskSpec = SPEC,
     fleet: str = FLEET,
     base: int = 0,
-) -> Offered:
+) -> e.Offered:
     """A proven release of small files."""
     manifest = ReleaseManifest(fleet, counter, spec, 1.0, (artifact(counter, tier, base),), {})
-    return Offered(encode_manifest(manifest), manifest, PROOF)
+    return e.Offered(encode_manifest(manifest), manifest, PROOF)
 
 
 def call(number: int, release: int, *, collecting: bool = True, spec: TaskSpec = SPEC) -> m.RoundCall:
@@ -85,9 +84,9 @@ class Driver:
         who = Profile(fleet=FLEET, device=DeviceId("cam-1"), tier="nano", spec=SPEC, report_interval_s=10)
         self.core = DeviceCore(who, self.remembered, self.clock.now)
 
-    def say(self, body: m.Body | Offered) -> list[e.Effect]:
+    def say(self, body: m.Body | e.Offered) -> list[e.Effect]:
         """A message from the server; an offer as the gate lets it through."""
-        if isinstance(body, Offered):
+        if isinstance(body, e.Offered):
             return self.do(body)
         header = m.Header(FLEET, SERVER, os.urandom(16), b"centre00", 1, 1.7e9, True)
         return self.do(m.Envelope(header, body))

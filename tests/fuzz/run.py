@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tests.fuzz.mutate import mutate
-from tests.fuzz.target import Target
-from tests.fuzz.targets import targets
+from tests.fuzz.targets import Target, targets
 
 HANG_S = 60
 ROOM = 256 << 20
