@@ -157,7 +157,9 @@ class Installer:
         """Put the candidate into TensorRT; whatever comes of it, the deployment goes on."""
         before, note = self.candidate, ""
         if before is not None and before.release == release and self.planner.wanted:
+            memory_mb = self._memory_mb()
             after = self._planned(before, lambda: self._superseded or self.candidate is not before)
+            self._before_mb += self._memory_mb() - memory_mb  # a plan brings the GPU's libraries, in bounds of its own
             if self.candidate is before:
                 self.candidate, note = after, after.note
         self._tell(Planned(release, note))
@@ -193,7 +195,7 @@ class Installer:
         candidate, bundle = self.candidate, self._running()
         if candidate is None or candidate.release != request.release:
             return Failed(request.release, "the candidate is gone; it was superseded")
-        runner, flow = candidate.runner, Flow(self._frames)
+        runner = candidate.runner
         try:
             try:
                 verdict = self._tried(candidate, runner, bundle)
@@ -203,10 +205,7 @@ class Installer:
                 self.candidate = replace(candidate, runner=runner.standby)
                 self._tell(Planned(request.release, f"{self.planner.goes_on(self.candidate)}: {error}"))
                 verdict = self._tried(candidate, runner.standby, bundle)
-            if not isinstance(runner, WithStandby):  # the first plan brings the GPU's libraries with it
-                self._check_memory()
-            if bundle is not None:
-                flow.check()
+            self._check_memory()
         except RoadcastError as error:
             return Failed(request.release, str(error))
         except Exception as error:  # a runtime's own errors share no base class, and this thread must live
@@ -216,7 +215,8 @@ class Installer:
         return Passed(request.release)
 
     def _tried(self, candidate: Candidate, runner: Runner, bundle: Bundle | None) -> Verdict:
-        return try_candidate(
+        flow = Flow(self._frames)
+        verdict = try_candidate(
             runner.infer,
             bundle.runner.infer if bundle else None,
             self._batches(candidate),
@@ -224,6 +224,9 @@ class Installer:
             latency_floor_s=self._config.latency_floor_ms / 1e3,
             classes=self._spec.kind == "classify",
         )
+        if bundle is not None:
+            flow.check()
+        return verdict
 
     def _batches(self, candidate: Candidate) -> list[F4]:
         """Live samples that come now; what is lacking comes from the replay store; and the golden inputs."""

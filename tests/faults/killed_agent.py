@@ -10,6 +10,7 @@ import logging
 import multiprocessing as mp
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,6 +29,7 @@ from tests.fakes.small_centre import Files, artifact_files, manifest_of, signed_
 SPEC = load_task("vehicle")
 TRAINER = (sys.executable, "-S", "-c", "import sys; sys.exit('no trainer here')")
 WITHIN_S = 120.0
+REFUSALS = {"clock-untrusted", "metadata-expired"}
 CONTEXT = mp.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.edge_client.device_rig", "edge_client.agent", "onnxruntime", "cv2"])
 
@@ -47,46 +49,43 @@ def slowly(topic: str, payload: bytes) -> list[bytes]:
 
 @dataclass(frozen=True)
 class Published:
-    """A release as the broker holds it; signed in the process that starts the others.
-
-    Attributes:
-        counter: of the release.
-        manifest: its bytes.
-        metadata: signed, by name.
-        blobs: the chunks of its files.
-    """
+    """A release as it is published: the processes that are killed sign nothing, and hold no key."""
 
     counter: int
     manifest: bytes
-    metadata: dict[str, bytes]
-    blobs: dict[BlobRef, list[bytes]]
+    metadata: Mapping[str, bytes]
+    blobs: Mapping[BlobRef, list[bytes]]
 
 
-def publish(counter: int, files: list[Files]) -> Published:
-    """Sign a release of the files whose turn it is, with a delta from those before where they fit."""
+def published(counter: int, files: list[Files]) -> Published:
+    """Sign a release."""
     wanted, base = files[counter % len(files)], files[(counter - 1) % len(files)]
-    fits = base if wanted.template == base.template else None
-    manifest, blobs = manifest_of(counter, {"nano": wanted}, spec=SPEC, base=fits)
+    near = base if wanted.template == base.template else None
+    manifest, blobs = manifest_of(counter, {"nano": wanted}, spec=SPEC, base=near)
     return Published(counter, signed_fleet().release(manifest), signed_fleet().files(), blobs)
 
 
-def serve(config: DeviceConfig, release: Published, pipe: Connection, clock_s: float | None) -> None:
-    """Run an agent that is offered a release; tell (stage, what it is about, what runs) until killed."""
+def serve(config: DeviceConfig, offered: Published, pipe: Connection, clock_s: float | None) -> None:
+    """Run an agent that is offered a release; tell (stage, what it is about, what runs) until killed, or committed.
+
+    What its gate refuses is told like a stage.
+    """
     logging.disable()
-    if clock_s is not None:
-        now, ahead = time.time, clock_s - time.time()
-        time.time = lambda: now() + ahead
-    rig = DeviceRig(config, trainer=TRAINER, wall=time.time)
+    ahead, counter = 0.0 if clock_s is None else clock_s - time.time(), offered.counter
+    rig = DeviceRig(config, trainer=TRAINER, wall=lambda: time.time() + ahead)
     rig.broker.fault = slowly
-    pipe.send(("booted", release.counter, rig.agent.core.running.release))
-    for ref, chunks in release.blobs.items():
+    pipe.send(("booted", counter, rig.agent.core.running.release))
+    for ref, chunks in offered.blobs.items():
         rig.centre.blob(ref, chunks)
-    rig.centre.metadata(release.metadata)
-    rig.centre.say(rig.centre.topics.release(SPEC.task_id), m.ReleaseOffer(release.manifest), retain=True)
-    heard = 0
+    rig.centre.metadata(offered.metadata)
+    rig.centre.say(rig.centre.topics.release(SPEC.task_id), m.ReleaseOffer(offered.manifest), retain=True)
+    heard, refused = 0, set[str]()
     while True:
         rig.agent.turn()
         rig.centre.turn()
+        for reason in REFUSALS & set(rig.agent._drops) - refused:
+            refused.add(reason)
+            pipe.send((reason, counter, rig.agent.core.running.release))
         for body in rig.centre.heard[heard:]:
             if isinstance(body, m.Deployment):
                 pipe.send((body.state, body.release, body.running))
@@ -119,9 +118,9 @@ class Killed:
 
     def run(self, counter: int, until: str, then_s: float = 0.0) -> None:
         """Offer a release, and kill the process (SIGKILL) so many seconds after a stage was reached."""
-        published = publish(counter, self.files)
         ours, theirs = CONTEXT.Pipe(duplex=False)
-        process = CONTEXT.Process(target=serve, args=(self.config, published, theirs, self.clock_s))
+        offered = published(counter, self.files)
+        process = CONTEXT.Process(target=serve, args=(self.config, offered, theirs, self.clock_s))
         process.start()
         theirs.close()
         stage = "starting"
@@ -163,9 +162,9 @@ class Killed:
             pipe.close()
 
     def resolved(self) -> list[Resolved]:
-        """What its disk would boot now; every byte of it is checked against the signed manifest."""
-        root = signed_fleet().root
-        whole, skipped = resolve(self.state / SPEC.name, self.state / "blobs", spec=SPEC, tier="nano", root=root)
+        """What its disk would boot now; every byte of it is checked against the manifest."""
+        folder, blobs, root = self.state / SPEC.name, self.state / "blobs", signed_fleet().root
+        whole, skipped = resolve(folder, blobs, spec=SPEC, tier="nano", root=root)
         newest = whole[0].release if whole else 0
         assert newest >= self.floor, f"{newest} would boot, {self.floor} was committed; {skipped}"
         for found in whole:

@@ -212,9 +212,7 @@ class ModelDevice:
             transport=SimpleNamespace(connected=True),
             drops=Counter(),
             outbox=SimpleNamespace(relink=lambda: None),
-            replay=nothing,
-            seen=nothing,
-            drift=nothing,
+            **dict.fromkeys(("replay", "seen", "drift"), nothing),
         )
         self.carry = Carry(hands)  # type: ignore[arg-type]
         running = Running()
@@ -222,6 +220,7 @@ class ModelDevice:
             self.store.begin_attempt(found.release)
             self.store.end_attempt(found.release)
             self.carry.serve(Candidate(found.release, found.artifact, None, None), None)  # type: ignore[arg-type]
+            self.trust.raise_floor(found.release)
             running = Running(found.release, found.artifact.weights.sha256)
         who = Profile(fleet=FLEET, device=DeviceId("cam-1"), tier="nano", spec=SPEC, report_interval_s=1e9)
         self.core = DeviceCore(who, Remembered(running=running, attempts=self.store.attempts()), self.now)
@@ -281,8 +280,7 @@ class ModelDevice:
         if served is None:
             assert not self.running
             return
-        found = self.booting()[0]
-        assert (found.release, found.artifact) == (self.running, served)
+        assert [(found.release, found.artifact) for found in self.booting()[:1]] == [(self.running, served)]
         for ref in (served.template, served.weights, served.golden):
             assert sha256(self.fetcher.path(ref.sha256).read_bytes()).hexdigest() == ref.sha256
 

@@ -20,10 +20,10 @@ from broker_server.brokers import Broker
 from broker_server.config import RoundsConfig, ServerConfig
 from broker_server.setup import push_release
 from broker_server.status import open_database
-from edge_client.build import read_root
 from edge_client.config import DeviceConfig
 from edge_client.installed import resolve
 from edge_models.tasks import load_task
+from edge_protocol.messages import DeviceState
 from tests.edge_client.device_rig import device_config
 from tests.fakes.centre import centre_config, write_packs
 from tests.fakes.proxy import Proxy
@@ -59,9 +59,9 @@ class RealSite:
         self.proxy, self._folder = Proxy(broker.port), folder
         self._write("server.yaml", self.server_config)
         self.push(padded(artifact_files()))
-        root = str(Path(config.state_dir) / "tuf" / "1.root.json")
+        self.root = Path(config.state_dir, "tuf", "1.root.json").read_bytes()
         link = {"host": "127.0.0.1", "port": self.proxy.port, "reconnect_max_s": 1.0, "keepalive_s": 5}
-        self.config: DeviceConfig = device_config(folder, trusted_root=root, broker=link)
+        self.config: DeviceConfig = device_config(folder, trusted_root=self.root.decode(), broker=link)
         self._write("device.yaml", self.config)
 
     def push(self, files: Files) -> int:
@@ -87,8 +87,7 @@ class RealSite:
     def booting(self) -> list[int]:
         """Releases that the device's disk would boot now."""
         state = Path(self.config.state_dir)
-        root = read_root(self.config)
-        whole, _ = resolve(state / SPEC.name, state / "blobs", spec=SPEC, tier="nano", root=root)
+        whole, _ = resolve(state / SPEC.name, state / "blobs", spec=SPEC, tier="nano", root=self.root)
         return [found.release for found in whole]
 
     def wait_mid_fetch(self) -> None:
@@ -102,22 +101,23 @@ class RealSite:
         """Wait until the server has heard that the device runs a release."""
         wait_for(lambda: self._told() == release, f"word of release {release}", within_s=WITHIN_S)
 
-    def wait_seen_again(self) -> None:
-        """Wait until the server has heard of the device's state once more."""
-        before = self._heard_at()
-        wait_for(lambda: self._heard_at() > before, "another state", within_s=WITHIN_S)
+    def wait_refused(self, reason: str) -> None:
+        """Wait until the server has heard that the device dropped something for this reason."""
 
-    def _heard_at(self) -> float:
-        database = open_database(Path(self.server_config.state_dir))
-        try:
-            return max((stored.at_s for stored in database.states()), default=0.0)
-        finally:
-            database.close()
+        def heard() -> bool:
+            state = self._state()
+            return state is not None and f"drop:{reason}" in state.counts
+
+        wait_for(heard, f"word of {reason}", within_s=WITHIN_S)
 
     def _told(self) -> int | None:
+        state = self._state()
+        return None if state is None else state.release
+
+    def _state(self) -> DeviceState | None:
         database = open_database(Path(self.server_config.state_dir))
         try:
-            return next((stored.state.release for stored in database.states()), None)
+            return next((stored.state for stored in database.states()), None)
         finally:
             database.close()
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import datetime, timezone
-from pathlib import Path
+from collections.abc import Iterator
+from functools import lru_cache
 
 import msgspec
 import numpy as np
@@ -15,62 +13,42 @@ from safetensors.numpy import save
 from devices.runners.payload import places, read_payload
 from edge_client.core import DeviceCore, Profile, Remembered
 from edge_client.effects import Fetch, FetchFailed
-from edge_client.gate import Gate
 from edge_client.installed import DAMAGED, Pointer
 from edge_client.offers import Offered
-from edge_client.trust_store import TrustStore
 from edge_models.head_weights import HeadWeights
 from edge_models.tasks import load_task
 from edge_protocol import codec
 from edge_protocol import messages as m
 from edge_protocol.blobs import Pull, cut
 from edge_protocol.delta import apply_delta, make_delta
-from edge_protocol.effects import Drop
-from edge_protocol.errors import ArtifactError, DigestError, RemoteProtocolError, RoadcastError, TrustError
+from edge_protocol.errors import ArtifactError, DigestError, RemoteProtocolError, RoadcastError
 from edge_protocol.ids import SERVER, DeviceId, FleetId
-from edge_protocol.manifest import ReleaseManifest, decode_manifest, encode_manifest
-from edge_protocol.topics import ChunkTopic, ReleaseTopic, Topics
-from edge_protocol.trust import commissioned, refreshed, rotated
+from edge_protocol.manifest import decode_manifest, encode_manifest
+from edge_protocol.topics import ChunkTopic, Topics
 from edge_protocol.vote_codec import CodedVotes, decode_votes, encode_votes
 from edge_protocol.votes import class_votes, forecast_votes
 from export.golden import check_golden
-from tests.edge_client.core_driver import PROOF, artifact, signed
-from tests.fakes.small_centre import FLEET, signed_fleet
-from tests.fuzz.mutate import Deep, in_json, in_message, in_safetensors
+from tests.edge_client.core_driver import PROOF, signed
+from tests.fakes.small_centre import FLEET
+from tests.fuzz.mutate import in_json, in_message, in_safetensors
+from tests.fuzz.target import Target
+from tests.fuzz.trust_targets import pointer, trust_targets
 from tests.vectors.make import examples, manifest
 
-Errors = type[Exception] | tuple[type[Exception], ...]
+WHO = Profile(fleet=FLEET, device=DeviceId("cam-1"), tier="nano", spec=load_task("vehicle"), report_interval_s=10)
 
 
-@dataclass(frozen=True)
-class Target:
-    """Something that reads bytes.
-
-    Attributes:
-        feed: gives it some.
-        corpus: legal ones, to be spoilt.
-        errors: all that it may raise.
-        share: of the inputs that it gets, in thousandths; slow ones get few.
-        deep: spoils what the bytes say, every second time.
-    """
-
-    feed: Callable[[bytes], object]
-    corpus: list[bytes]
-    errors: Errors
-    share: int
-    deep: Deep | None = None
-
-
+@lru_cache(maxsize=1)
 def targets() -> dict[str, Target]:
     """Every target by name; shares add up to a thousand."""
     return {
         **dict(_messages()),
-        "manifest": Target(decode_manifest, [encode_manifest(manifest())], RemoteProtocolError, 130, in_message(0)),
-        "topic": Target(_topic, _topics(), RemoteProtocolError, 150),
+        "manifest": Target(decode_manifest, [encode_manifest(manifest())], RemoteProtocolError, 126, in_message(0)),
+        "topic": Target(_topic, _topics(), RemoteProtocolError, 140),
         "chunk": _chunk(),
         "brain": _brain(),
         "brain/proven": _proven_brain(),
-        "metadata": _metadata(),
+        **dict(trust_targets()),
         **dict(_deltas()),
         **dict(_votes()),
         **dict(_files()),
@@ -82,13 +60,12 @@ def _messages() -> Iterator[tuple[str, Target]]:
     by_kind: dict[m.Kind, list[bytes]] = {}
     for header, body in examples().values():
         by_kind.setdefault(codec.kind_of(body), []).append(codec.encode(header, body))
-    share = 396 // len(by_kind)
     for kind, corpus in by_kind.items():
 
         def feed(data: bytes, kind: m.Kind = kind) -> object:
             return codec.decode(data, kind=kind, fleet="demo")
 
-        yield f"message/{kind}", Target(feed, corpus, RemoteProtocolError, share, in_message(3))
+        yield f"message/{kind}", Target(feed, corpus, RemoteProtocolError, 30, in_message(3))
 
 
 def _topic(data: bytes) -> object:
@@ -118,68 +95,41 @@ def _chunk() -> Target:
 
 
 def _brain() -> Target:
-    """Messages to a device go on through gate and brain, which raise nothing and never take what is not listed."""
-    spec, fleet = load_task("vehicle"), signed_fleet()
-    who = Profile(fleet=FLEET, device=DeviceId("cam-1"), tier="nano", spec=spec, report_interval_s=10)
-    made = [ReleaseManifest(FLEET, counter, spec, 1.0, (artifact(counter),), {}) for counter in (1, 2)]
-    legal, metadata = {fleet.release(manifest) for manifest in made}, fleet.files()
+    """Messages to a device go on into its brain, which raises nothing at all; an offer takes no way but its gate."""
+    spec = load_task("vehicle")
     header = m.Header(FLEET, SERVER, bytes(16), bytes(8), 1, 1.7e9, True)
-    bodies: list[m.Body] = [*map(m.ReleaseOffer, legal), m.Label("vehicle", "main-1", "car")]
-    bodies += [m.RoundCall("vehicle", spec.label_space, 5, 3, cut(b"proxies" * 20, 64)[0], 4e9, open=True)]
-    trust = TrustStore(Path(fleet.folder) / "device", fleet.root)
-    gate = Gate(spec.task_id, who.device, Topics(FLEET), trust, lambda _: None, lambda: fleet.now)
-    for name, data in metadata.items():
-        gate.metadata(name, data, 0.0)
+    bodies: list[m.Body] = [m.ReleaseOffer(signed(1).data), m.Label("vehicle", "main-1", "car")]
+    bodies += [m.Ack(bytes(16), accepted=True), m.Measure("vehicle", 2.5)]
+    bodies.append(m.RoundCall("vehicle", spec.label_space, 5, 3, cut(b"proxies" * 20, 64)[0], 4e9, open=True))
 
     def feed(data: bytes) -> object:
-        kind: m.Kind = ("release", "command", "round")[len(data) % 3]  # type: ignore[assignment]
+        kind: m.Kind = ("release", "command", "ack", "round")[len(data) % 4]  # type: ignore[assignment]
         envelope = codec.decode(data, kind=kind, fleet=FLEET)
-        core = DeviceCore(who, Remembered(), 0.0)
+        core = DeviceCore(WHO, Remembered(), 0.0)
         try:
-            if isinstance(envelope.body, m.ReleaseOffer):
-                for event in gate.offer(ReleaseTopic(spec.task_id), envelope.body.manifest, 1.0):
-                    if not isinstance(event, Drop):
-                        core.handle(event, 1.0)
-            else:
-                core.handle(envelope, 1.0)
+            core.handle(envelope, 1.0)
             core.tick(1e9)
         except RoadcastError as error:
             raise AssertionError("the brain raised") from error
-        if core.stage == "fetching":
-            assert isinstance(envelope.body, m.ReleaseOffer)
-            assert envelope.body.manifest in legal, "it takes what nobody listed"
+        assert core.stage == "idle", "it takes what nothing proves"
         return core
 
-    return Target(feed, [codec.encode(header, body) for body in bodies], RemoteProtocolError, 6, in_message(3))
+    return Target(feed, [codec.encode(header, body) for body in bodies], RemoteProtocolError, 50, in_message(3))
 
 
 def _proven_brain() -> Target:
     """Whoever holds the key may err: a manifest that says nonsense is refused, and the brain goes on."""
-    who = Profile(fleet=FLEET, device=DeviceId("cam-1"), tier="nano", spec=load_task("vehicle"), report_interval_s=10)
 
     def feed(data: bytes) -> object:
-        core = DeviceCore(who, Remembered(), 0.0)
+        core = DeviceCore(WHO, Remembered(), 0.0)
         for fetch in core.handle(Offered(data, decode_manifest(data), PROOF), 1.0):
             if isinstance(fetch, Fetch):
                 core.handle(FetchFailed(fetch.ref.sha256, "a test", disk=False), 2.0)
         core.tick(1e9)
         return core
 
-    return Target(feed, [signed(1).data, signed(2, base=1).data], RemoteProtocolError, 60, in_message(0))
-
-
-def _metadata() -> Target:
-    """Signed metadata, every role of them in its place among the others, which are right."""
-    fleet, task = signed_fleet(), load_task("vehicle").task_id
-    files, now = fleet.files(), datetime.fromtimestamp(fleet.now, timezone.utc)
-
-    def feed(data: bytes) -> object:
-        name, _, content = data.partition(b"\n")
-        received = {**files, name.decode("utf-8", errors="replace"): content}
-        return refreshed(rotated(commissioned(fleet.root), received), received, task, now)
-
-    corpus = [name.encode() + b"\n" + data for name, data in files.items()]
-    return Target(feed, corpus, TrustError, 2)
+    offers = [signed(1).data, signed(2, base=1).data]
+    return Target(feed, offers, RemoteProtocolError, 10, in_message(0))
 
 
 def _deltas() -> Iterator[tuple[str, Target]]:
@@ -241,13 +191,11 @@ def _files() -> Iterator[tuple[str, Target]]:
     yield "golden", Target(lambda data: check_golden(_Echo(), data), [golden], RoadcastError, 10, in_safetensors)  # type: ignore[arg-type]
     yield "head", Target(HeadWeights.from_bytes, [head], RoadcastError, 10, in_safetensors)
     yield "template", Target(places, [template()], ArtifactError, 9)
-    offered, names = signed(1), dict.fromkeys(("template", "weights", "golden"), "a" * 64)
-    pointer = Pointer(release=1, manifest=offered.data, proof=offered.proof, **names)
 
     def read_pointer(data: bytes) -> object:
         return msgspec.json.decode(data, type=Pointer)
 
-    yield "pointer", Target(read_pointer, [msgspec.json.encode(pointer)], DAMAGED, 10, in_json)
+    yield "pointer", Target(read_pointer, [msgspec.json.encode(pointer(signed(1).data, PROOF))], DAMAGED, 10, in_json)
 
 
 def template(file: bytes = b"w.bin") -> bytes:
