@@ -11,6 +11,7 @@ import numpy as np
 
 from edge_client import effects as e
 from edge_client.core import DeviceCore, Profile, Remembered
+from edge_client.offers import Installed, Offered
 from edge_client.plan_effects import Planned
 from edge_models.tasks import load_task
 from edge_protocol import messages as m
@@ -48,10 +49,10 @@ def signed(
     spec: TaskSpec = SPEC,
     fleet: str = FLEET,
     base: int = 0,
-) -> e.Offered:
+) -> Offered:
     """A proven release of small files."""
     manifest = ReleaseManifest(fleet, counter, spec, 1.0, (artifact(counter, tier, base),), {})
-    return e.Offered(encode_manifest(manifest), manifest, PROOF)
+    return Offered(encode_manifest(manifest), manifest, PROOF)
 
 
 def call(number: int, release: int, *, collecting: bool = True, spec: TaskSpec = SPEC) -> m.RoundCall:
@@ -84,9 +85,9 @@ class Driver:
         who = Profile(fleet=FLEET, device=DeviceId("cam-1"), tier="nano", spec=SPEC, report_interval_s=10)
         self.core = DeviceCore(who, self.remembered, self.clock.now)
 
-    def say(self, body: m.Body | e.Offered) -> list[e.Effect]:
+    def say(self, body: m.Body | Offered) -> list[e.Effect]:
         """A message from the server; an offer as the gate lets it through."""
-        if isinstance(body, e.Offered):
+        if isinstance(body, Offered):
             return self.do(body)
         header = m.Header(FLEET, SERVER, os.urandom(16), b"centre00", 1, 1.7e9, True)
         return self.do(m.Envelope(header, body))
@@ -108,7 +109,7 @@ class Driver:
         self.do(e.Trained(self.last(e.Train).job, None))
         self.do(Planned(counter))
         self.do(e.Passed(counter))
-        self.do(e.Installed(counter))
+        self.do(Installed(counter))
 
     def fetch(self, counter: int) -> None:
         """Everything of a release arrives."""

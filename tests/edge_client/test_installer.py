@@ -54,11 +54,10 @@ class Bench:
 
     def check(self, files: Files, release: int = 1) -> Any:
         """What comes of a check."""
-        refs = []
-        for data in (files.template, files.weights, files.golden):
-            (self.folder / cut(data)[0].sha256).write_bytes(data)
-            refs.append(cut(data)[0])
-        self.installer.ask(Check(release, Artifact("nano", "depthwise", *refs, 1)))
+        template, weights, golden = (cut(data)[0] for data in (files.template, files.weights, files.golden))
+        for ref, data in ((template, files.template), (weights, files.weights), (golden, files.golden)):
+            (self.folder / ref.sha256).write_bytes(data)
+        self.installer.ask(Check(release, Artifact("nano", "depthwise", template, weights, golden, 1)))
         return self.answers.get(timeout=60)
 
     def probe(self, release: int = 1) -> Any:
