@@ -55,12 +55,15 @@ DEPLOYMENT: Table[Stage, Step] = {
     (_S.FETCHING, _E.FAIL): _S.FAILED,
     (_S.STAGED, _E.BUILD): _S.BUILDING,
     (_S.STAGED, _E.FAIL): _S.ROLLED_BACK,
+    (_S.STAGED, _E.PAUSE): _S.PAUSED,
     (_S.BUILDING, _E.BUILT): _S.PROBATION,
     (_S.PROBATION, _E.PASS): _S.COMMITTED,
     (_S.PROBATION, _E.FAIL): _S.ROLLED_BACK,
+    (_S.PROBATION, _E.PAUSE): _S.PAUSED,
     (_S.PAUSED, _E.RETRY): _S.FETCHING,
     (_S.FAILED, _E.RETRY): _S.FETCHING,
     **{(state, _E.OFFER): _S.OFFERED for state in (*BUSY, _S.COMMITTED, *ENDED)},
 }
 """A newer offer takes the place of whatever is under way. COMMITTED is reached through PROBATION, or kept when the
-offer is the release that runs already. FAILED is tried again; ROLLED_BACK is not: the release itself is at fault."""
+offer is the release that runs already. FAILED and PAUSED, for want of a link or of room, are tried again; ROLLED_BACK
+is not: the release itself is at fault."""

@@ -7,7 +7,6 @@ or on the device's own, and the device still ends at the newest one that it can 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from edge_client.backoff import Backoff
 from edge_client.deployment import BUSY, DEPLOYMENT, ENDED, Stage, Step
@@ -23,7 +22,6 @@ from edge_client.effects import (
     Fetched,
     FetchFailed,
     Install,
-    Offered,
     Passed,
     Patch,
     PatchFailed,
@@ -32,8 +30,8 @@ from edge_client.effects import (
     Train,
     Trained,
     TrainFailed,
-    Unproven,
 )
+from edge_client.offers import MAX_ATTEMPTS, Installed, InstallFailed, Offer, Offered, Running, Unproven
 from edge_client.plan_effects import BuildPlan, Exchange, Planned
 from edge_protocol.blobs import BlobRef
 from edge_protocol.effects import Drop, Send
@@ -44,25 +42,6 @@ from edge_protocol.messages import Deployment
 from edge_protocol.task import TaskSpec, Tier
 
 MAX_REASON = 500
-MAX_ATTEMPTS = 3
-"""Starts of a candidate that may end in a crash of the agent before the release is refused for good."""
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """What answers frames: release counter (0: none) and hash of the weights payload."""
-
-    release: int = 0
-    weights: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A release that passed every check that needs no file."""
-
-    counter: int
-    offered: Offered
-    artifact: Artifact
 
 
 class Releasing:
@@ -74,7 +53,7 @@ class Releasing:
         spec: the task.
         tier: the device's tier.
         running: what the disk says is installed.
-        attempts: release → starts of it as a candidate that were never followed by an outcome.
+        attempts: release → loads of it that were never followed by an outcome.
     """
 
     def __init__(
@@ -140,18 +119,14 @@ class Releasing:
         if manifest.counter == self.running.release and artifact.weights.sha256 == self.running.weights:
             return self._keep()
         if manifest.counter <= self.target:
-            return [
-                Drop(
-                    "old-release",
-                    f"release {manifest.counter} is not newer than {self.target}; a device never goes back",
-                )
-            ]
-        begun = self._clear()
+            reason = f"release {manifest.counter} is not newer than {self.target}; a device never goes back"
+            return [Drop("old-release", reason)]
+        begun, superseded = self._clear()
         if self._offer is not None and self.stage is Stage.ROLLED_BACK:
             self._refused = self._offer.offered.data
         self._offer = Offer(manifest.counter, offered, artifact)
         self._shown = manifest.counter
-        return [*begun, *self._step(Step.OFFER), *self._step(Step.ACCEPT), *self._fetch()]
+        return [*begun, *self._step(Step.OFFER), *self._step(Step.ACCEPT), *self._fetch(), *superseded]
 
     def unproven(self, event: Unproven) -> list[Effect]:
         """Say that a release was offered which nothing proves; it is taken when something does."""
@@ -215,13 +190,14 @@ class Releasing:
         self._delta = None
         return [Drop("delta-failed", event.reason), Fetch(self._offer.artifact.weights)]
 
-    def checked(self, event: Checked | CheckFailed, job: int) -> list[Effect]:
+    def checked(self, event: Checked | CheckFailed, job: int, now: float) -> list[Effect]:
         """The candidate was loaded, or cannot be: its bytes are what was signed, so trying again is in vain."""
         if self.stage is not Stage.STAGED or self._offer is None or event.release != self._offer.counter:
             return []
+        if isinstance(event, CheckFailed) and event.disk:
+            return self._pause(event, now)
         if isinstance(event, CheckFailed):
-            self._reason = event.reason
-            return [*self._step(Step.FAIL), Discard(event.release)]
+            return self._roll_back(event)
         self.job = job
         return [*self._step(Step.BUILD), Train(job, self._offer.counter, self._offer.artifact, None)]
 
@@ -251,12 +227,32 @@ class Releasing:
         if self.stage is not Stage.PROBATION or self._offer is None or event.release != self._offer.counter:
             return []
         if isinstance(event, Failed):
-            self._reason = event.reason
-            return [*self._step(Step.FAIL), Discard(event.release)]
+            return self._roll_back(event)
+        offered = self._offer.offered
+        return [Install(event.release, offered.data, offered.proof)]
+
+    def installed(self, event: Installed | InstallFailed, now: float) -> list[Effect]:
+        """The disk holds the pointer: only now is the release called committed. Or it refused: that is tried again."""
+        if self.stage is not Stage.PROBATION or self._offer is None or event.release != self._offer.counter:
+            return []
+        if isinstance(event, InstallFailed):
+            return self._pause(event, now)
         self.running = Running(event.release, self._offer.artifact.weights.sha256)
         self._delta, self._note = None, self._next_note
-        offered = self._offer.offered
-        return [Install(event.release, offered.data, offered.proof), *self._step(Step.PASS)]
+        return self._step(Step.PASS)
+
+    def _roll_back(self, event: CheckFailed | Failed) -> list[Effect]:
+        """The release itself is at fault: its files go, and it is not tried again."""
+        assert self._offer is not None
+        self._reason = event.reason
+        gone = [Abandon(ref.sha256) for ref in self._offer.files(self._delta)]
+        return [*self._step(Step.FAIL), *gone, Discard(event.release)]
+
+    def _pause(self, event: CheckFailed | InstallFailed, now: float) -> list[Effect]:
+        """Wait for the disk; what was fetched is kept, so that nothing is fetched again."""
+        self._reason = event.reason
+        self._retry.fail(now)
+        return [*self._step(Step.PAUSE), Discard(event.release, keep_files=True)]
 
     def tick(self, now: float) -> list[Effect]:
         """Try again what failed for want of a link or of room."""
@@ -278,16 +274,19 @@ class Releasing:
         self._lacking = set(refs)
         return [Fetch(ref) for ref in refs.values()]
 
-    def _clear(self) -> list[Effect]:
-        """Let go of whatever is under way."""
-        gone: list[Effect] = [Abandon(sha256) for sha256 in sorted(self._lacking)]
+    def _clear(self) -> tuple[list[Effect], list[Effect]]:
+        """Let go of whatever is under way: at once, and when the next release has said which files it shares."""
+        gone: list[Effect] = []
+        if self._offer is not None and self.stage in {*BUSY, Stage.FAILED}:
+            gone += [Abandon(ref.sha256) for ref in self._offer.files(self._delta)]
         if self.job is not None:
             gone.append(Stop(self.job))
-        if self._offer is not None and self.stage in {Stage.STAGED, Stage.BUILDING, Stage.PROBATION}:
-            gone.append(Discard(self._offer.counter))
+        superseded: list[Effect] = []
+        if gone or self._offer is None:  # what an earlier boot has left of another release is of no use either
+            superseded.append(Discard(self._offer.counter if self._offer is not None else 0))
         self._lacking, self.job, self._reason = set(), None, ""
         self._retry.reset()
-        return gone
+        return gone, superseded
 
     def _step(self, event: Step) -> list[Effect]:
         self.stage = step(DEPLOYMENT, self.stage, event)

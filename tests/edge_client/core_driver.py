@@ -108,6 +108,7 @@ class Driver:
         self.do(e.Trained(self.last(e.Train).job, None))
         self.do(Planned(counter))
         self.do(e.Passed(counter))
+        self.do(e.Installed(counter))
 
     def fetch(self, counter: int) -> None:
         """Everything of a release arrives."""
