@@ -132,7 +132,7 @@ def _brain() -> Target:
         gate.metadata(name, data, 0.0)
 
     def feed(data: bytes) -> object:
-        kind: m.Kind = ("release", "command", "round")[len(data) % 3]  # type: ignore[assignment]
+        kind: m.Kind = ("release", "command", "round")[len(data) % 3]
         envelope = codec.decode(data, kind=kind, fleet=FLEET)
         core = DeviceCore(who, Remembered(), 0.0)
         try:
