@@ -54,9 +54,11 @@ class Bench:
 
     def check(self, files: Files, release: int = 1) -> Any:
         """What comes of a check."""
-        template, weights, golden = (cut(data)[0] for data in (files.template, files.weights, files.golden))
-        for ref, data in ((template, files.template), (weights, files.weights), (golden, files.golden)):
-            (self.folder / ref.sha256).write_bytes(data)
+        refs = []
+        for data in (files.template, files.weights, files.golden):
+            (self.folder / cut(data)[0].sha256).write_bytes(data)
+            refs.append(cut(data)[0])
+        template, weights, golden = refs
         self.installer.ask(Check(release, Artifact("nano", "depthwise", template, weights, golden, 1)))
         return self.answers.get(timeout=60)
 
