@@ -165,7 +165,9 @@ class Rollouts:
 
     def _add(self, release: ReleaseRecord, record: RolloutRecord) -> _Held:
         signed = msgspec.msgpack.decode(release.signed, type=SignedManifest)
-        weights: dict[str, str] = {a.tier: a.weights.sha256 for a in decode_manifest(signed.manifest).artifacts}
+        weights: dict[str, set[str]] = {}
+        for artifact in decode_manifest(signed.manifest).artifacts:
+            weights.setdefault(artifact.tier, set()).add(artifact.weights.sha256)
         held = _Held(release, Rollout(record, weights))
         self._held.setdefault(release.task, {})[release.counter] = held
         return held

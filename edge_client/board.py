@@ -28,6 +28,7 @@ def profile(config: DeviceConfig, spec: TaskSpec, machine: Machine | None = None
         runtime=f"onnxruntime {_version('onnxruntime')}"[:64],
         cores=os.cpu_count() or 0,
         memory_bytes=read_memory(here).total or 0,
+        variants=config.variants,
     )
 
 

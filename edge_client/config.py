@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -154,6 +154,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         labels, preprocess, replay, train, personal, drift, privacy, probation: see there.
         report_interval_s: seconds between two reports of its state and its board.
         metrics_file: Prometheus file to write the board's readings to, for node_exporter's textfile collector.
+        precision: ``int8`` takes the INT8 variant of a release where there is one and it answers rightly here.
         threads: that one inference may use.
         queue: frames that may wait; the oldest gives way.
     """
@@ -176,6 +177,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     probation: ProbationConfig = ProbationConfig()
     report_interval_s: Annotated[float, Meta(gt=0, le=86_400)] = 10.0
     metrics_file: Text | None = None
+    precision: Literal["plain", "int8"] = "plain"
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     queue: Annotated[int, Meta(ge=1, le=10_000)] = 8
 
@@ -196,6 +198,11 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     def device_id(self) -> DeviceId:
         """The device's name."""
         return DeviceId(self.device)
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Variants of an artifact that it takes before the plain one."""
+        return {"plain": (), "int8": ("int8-cpu",)}[self.precision]
 
     @property
     def keyring(self) -> Keyring:

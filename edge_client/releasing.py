@@ -6,8 +6,8 @@ or on the device's own, and the device still ends at the newest one that it can 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from edge_client.backoff import Backoff
 from edge_client.deployment import BUSY, DEPLOYMENT, ENDED, Stage, Step
@@ -56,11 +56,12 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A release that passed every check that needs no file."""
+    """A release that passed every check that needs no file; what it takes of it, and what it falls back on."""
 
     counter: int
     signed: SignedManifest
     artifact: Artifact
+    plain: Artifact
 
 
 class Releasing:
@@ -71,6 +72,7 @@ class Releasing:
         device: the device's name, for the spread of retries.
         spec: the task.
         tier: the device's tier.
+        variants: of artifacts that it takes before the plain one.
         keyring: the keys it trusts.
         running: what the disk says is installed.
         attempts: release → starts of it as a candidate that were never followed by an outcome.
@@ -86,11 +88,13 @@ class Releasing:
         keyring: Keyring,
         running: Running,
         attempts: Mapping[int, int],
+        variants: Sequence[str] = (),
     ) -> None:
         self.running = running
         self.stage = Stage.COMMITTED if running.release else Stage.IDLE
         self.job: int | None = None
         self._fleet, self._spec, self._tier, self._keyring = fleet, spec, tier, keyring
+        self._variants = tuple(variants)
         self._attempts = dict(attempts)
         self._offer: Offer | None = None
         self._refused: SignedManifest | None = None
@@ -136,10 +140,10 @@ class Releasing:
         except (SignatureError, RemoteProtocolError) as error:
             return self._refuse(signed, 0, str(error))
         try:
-            artifact = self._judge(manifest)
+            plain = self._judge(manifest)
         except IncompatibleError as error:
             return self._refuse(signed, manifest.counter, str(error))
-        if manifest.counter == self.running.release and artifact.weights.sha256 == self.running.weights:
+        if manifest.counter == self.running.release and manifest.artifact_of(self._tier, self.running.weights):
             return self._keep()
         if manifest.counter <= self.target:
             return [
@@ -151,12 +155,13 @@ class Releasing:
         begun = self._clear()
         if self._offer is not None and self.stage is Stage.ROLLED_BACK:
             self._refused = self._offer.signed
-        self._offer = Offer(manifest.counter, signed, artifact)
+        chosen = manifest.artifact_for(self._tier, self._variants)
+        self._offer = Offer(manifest.counter, signed, chosen, plain)
         self._shown = manifest.counter
         return [*begun, *self._step(Step.OFFER), *self._step(Step.ACCEPT), *self._fetch()]
 
     def _judge(self, manifest: ReleaseManifest) -> Artifact:
-        """Return the files for this device."""
+        """Return the plain files for this device."""
         ours, theirs = self._spec, manifest.task
         if manifest.fleet != self._fleet:
             raise IncompatibleError(f"release {manifest.counter} is of fleet {manifest.fleet!r}, not {self._fleet!r}")
@@ -219,8 +224,7 @@ class Releasing:
         if self.stage is not Stage.STAGED or self._offer is None or event.release != self._offer.counter:
             return []
         if isinstance(event, CheckFailed):
-            self._reason = event.reason
-            return [*self._step(Step.FAIL), Discard(event.release)]
+            return self._give_up(self._offer, event.reason)
         self.job = job
         return [*self._step(Step.BUILD), Train(job, self._offer.counter, self._offer.artifact, None)]
 
@@ -237,8 +241,7 @@ class Releasing:
         if self.stage is not Stage.PROBATION or self._offer is None or event.release != self._offer.counter:
             return []
         if isinstance(event, Failed):
-            self._reason = event.reason
-            return [*self._step(Step.FAIL), Discard(event.release)]
+            return self._give_up(self._offer, event.reason)
         self.running = Running(event.release, self._offer.artifact.weights.sha256)
         self._delta = None
         return [Install(event.release, self._offer.signed), *self._step(Step.PASS)]
@@ -262,6 +265,15 @@ class Releasing:
         refs = {ref.sha256: ref for ref in (files.template, self._delta or files.weights, files.golden)}
         self._lacking = set(refs)
         return [Fetch(ref) for ref in refs.values()]
+
+    def _give_up(self, offer: Offer, reason: str) -> list[Effect]:
+        """A candidate is no good here: a variant gives way to the plain artifact, a plain one to what runs."""
+        if offer.artifact.variant:
+            self._offer = replace(offer, artifact=offer.plain)
+            gone: list[Effect] = [Drop("variant-failed", f"{offer.artifact.variant}: {reason}"), Discard(offer.counter)]
+            return [*gone, *self._step(Step.FALL_BACK), *self._fetch()]
+        self._reason = reason
+        return [*self._step(Step.FAIL), Discard(offer.counter)]
 
     def _clear(self) -> list[Effect]:
         """Let go of whatever is under way."""

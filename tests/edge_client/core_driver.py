@@ -32,8 +32,10 @@ def blob(text: str) -> Any:
     return cut(text.encode())[0]
 
 
-def artifact(counter: int, tier: Tier = "nano", base: int = 0) -> Artifact:
+def artifact(counter: int, tier: Tier = "nano", base: int = 0, variant: str = "") -> Artifact:
     """Files of a release; the template stays the same; with `base`, a delta from that release."""
+    if variant:
+        return Artifact(tier, "depthwise", *(blob(f"{variant} {each} {counter}") for each in "twg"), 1, (), variant)
     deltas = (Delta(blob(f"weights {base}").sha256, blob(f"delta {base} to {counter}")),) if base else ()
     files = blob("template"), blob(f"weights {counter}"), blob(f"golden {counter}")
     return Artifact(tier, "depthwise", *files, 1, deltas)
@@ -47,9 +49,11 @@ def signed(
     fleet: str = FLEET,
     key: bytes = KEY,
     base: int = 0,
+    variants: tuple[str, ...] = (),
 ) -> m.SignedManifest:
     """A signed release of small files."""
-    return sign(ReleaseManifest(fleet, counter, spec, 1.0, (artifact(counter, tier, base),), {}), key)
+    files = (artifact(counter, tier, base), *(artifact(counter, tier, variant=each) for each in variants))
+    return sign(ReleaseManifest(fleet, counter, spec, 1.0, files, {}), key)
 
 
 def call(number: int, release: int, *, collecting: bool = True, spec: TaskSpec = SPEC) -> m.RoundCall:
@@ -75,11 +79,19 @@ class Driver:
     """
 
     remembered: Remembered = field(default_factory=Remembered)
+    variants: tuple[str, ...] = ()
     effects: list[e.Effect] = field(default_factory=list)
     clock: FakeClock = field(default_factory=FakeClock)
 
     def __post_init__(self) -> None:
-        who = Profile(fleet=FLEET, device=DeviceId("cam-1"), tier="nano", spec=SPEC, report_interval_s=10)
+        who = Profile(
+            fleet=FLEET,
+            device=DeviceId("cam-1"),
+            tier="nano",
+            spec=SPEC,
+            report_interval_s=10,
+            variants=self.variants,
+        )
         self.core = DeviceCore(who, Keyring([bytes.fromhex(TRUSTED)]), self.remembered, self.clock.now)
 
     def say(self, body: m.Body) -> list[e.Effect]:
@@ -104,9 +116,9 @@ class Driver:
         self.do(e.Trained(self.last(e.Train).job, None))
         self.do(e.Passed(counter))
 
-    def fetch(self, counter: int) -> None:
+    def fetch(self, counter: int, variant: str = "") -> None:
         """Everything of a release arrives."""
-        files = artifact(counter)
+        files = artifact(counter, variant=variant)
         for ref in (files.template, files.weights, files.golden):
             self.do(e.Fetched(ref.sha256))
 

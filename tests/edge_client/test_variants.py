@@ -1,0 +1,121 @@
+"""Which of a release's artifacts a device takes, and what it does when a variant is no good on its board."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from edge_client import effects as e
+from edge_client.core import Remembered
+from edge_client.installed import InstalledStore, resolve
+from edge_client.releasing import Running
+from edge_protocol import messages as m
+from edge_protocol.effects import Drop
+from edge_protocol.manifest import Artifact, decode_manifest
+from edge_protocol.signing import Keyring, sign
+from tests.edge_client.core_driver import SPEC, Driver, artifact, blob, signed
+from tests.edge_client.device_rig import device_config
+from tests.fakes.small_centre import KEY, TRUSTED
+
+INT8 = "int8-cpu"
+
+
+def hashes(files: Artifact) -> set[str]:
+    """Of the three files that a device needs."""
+    return {files.template.sha256, files.weights.sha256, files.golden.sha256}
+
+
+def asked(effects: list[e.Effect]) -> set[str]:
+    """Hashes that are to be fetched."""
+    return {x.ref.sha256 for x in effects if isinstance(x, e.Fetch)}
+
+
+def linked(*variants: str, running: str = "", release: int = 0) -> Driver:
+    """A device that is online and takes variants."""
+    driver = Driver(Remembered(running=Running(release, running)), variants=variants)
+    driver.do(e.Linked())
+    return driver
+
+
+@pytest.mark.parametrize("precision", ["plain", "int8"])
+def test_a_device_fetches_the_files_of_one_variant_alone(precision: str, tmp_path: Path) -> None:
+    """Its configuration says which; of the others not a byte."""
+    config = device_config(tmp_path, precision=precision)
+    variant = INT8 if precision == "int8" else ""
+    offer = signed(1, variants=("int8-trt", INT8))
+    assert asked(linked(*config.variants).say(offer)) == hashes(artifact(1, variant=variant))
+
+
+def test_without_its_variant_a_device_takes_the_plain_artifact() -> None:
+    """A release that has none for it, or only one of another kind, is as good as before."""
+    for offer in (signed(1), signed(1, variants=("int8-trt",))):
+        assert asked(linked(INT8).say(offer)) == hashes(artifact(1))
+
+
+def test_a_release_of_variants_alone_is_refused() -> None:
+    """There must be something that every device of the tier can run."""
+    int8 = signed(1, variants=(INT8,))
+    manifest = decode_manifest(int8.manifest)
+    alone = msgspec.structs.replace(manifest, artifacts=(manifest.artifact_for("nano", (INT8,)),))
+    driver = linked(INT8)
+    driver.say(sign(alone, KEY))
+    assert driver.sent(m.Deployment)[-1].state == "rejected"
+    assert not driver.all(e.Fetch)
+
+
+@pytest.mark.parametrize("at", ["check", "probation"])
+def test_a_variant_that_is_no_good_here_gives_way_to_the_plain_artifact(at: str) -> None:
+    """Wrong golden answers or a failed probation: told, let go, and the plain files come instead, to the end."""
+    driver = linked(INT8)
+    offer = signed(1, variants=(INT8,))
+    driver.say(offer)
+    driver.fetch(1, INT8)
+    if at == "probation":
+        driver.do(e.Checked(1))
+        driver.do(e.Trained(driver.last(e.Train).job, None))
+    effects = driver.do(e.CheckFailed(1, "off") if at == "check" else e.Failed(1, "off"))
+    assert effects[:2] == [Drop("variant-failed", f"{INT8}: off"), e.Discard(1)]
+    assert asked(effects) == hashes(artifact(1))
+    assert driver.core.stage == "fetching"
+    driver.fetch(1)
+    driver.do(e.Checked(1))
+    driver.do(e.Trained(driver.last(e.Train).job, None))
+    driver.do(e.Passed(1))
+    assert driver.core.running == Running(1, artifact(1).weights.sha256)
+    assert driver.sent(m.Deployment)[-1].weights == artifact(1).weights.sha256
+    assert driver.say(offer) == [], "the same release again changes nothing"
+
+
+def test_a_plain_artifact_that_fails_after_its_variant_ends_the_deployment() -> None:
+    """There is nothing left to fall back on but what runs."""
+    driver = linked(INT8)
+    driver.say(signed(1, variants=(INT8,)))
+    driver.fetch(1, INT8)
+    driver.do(e.CheckFailed(1, "off"))
+    driver.fetch(1)
+    assert e.Discard(1) in driver.do(e.CheckFailed(1, "off as well"))
+    assert driver.core.stage == "rolled-back"
+
+
+@pytest.mark.parametrize("runs", ["", INT8])
+def test_either_variant_of_the_running_release_is_kept(runs: str) -> None:
+    """After another setting of `precision` a restart fetches nothing; the next release comes in the new variant."""
+    driver = linked(*(() if runs else (INT8,)), running=artifact(3, variant=runs).weights.sha256, release=3)
+    assert driver.say(signed(3, variants=(INT8,))) == []
+    assert asked(driver.say(signed(4, variants=(INT8,)))) == hashes(artifact(4, variant="" if runs else INT8))
+
+
+def test_the_pointer_says_which_variant_a_restart_loads(tmp_path: Path) -> None:
+    """The files on the disk decide, not the configuration of today."""
+    folder, blobs = tmp_path / "vehicle", tmp_path / "blobs"
+    files = artifact(1, variant=INT8)
+    for ref, text in ((files.template, "t"), (files.weights, "w"), (files.golden, "g")):
+        assert ref == blob(f"{INT8} {text} 1")
+        (blobs / ref.sha256).mkdir(parents=True)
+        (blobs / ref.sha256 / "data").write_bytes(f"{INT8} {text} 1".encode())
+    InstalledStore(folder).commit(1, files, signed(1, variants=(INT8,)))
+    keyring = Keyring([bytes.fromhex(TRUSTED)])
+    whole, skipped = resolve(folder, blobs, spec=SPEC, tier="nano", keyring=keyring)
+    assert ([found.artifact for found in whole], skipped) == ([files], [])
