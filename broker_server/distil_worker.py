@@ -22,6 +22,7 @@ from broker_server.candidate_files import (
     leave_candidate,
     load_student,
     load_tensors,
+    released_payload,
     save_tensors,
     write_file,
 )
@@ -50,6 +51,7 @@ from edge_protocol.errors import DistillationError, RemoteProtocolError, Roadcas
 from edge_protocol.ids import DeviceId
 from edge_protocol.messages import KnowledgeReport
 from edge_protocol.task import TIERS, TaskSpec, Tier
+from export.payload import served
 
 EXPORT_BATCH = 8
 Say = Callable[[Mapping[str, object]], None]
@@ -96,13 +98,22 @@ def run_job(job_dir: Path, say: Say) -> DistilResult:
     for tier in TIERS:
         training = _teach(tier, bench, lessons, say)
         candidate = training.average.cpu()
-        artifact = export_candidate(job_dir.parent / "templates", candidate, bench.spec, tier, x[:EXPORT_BATCH].numpy())
+        base = released_payload(bench.job.current, tier)
+        artifact = export_candidate(
+            job_dir.parent / "templates",
+            candidate,
+            bench.spec,
+            tier,
+            x[:EXPORT_BATCH].numpy(),
+            form=bench.job.settings.payload,
+            base=base,
+        )
         leave_candidate(job_dir / "candidate" / tier, candidate, artifact)
         if strategy is not None:
             save_tensors(job_dir / "candidate" / tier / "training.safetensors", training.tensors())
         parameters[tier] = artifact.parameters
-        both = {"current": bench.current.get(tier), "candidate": candidate}
-        said = {which: answer(student, valid)[1] for which, student in both.items() if student}
+        both = {"current": (bench.current.get(tier), base), "candidate": (candidate, artifact.weights)}
+        said = {which: answer(served(one, payload), valid)[1] for which, (one, payload) in both.items() if one}
         truth, scale = bench.validation.targets, bench.validation.scale
         metrics[tier] = {which: plugin.score(bench.spec, logits, truth, scale) for which, logits in said.items()}
         if bench.current:

@@ -5,6 +5,7 @@
     releases/<task>/<counter>/manifest.bin          MessagePack of the SignedManifest
     releases/<task>/<counter>/<tier>.safetensors    float32 state dict: the student
     releases/<task>/<counter>/<tier>.training.safetensors    where the next round's training goes on
+    releases/<task>/<counter>/<tier>.weights.safetensors     plain weights payload, whose scales the next one keeps
 
 An artifact folder, from the distiller or pushed by an operator, holds for each tier::
 
@@ -34,7 +35,7 @@ from edge_protocol.blobs import BlobRef
 from edge_protocol.delta import make_delta
 from edge_protocol.errors import ArtifactError, DigestError, StoreError
 from edge_protocol.ids import TaskId
-from edge_protocol.manifest import VARIANTS, Artifact, Delta, ReleaseManifest, decode_manifest
+from edge_protocol.manifest import SCALE, VARIANTS, Artifact, Delta, ReleaseManifest, decode_manifest
 from edge_protocol.messages import SignedManifest
 from edge_protocol.signing import sign
 from edge_protocol.task import TIERS, TaskSpec, Tier
@@ -208,7 +209,7 @@ class ReleaseFolder:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
         for tier in _tiers(artifacts):
-            for name, kept in (("state", tier), ("training", f"{tier}.training")):
+            for name, kept in (("state", tier), ("training", f"{tier}.training"), ("weights", f"{tier}.weights")):
                 source = artifacts / tier / f"{name}.safetensors"
                 if source.exists():
                     write_atomic(folder / f"{kept}.safetensors", _file(source))
@@ -250,7 +251,7 @@ def _file(path: Path) -> bytes:
 def _parameters(folder: Path) -> int:
     try:
         with safe_open(folder / "weights.safetensors", framework="numpy") as file:
-            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - not a mapping
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys() if not name.endswith(SCALE))  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError) as error:
         raise ArtifactError(
             f"{folder / 'weights.safetensors'}: not safetensors: {error}; export the tier again"

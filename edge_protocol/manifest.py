@@ -14,6 +14,8 @@ from edge_protocol.messages import Count, Name, Seconds, Sha256, Text, Values, c
 from edge_protocol.task import TaskSpec, Tier
 
 MAX_DELTAS = 4
+SCALE = ":scale"
+"""Behind the name of a weight that a payload holds in whole steps: the name of the steps' sizes."""
 VARIANTS = ("int8-cpu", "int8-trt")
 """Of an artifact, beside the plain one; a device takes no other, and a server releases no other."""
 
@@ -37,7 +39,7 @@ class Artifact(msgspec.Struct, frozen=True, array_like=True):
         tier: which boards it fits.
         student: name of the architecture.
         template: ONNX graph with replaceable initializers; rarely changes.
-        weights: safetensors of named initializers for that template; changes every release.
+        weights: safetensors of named initializers for that template, some in steps of a `SCALE`; changes every release.
         golden: safetensors of ``inputs`` and the ``features`` and ``logits`` they must give.
         parameters: number of weights.
         deltas: shorter ways to `weights` for devices that run an earlier release.

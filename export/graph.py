@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import ModelProto, TensorProto
 from safetensors.numpy import save
 
+from devices.runners.payload import read_payload
 from edge_protocol.errors import ExportError
 
 INPUT = "input"
@@ -45,13 +43,14 @@ def weight_shapes(template: bytes) -> dict[str, tuple[int, ...]]:
     return {t.name: tuple(t.dims) for t in initializers if t.data_location == TensorProto.EXTERNAL}
 
 
-def inlined(template: bytes, weights: Mapping[str, npt.NDArray[np.generic]]) -> bytes:
-    """Return one self-contained ONNX file: the template with these weights in it, of the types it declares.
+def inlined(template: bytes, payload: bytes) -> bytes:
+    """Return one self-contained ONNX file: the template with a payload's weights in it, of the types it declares.
 
     Raises:
         ExportError: not a template, or a weight is missing.
+        IncompatibleError: the payload is damaged.
     """
-    model = read_template(template)
+    model, weights = read_template(template), read_payload(payload)
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
             if tensor.name not in weights:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.numpy import load
 from torch.nn import functional
 
 from benchmarks.harness import Options, Outcome, Spread, Target, interleaved, ratios, run
@@ -129,7 +128,7 @@ def _trained(spec: TaskSpec, tier: Tier, data: Data, steps: int) -> Student:
 
 def _full(spec: TaskSpec, tier: Tier, student: Student, x: F4) -> bytes:
     built = build_artifact(spec, tier, student, x)
-    return inlined(built.template, load(built.weights))
+    return inlined(built.template, built.weights)
 
 
 def _speed(student: Student, full: bytes, int8: bytes, x: F4, repeats: int) -> tuple[float, Spread, Spread]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from shutil import rmtree
 
 import msgspec
-from safetensors.numpy import load
 
 from edge_models.samples import Samples
 from edge_protocol.errors import StoreError
@@ -61,7 +60,7 @@ def write_variant(
         StoreError: the disk refuses.
     """
     card = read_card(folder)
-    full = inlined(read_part(folder, TEMPLATE), load(read_part(folder, WEIGHTS)))
+    full = inlined(read_part(folder, TEMPLATE), read_part(folder, WEIGHTS))
     made, report = build_variant(
         variant, card.task, full, calibration=calibration, held=held, limits=limits, slowdown=slowdown
     )
@@ -87,7 +86,7 @@ def self_contained(path: Path) -> bytes:
         ExportError: the folder's files do not belong together.
     """
     if path.is_dir():
-        return inlined(read_part(path, TEMPLATE), load(read_part(path, WEIGHTS)))
+        return inlined(read_part(path, TEMPLATE), read_part(path, WEIGHTS))
     return read_part(path.parent, path.name)
 
 

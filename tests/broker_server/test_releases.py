@@ -65,11 +65,14 @@ def test_a_release_is_signed_numbered_and_complete(
     assert sorted(p.name for p in releases.folder(TASK, 1).iterdir()) == [
         "base.safetensors",
         "base.training.safetensors",
+        "base.weights.safetensors",
         "manifest.bin",
         "nano.safetensors",
         "nano.training.safetensors",
+        "nano.weights.safetensors",
         "small.safetensors",
         "small.training.safetensors",
+        "small.weights.safetensors",
     ]
     assert releases.make(SPEC, artifacts, Provenance(None, {}), 8.0).counter == 2
 

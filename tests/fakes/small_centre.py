@@ -59,7 +59,7 @@ def spoilt(files: Files, *, weights: float | None = None, golden: float | None =
     for name, value in (("weights", weights), ("golden", golden)):
         if value is not None:
             tensors: dict[str, Any] = {key: array.copy() for key, array in load(getattr(files, name)).items()}
-            key = "logits" if name == "golden" else min(tensors)
+            key = "logits" if name == "golden" else min(k for k in tensors if tensors[k].dtype == np.float16)
             tensors[key][...] = value
             changed[name] = save(tensors)
     return Files(**{"template": files.template, "weights": files.weights, "golden": files.golden, **changed})

@@ -56,6 +56,27 @@ def test_build_then_check_then_inspect(built: Path, capsys: pytest.CaptureFixtur
     assert facts["bytes"]["template.onnx"] < facts["bytes"]["weights.safetensors"]
 
 
+def test_a_build_beside_the_release_before_keeps_its_scales(built: Path, tmp_path: Path) -> None:
+    """Then its delta is small; --payload fp16 writes no scale."""
+    state = load_file(built / "state.safetensors")
+    save_file({name: 1.01 * tensor for name, tensor in state.items()}, tmp_path / "state.safetensors")
+    fixed = "build", "speed", "--weights", tmp_path / "state.safetensors", "-o"
+    assert call(*fixed, tmp_path / "next", "--base", built) == ExitCode.OK
+    assert call(*fixed, tmp_path / "alone") == ExitCode.OK
+    assert call(*fixed, tmp_path / "fp16", "--payload", "fp16") == ExitCode.OK
+    before, after, alone, half = (
+        load_file(folder / "weights.safetensors")
+        for folder in (built, tmp_path / "next", tmp_path / "alone", tmp_path / "fp16")
+    )
+    scales = [name for name in before if name.endswith(":scale")]
+    assert scales
+    assert all(torch.equal(before[name], after[name]) for name in scales)
+    assert not any(torch.equal(before[name], alone[name]) for name in scales)
+    assert set(half) == {name for name in before if name not in scales}
+    assert {tensor.dtype for tensor in half.values()} == {torch.float16}
+    assert call(*fixed, tmp_path / "lost", "--base", tmp_path) == ExitCode.NOT_READY
+
+
 def test_a_table_is_shown_without_json(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In a pipe the same facts are tab-separated lines."""
     assert call("inspect", built) == ExitCode.OK
