@@ -91,6 +91,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         peak_since_start: whether that peak may be older than the run.
         sensed: clocks, heat and energy.
         energy_mj_per_sample: of all CPU packages, idle power included; None: not measured.
+        board_watts: mean draw of the whole board; None: not measured.
         remarks: why a figure is to be taken with care.
         raw: every query that counts.
     """
@@ -112,6 +113,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     energy_mj_per_sample: float | None
     remarks: tuple[str, ...]
     raw: Raw
+    board_watts: float | None = None
+
+    @property
+    def watts(self) -> float | None:
+        """Mean draw of the board, else of its CPU packages; None: neither was measured."""
+        if self.board_watts is not None or self.energy_mj_per_sample is None:
+            return self.board_watts
+        return self.energy_mj_per_sample * self.samples_per_s / 1e3
 
 
 def summarise(nanoseconds: Sequence[int]) -> Summary:
@@ -134,7 +143,7 @@ def result_of(trace: Trace, plan: Plan, subject: Subject, sensed: Sensed, **meas
         plan: how.
         subject: what, and on what.
         sensed: between beginning and end.
-        measured: `load_ms`, `first_ms`, `peak_mb` and `peak_since_start` of `Result`.
+        measured: `load_ms`, `first_ms`, `peak_mb`, `peak_since_start` and `board_watts` of `Result`.
     """
     latencies = trace.latencies
     warm = find_steady(latencies)

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from devices.boards import Machine
+from devices.boards.power import read_rails, total
 from devices.boards.thermal import hottest, read_zones
 
 PEAK_RESET = "5"
@@ -78,6 +79,11 @@ class Sensors:
             sum(known) if known else None,
             hottest(read_zones(self._machine)),
         )
+
+    def watts(self) -> float | None:
+        """What the whole board draws now; None where it has no sensor for that."""
+        power = total(read_rails(self._machine))
+        return power.watts if power else None
 
     def pinned(self) -> bool | None:
         """Whether every core's governor keeps one clock, or its range is a single one."""

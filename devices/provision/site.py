@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from devices.latency.fit import Budgets
 from edge_protocol.errors import ConfigError
 
 Absolute = Annotated[str, Meta(pattern=r"^(/[A-Za-z0-9._+-]+)+\Z", max_length=1024)]
@@ -80,12 +81,14 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         devices: by device what is different there; sections are merged, lists are replaced.
         install: see there.
         ssh: by device where it is reached.
+        budgets: what serving may cost on these boards, for `roadcast devices fit`.
     """
 
     agent: dict[str, Any]
     devices: dict[str, dict[str, Any]] = {}
     install: InstallConfig = InstallConfig()
     ssh: dict[str, SshConfig] = {}
+    budgets: Budgets = Budgets()
 
     def tree_of(self, device: str | None) -> dict[str, Any]:
         """The agent's configuration of one device, as a tree.

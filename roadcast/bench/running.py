@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from devices.latency.load import Clock, Plan, SystemClock, measure, warm_up
+from devices.latency.power_meter import PowerMeter
 from devices.latency.result import Result, result_of
 from devices.latency.sensors import Sensors, between
 from roadcast.bench.subject import open_model
@@ -44,7 +45,8 @@ def run_bench(
         warm_up(model.steps, plan, clock)
         fresh = sensors.forget_peak()
         before = sensors.read()
-        trace = measure(model.steps, plan, clock)
+        with PowerMeter(sensors.watts) as meter:
+            trace = measure(model.steps, plan, clock)
         after = sensors.read()
         return result_of(
             trace,
@@ -55,6 +57,7 @@ def run_bench(
             first_ms=(first - loaded) / 1e6,
             peak_mb=sensors.peak_mb(),
             peak_since_start=not fresh,
+            board_watts=meter.watts,
         )
     finally:
         model.close()

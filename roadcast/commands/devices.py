@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from roadcast.commands.fit import fit
 from roadcast.output import JsonFlag, emit, table
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from edge_client.config import DeviceConfig
 
 app = typer.Typer(no_args_is_help=True)
+app.command()(fit)
 Root = Annotated[
     Path | None, typer.Option(help="Folder of a recorded board, or of a root filesystem; without it this machine.")
 ]
