@@ -35,6 +35,7 @@ class DistilSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     Attributes:
         strategy: rule that fuses reports into a teacher; see `broker_server.strategies`.
         payload: form of the weights that devices fetch: INT8 steps, or twice the bytes in fp16.
+        variants: built of each candidate beside the plain artifact, and released where they keep their limits.
         first_steps: of the optimiser, per student, on the anchors for the first release.
         steps: of the optimiser, per student, in a round.
         temperature: T of the distillation loss.
@@ -57,6 +58,7 @@ class DistilSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
     strategy: str = "feddistill"
     payload: Literal["int8", "fp16"] = "int8"
+    variants: tuple[Literal["int8-cpu", "int8-trt"], ...] = ()
     first_steps: Annotated[int, Meta(ge=1)] = 400
     steps: Annotated[int, Meta(ge=1)] = 150
     temperature: Annotated[float, Meta(gt=0)] = 1.0

@@ -20,6 +20,7 @@ NOT_ON_A_DEVICE = ("torch", "onnx", "onnxscript", "fastapi", "sqlalchemy", "alem
 TORCH_HOMES = (
     "edge_models.augment",
     "broker_server.candidate_files",
+    "broker_server.candidate_variants",
     "broker_server.distil_worker",
     "broker_server.distiller",
     "broker_server.training",

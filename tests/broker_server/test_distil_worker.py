@@ -19,6 +19,8 @@ from broker_server.distil_job import DistilJob, DistilResult, DistilSettings, re
 from broker_server.distil_worker import main
 from broker_server.judge import judge
 from broker_server.proxy_set import Asked, build, load_samples, mingle
+from broker_server.releases import variants_in
+from broker_server.round_manifest import MANIFEST, decoded
 from devices.packs import ImagePack, SeriesPack, save_pack
 from devices.runners.ort_runner import OrtRunner
 from edge_models.tasks import load_task
@@ -151,6 +153,22 @@ def test_a_candidate_keeps_the_scales_of_the_release_before(first: tuple[Path, D
     assert len(delta) < 0.8 * len(made[0])
     assert make_delta(before, made[1]) is None
     assert {array.dtype for array in load(made[1]).values()} == {np.dtype(np.float16)}
+
+
+def test_variants_are_left_where_they_keep_their_limits(first: tuple[Path, DistilJob]) -> None:
+    """Each is told of; those that are missing say why, and the round's manifest depends on none."""
+    job = round_job(first)
+    folder = first[0] / "jobs" / "variants"
+    plan = msgspec.structs.replace(job.settings, variants=("int8-cpu",))
+    code, events = run(folder, msgspec.structs.replace(job, settings=plan), {DeviceId("a"): report(job)})
+    assert code == 0
+    told = {event["tier"]: event["missing"] for event in events if event["stage"] == "variant"}
+    assert set(told) == set(TIERS)
+    for tier, missing in told.items():
+        assert variants_in(folder / "candidate" / str(tier)) == ([] if missing else ["int8-cpu"])
+    names = decoded((folder / MANIFEST).read_bytes(), "manifest").outputs
+    assert names
+    assert not any("int8-cpu" in name for name in names)
 
 
 def test_a_killed_round_goes_on_where_it_was(first: tuple[Path, DistilJob]) -> None:
