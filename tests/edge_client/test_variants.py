@@ -12,12 +12,13 @@ from edge_client.core import Remembered
 from edge_client.installed import InstalledStore, resolve
 from edge_client.releasing import Running
 from edge_protocol import messages as m
+from edge_protocol.blobs import cut
 from edge_protocol.effects import Drop
 from edge_protocol.manifest import Artifact, decode_manifest
 from edge_protocol.signing import Keyring, sign
 from tests.edge_client.core_driver import SPEC, Driver, artifact, blob, signed
-from tests.edge_client.device_rig import device_config
-from tests.fakes.small_centre import KEY, TRUSTED
+from tests.edge_client.device_rig import DeviceRig, device_config
+from tests.fakes.small_centre import KEY, TRUSTED, Files, artifact_files, int8_files, spoilt
 
 INT8 = "int8-cpu"
 
@@ -105,6 +106,45 @@ def test_either_variant_of_the_running_release_is_kept(runs: str) -> None:
     driver = linked(*(() if runs else (INT8,)), running=artifact(3, variant=runs).weights.sha256, release=3)
     assert driver.say(signed(3, variants=(INT8,))) == []
     assert asked(driver.say(signed(4, variants=(INT8,)))) == hashes(artifact(4, variant="" if runs else INT8))
+
+
+def blobs_of(rig: DeviceRig) -> set[str]:
+    """Hashes of the files that the agent has."""
+    return {path.parent.name for path in (Path(rig.config.state_dir) / "blobs").glob("*/data")}
+
+
+def test_an_agent_serves_int8_and_after_a_restart_again(tmp_path: Path) -> None:
+    """Not a byte of the plain artifact is on its disk; the server is told which weights answer."""
+    rig = DeviceRig(device_config(tmp_path, precision="int8"))
+    try:
+        rig.centre.release(1, {"nano": artifact_files()}, int8=int8_files())
+        rig.until(lambda: rig.agent.core.running.release == 1, "release 1")
+        weights = cut(int8_files().weights)[0].sha256
+        assert blobs_of(rig) == {cut(part)[0].sha256 for part in parts(int8_files())}
+        rig.until(lambda: rig.centre.of(m.Deployment)[-1].weights == weights, "report of the variant's hash")
+        rig.close()
+        rig.boot()
+        assert rig.agent.core.running == Running(1, weights)
+    finally:
+        rig.close()
+
+
+def test_an_agent_whose_processor_gets_int8_wrong_serves_the_plain_artifact(tmp_path: Path) -> None:
+    """Golden answers are off, as without VNNI: told, dropped, and the same release is there all the same."""
+    rig = DeviceRig(device_config(tmp_path, precision="int8"))
+    try:
+        rig.centre.release(1, {"nano": artifact_files()}, int8=spoilt(int8_files(), golden=3.0))
+        rig.until(lambda: rig.agent.core.running.release == 1, "release 1")
+        assert rig.agent.core.running.weights == cut(artifact_files().weights)[0].sha256
+        assert rig.agent._drops["variant-failed"] == 1
+        assert blobs_of(rig) == {cut(part)[0].sha256 for part in parts(artifact_files())}
+    finally:
+        rig.close()
+
+
+def parts(files: Files) -> tuple[bytes, bytes, bytes]:
+    """The three files that a device needs."""
+    return files.template, files.weights, files.golden
 
 
 def test_the_pointer_says_which_variant_a_restart_loads(tmp_path: Path) -> None:
