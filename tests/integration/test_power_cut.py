@@ -24,7 +24,7 @@ from tests.fakes.small_centre import TRUSTED, artifact_files
 
 SPEC = load_task("vehicle")
 KEYRING = Keyring([bytes.fromhex(TRUSTED)])
-LEAST_STATES = 300
+LEAST_STATES = 200
 
 
 class RecordedRig(DeviceRig):
