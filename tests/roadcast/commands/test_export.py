@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from devices.packs import ImagePack, save_pack
 from edge_models.tasks import load_task, plugin_of
-from edge_protocol.errors import ExitCode
+from edge_protocol.errors import CheckFailedError, ExitCode
 from roadcast import output
 from roadcast.commands.export import app
 from roadcast.commands.release import check_answers
@@ -158,6 +158,14 @@ def test_variants_are_written_beside_the_student(camera: Path, capsys: pytest.Ca
     (camera / "release").mkdir()
     (camera / "release" / "small").symlink_to(out / "int8-cpu")
     check_answers(camera / "release")
+    (camera / "whole").mkdir()
+    (camera / "whole" / "small").symlink_to(out)
+    check_answers(camera / "whole")  # with its variants
+    golden = (out / "int8-cpu" / "golden.safetensors").read_bytes()
+    (out / "int8-cpu" / "golden.safetensors").write_bytes((out / "golden.safetensors").read_bytes())
+    with pytest.raises(CheckFailedError, match=r"small/int8-cpu: .* is off the golden"):
+        check_answers(camera / "whole")
+    (out / "int8-cpu" / "golden.safetensors").write_bytes(golden)
     for name in ("int8-trt", "fp16"):
         onnx.checker.check_model(onnx.load(out / name / f"{name}.onnx"))
         assert json.loads((out / name / "report.json").read_text())["gate"]["samples"] == 28
