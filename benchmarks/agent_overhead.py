@@ -38,8 +38,8 @@ from edge_client.trainer import shared_head
 from edge_models.tasks import load_task, plugin_of
 from edge_protocol.blobs import BlobRef, cut
 from edge_protocol.manifest import Artifact, ReleaseManifest
-from edge_protocol.signing import generate_key, public_key, sign
 from edge_protocol.task import ImageInput, TaskSpec
+from tests.fakes.signed_fleet import SignedFleet
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -168,33 +168,8 @@ def compare(
 def serve(spec: TaskSpec, built: Files, *, seconds: float) -> dict[str, object]:
     """Run a whole agent for a while, with a release installed and no broker to be reached; return what it says."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        samples = plugin_of(spec).simulate(spec, np.random.default_rng(2), 200)
-        pack = ImagePack.of(samples.raw.astype(np.uint8), labels=samples.targets, classes=spec.labels)
-        save_pack(folder / "pack.npz", pack, title="simulated")
-        key = generate_key()
-        _install(folder / "state", spec, built, key)
-        config = {
-            "fleet": "bench",
-            "device": "cam-1",
-            "tier": "nano",
-            "task": spec.name,
-            "broker": {"port": 9},
-            "trusted_keys": [public_key(key).hex()],
-            "state_dir": str(folder / "state"),
-            "labels": {"commissioning": str(folder / "pack.npz")},
-            "sources": [
-                {
-                    "name": "cam",
-                    "uri": f"pack://{folder}/pack.npz",
-                    "rate_hz": 50,
-                    "loop": True,
-                    "serving": "whole-sample",
-                }
-            ],
-        }
-        (folder / "device.yaml").write_text(json.dumps(config))
-        command = [sys.executable, "-c", SERVE, str(folder / "device.yaml"), str(seconds), *HEAVY]
+        config = device_of(Path(name), spec, built)
+        command = [sys.executable, "-c", SERVE, str(config), str(seconds), *HEAVY]
         done = subprocess.run(
             command, capture_output=True, check=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
         )
@@ -202,11 +177,43 @@ def serve(spec: TaskSpec, built: Files, *, seconds: float) -> dict[str, object]:
         return said
 
 
-def _install(state: Path, spec: TaskSpec, built: Files, key: bytes) -> None:
+def device_of(folder: Path, spec: TaskSpec, built: Files) -> Path:
+    """Write a device with a release installed, a pack for a camera and no broker to be reached; return its YAML."""
+    samples = plugin_of(spec).simulate(spec, np.random.default_rng(2), 200)
+    pack = ImagePack.of(samples.raw.astype(np.uint8), labels=samples.targets, classes=spec.labels)
+    save_pack(folder / "pack.npz", pack, title="simulated")
+    root = _install(folder / "state", spec, built)
+    config = {
+        "fleet": "bench",
+        "device": "cam-1",
+        "tier": "nano",
+        "task": spec.name,
+        "broker": {"port": 9},
+        "trusted_root": root.decode(),
+        "state_dir": str(folder / "state"),
+        "labels": {"commissioning": str(folder / "pack.npz")},
+        "sources": [
+            {
+                "name": "cam",
+                "uri": f"pack://{folder}/pack.npz",
+                "rate_hz": 50,
+                "loop": True,
+                "serving": "whole-sample",
+            }
+        ],
+    }
+    (folder / "device.yaml").write_text(json.dumps(config))
+    return folder / "device.yaml"
+
+
+def _install(state: Path, spec: TaskSpec, built: Files) -> bytes:
+    """Put a release in place; return the root that proves it."""
+    fleet = SignedFleet(tasks=[spec.name])
     template, weights, golden = (_blob(state, data) for data in (built.template, built.weights, built.golden))
     artifact = Artifact("nano", spec.students["nano"], template, weights, golden, built.parameters)
     manifest = ReleaseManifest("bench", 1, spec, 1.0, (artifact,), {})
-    InstalledStore(state / spec.name).commit(1, artifact, sign(manifest, key))
+    InstalledStore(state / spec.name).commit(1, artifact, *fleet.prove(manifest))
+    return fleet.root
 
 
 def _blob(state: Path, data: bytes) -> BlobRef:

@@ -17,18 +17,21 @@ from queue import Queue
 from types import SimpleNamespace
 from typing import Any, cast
 
-import msgspec
 import numpy as np
 
 from benchmarks.harness import Options, Outcome, Spread, Target, run, spread
 from broker_server.broadcast import Broadcast
-from broker_server.config import FleetConfig, RoundsConfig
+from broker_server.conduct import Conduct
+from broker_server.config import FleetConfig, RoundsConfig, TrustConfig
 from broker_server.coordinator import Coordinator
 from broker_server.effects import Distil
 from broker_server.events import ReleaseStored
+from broker_server.keys import Keys
 from broker_server.publisher import Publisher
 from broker_server.pump import Pump, Speaker
+from broker_server.quotas import QuotaConfig
 from broker_server.records import ReleaseRecord
+from broker_server.signed_roles import SignedRoles
 from broker_server.store.blobs import BlobFolder
 from broker_server.store.database import Database
 from broker_server.task_rounds import TaskRounds, TaskSetup
@@ -39,8 +42,7 @@ from edge_protocol import messages as m
 from edge_protocol.arrays import pack
 from edge_protocol.codec import encode
 from edge_protocol.ids import DeviceId, FleetId
-from edge_protocol.manifest import Artifact, ReleaseManifest
-from edge_protocol.signing import generate_key, sign
+from edge_protocol.manifest import Artifact, ReleaseManifest, encode_manifest
 from edge_protocol.topics import Topics
 from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
 
@@ -66,12 +68,14 @@ class Bench:
         self.transport = MemoryTransport(self.broker, inbox)
         publisher, speaker = Publisher(self.topics, blobs, self.transport), Speaker("bench")
         self.asked: list[Distil] = []
+        roles = SignedRoles(folder / "tuf", Keys([]), TrustConfig())
         self.pump = Pump(
+            conduct=Conduct(QuotaConfig(), 1_000_000, {}),
             coordinator=self.coordinator,
             database=self.database,
             transport=self.transport,
             publisher=publisher,
-            broadcast=Broadcast(publisher, self.database, self.topics, speaker.encode, keep=1),
+            broadcast=Broadcast(publisher, self.database, roles, self.topics, speaker.encode, keep=1),
             workshop=cast("Workshop", SimpleNamespace(do=lambda work, _proxy: self.asked.append(work))),
             topics=self.topics,
             speaker=speaker,
@@ -86,9 +90,14 @@ class Bench:
         ref = blobs.put(b"weights" * 1000)
         artifact = Artifact("nano", self.spec.students["nano"], ref, ref, ref, 1)
         manifest = ReleaseManifest("bench", 1, self.spec, NOW, (artifact,), {})
-        signed = msgspec.msgpack.encode(sign(manifest, generate_key()))
         record = ReleaseRecord(
-            task=self.spec.task_id, counter=1, round=0, created_s=NOW, metrics={}, notes="", signed=signed
+            task=self.spec.task_id,
+            counter=1,
+            round=0,
+            created_s=NOW,
+            metrics={},
+            notes="",
+            manifest=encode_manifest(manifest),
         )
         self.database.add_release(record)
         inbox.put(ReleaseStored(record))

@@ -19,9 +19,9 @@ import onnxruntime
 from benchmarks.harness import Options, Outcome, Spread, Target, interleaved, ratios, run, spread
 from devices.preprocess import Preprocess
 from devices.sources.base import Closing, Frame
+from edge_client.candidate import load_release
 from edge_client.disk import file_sha256
 from edge_client.inference import Counters, Feed, Inference
-from edge_client.installer import load_release
 from edge_client.pipelines import Bundle, WholeSample
 from edge_client.results import Tally
 from edge_client.seen import Seen

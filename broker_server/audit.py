@@ -1,4 +1,4 @@
-"""The audit log: who did what to which release, when; every entry holds the hash of the one before. Pure, owns no disk.
+"""The audit log: who did what to which release or device, when; each entry holds the hash of the one before. Pure.
 
 Whoever changes, drops or inserts an entry has to change every later hash too. Note the newest hash down elsewhere, and
 not even that helps him.
@@ -24,7 +24,8 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
         number: counts up from 1.
         at_s: seconds since 1970 by the server's clock.
         who: operator, ``policy``, ``server``, or the device that failed.
-        what: slug, such as ``start``, ``wave`` or ``abort``.
+        what: slug, such as ``start``, ``wave``, ``abort`` or ``retire``.
+        task, release: that it was done to; "" and 0 when it was done to a device, which `detail` names.
         detail: for people.
         previous: `digest` of the entry before.
         digest: SHA-256 over all the other fields, 64 hex digits.
@@ -44,6 +45,33 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
         """The same entry with its digest."""
         bare = msgspec.structs.replace(self, digest="")
         return msgspec.structs.replace(self, digest=sha256(msgspec.json.encode(bare)).hexdigest())
+
+
+class AuditTrail:
+    """Makes the entries of a log, each with the hash of the one before."""
+
+    def __init__(self) -> None:
+        self._number, self._digest = 0, FIRST
+
+    def resume(self, newest: AuditEntry) -> None:
+        """Go on after the newest entry on disk."""
+        self._number, self._digest = newest.number, newest.digest
+
+    def note(self, now: float, who: str, what: str, task: str = "", release: int = 0, detail: str = "") -> AuditEntry:
+        """Make the next entry; see `AuditEntry` for the fields."""
+        self._number += 1
+        entry = AuditEntry(
+            number=self._number,
+            at_s=now,
+            who=who,
+            what=what,
+            task=task,
+            release=release,
+            detail=detail,
+            previous=self._digest,
+        ).sealed()
+        self._digest = entry.digest
+        return entry
 
 
 def verify(entries: Iterable[AuditEntry]) -> tuple[int, str]:

@@ -1,31 +1,43 @@
-"""Puts the server's decisions on the broker: releases and round calls as what the publisher keeps. Owns no queue."""
+"""Puts the server's decisions on the broker: releases, their signatures and round calls as what the publisher keeps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from broker_server.publisher import Publisher
-from broker_server.releases import signed_manifest
+from broker_server.signed_roles import SignedRoles
 from broker_server.store.database import Database
 from edge_protocol.blobs import BlobRef
 from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.manifest import decode_manifest
-from edge_protocol.messages import Body, RoundCall
+from edge_protocol.messages import Body, ReleaseOffer, RoundCall
 from edge_protocol.topics import Topics
 
 Encode = Callable[[Body], bytes]
 
 
 class Broadcast:
-    """Releases and rounds as retained topics.
+    """Releases, signed metadata and rounds as retained topics.
 
     Args:
+        roles: who sign that a manifest is a release.
         keep: releases of a task whose chunks the broker keeps.
     """
 
-    def __init__(self, publisher: Publisher, database: Database, topics: Topics, encode: Encode, *, keep: int) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        database: Database,
+        roles: SignedRoles,
+        topics: Topics,
+        encode: Encode,
+        *,
+        keep: int,
+    ) -> None:
         self._publisher, self._database, self._topics, self._encode = publisher, database, topics, encode
-        self._keep = keep
+        self._roles, self._keep = roles, keep
+        self._metadata: dict[str, bytes] = {}
+        self._stamp = (0, b"")
         self._clearing: set[tuple[TaskId, int]] = set()
 
     def proxy(self, task: TaskId, ref: BlobRef) -> None:
@@ -38,6 +50,21 @@ class Broadcast:
         self.proxy(task, call.proxy)
         self._publisher.announce(self._topics.round(task), self._encode(call))
 
+    def trust(self) -> None:
+        """Keep the signed metadata as they are on disk, where anything has changed.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        stamp = self._roles.stamp()
+        if stamp == self._stamp:
+            return
+        for name, data in self._roles.files().items():
+            if self._metadata.get(name) != data:
+                self._metadata[name] = data
+                self._publisher.announce(self._topics.metadata(name), data)
+        self._stamp = stamp
+
     def release(self, task: TaskId, counter: int) -> None:
         """Keep a release: chunks first, then the manifest; clear the chunks of releases that are too old.
 
@@ -47,7 +74,7 @@ class Broadcast:
         for record in self._database.releases(task):
             if record.counter > counter or not record.on_broker:
                 continue
-            name, refs = f"release/{record.counter}", decode_manifest(signed_manifest(record).manifest).blobs
+            name, refs = f"release/{record.counter}", decode_manifest(record.manifest).blobs
             if record.counter > counter - self._keep:
                 self._publisher.hold(task, name, refs)
             else:
@@ -56,7 +83,7 @@ class Broadcast:
                     self._publisher.clear(ref)
                 self._clearing.add((task, record.counter))
             if record.counter == counter:
-                self._publisher.keep(self._topics.release(task), self._encode(signed_manifest(record)))
+                self._publisher.keep(self._topics.release(task), self._encode(ReleaseOffer(record.manifest)))
 
     def offer(self, task: TaskId, counter: int, devices: tuple[DeviceId, ...]) -> None:
         """Keep a release for some devices, ahead of the fleet: chunks first, then a manifest for each.
@@ -64,9 +91,9 @@ class Broadcast:
         Raises:
             StoreError: the database refused.
         """
-        signed = signed_manifest(self._database.releases(task, after=counter - 1)[0])
-        self._publisher.hold(task, f"release/{counter}", decode_manifest(signed.manifest).blobs)
-        payload = self._encode(signed)
+        manifest = self._database.releases(task, after=counter - 1)[0].manifest
+        self._publisher.hold(task, f"release/{counter}", decode_manifest(manifest).blobs)
+        payload = self._encode(ReleaseOffer(manifest))
         for device in devices:
             self._publisher.keep(self._topics.release(task, device), payload)
 

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from broker_server.distil_job import DistilSettings
 from broker_server.judge import JudgeRules
+from broker_server.quotas import QuotaConfig
 from broker_server.rollout_plan import Plan
 from edge_protocol.config import load_config
 from edge_protocol.errors import ConfigError
@@ -18,6 +19,7 @@ from edge_protocol.ids import check_id
 from edge_protocol.transport.settings import BrokerSettings
 
 Seconds = Annotated[float, Meta(gt=0)]
+Days = Annotated[float, Meta(gt=0)]
 Positive = Annotated[int, Meta(ge=1)]
 
 
@@ -91,6 +93,7 @@ class FleetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         keep_messages_s: how long the answer to a durable message is remembered.
         keep_messages: most answers remembered.
         keep_results_s: how long interval results are kept.
+        quota: what one device may send; more is dropped, counted and shown in the status.
         tags: tag → device names that bear it, which may hold ``*``; for ``rollout start --to tag=…``.
     """
 
@@ -100,7 +103,25 @@ class FleetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     keep_messages_s: Seconds = 7 * 86_400.0
     keep_messages: Positive = 500_000
     keep_results_s: Seconds = 90 * 86_400.0
+    quota: QuotaConfig = QuotaConfig()
     tags: dict[str, tuple[str, ...]] = {}
+
+
+class TrustConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How long signed metadata is good for; the server signs again at half of it what it has the keys for.
+
+    Attributes:
+        root_days, targets_days, releases_days: of roles whose keys may lie in a safe.
+        snapshot_days: of the list of versions that belong together.
+        timestamp_days: so long devices take releases when they hear nothing new, from a server that is down or from a
+            broker that holds them back.
+    """
+
+    root_days: Days = 365.0
+    targets_days: Days = 365.0
+    releases_days: Days = 365.0
+    snapshot_days: Days = 14.0
+    timestamp_days: Days = 3.0
 
 
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -110,7 +131,9 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         fleet: name of the fleet.
         broker: where the broker is.
         state_dir: database, blobs, releases and jobs.
-        release_key_file: Ed25519 private key, 64 hex digits; made, readable by the owner only, when missing.
+        keys_dir: private keys that sign for the fleet (``roadcast keys init``); root's and targets' may be elsewhere.
+        key_passphrase_file: opens them; None for keys that are not encrypted.
+        trust: how long signatures are good for.
         tasks: by the task's own name.
         keep_releases: how many releases of a task the broker keeps chunks of.
         keep_rounds: newest rounds of a task of which everything is kept that doing them again needs.
@@ -118,9 +141,11 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     fleet: str
     state_dir: str
-    release_key_file: str
+    keys_dir: str
     tasks: Annotated[dict[str, TaskConfig], Meta(min_length=1)]
     broker: BrokerSettings = BrokerSettings()
+    key_passphrase_file: str | None = None
+    trust: TrustConfig = TrustConfig()
     distil: DistilConfig = DistilConfig()
     devices: FleetConfig = FleetConfig()
     keep_releases: Positive = 2
@@ -164,6 +189,14 @@ def _anchored(config: ServerConfig, home: Path) -> ServerConfig:
         )
         for name, task in config.tasks.items()
     }
+    passphrase = at(config.key_passphrase_file) if config.key_passphrase_file else None
+    files = ("password_file", "ca_file", "cert_file", "key_file")
+    named = {name: at(file) for name in files if (file := getattr(config.broker, name)) is not None}
     return msgspec.structs.replace(
-        config, state_dir=at(config.state_dir), release_key_file=at(config.release_key_file), tasks=tasks
+        config,
+        broker=msgspec.structs.replace(config.broker, **named),
+        state_dir=at(config.state_dir),
+        keys_dir=at(config.keys_dir),
+        key_passphrase_file=passphrase,
+        tasks=tasks,
     )

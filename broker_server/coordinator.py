@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from msgspec.structs import replace
 from typing_extensions import assert_never
 
+from broker_server import device_orders
 from broker_server.config import FleetConfig
 from broker_server.effects import (
     Effect,
@@ -23,6 +25,7 @@ from broker_server.effects import (
 )
 from broker_server.events import Distilled, JobFailed, Ordered, Outcome, ReleaseStored
 from broker_server.last_reports import LastReports
+from broker_server.measuring import taken
 from broker_server.records import DeviceRecord, ReleaseRecord, SeenMessage, StoredReport, StoredState
 from broker_server.registry import TABLE, Device, DeviceEvent, Registry
 from broker_server.rollouts import Ended, Rollouts
@@ -95,6 +98,9 @@ class Coordinator:
                     return [Drop("unknown-task", f"release of {record.task!r}: this server has no such task")]
                 stored = self.rollouts.stored(record, draft, now) if draft else self._current(task, record, now)
                 effects = stored + self._settle(task, *self.rollouts.advance(record.task, task.release, now), now)
+            case Ordered(order) if order.device is not None:
+                changed, effects = device_orders.obey(order, self.registry, self.rollouts.trail, now)
+                return effects + (self._changed(changed, now) if changed else [])
             case Ordered(order):
                 task = self.tasks.get(order.task)
                 if task is None:
@@ -143,13 +149,15 @@ class Coordinator:
             effects += self.tasks[name].refuse(sender, reason, now)
         return effects
 
-    def _say(self, device: Device, header: m.Header, body: m.Body, now: float) -> list[Effect]:  # noqa: PLR0911 - a kind each
+    def _say(self, device: Device, header: m.Header, body: m.Body, now: float) -> list[Effect]:  # noqa: C901, PLR0911 - a kind each
         match body:
             case m.KnowledgeReport() | m.CodedReport():
                 return self._durable(header, now, lambda: self._report(device, header, body, now))
             case m.IntervalResult():
                 saved = SaveResult(device.device, name_of(header), now, body)
                 return self._durable(header, now, lambda: ([saved], ""))
+            case m.Measured():
+                return self._durable(header, now, lambda: taken(device, body, self.rollouts.measured, now))
             case m.Deployment():
                 return self._durable(header, now, lambda: self._deployment(device, header, body, now))
             case m.DeviceState() if body.task not in device.tasks:
@@ -226,15 +234,7 @@ class Coordinator:
             return [], ""
         state = told.state.lower().replace("-", "_")
         release = told.running if state in SETTLED else runs.release
-        device.tasks[name] = type(runs)(
-            task=name,
-            label_space=runs.label_space,
-            tier=runs.tier,
-            student=runs.student,
-            release=release,
-            deployment=state,
-            reason=told.reason,
-        )
+        device.tasks[name] = replace(runs, release=release, deployment=state, reason=told.reason)
         return [*self.rollouts.told(device, told, now), *self._changed(device, now)], ""
 
     def _spent(self, device: Device, told: m.DeviceState, now: float) -> list[Effect]:

@@ -22,7 +22,7 @@ from broker_server.records import (
 )
 from edge_protocol.effects import Drop, Send
 from edge_protocol.ids import DeviceId, TaskId
-from edge_protocol.messages import IntervalResult, RoundCall, Telemetry
+from edge_protocol.messages import IntervalResult, Measured, RoundCall, Telemetry
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,15 @@ class SaveTelemetry:
     device: DeviceId
     at_s: float
     telemetry: Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class SaveMeasured:
+    """Write down how fast a device's student answers; the newest replaces the one before."""
+
+    device: DeviceId
+    at_s: float
+    measured: Measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +196,7 @@ Save: TypeAlias = (
     SaveDevice
     | SaveState
     | SaveTelemetry
+    | SaveMeasured
     | SaveRound
     | SaveReport
     | SaveResult

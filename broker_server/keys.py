@@ -1,52 +1,158 @@
-"""The release key as a file; owns its form and its permissions, not what is signed with it."""
+"""Private keys of signing roles: folders of encrypted PEM files, and the seam to tokens; owns no metadata.
+
+::
+
+    <folder>/keys.json       public keys, and by key the URI that `securesystemslib` finds its private half by
+    <folder>/<name>.pem      PKCS#8, encrypted when there is a passphrase; readable by the owner only
+
+A key on a token or in a cloud's key store has its own URI scheme there (``hsm:``, ``awskms:`` …) instead of ``pem:``.
+"""
 
 from __future__ import annotations
 
-import hmac
-import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from securesystemslib.signer import CryptoSigner, Key, Signer, SSlibKey
+
+from broker_server.store.engine import translated
 from edge_protocol.errors import ConfigError
-from edge_protocol.signing import KEY_BYTES, generate_key
+from edge_protocol.files import write_atomic
 
+PEM = "pem:"
+Passphrase = Callable[[str], str]
+"""Name of a key file → its passphrase, "" for none."""
 _OTHERS = 0o077
 
 
-def release_key(path: Path) -> bytes:
-    """Read the Ed25519 private key, 32 bytes; make it, readable by its owner only, when there is none.
+class _Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """A key in ``keys.json``: what it is for, where its private half is, and its public half as in metadata."""
+
+    name: str
+    uri: str
+    public: dict[str, Any]
+
+
+class KeyFolder:
+    """The keys in one folder: on the server's disk, or on a medium that lies in a safe most of the time.
+
+    Args:
+        folder: made when the first key is.
+        passphrase: asked for each file that is made or opened; None for keys that are not encrypted.
+    """
+
+    def __init__(self, folder: Path, passphrase: Passphrase | None = None) -> None:
+        self.folder, self._passphrase = folder, passphrase
+
+    def make(self, name: str) -> Key:
+        """Draw an Ed25519 key, and keep its private half.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        private = Ed25519PrivateKey.generate()
+        public: Key = SSlibKey.from_crypto(private.public_key())
+        file = f"{name}-{public.keyid[:8]}.pem"
+        secret = self._secret(file)
+        sealed = BestAvailableEncryption(secret) if secret else NoEncryption()
+        pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, sealed)
+        with translated(str(self.folder)):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.folder / file, pem, mode=0o600)
+        entries = self._entries() | {public.keyid: _Entry(name=name, uri=PEM + file, public=public.to_dict())}
+        write_atomic(self.folder / "keys.json", msgspec.json.format(msgspec.json.encode(entries)))
+        return public
+
+    def signer(self, keyid: str) -> Signer | None:
+        """What signs with a key; None when its private half is not here.
+
+        Raises:
+            ConfigError: it is here and cannot be used.
+        """
+        entry = self._entries().get(keyid)
+        if entry is None:
+            return None
+        public = Key.from_dict(keyid, dict(entry.public))
+        try:
+            if not entry.uri.startswith(PEM):
+                return Signer.from_priv_key_uri(entry.uri, public, self._passphrase)
+            path = self.folder / entry.uri.removeprefix(PEM)
+            return self._from_pem(path, public) if path.exists() else None
+        except ConfigError:
+            raise
+        except Exception as error:  # signers of tokens and clouds raise what they like
+            raise ConfigError(f"key {entry.name!r} in {self.folder}: {type(error).__name__}: {error}") from error
+
+    def _from_pem(self, path: Path, public: Key) -> Signer:
+        if path.stat().st_mode & _OTHERS:
+            raise ConfigError(f"key {path} can be read by others; run: chmod 600 {path}")
+        data = path.read_bytes()
+        secret = self._secret(path.name) if b"ENCRYPTED" in data else None
+        try:
+            private = load_pem_private_key(data, secret)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"key {path} cannot be opened: wrong or no passphrase, or a damaged file") from error
+        assert isinstance(private, Ed25519PrivateKey)
+        assert isinstance(public, SSlibKey)
+        return CryptoSigner(private, public)
+
+    def _secret(self, file: str) -> bytes | None:
+        return (self._passphrase(file).encode() or None) if self._passphrase else None
+
+    def _entries(self) -> dict[str, _Entry]:
+        path = self.folder / "keys.json"
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=dict[str, _Entry])
+        except FileNotFoundError:
+            return {}
+        except (OSError, msgspec.DecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read: {error}") from error
+
+
+class Keys:
+    """Several folders as one.
+
+    Args:
+        folders: looked through in order.
+    """
+
+    def __init__(self, folders: Iterable[KeyFolder]) -> None:
+        self._folders = tuple(folders)
+
+    def signers(self, keyids: Iterable[str]) -> list[Signer]:
+        """What signs with those of the keys that are here.
+
+        Raises:
+            ConfigError: one is here and cannot be used.
+        """
+        found = (next(filter(None, (folder.signer(keyid) for folder in self._folders)), None) for keyid in keyids)
+        return [signer for signer in found if signer is not None]
+
+
+def passphrase_from(path: Path | None) -> Passphrase | None:
+    """A passphrase that stands in a file, for keys that a server opens by itself; None without a file.
 
     Raises:
-        ConfigError: the file cannot be read or made, is open to others, or is not 64 hex digits.
+        ConfigError: the file cannot be read, is open to others, or empty.
     """
+    if path is None:
+        return None
     try:
-        return _read(path) if path.exists() else _make(path)
-    except OSError as error:
-        raise ConfigError(f"release key {path}: {error}") from error
-
-
-def salt_of(key: bytes) -> bytes:
-    """Derive the secret that says where anchors hide among the proxies, 32 bytes: the same after every restart."""
-    return hmac.digest(key, b"roadcast: order of the proxies", "sha256")
-
-
-def _make(path: Path) -> bytes:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    key = generate_key()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(key.hex() + "\n")
-        file.flush()
-        os.fsync(descriptor)
-    return key
-
-
-def _read(path: Path) -> bytes:
-    if path.stat().st_mode & _OTHERS:
-        raise ConfigError(f"release key {path} can be read by others; run: chmod 600 {path}")
-    try:
-        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
-    except ValueError as error:
-        raise ConfigError(f"release key {path} is not {2 * KEY_BYTES} hex digits") from error
-    if len(key) != KEY_BYTES:
-        raise ConfigError(f"release key {path} holds {len(key)} bytes, not {KEY_BYTES}")
-    return key
+        if path.stat().st_mode & _OTHERS:
+            raise ConfigError(f"passphrase {path} can be read by others; run: chmod 600 {path}")
+        text = path.read_text(encoding="utf-8").rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"passphrase {path}: cannot be read: {error}") from error
+    if not text:
+        raise ConfigError(f"passphrase {path} is empty")
+    return lambda _: text

@@ -48,6 +48,7 @@ class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     tasks: tuple[DeviceTask, ...]
     seen_s: float
+    tags: tuple[str, ...] = ()
 
 
 class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +87,7 @@ class ReleaseRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         round: the round that made it; None when an operator pushed it.
-        signed: MessagePack of the `SignedManifest`.
+        manifest: its description, the bytes that are listed by signed metadata.
         on_broker: whether its chunks may be retained by the broker.
     """
 
@@ -96,7 +97,7 @@ class ReleaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_s: float
     metrics: dict[str, float]
     notes: str
-    signed: bytes
+    manifest: bytes
     on_broker: bool = True
 
 
@@ -193,14 +194,19 @@ class ProgressRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OrderRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What an operator wants done with a rollout; the server takes it from the database and answers there.
+    """What an operator wants done with a rollout or a device; the server takes it from the database and answers there.
 
     Attributes:
+        counter: of the rollout's release; 0 for a device.
         number: 0 until it is in the database.
-        order: ``start``, ``pause``, ``resume``, ``abort`` or ``rollback``.
+        order: ``start``, ``pause``, ``resume``, ``abort`` or ``rollback``; for a device ``measure``, ``retire``,
+            ``reinstate`` or ``tag``.
         plan: of a start.
         by: the operator.
         answer: None until the server has taken it; "" for done, else why not.
+        device: that it is about; a rollout's is about none.
+        seconds: how long it is to be measured.
+        tags: ``+tag`` and ``-tag``, to be given and taken away.
     """
 
     task: TaskId
@@ -211,3 +217,6 @@ class OrderRecord(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan | None = None
     number: int = 0
     answer: str | None = None
+    device: DeviceId | None = None
+    seconds: float = 0.0
+    tags: tuple[str, ...] = ()

@@ -33,6 +33,7 @@ class DeviceEvent(Enum):
     QUIET = "quiet"
     GONE = "gone"
     RETIRE = "retire"
+    REINSTATE = "reinstate"
 
 
 _S, _E = DeviceStatus, DeviceEvent
@@ -52,6 +53,7 @@ TABLE: Table[DeviceStatus, DeviceEvent] = {
     (_S.OFFLINE, _E.HEARD): _S.ONLINE,
     (_S.OFFLINE, _E.GONE): _S.OFFLINE,
     (_S.OFFLINE, _E.RETIRE): _S.RETIRED,
+    (_S.RETIRED, _E.REINSTATE): _S.OFFLINE,
 }
 
 
@@ -62,6 +64,7 @@ class Device:
     Attributes:
         spent: tasks for which its privacy budget allows no further report.
         sequences: newest header sequence of this boot, per kind of message that replaces the one before.
+        tags: that an operator gave it.
     """
 
     device: DeviceId
@@ -72,6 +75,7 @@ class Device:
     seen_s: float
     spent: set[TaskId] = field(default_factory=set)
     sequences: dict[str, int] = field(default_factory=dict)
+    tags: frozenset[str] = frozenset()
 
     @property
     def present(self) -> bool:
@@ -99,6 +103,7 @@ class Device:
             memory_bytes=birth.memory_bytes,
             tasks=tuple(self.tasks.values()),
             seen_s=self.seen_s,
+            tags=tuple(sorted(self.tags)),
         )
 
 
@@ -140,7 +145,7 @@ class Registry:
         """Take a step; return whether the status changed.
 
         Raises:
-            IllegalTransitionError: the table has no such row, such as anything from a retired device.
+            IllegalTransitionError: the table has no such row, such as any message of a retired device.
         """
         before, device.status = device.status, step(TABLE, device.status, event)
         if event in {DeviceEvent.BORN, DeviceEvent.HEARD}:
@@ -172,6 +177,7 @@ class Registry:
         birth = Birth(record.board, record.software, record.runtime, record.cores, record.memory_bytes, ())
         status = DeviceStatus(record.state)
         device = Device(record.device, status, record.boot_id, birth, {t.task: t for t in record.tasks}, record.seen_s)
+        device.tags = frozenset(record.tags)
         self.devices[record.device] = device
         if device.present:
             device.status = DeviceStatus.STALE

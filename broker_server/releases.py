@@ -1,8 +1,8 @@
-"""Makes releases: artifacts into the blob folder, manifest signed, the whole written down. Owns no broker and no round.
+"""Makes releases: artifacts into the blob folder, manifest listed, the whole written down. Owns no broker and no round.
 
 ::
 
-    releases/<task>/<counter>/manifest.bin          MessagePack of the SignedManifest
+    releases/<task>/<counter>/manifest.bin          the manifest, whose hash signed metadata list
     releases/<task>/<counter>/<tier>.safetensors    float32 state dict: the student
     releases/<task>/<counter>/<tier>.training.safetensors    where the next round's training goes on
     releases/<task>/<counter>/<tier>.weights.safetensors     plain weights payload, whose scales the next one keeps
@@ -18,7 +18,7 @@ from __future__ import annotations
 import fcntl
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,16 +28,16 @@ from safetensors import SafetensorError, safe_open
 
 from broker_server.records import ReleaseRecord, RolloutRecord
 from broker_server.rollout_plan import Plan
-from broker_server.store.blobs import BlobFolder, sync_folder, write_atomic
+from broker_server.signed_roles import SignedRoles
+from broker_server.store.blobs import BlobFolder
 from broker_server.store.database import Database
 from broker_server.store.engine import translated
 from edge_protocol.blobs import BlobRef
 from edge_protocol.delta import make_delta
 from edge_protocol.errors import ArtifactError, DigestError, StoreError
+from edge_protocol.files import sync_folder, write_atomic
 from edge_protocol.ids import TaskId
-from edge_protocol.manifest import SCALE, VARIANTS, Artifact, Delta, ReleaseManifest, decode_manifest
-from edge_protocol.messages import SignedManifest
-from edge_protocol.signing import sign
+from edge_protocol.manifest import SCALE, VARIANTS, Artifact, Delta, ReleaseManifest, decode_manifest, encode_manifest
 from edge_protocol.task import TIERS, TaskSpec, Tier
 
 DELTA_BASES = 2
@@ -70,12 +70,12 @@ class ReleaseFolder:
 
     Args:
         state_dir: the server's state.
-        key: Ed25519 private key, 32 bytes.
+        roles: who sign that a manifest is a release.
     """
 
-    def __init__(self, state_dir: Path, fleet: str, database: Database, blobs: BlobFolder, key: bytes) -> None:
+    def __init__(self, state_dir: Path, fleet: str, database: Database, blobs: BlobFolder, roles: SignedRoles) -> None:
         self.root = state_dir / "releases"
-        self._fleet, self._database, self._blobs, self._key = fleet, database, blobs, key
+        self._fleet, self._database, self._blobs, self._roles = fleet, database, blobs, roles
 
     def folder(self, task: TaskId, counter: int) -> Path:
         """Where a release's files are."""
@@ -112,7 +112,7 @@ class ReleaseFolder:
             found = [r for r in self._database.releases(task, after=counter - 1) if r.counter == counter]
             if not found:
                 raise ArtifactError(f"no release {counter} of {task!r} to go back to; push one")
-            old = decode_manifest(signed_manifest(found[0]).manifest)
+            old = decode_manifest(found[0].manifest)
             fresh = self._database.newest()[task] + 1
             whole = tuple(msgspec.structs.replace(artifact, deltas=()) for artifact in old.artifacts)  # on most disks
             manifest = msgspec.structs.replace(old, counter=fresh, created_s=now, artifacts=whole, round=0, notes=notes)
@@ -122,7 +122,19 @@ class ReleaseFolder:
                 folder.mkdir(parents=True)
             for file in sorted(source.glob("*.safetensors")):
                 write_atomic(folder / file.name, _file(file))
-            return self._record(manifest, folder, None, None)
+            return self._record(manifest, folder, None, None, now, gone=range(counter + 1, fresh))
+
+    def list_again(self, task: TaskId, now: float) -> None:
+        """Have the fleet's release, and newer ones, signed where they are not: metadata may have been brought back.
+
+        Raises:
+            NotReadyError: the task's key is not here.
+            StoreError: the disk refused.
+        """
+        current = self._database.serving(task)
+        for record in self._database.releases(task, after=current.counter - 1 if current else 0):
+            if not self._roles.lists(task, record.counter, record.manifest):
+                self._roles.list_release(task, record.counter, record.manifest, now)
 
     def _make(
         self, spec: TaskSpec, artifacts: Path, origin: Provenance, now: float, hold: Hold | None
@@ -144,13 +156,21 @@ class ReleaseFolder:
         )
         folder = self.folder(spec.task_id, counter)
         self._write(folder, artifacts)
-        return self._record(manifest, folder, origin.round, hold)
+        return self._record(manifest, folder, origin.round, hold, now)
 
-    def _record(self, manifest: ReleaseManifest, folder: Path, number: int | None, hold: Hold | None) -> ReleaseRecord:
-        """Sign a release whose files are in place, and write its row."""
-        task, counter = manifest.task.task_id, manifest.counter
-        signed = msgspec.msgpack.encode(sign(manifest, self._key))
-        write_atomic(folder / "manifest.bin", signed)
+    def _record(
+        self,
+        manifest: ReleaseManifest,
+        folder: Path,
+        number: int | None,
+        hold: Hold | None,
+        now: float,
+        gone: Iterable[int] = (),
+    ) -> ReleaseRecord:
+        """Have a release signed whose files are in place, and write its row."""
+        task, counter, data = manifest.task.task_id, manifest.counter, encode_manifest(manifest)
+        self._roles.list_release(task, counter, data, now, gone)
+        write_atomic(folder / "manifest.bin", data)
         with translated(str(folder)):
             sync_folder(folder.parent)
         record = ReleaseRecord(
@@ -160,7 +180,7 @@ class ReleaseFolder:
             created_s=manifest.created_s,
             metrics=dict(manifest.metrics),
             notes=manifest.notes,
-            signed=signed,
+            manifest=data,
         )
         draft = (
             RolloutRecord(task=task, counter=counter, plan=hold.plan, by=hold.by, starts=hold.starts) if hold else None
@@ -185,7 +205,7 @@ class ReleaseFolder:
 
     def _bases(self, task: TaskId, tier: Tier, variant: str) -> list[BlobRef]:
         """Weights of the last releases, newest first, each once."""
-        manifests = (decode_manifest(signed_manifest(r).manifest) for r in self._database.releases(task)[-DELTA_BASES:])
+        manifests = (decode_manifest(r.manifest) for r in self._database.releases(task)[-DELTA_BASES:])
         found = [
             a.weights for manifest in manifests for a in manifest.artifacts if (a.tier, a.variant) == (tier, variant)
         ]
@@ -215,14 +235,9 @@ class ReleaseFolder:
                     write_atomic(folder / f"{kept}.safetensors", _file(source))
 
 
-def signed_manifest(record: ReleaseRecord) -> SignedManifest:
-    """The manifest as it is published."""
-    return msgspec.msgpack.decode(record.signed, type=SignedManifest)
-
-
 def payloads(record: ReleaseRecord) -> dict[str, str]:
     """Hashes of the plain artifacts' weights payloads, by tier."""
-    manifest = decode_manifest(signed_manifest(record).manifest)
+    manifest = decode_manifest(record.manifest)
     return {artifact.tier: artifact.weights.sha256 for artifact in manifest.artifacts if not artifact.variant}
 
 

@@ -80,6 +80,7 @@ class Member(msgspec.Struct, frozen=True):
 
     Attributes:
         present: whether the device is there now.
+        tags: that an operator gave it, beside those of the configuration.
     """
 
     device: DeviceId
@@ -87,6 +88,7 @@ class Member(msgspec.Struct, frozen=True):
     board: str = ""
     student: str = ""
     present: bool = True
+    tags: frozenset[str] = frozenset()
 
 
 def in_order(members: Iterable[Member], salt: str) -> list[Member]:
@@ -164,7 +166,8 @@ def _parts(to: str) -> list[tuple[str, str]]:
 def _holds(key: str, pattern: str, member: Member, tags: Tags) -> bool:
     if key == "tag":
         bearing = (names for tag, names in tags.items() if fnmatchcase(tag, pattern))
-        return any(fnmatchcase(member.device, name) for names in bearing for name in names)
+        own = any(fnmatchcase(tag, pattern) for tag in member.tags)
+        return own or any(fnmatchcase(member.device, name) for names in bearing for name in names)
     return fnmatchcase(getattr(member, key), pattern)
 
 

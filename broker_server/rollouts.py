@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from broker_server.audit import FIRST, AuditEntry
+from broker_server.audit import AuditEntry, AuditTrail
 from broker_server.effects import (
     Effect,
     OfferRelease,
@@ -21,6 +21,7 @@ from broker_server.effects import (
     SaveProgress,
     SaveRollout,
 )
+from broker_server.measuring import latency_of
 from broker_server.records import OrderRecord, ProgressRecord, ReleaseRecord, RolloutRecord
 from broker_server.registry import Device
 from broker_server.rollout import ACTIVE, Rollout, RolloutEvent, RolloutState
@@ -29,7 +30,7 @@ from broker_server.rollout_plan import Member, Plan, Tags
 from edge_protocol.errors import RoadcastError
 from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.manifest import decode_manifest
-from edge_protocol.messages import Deployment, DeviceState, SignedManifest
+from edge_protocol.messages import Deployment, DeviceState, Measured
 
 RETURN_AGAIN_S = 60.0
 """Pause before a release that was to be taken back, and is not, is asked for again."""
@@ -61,12 +62,15 @@ class Rollouts:
     Args:
         tags: tag → patterns of device names.
         fleet: every device of the server.
+
+    Attributes:
+        trail: of everything that operators do to this server.
     """
 
     def __init__(self, tags: Tags, fleet: Fleet) -> None:
         self._tags, self._fleet = tags, fleet
         self._held: dict[TaskId, dict[int, _Held]] = {}
-        self._number, self._digest = 0, FIRST
+        self.trail = AuditTrail()
 
     def restore(
         self,
@@ -76,7 +80,7 @@ class Rollouts:
     ) -> list[Effect]:
         """Take rollouts back from disk, but for drafts that were never seen; say what the broker is to keep."""
         if newest is not None:
-            self._number, self._digest = newest.number, newest.digest
+            self.trail.resume(newest)
         effects: list[Effect] = []
         for release, record, progress in (each for each in held if each[1].logged):
             rollout = self._add(release, record).rollout
@@ -146,11 +150,12 @@ class Rollouts:
             effects += did + self._failures(did, held, now)
         return effects
 
-    def measured(self, device: DeviceId, state: DeviceState, now: float) -> list[Effect]:
-        """A device said how its task is doing."""
+    def measured(self, device: DeviceId, state: DeviceState | Measured, now: float) -> list[Effect]:
+        """A device said how its task is doing, or how fast its student answers when nothing else does."""
         effects: list[Effect] = []
+        values = state.values if isinstance(state, DeviceState) else latency_of(state)
         for held in self._of(TaskId(state.task)):
-            did = held.rollout.measured(device, state.release, state.values, now)
+            did = held.rollout.measured(device, state.release, values, now)
             effects += did + self._failures(did, held, now)
         return effects
 
@@ -164,9 +169,8 @@ class Rollouts:
         return iter(list(self._held.get(task, {}).values()))
 
     def _add(self, release: ReleaseRecord, record: RolloutRecord) -> _Held:
-        signed = msgspec.msgpack.decode(release.signed, type=SignedManifest)
         weights: dict[str, set[str]] = {}
-        for artifact in decode_manifest(signed.manifest).artifacts:
+        for artifact in decode_manifest(release.manifest).artifacts:
             weights.setdefault(artifact.tier, set()).add(artifact.weights.sha256)
         held = _Held(release, Rollout(record, weights))
         self._held.setdefault(release.task, {})[release.counter] = held
@@ -266,24 +270,12 @@ class Rollouts:
         return [self._note(now, p.device, "failed", held.rollout.record, p.reason) for p in failed]
 
     def _note(self, now: float, who: str, what: str, record: RolloutRecord, detail: str = "") -> SaveAudit:
-        self._number += 1
-        entry = AuditEntry(
-            number=self._number,
-            at_s=now,
-            who=who,
-            what=what,
-            task=record.task,
-            release=record.counter,
-            detail=detail,
-            previous=self._digest,
-        ).sealed()
-        self._digest = entry.digest
-        return SaveAudit(entry)
+        return SaveAudit(self.trail.note(now, who, what, record.task, record.counter, detail))
 
 
 def _member(device: Device, task: TaskId) -> Member:
     runs = device.tasks[task]
-    return Member(device.device, runs.tier, device.birth.board, runs.student, device.present)
+    return Member(device.device, runs.tier, device.birth.board, runs.student, device.present, device.tags)
 
 
 def _finished(before: RolloutRecord, after: RolloutRecord) -> bool:

@@ -16,20 +16,23 @@ from queue import Full, Queue
 from types import FrameType
 
 from broker_server.broadcast import Broadcast
+from broker_server.conduct import Conduct
+from broker_server.conduct_file import ConductFile, read_conduct
 from broker_server.config import ServerConfig
 from broker_server.coordinator import Coordinator
 from broker_server.events import Outcome
-from broker_server.keys import release_key, salt_of
+from broker_server.key_setup import ready_roles
 from broker_server.publisher import Publisher
 from broker_server.pump import Pump, Speaker
 from broker_server.releases import ReleaseFolder
+from broker_server.salt import read_salt
 from broker_server.setup import resume, task_setup, task_specs
 from broker_server.store.blobs import BlobFolder
 from broker_server.store.database import Database
 from broker_server.store.engine import translated
 from broker_server.task_rounds import TaskRounds
 from broker_server.workshop import Desk, Distiller, Workshop, worker_process
-from edge_protocol.errors import NotReadyError
+from edge_protocol.errors import NotReadyError, RoadcastError, StoreError
 from edge_protocol.ids import FleetId
 from edge_protocol.topics import Topics
 from edge_protocol.transport.base import Inbox, Transport
@@ -39,6 +42,7 @@ INBOX = 20_000
 IDLE_S = 0.5
 BUSY_S = 0.005
 PRUNE_S = 3600.0
+RENEW_S = 600.0
 
 log = logging.getLogger(__name__)
 Connect = Callable[[ServerConfig, Inbox], Transport]
@@ -76,7 +80,8 @@ class Server:
     """A server, from its configuration to its last thread. Make it, `start` it, `step` it, `close` it.
 
     Raises:
-        ConfigError: the configuration, a task, or the release key is wrong.
+        ConfigError: the configuration, a task, or a key is wrong.
+        NotReadyError: no key signs for the fleet or a task yet.
         DataError: a pack cannot be read.
         StoreError: the disk refused.
     """
@@ -86,30 +91,33 @@ class Server:
         self._stopping = threading.Event()
         state = Path(config.state_dir)
         self.inbox: Inbox = Queue(seams.inbox)
-        key = release_key(Path(config.release_key_file))
+        self._roles = ready_roles(config)
         specs = task_specs(config)
         blobs = BlobFolder(state / "blobs")
-        share, salt = config.distil.trust_share, salt_of(key)
+        share, salt = config.distil.trust_share, read_salt(state / "proxies.salt")
         setups = [task_setup(spec, config.tasks[name], blobs, share, salt) for name, spec in specs.items()]
         self.database = Database(state / "server.db")
         self.coordinator = Coordinator([TaskRounds(setup) for setup in setups], config.devices)
         self.topics = Topics(FleetId(config.fleet))
         self.transport = seams.connect(config, self.inbox)
         self.publisher = Publisher(self.topics, blobs, self.transport)
-        releases = ReleaseFolder(state, config.fleet, self.database, blobs, key)
-        desk = Desk(config, specs, self.database, releases, blobs, salt, seams.clock, self._done)
+        self._releases = ReleaseFolder(state, config.fleet, self.database, blobs, self._roles)
+        desk = Desk(config, specs, self.database, self._releases, blobs, salt, seams.clock, self._done)
         distilling, making = seams.executors
         self._workshop = Workshop(desk, seams.distiller, distilling=distilling, making=making)
+        self.conduct = Conduct(config.devices.quota, config.devices.max_devices, read_conduct(state))
+        self._conduct_file = ConductFile(state, self.conduct)
         self.pump = self._make_pump()
-        self._prune_at = 0.0
+        self._prune_at, self._renew_at = 0.0, 0.0
 
     def _make_pump(self) -> Pump:
         speaker = Speaker(self.config.fleet)
         self._broadcast = Broadcast(
-            self.publisher, self.database, self.topics, speaker.encode, keep=self.config.keep_releases
+            self.publisher, self.database, self._roles, self.topics, speaker.encode, keep=self.config.keep_releases
         )
         return Pump(
             coordinator=self.coordinator,
+            conduct=self.conduct,
             database=self.database,
             transport=self.transport,
             publisher=self.publisher,
@@ -120,9 +128,15 @@ class Server:
             inbox=self.inbox,
         )
 
+    @property
+    def newest_root(self) -> Path:
+        """The file that devices are commissioned with."""
+        return self._roles.newest_root
+
     def start(self) -> None:
         """Take up where the last server stopped, then connect."""
         now = self._seams.clock()
+        self._renew(now)
         for name, task in self.coordinator.tasks.items():
             self._broadcast.proxy(name, task.setup.proxy)
         self.pump.do(resume(self.coordinator, self.database, self.config, now), now)
@@ -132,13 +146,20 @@ class Server:
     def step(self, timeout_s: float = 0.0) -> int:
         """Do one step of the pump, and now and then tidy up; return how many events were taken."""
         now = self._seams.clock()
+        if now >= self._renew_at:
+            self._renew(now)
         if now >= self._prune_at:
             self._prune_at = now + PRUNE_S
             keep = self.config.devices
             self.database.prune(
                 messages_before_s=now - keep.keep_messages_s, results_before_s=now - keep.keep_results_s
             )
-        return self.pump.step(now, timeout_s)
+        taken = self.pump.step(now, timeout_s)
+        try:
+            self._conduct_file.save(now)
+        except StoreError as error:
+            log.warning("what devices did is not written down: %s", error)
+        return taken
 
     def run(self) -> None:
         """Step until `stop`."""
@@ -157,6 +178,18 @@ class Server:
         self._workshop.close()
         self.transport.close()
         self.database.close()
+
+    def _renew(self, now: float) -> None:
+        """Sign again what nears its end, and publish it."""
+        self._renew_at = now + RENEW_S
+        try:
+            for task in self.coordinator.tasks:
+                self._releases.list_again(task, now)
+            for role in self._roles.renew(now):
+                log.warning("%s expires and its key is not here; run: roadcast keys rotate %s", role, role)
+            self._broadcast.trust()
+        except RoadcastError as error:
+            log.error("devices will take no release soon: %s", error)  # noqa: TRY400 - no trace needed
 
     def _patience(self) -> float:
         if self.pump.busy:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from broker_server.config import ServerConfig, TaskConfig
 from broker_server.coordinator import Coordinator
 from broker_server.effects import Effect
-from broker_server.keys import release_key
+from broker_server.key_setup import signed_roles
+from broker_server.keys import KeyFolder
 from broker_server.proxy_set import build, load_samples, mingle
 from broker_server.records import ProgressRecord, ReleaseRecord, RolloutRecord
 from broker_server.releases import Hold, Provenance, ReleaseFolder
@@ -109,7 +110,14 @@ def _resume_task(
 
 
 def push_release(
-    config: ServerConfig, task: str, folder: Path, *, notes: str, now: float, held_by: str = ""
+    config: ServerConfig,
+    task: str,
+    folder: Path,
+    *,
+    notes: str,
+    now: float,
+    held_by: str = "",
+    more_keys: Iterable[KeyFolder] = (),
 ) -> ReleaseRecord:
     """Sign an artifact folder as a task's next release and record it, beside a server that may be running.
 
@@ -120,9 +128,11 @@ def push_release(
         notes: for people.
         now: seconds since 1970.
         held_by: who holds it back until a rollout is started; "" for nobody: it is for the whole fleet at once.
+        more_keys: folders of keys beside the server's own.
 
     Raises:
-        ConfigError: no such task, or the release key is wrong.
+        ConfigError: no such task, or a key cannot be used.
+        NotReadyError: the task's key is not here.
         ArtifactError: a file is missing or broken.
         StoreError: the disk refused.
     """
@@ -132,8 +142,8 @@ def push_release(
     state = Path(config.state_dir)
     database = Database(state / "server.db")
     try:
-        key = release_key(Path(config.release_key_file))
-        releases = ReleaseFolder(state, config.fleet, database, BlobFolder(state / "blobs"), key)
+        roles = signed_roles(config, more_keys)
+        releases = ReleaseFolder(state, config.fleet, database, BlobFolder(state / "blobs"), roles)
         hold = Hold(config.tasks[task].rollout or Plan(), held_by, starts=False) if held_by else None
         return releases.make(spec, folder, Provenance(None, {}, notes), now, hold)
     finally:

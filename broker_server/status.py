@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from broker_server.conduct_file import read_conduct
 from broker_server.records import DeviceRecord, ReleaseRecord, RoundRecord, StoredState
-from broker_server.releases import signed_manifest
 from broker_server.rollout_fates import Fate
 from broker_server.store.database import Database
 from edge_protocol.errors import NotReadyError
-from edge_protocol.ids import TaskId
+from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.manifest import decode_manifest
+from edge_protocol.messages import Measured
 
 NEWEST_ROUNDS = 100
 
@@ -35,14 +37,15 @@ def open_database(state_dir: Path) -> Database:
 
 
 def status(database: Database) -> dict[str, Any]:
-    """Tasks with their rounds and releases, and devices with what each runs and how it is doing.
+    """Tasks with their rounds and releases, and devices with what each runs, how it is doing and what it did wrong.
 
     Raises:
         StoreError: the disk refused.
     """
     rounds, releases = database.rounds(limit=NEWEST_ROUNDS), database.releases()
     states = {(s.device, s.state.task): s for s in database.states()}
-    boards = database.telemetry()
+    boards, measured = database.telemetry(), database.measurements()
+    offences = msgspec.to_builtins(read_conduct(database.path.parent))
     tasks = sorted({r.task for r in rounds} | {r.task for r in releases})
     return {
         "tasks": {
@@ -53,7 +56,33 @@ def status(database: Database) -> dict[str, Any]:
             for task in tasks
         },
         "devices": [
-            _device(device, states) | {"telemetry": boards.get(device.device)} for device in database.devices()
+            _device(device, states, measured)
+            | {"telemetry": boards.get(device.device), "offences": offences.get(device.device, {})}
+            for device in database.devices()
+        ],
+        "offences": offences,
+    }
+
+
+def device_details(database: Database, name: str) -> dict[str, Any]:
+    """All that is known of one device: what `status` says, the round of its last report, and its rollouts.
+
+    Raises:
+        NotReadyError: no such device has ever been heard of.
+        StoreError: the disk refused.
+    """
+    known = status(database)["devices"]
+    found: dict[str, Any] | None = next((device for device in known if device["device"] == name), None)
+    if found is None:
+        names = ", ".join(device["device"] for device in known[:20]) or "none"
+        raise NotReadyError(f"no device {name!r} has been heard of; known: {names}")
+    device = DeviceId(name)
+    return {
+        **found,
+        "reports": database.last_reports(device),
+        "rollouts": [
+            {"task": p.task, "release": p.counter, "wave": p.wave, "state": p.state, "reason": p.reason}
+            for p in database.progress_of(device)
         ],
     }
 
@@ -72,12 +101,11 @@ def release_summary(record: ReleaseRecord) -> dict[str, Any]:
 
 
 def release_details(record: ReleaseRecord) -> dict[str, Any]:
-    """A release with who signed it and every file of every tier."""
-    signed = signed_manifest(record)
-    manifest = decode_manifest(signed.manifest)
+    """A release with the hash that signed metadata list, and every file of every tier."""
+    manifest = decode_manifest(record.manifest)
     return release_summary(record) | {
         "fleet": manifest.fleet,
-        "key_id": signed.key_id,
+        "manifest": sha256(record.manifest).hexdigest(),
         "label_space": manifest.task.label_space,
         "artifacts": [
             {
@@ -132,17 +160,34 @@ def _round(record: RoundRecord, reports: int) -> dict[str, Any]:
     }
 
 
-def _device(device: DeviceRecord, states: dict[tuple[Any, Any], StoredState]) -> dict[str, Any]:
+def measurement(at_s: float, measured: Measured) -> dict[str, Any]:
+    """How fast a device's student answered, without the id of the message that asked."""
+    found: dict[str, Any] = msgspec.structs.asdict(measured)
+    return {"at_s": at_s, **{name: value for name, value in found.items() if name not in {"task", "asked"}}}
+
+
+def _device(
+    device: DeviceRecord,
+    states: dict[tuple[Any, Any], StoredState],
+    measured: dict[tuple[DeviceId, TaskId], tuple[float, Measured]],
+) -> dict[str, Any]:
     tasks = {}
     for runs in device.tasks:
         stored = states.get((device.device, runs.task))
         told = {"at_s": stored.at_s, **msgspec.structs.asdict(stored.state)} if stored else None
-        tasks[TaskId(runs.task)] = {**msgspec.to_builtins(runs), "state": told}
+        fast = measured.get((device.device, runs.task))
+        tasks[TaskId(runs.task)] = {
+            **msgspec.to_builtins(runs),
+            "state": told,
+            "measured": measurement(*fast) if fast else None,
+        }
     return {
         "device": device.device,
         "state": device.state,
         "board": device.board,
         "software": device.software,
+        "runtime": device.runtime,
+        "tags": list(device.tags),
         "seen_s": device.seen_s,
         "tasks": tasks,
     }

@@ -11,16 +11,18 @@ import logging
 import signal
 import threading
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from math import inf
 from pathlib import Path
 from queue import Empty, Queue
-from time import monotonic
+from time import monotonic, time
 
 from edge_client import board
 from edge_client.board_telemetry import watch_this_board
 from edge_client.board_watch import BoardWatch
-from edge_client.build import MakeTransport, Parts, build_parts, label_file, mqtt_link
+from edge_client.boot import boot
+from edge_client.build import MakeTransport, Parts, build_parts, label_file, mqtt_link, read_root
 from edge_client.carry import Carry
 from edge_client.config import DeviceConfig
 from edge_client.core import DeviceCore, Remembered
@@ -28,26 +30,29 @@ from edge_client.disk import Disk
 from edge_client.drift_watch import DriftWatch
 from edge_client.effects import Event, Linked, Stopping, Unlinked
 from edge_client.fetcher import Fetcher
+from edge_client.gate import Gate
 from edge_client.hands import Hands
 from edge_client.inference import Inference
-from edge_client.installed import InstalledStore, resolve
-from edge_client.installer import Installer, load_release
+from edge_client.installed import InstalledStore
+from edge_client.installer import Installer
 from edge_client.labels import LabelFile
-from edge_client.lessons import Fitted, Lessons
+from edge_client.lessons import Lessons
 from edge_client.notify import notify
 from edge_client.outbox import Outbox
+from edge_client.planner import MakeWorkshop, Planner
 from edge_client.releasing import Running
 from edge_client.replay import ReplayStore, latest_raw
 from edge_client.stamp import Stamp
 from edge_client.training import Training
+from edge_client.trust_store import TrustStore
 from edge_client.uplink import Uplink
 from edge_models.tasks import load_task
 from edge_protocol import messages as m
 from edge_protocol.codec import decode, encode
 from edge_protocol.effects import Send
-from edge_protocol.errors import RemoteProtocolError, RoadcastError
+from edge_protocol.errors import RemoteProtocolError
 from edge_protocol.ids import SERVER
-from edge_protocol.topics import ChunkTopic, Downlink, ReleaseTopic, RoundTopic, Topics
+from edge_protocol.topics import ChunkTopic, Downlink, MetadataTopic, ReleaseTopic, RoundTopic, Topics
 from edge_protocol.transport.base import Connected, Disconnected, Inbox, LastWill, Received, Refused
 
 LOG = logging.getLogger(__name__)
@@ -68,6 +73,8 @@ class Agent:
         make_transport: makes the link; MQTT as configured when None.
         trainer: command that runs a training job; `edge_client.trainer` when empty.
         disk: how blobs and pointers are written.
+        wall: the board's clock, seconds since 1970.
+        workshop: finds TensorRT; this machine's when None.
 
     Raises:
         ConfigError: the configuration does not fit the task.
@@ -81,50 +88,56 @@ class Agent:
         make_transport: MakeTransport | None = None,
         trainer: tuple[str, ...] = (),
         disk: Disk | None = None,
+        wall: Callable[[], float] = time,
+        workshop: MakeWorkshop | None = None,
     ) -> None:
         self.config, self.spec, state = config, load_task(config.task), Path(config.state_dir)
         self._inbox: Inbox = Queue(INBOX)
-        self._topics, stamp = Topics(config.fleet_id), Stamp(config.fleet_id, config.device_id)
-        self._desired = self._topics.desired(config.device_id, self.spec.task_id)
+        root = read_root(config)
+        trust = TrustStore(state / self.spec.name, root, disk)
+        self._topics = Topics(config.fleet_id)
+        stamp = Stamp(config.fleet_id, config.device_id, lambda: trust.clock_floor_s)
         self.outbox = Outbox(state / "outbox.db")
         self.replay = ReplayStore(state / "replay.db", config.replay.budget_bytes)
         parts = build_parts(config, self.spec, self.replay, self._inbox.put)
         self.inference = Inference(parts.feeds, config.queue)
         will = LastWill(self._topics.online(config.device_id), encode(stamp.header(), m.Presence(online=False)))
         self.transport = (make_transport or partial(mqtt_link, config))(self._inbox, will)
-        self._watch = watch_this_board(config, self._inbox.put)
+        self._watch = watch_this_board(config, self._inbox.put, parts.cameras)
         fetcher = Fetcher(state / "blobs", self._topics, self.transport, disk=disk)
         self._installed = InstalledStore(state / self.spec.name, disk)
-        self._installer = self._make_installer(parts, fetcher)
+        self._gate = Gate(self.spec.task_id, config.device_id, self._topics, trust, self.transport.subscribe, wall)
+        self._installer = self._make_installer(parts, fetcher, workshop)
         self._drops: Counter[str] = Counter()
         kept = parts.seen.latest_samples
         self._uplink = Uplink(self._topics, config.device_id, stamp, self.outbox, self.transport, self._drops, kept)
         watch, train = BoardWatch(self.inference), config.train
         training = Training(state / "jobs", train.timeout_s, trainer, train.pause, watch)
         self._lessons = Lessons(config, self.spec, training, fetcher.path, lambda: self.carry.serving, parts.account)
-        self.carry = Carry(
-            Hands(
-                config=config,
-                spec=self.spec,
-                outbox=self.outbox,
-                replay=self.replay,
-                seen=parts.seen,
-                drift=DriftWatch(state / "drift.json", config.drift, parts.seen.doubts),
-                fetcher=fetcher,
-                inference=self.inference,
-                installer=self._installer,
-                installed=self._installed,
-                lessons=self._lessons,
-                account=parts.account,
-                transport=self.transport,
-                uplink=self._uplink,
-                drops=self._drops,
-            )
+        hands = Hands(
+            config=config,
+            spec=self.spec,
+            outbox=self.outbox,
+            replay=self.replay,
+            seen=parts.seen,
+            drift=DriftWatch(state / "drift.json", config.drift, parts.seen.doubts),
+            fetcher=fetcher,
+            inference=self.inference,
+            installer=self._installer,
+            installed=self._installed,
+            trust=trust,
+            gate=self._gate,
+            lessons=self._lessons,
+            account=parts.account,
+            transport=self.transport,
+            uplink=self._uplink,
+            drops=self._drops,
         )
+        self.carry = Carry(hands)
         self._label_file = LabelFile(path) if (path := label_file(config)) else None
         self._stopping = threading.Event()
         self._housekeeping_at, self._ask_again_at, self._frames_told = 0.0, inf, -1
-        self.core = self._make_core(self._boot(state / self.spec.name, fetcher), parts)
+        self.core = self._make_core(boot(hands, self.carry, root), parts)
 
     def run(self) -> None:
         """Serve until `stop`, SIGTERM or SIGINT; then leave in order within 5 s."""
@@ -147,7 +160,7 @@ class Agent:
     def start(self) -> None:
         """Subscribe, connect, and begin to answer frames."""
         gc.freeze()  # what lives as long as the agent is not searched for garbage while frames wait
-        self.transport.subscribe([self._topics.every_downlink(self.config.device_id), *self._desired])
+        self.transport.subscribe([self._topics.every_downlink(self.config.device_id), *self._asked()])
         self._installer.start()
         self.inference.start()
         self._watch.start()
@@ -193,10 +206,8 @@ class Agent:
                 self._feed(Unlinked(), now)
             case Refused():
                 self.carry.drop(event.reason, event.detail)
-            case m.IntervalResult():
-                self._uplink.send(Send(event, durable=True), now)
-            case m.Telemetry():
-                self._uplink.send(Send(event), now)
+            case m.IntervalResult() | m.Telemetry():
+                self._uplink.send(Send(event, durable=isinstance(event, m.IntervalResult)), now)
             case _:
                 self._feed(event, now)  # type: ignore[arg-type]  # the installer's own events
 
@@ -208,6 +219,9 @@ class Agent:
             match topic:
                 case ChunkTopic():
                     self._feed_all(self.carry.chunk(topic, received.payload, now), now)
+                    return
+                case MetadataTopic():
+                    self._feed_all(self.carry.metadata(topic, received.payload, now), now)
                     return
                 case Downlink():
                     kind: m.Kind = "ack" if topic.kind == "ack" else "command"
@@ -222,7 +236,13 @@ class Agent:
         except RemoteProtocolError as error:
             self.carry.drop(error.reason, str(error))
             return
-        self._feed(envelope, now)
+        if isinstance(topic, ReleaseTopic) and isinstance(envelope.body, m.ReleaseOffer):
+            self._feed_all(self.carry.offered(topic, envelope.body, now), now)
+        else:
+            self._feed(envelope, now)
+
+    def _asked(self) -> list[str]:
+        return [*self._topics.desired(self.config.device_id, self.spec.task_id), *self._gate.topics()]
 
     def _feed(self, event: Event, now: float) -> None:
         """Give the brain an event, and do what it wants done."""
@@ -240,7 +260,7 @@ class Agent:
     def _keep_house(self, now: float) -> None:
         if now >= self._ask_again_at and self.transport.connected:
             self._ask_again_at = inf
-            self.transport.subscribe(self._desired)
+            self.transport.subscribe(self._asked())
         self.carry.keep_samples()
         if self._label_file is not None:
             for sample, label in self._label_file.poll():
@@ -260,33 +280,14 @@ class Agent:
             if isinstance(event, m.IntervalResult):
                 self._uplink.send(Send(event, durable=True), now)
 
-    def _boot(self, folder: Path, fetcher: Fetcher) -> Running:
-        """Serve the newest release that the disk holds whole and that can be loaded."""
-        tier, keyring = self.config.tier, self.config.keyring
-        whole, skipped = resolve(folder, fetcher.folder, spec=self.spec, tier=tier, keyring=keyring)
-        for found in whole:
-            try:
-                candidate = load_release(found.release, found.artifact, fetcher.path, self.config.threads)
-            except RoadcastError as error:
-                skipped.append(f"release {found.release}: {error}")
-                continue
-            head = self._installed.load_head(found.release, self.spec)
-            self.carry.serve(candidate, Fitted(found.release, *head) if head else None)
-            break
-        for reason in skipped:
-            self.carry.drop("fallback", reason)
-        serving, bundle = self.carry.serving, self.inference.bundle
-        return Running(bundle.release, serving.weights.sha256) if bundle and serving else Running()
-
-    def _make_installer(self, parts: Parts, fetcher: Fetcher) -> Installer:
-        database = Path(self.config.state_dir) / "replay.db"
+    def _make_installer(self, parts: Parts, fetcher: Fetcher, workshop: MakeWorkshop | None) -> Installer:
         return Installer(
             spec=self.spec,
-            config=self.config.probation,
-            threads=self.config.threads,
+            config=self.config,
             blob=fetcher.path,
+            planner=Planner(self.config, fetcher.path, workshop),
             seen=parts.seen,
-            stored=lambda count: latest_raw(database, self.spec, count),
+            stored=partial(latest_raw, Path(self.config.state_dir) / "replay.db", self.spec),
             prepare=parts.prepare,
             running=lambda: self.inference.bundle,
             answer=self._inbox.put,
@@ -295,4 +296,4 @@ class Agent:
     def _make_core(self, running: Running, parts: Parts) -> DeviceCore:
         attempts, spent = self._installed.attempts(), parts.account.exhausted
         remembered = Remembered(running=running, answered=self.outbox.answered, spent=spent, attempts=attempts)
-        return DeviceCore(board.profile(self.config, self.spec), self.config.keyring, remembered, monotonic())
+        return DeviceCore(board.profile(self.config, self.spec), remembered, monotonic())

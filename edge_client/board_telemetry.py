@@ -11,6 +11,7 @@ from time import monotonic
 from devices.boards import Machine
 from devices.telemetry.sampler import Sample, Sampler
 from devices.telemetry.textfile import write_textfile
+from edge_client.cameras import Cameras
 from edge_client.config import DeviceConfig
 from edge_protocol.errors import StoreError
 from edge_protocol.messages import Telemetry
@@ -20,12 +21,13 @@ TELLING = ("state_free_bytes", "disk_written_bytes_total")
 """Readings that tell how many samples a device keeps; not sent where privacy is on."""
 
 
-def watch_this_board(config: DeviceConfig, emit: Callable[[Telemetry], None]) -> BoardTelemetry:
+def watch_this_board(config: DeviceConfig, emit: Callable[[Telemetry], None], cameras: Cameras) -> BoardTelemetry:
     """The telemetry of the machine that this runs on, not yet started."""
     metrics = None if config.metrics_file is None else Path(config.metrics_file)
     sampler = Sampler(Machine(), state_dir=Path(config.state_dir))
     private = config.privacy.epsilon_per_report is not None
-    return BoardTelemetry(sampler, config.report_interval_s, emit, metrics, TELLING if private else ())
+    withheld = TELLING if private else ()
+    return BoardTelemetry(sampler, config.report_interval_s, emit, metrics, withheld, cameras.readings)
 
 
 class BoardTelemetry:
@@ -37,6 +39,7 @@ class BoardTelemetry:
         emit: takes a message, from any thread.
         metrics: Prometheus file to write as well.
         withheld: how the names of readings begin that are not sent.
+        also: further readings at a time (s, monotonic).
     """
 
     def __init__(
@@ -46,9 +49,10 @@ class BoardTelemetry:
         emit: Callable[[Telemetry], None],
         metrics: Path | None = None,
         withheld: tuple[str, ...] = (),
+        also: Callable[[float], dict[str, float]] = lambda _now: {},
     ) -> None:
         self._sampler, self._every_s, self._emit, self._metrics = sampler, every_s, emit, metrics
-        self._withheld = withheld
+        self._withheld, self._also = withheld, also
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="board-telemetry", daemon=True)
 
@@ -62,7 +66,9 @@ class BoardTelemetry:
 
     def _work(self) -> None:
         while not self._stopping.wait(self._every_s):
-            sample = self._sampler.sample(monotonic())
+            now = monotonic()
+            sample = self._sampler.sample(now)
+            sample.values.update(self._also(now))
             self._emit(
                 Telemetry({name: value for name, value in sample.values.items() if not name.startswith(self._withheld)})
             )

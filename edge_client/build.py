@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,21 +14,23 @@ from devices.packs import ImagePack
 from devices.preprocess import Preprocess
 from devices.sources import Source, open_source
 from edge_client.account import Account
+from edge_client.cameras import Cameras
 from edge_client.config import DeviceConfig, SourceConfig
 from edge_client.inference import Feed
 from edge_client.installer import Prepare
 from edge_client.labels import image_samples, open_commissioning, series_samples
 from edge_client.moving_objects import MovingObjectsConfig
 from edge_client.pipelines import Objects, Pipeline, Series, WholeSample
-from edge_client.replay import ReplayStore
+from edge_client.replay import Kept, ReplayStore
 from edge_client.results import Tally
 from edge_client.seen import Seen
 from edge_models.windows import LiveWindows, Scale
-from edge_protocol.errors import ConfigError
+from edge_protocol.errors import ConfigError, DataError, TrustError
 from edge_protocol.messages import IntervalResult
 from edge_protocol.task import ImageInput, SeriesInput, TaskSpec
 from edge_protocol.transport.base import Inbox, LastWill, Transport
 from edge_protocol.transport.settings import read_password, tls_context
+from edge_protocol.trust import commissioned
 
 Emit = Callable[[IntervalResult], None]
 MakeTransport: TypeAlias = Callable[[Inbox, LastWill], Transport]
@@ -40,12 +42,14 @@ class Parts:
 
     Attributes:
         feeds: one per source.
+        cameras: how their sources fare.
         seen: what was just seen.
         prepare: from stored samples to the student's input.
         account: of what reports may tell.
     """
 
     feeds: list[Feed]
+    cameras: Cameras
     seen: Seen
     prepare: Prepare
     account: Account
@@ -63,15 +67,15 @@ def build_parts(config: DeviceConfig, spec: TaskSpec, replay: ReplayStore, emit:
     if config.privacy.epsilon_per_report is not None and spec.kind != "classify":
         raise ConfigError(f"privacy: task {spec.name!r} forecasts; only classifiers can report with privacy so far")
     account = Account(Path(config.state_dir) / "privacy.json", config.privacy)
-    seen = Seen(config.replay.every_s)
+    seen, cameras = Seen(config.replay.every_s), Cameras(Path(config.state_dir))
     if isinstance(spec.input, ImageInput):
         preprocess = Preprocess(spec.input, config.preprocess)
         _commission_images(config, spec, preprocess, replay)
-        feeds = [_image_feed(source, spec, preprocess, seen, emit) for source in config.sources]
-        return Parts(feeds, seen, preprocess.batch, account)
+        feeds = [cameras.watch(_image_feed(source, spec, preprocess, seen, emit)) for source in config.sources]
+        return Parts(feeds, cameras, seen, preprocess.batch, account)
     scale = _commission_series(config, spec, replay)
-    feeds = [_series_feed(source, spec, scale, seen, emit) for source in config.sources]
-    return Parts(feeds, seen, lambda raw: np.ascontiguousarray(raw, np.float32), account)
+    feeds = [cameras.watch(_series_feed(source, spec, scale, seen, emit)) for source in config.sources]
+    return Parts(feeds, cameras, seen, lambda raw: np.ascontiguousarray(raw, np.float32), account)
 
 
 def _image_feed(source: SourceConfig, spec: TaskSpec, preprocess: Preprocess, seen: Seen, emit: Emit) -> Feed:
@@ -107,9 +111,14 @@ def _opener(source: SourceConfig) -> Callable[[], Source]:
 
 def _commission_images(config: DeviceConfig, spec: TaskSpec, preprocess: Preprocess, replay: ReplayStore) -> None:
     if config.labels.commissioning is not None:
-        pack = open_commissioning(config.labels.commissioning, spec)
-        assert isinstance(pack, ImagePack)
-        replay.add(image_samples(pack, spec, preprocess))
+        path = config.labels.commissioning
+
+        def gathered() -> Iterator[Kept]:
+            pack = open_commissioning(path, spec)
+            assert isinstance(pack, ImagePack)
+            return image_samples(pack, spec, preprocess)
+
+        replay.commission(_mark(path, config), gathered)
 
 
 def _commission_series(config: DeviceConfig, spec: TaskSpec, replay: ReplayStore) -> Scale | None:
@@ -118,8 +127,34 @@ def _commission_series(config: DeviceConfig, spec: TaskSpec, replay: ReplayStore
     pack = open_commissioning(config.labels.commissioning, spec)
     assert not isinstance(pack, ImagePack)
     scale = Scale.fit(pack.values)
-    replay.add(series_samples(pack, spec, scale))
+    replay.commission(_mark(config.labels.commissioning, config), lambda: series_samples(pack, spec, scale))
     return scale
+
+
+def _mark(path: str, config: DeviceConfig) -> str:
+    """Name a pack as it lies there now, and how it is prepared."""
+    try:
+        told = Path(path).stat()
+    except OSError as error:
+        raise DataError(f"{path}: no commissioning pack can be read there: {error.strerror or error}") from error
+    return f"{Path(path).resolve()} {told.st_size} {told.st_mtime_ns} {config.preprocess!r}"
+
+
+def read_root(config: DeviceConfig) -> bytes:
+    """The root that the device was commissioned with, from its file or from the configuration itself.
+
+    Raises:
+        ConfigError: there is no such file, or it is no root.
+    """
+    text = config.trusted_root
+    try:
+        root = text.encode() if text.lstrip().startswith("{") else Path(text).read_bytes()
+        commissioned(root)
+    except (OSError, TrustError) as error:
+        raise ConfigError(
+            f"trusted_root: {error}; bring the newest tuf/<n>.root.json of the server's state folder"
+        ) from error
+    return root
 
 
 def label_file(config: DeviceConfig) -> Path | None:

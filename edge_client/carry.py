@@ -10,18 +10,21 @@ from typing import TypeAlias
 from typing_extensions import assert_never
 
 from edge_client import effects as e
+from edge_client.candidate import Candidate
 from edge_client.fetcher import Outcome
+from edge_client.gate import Admission
 from edge_client.hands import Hands, state_of
 from edge_client.installed import HeadChoice
-from edge_client.installer import Candidate
+from edge_client.latency_probe import LatencyProbe
 from edge_client.lessons import Fitted
 from edge_client.pipelines import Bundle
+from edge_client.plan_effects import BuildPlan, Exchange
 from edge_protocol.delta import apply_delta
 from edge_protocol.effects import Drop, Send
 from edge_protocol.errors import DigestError, RoadcastError, StoreError
 from edge_protocol.manifest import Artifact
-from edge_protocol.messages import Label
-from edge_protocol.topics import ChunkTopic
+from edge_protocol.messages import Label, Measured, ReleaseOffer
+from edge_protocol.topics import ChunkTopic, MetadataTopic, ReleaseTopic
 from edge_protocol.vote_codec import UNKNOWN_BASE
 
 LOG = logging.getLogger(__name__)
@@ -45,6 +48,7 @@ class Carry:
         self._wanted: set[str] = set()
         self._candidate: Artifact | None = None
         self.serving: Artifact | None = None
+        self._latency = LatencyProbe(hands.config, hands.spec, hands.fetcher.path)
 
     def perform(self, effects: Iterable[e.Effect], now: float, feed: Feed) -> None:
         """Carry effects out in order; what comes of one at once is fed back before the next."""
@@ -66,11 +70,21 @@ class Carry:
         """Give the fetcher a chunk."""
         return self.outcomes(self._hands.fetcher.chunk(topic, payload, now), now)
 
+    def metadata(self, topic: MetadataTopic, payload: bytes, now: float) -> list[e.Event]:
+        """Give the gate signed metadata."""
+        return self._admitted(self._hands.gate.metadata(topic.name, payload, now))
+
+    def offered(self, topic: ReleaseTopic, offer: ReleaseOffer, now: float) -> list[e.Event]:
+        """Give the gate a release that this device is to run."""
+        return self._admitted(self._hands.gate.offer(topic, offer.manifest, now))
+
     def poll(self, now: float) -> list[e.Event]:
         """Say what has come of fetching and training by `now` (s)."""
         hands = self._hands
+        self._tell(self._latency.poll(now), now)
         fetched = hands.fetcher.tick(now) if hands.transport.connected else []
-        return [*self.outcomes(fetched, now), *hands.lessons.poll(now), *hands.drift.poll(now)]
+        admitted = self._admitted(hands.gate.tick(now))
+        return [*self.outcomes(fetched, now), *admitted, *hands.lessons.poll(now), *hands.drift.poll(now)]
 
     def relink(self) -> None:
         """The link is new: what was asked for and what was not acknowledged is due again."""
@@ -96,6 +110,7 @@ class Carry:
         self._choice = fitted.choice if fitted is not None else None
         self.serving = candidate.artifact
         self._hands.drift.serving(candidate.release, refitted=False)
+        self._hands.installer.serves(candidate)
         self._hands.inference.swap(Bundle(candidate.release, candidate.runner, personal))
 
     def remember(self, label: Label) -> None:
@@ -118,6 +133,7 @@ class Carry:
     def close(self) -> None:
         """End training, and close every file."""
         hands = self._hands
+        self._latency.stop()
         hands.lessons.close()
         hands.installer.stop()
         hands.drift.save()
@@ -125,6 +141,16 @@ class Carry:
         hands.fetcher.close()
         hands.replay.close()
         hands.outbox.close()
+
+    def _admitted(self, outcomes: Iterable[Admission]) -> list[e.Event]:
+        """Sort what the gate says: events for the brain, what was refused is counted."""
+        events: list[e.Event] = []
+        for outcome in outcomes:
+            if isinstance(outcome, Drop):
+                self.drop(outcome.reason, outcome.detail)
+            else:
+                events.append(outcome)
+        return events
 
     def _do(self, effect: e.Effect, now: float) -> list[e.Event]:  # noqa: C901, PLR0912 - one case per effect
         hands = self._hands
@@ -142,8 +168,10 @@ class Carry:
                 hands.fetcher.abandon(effect.sha256)
             case e.Check():
                 return self._check(effect)
-            case e.Probe():
+            case BuildPlan() | e.Probe():
                 hands.installer.ask(effect)
+            case Exchange():
+                self._exchange(effect.release)
             case e.Train():
                 self.keep_samples()
                 return [*hands.lessons.start(effect, now)]
@@ -161,9 +189,16 @@ class Carry:
                 self.remember(effect.label)
             case e.ReportState():
                 hands.uplink.send(Send(state_of(self._hands, effect, self._choice)), now)
+            case e.MeasureLatency():
+                bundle = hands.inference.bundle
+                self._tell(self._latency.start(effect, self.serving, bundle, now, training=hands.lessons.busy), now)
             case _:
                 assert_never(effect)
         return []
+
+    def _tell(self, measured: Measured | None, now: float) -> None:
+        if measured is not None:
+            self._hands.uplink.send(Send(measured, durable=True), now)
 
     def _patch(self, effect: e.Patch) -> e.Event:
         """Make a payload from a base and a delta; it gets its name only when its hash is right."""
@@ -198,13 +233,22 @@ class Carry:
         try:
             if fitted is not None:
                 hands.installed.save_head(effect.release, fitted.head, fitted.choice)
-            hands.installed.commit(effect.release, candidate.artifact, effect.signed)
+            hands.installed.commit(effect.release, candidate.artifact, effect.manifest, effect.proof)
+            hands.trust.raise_floor(effect.release)
         except StoreError as error:
             self.drop("pointer-failed", str(error))
         self.serve(candidate, fitted)
         hands.installed.end_attempt()
         hands.fetcher.collect(hands.installed.named_blobs() | _files(candidate.artifact) | self._wanted)
         self._wanted.clear()
+
+    def _exchange(self, release: int) -> None:
+        """The same release with the same head, answered by its plan from the next frame on."""
+        hands = self._hands
+        bundle, renewed = hands.inference.bundle, hands.installer.exchange(release)
+        if bundle is not None and renewed is not None and bundle.release == release:
+            hands.installer.serves(renewed)
+            hands.inference.swap(Bundle(release, renewed.runner, bundle.head))
 
     def _discard(self, release: int) -> None:
         hands = self._hands

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -14,11 +14,12 @@ from edge_client.moving_objects.config import Line
 from edge_models.head_weights import HeadType
 from edge_protocol.errors import ConfigError
 from edge_protocol.ids import SERVER, DeviceId, FleetId, check_id
-from edge_protocol.signing import KEY_BYTES, Keyring
 from edge_protocol.task import Serving, Tier
 from edge_protocol.transport.settings import BrokerSettings
+from edge_protocol.trust import MAX_METADATA
 
 Text = Annotated[str, Meta(min_length=1, max_length=4096)]
+RunnerChoice: TypeAlias = Literal["auto", "onnxruntime", "tensorrt"]
 
 
 class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -140,6 +141,26 @@ class ProbationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wait_s: Annotated[float, Meta(ge=0)] = 10.0
 
 
+class TensorrtConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How plans are built, where the runner is TensorRT.
+
+    Attributes:
+        precision: ``file`` computes in the number types of the release, ``fp16`` lets TensorRT up to 10 use FP16 too.
+        build_timeout_s: after which a build is killed.
+        needed_mb: memory that must be free before one begins.
+        workspace_mb: that one layer may use beside its weights.
+        spare_mb: memory that must stay free; below it one is killed.
+        watch_s: seconds between two looks whether the power mode changed.
+    """
+
+    precision: Literal["file", "fp16"] = "file"
+    build_timeout_s: Annotated[float, Meta(gt=0, le=86_400)] = 1800.0
+    needed_mb: Annotated[int, Meta(ge=0, le=1 << 20)] = 1024
+    workspace_mb: Annotated[int, Meta(ge=1, le=1 << 20)] = 256
+    spare_mb: Annotated[int, Meta(ge=0, le=1 << 20)] = 256
+    watch_s: Annotated[float, Meta(gt=0, le=86_400)] = 60.0
+
+
 class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One device; ``roadcast client schema`` prints it for editors.
 
@@ -148,13 +169,15 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         tier: which student fits it.
         task: name or path of a task.
         broker: where the broker is.
-        trusted_keys: public keys (64 hex digits) whose releases it takes.
+        trusted_root: root metadata that its trust begins with: a file, or the JSON itself.
         state_dir: where it keeps everything.
         sources: what it looks at.
-        labels, preprocess, replay, train, personal, drift, privacy, probation: see there.
+        labels, preprocess, replay, train, personal, drift, privacy, probation, tensorrt: see there.
+        runner: what answers frames: ``auto`` takes TensorRT on boards with a GPU for it. ONNX Runtime serves until a
+            plan is there, and whenever there is none.
         report_interval_s: seconds between two reports of its state and its board.
         metrics_file: Prometheus file to write the board's readings to, for node_exporter's textfile collector.
-        precision: ``int8`` takes the INT8 variant of a release where there is one and it answers rightly here.
+        precision: ``int8`` takes a release's INT8 variant for its runner, where there is one and it answers rightly.
         threads: that one inference may use.
         queue: frames that may wait; the oldest gives way.
     """
@@ -163,7 +186,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     device: str
     tier: Tier
     task: Text
-    trusted_keys: tuple[Annotated[str, Meta(pattern="^[0-9a-f]{64}$")], ...]
+    trusted_root: Annotated[str, Meta(min_length=1, max_length=MAX_METADATA)]
     state_dir: Text
     sources: Annotated[tuple[SourceConfig, ...], Meta(min_length=1, max_length=16)]
     broker: BrokerSettings = BrokerSettings()
@@ -175,6 +198,8 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     drift: DriftConfig = DriftConfig()
     privacy: PrivacyConfig = PrivacyConfig()
     probation: ProbationConfig = ProbationConfig()
+    runner: RunnerChoice = "auto"
+    tensorrt: TensorrtConfig = TensorrtConfig()
     report_interval_s: Annotated[float, Meta(gt=0, le=86_400)] = 10.0
     metrics_file: Text | None = None
     precision: Literal["plain", "int8"] = "plain"
@@ -187,7 +212,6 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             raise ConfigError(f"device: {SERVER!r} is the server's own name; choose another")
         if len({source.name for source in self.sources}) < len(self.sources):
             raise ConfigError("sources: two of them have the same name")
-        _ = self.keyring
 
     @property
     def fleet_id(self) -> FleetId:
@@ -198,16 +222,3 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     def device_id(self) -> DeviceId:
         """The device's name."""
         return DeviceId(self.device)
-
-    @property
-    def variants(self) -> tuple[str, ...]:
-        """Variants of an artifact that it takes before the plain one."""
-        return {"plain": (), "int8": ("int8-cpu",)}[self.precision]
-
-    @property
-    def keyring(self) -> Keyring:
-        """The keys it trusts."""
-        keys = [bytes.fromhex(key) for key in self.trusted_keys]
-        if not keys:
-            raise ConfigError(f"trusted_keys: give one or more public keys, {2 * KEY_BYTES} hex digits each")
-        return Keyring(keys)

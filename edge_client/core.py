@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from typing_extensions import assert_never
 
+from edge_client import measuring
 from edge_client.answering import Answering, Phase
 from edge_client.effects import (
     Checked,
@@ -24,6 +25,7 @@ from edge_client.effects import (
     FetchFailed,
     Forget,
     Linked,
+    Offered,
     Passed,
     PatchFailed,
     Remember,
@@ -32,7 +34,9 @@ from edge_client.effects import (
     Trained,
     TrainFailed,
     Unlinked,
+    Unproven,
 )
+from edge_client.plan_effects import Planned
 from edge_client.refitting import Refitting
 from edge_client.releasing import Releasing, Running
 from edge_client.session import ONLINE, SESSION, Session, SessionEvent
@@ -40,7 +44,6 @@ from edge_protocol import messages as m
 from edge_protocol.effects import Drop, Send
 from edge_protocol.fsm import step
 from edge_protocol.ids import DeviceId, FleetId
-from edge_protocol.signing import Keyring
 from edge_protocol.task import TaskSpec, Tier
 
 
@@ -93,12 +96,11 @@ class DeviceCore:
 
     Args:
         profile: who the device is.
-        keyring: the keys whose releases it takes.
         remembered: what the disk says.
         now: seconds, of any clock that never goes back.
     """
 
-    def __init__(self, profile: Profile, keyring: Keyring, remembered: Remembered, now: float) -> None:
+    def __init__(self, profile: Profile, remembered: Remembered, now: float) -> None:
         self.session = step(SESSION, Session.OFFLINE, SessionEvent.START)
         self._profile = profile
         self._releasing = Releasing(
@@ -106,7 +108,6 @@ class DeviceCore:
             device=profile.device,
             spec=profile.spec,
             tier=profile.tier,
-            keyring=keyring,
             running=remembered.running,
             attempts=remembered.attempts,
             variants=profile.variants,
@@ -150,10 +151,10 @@ class DeviceCore:
         parts = (self._releasing, self._answering, self._refitting)
         return min([self._report_at, *(at for part in parts if (at := part.next_deadline()) is not None)])
 
-    def _dispatch(self, event: Event, now: float) -> list[Effect]:  # noqa: C901, PLR0911 - one return per event
+    def _dispatch(self, event: Event, now: float) -> list[Effect]:  # noqa: C901, PLR0911, PLR0912 - one return per event
         match event:
             case m.Envelope():
-                return self._receive(event.body)
+                return self._receive(event.header, event.body)
             case Linked():
                 return self._link()
             case Unlinked():
@@ -167,6 +168,8 @@ class DeviceCore:
                 return self._releasing.checked(event, self._next_job())
             case Trained() | TrainFailed():
                 return self._trained(event, now)
+            case Planned():
+                return self._releasing.planned(event)
             case Passed() | Failed():
                 return self._releasing.probed(event)
             case Delivered():
@@ -175,13 +178,17 @@ class DeviceCore:
             case Drifted():
                 self._refitting.want()
                 return []
+            case Offered():
+                return self._releasing.offer(event)
+            case Unproven():
+                return self._releasing.unproven(event)
             case Stopping():
                 self._lose(SessionEvent.STOP)
                 return [Send(m.Presence(online=False), retain=True)]
             case _:
                 assert_never(event)
 
-    def _receive(self, body: m.Body) -> list[Effect]:  # noqa: PLR0911 - one return per message
+    def _receive(self, header: m.Header, body: m.Body) -> list[Effect]:  # noqa: PLR0911 - one return per message
         match body:
             case m.Ack():
                 return [Forget(body.message_id, body.accepted, body.reason)]
@@ -191,8 +198,8 @@ class DeviceCore:
                 if body.task == self._profile.spec.name:
                     return [Remember(body)]
                 return [Drop("wrong-task", f"a label for task {body.task!r} came to {self._profile.spec.name!r}")]
-            case m.SignedManifest():
-                return self._releasing.offer(body)
+            case m.Measure():
+                return measuring.asked(header, body, self._profile.spec)
             case m.RoundCall():
                 return self._answering.called(body)
             case (
@@ -204,9 +211,11 @@ class DeviceCore:
                 | m.Deployment()
                 | m.Need()
                 | m.IntervalResult()
+                | m.ReleaseOffer()
+                | m.Measured()
                 | m.Presence()
             ):
-                return [Drop("wrong-direction", f"a device was sent a {type(body).__name__}")]
+                return [Drop("wrong-direction", f"a device's brain was sent a {type(body).__name__}")]
             case _:
                 assert_never(body)
 

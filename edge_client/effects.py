@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from edge_client.plan_effects import BuildPlan, Exchange, Planned
 from edge_protocol.blobs import BlobRef
 from edge_protocol.effects import Drop, Send
-from edge_protocol.manifest import Artifact
-from edge_protocol.messages import Envelope, KnowledgeReport, Label, RoundCall, SignedManifest
+from edge_protocol.manifest import Artifact, ReleaseManifest
+from edge_protocol.messages import Envelope, KnowledgeReport, Label, RoundCall
+from edge_protocol.trust import Proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,8 @@ class Install:
     """Write the pointer down, swap the candidate in, and free what nothing names any more."""
 
     release: int
-    signed: SignedManifest
+    manifest: bytes
+    proof: Proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,14 @@ class ReportState:
     release: int
 
 
+@dataclass(frozen=True, slots=True)
+class MeasureLatency:
+    """Measure the serving student beside the frames, and answer; `asked` is the id of the message that wants it."""
+
+    asked: bytes
+    seconds: float
+
+
 Effect: TypeAlias = (
     Send
     | Drop
@@ -137,6 +148,8 @@ Effect: TypeAlias = (
     | Check
     | Train
     | Stop
+    | BuildPlan
+    | Exchange
     | Probe
     | Install
     | Discard
@@ -144,6 +157,7 @@ Effect: TypeAlias = (
     | Forget
     | Remember
     | ReportState
+    | MeasureLatency
 )
 
 
@@ -248,6 +262,29 @@ class Drifted:
 
 
 @dataclass(frozen=True, slots=True)
+class Offered:
+    """The release that this device is to run, proven by signed metadata.
+
+    Attributes:
+        data: the manifest as it was signed.
+        manifest: the same, read.
+        proof: why it is trusted.
+    """
+
+    data: bytes
+    manifest: ReleaseManifest
+    proof: Proof
+
+
+@dataclass(frozen=True, slots=True)
+class Unproven:
+    """A release was offered, and nothing that came proves it so far."""
+
+    data: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stopping:
     """The agent is about to end."""
 
@@ -263,9 +300,12 @@ Event: TypeAlias = (
     | CheckFailed
     | Trained
     | TrainFailed
+    | Planned
     | Passed
     | Failed
     | Delivered
     | Drifted
+    | Offered
+    | Unproven
     | Stopping
 )

@@ -10,6 +10,7 @@ from edge_client.config import DeviceConfig
 from edge_client.drift_watch import DriftWatch
 from edge_client.effects import ReportState
 from edge_client.fetcher import Fetcher
+from edge_client.gate import Gate
 from edge_client.inference import Inference
 from edge_client.installed import HeadChoice, InstalledStore
 from edge_client.installer import Installer
@@ -17,6 +18,7 @@ from edge_client.lessons import Lessons
 from edge_client.outbox import Outbox
 from edge_client.replay import ReplayStore
 from edge_client.seen import Seen
+from edge_client.trust_store import TrustStore
 from edge_client.uplink import Uplink
 from edge_models.tasks import plugin_of
 from edge_protocol.messages import DeviceState
@@ -38,6 +40,8 @@ class Hands:
     inference: Inference
     installer: Installer
     installed: InstalledStore
+    trust: TrustStore
+    gate: Gate
     lessons: Lessons
     account: Account
     transport: Transport
@@ -59,13 +63,16 @@ def state_of(hands: Hands, asked: ReportState, choice: HeadChoice | None) -> Dev
         "bytes_up": hands.transport.traffic.bytes_up,
         "bytes_down": hands.transport.traffic.bytes_down,
         "raw_bytes": hands.uplink.raw_bytes,
+        **hands.installer.planner.counts,
         **{f"bytes:{kind}": count for kind, count in hands.uplink.sent.items()},
         "drop:frame-failed": counted.failed,
         "drop:source-failed": counted.source_failures,
         "drop:replay-overrun": hands.seen.overrun,
         **{f"drop:{reason}"[:64]: count for reason, count in hands.drops.items()},
     }
-    values = hands.inference.latency_ms() | hands.account.values()
+    values = hands.inference.latency_ms() | hands.account.values() | hands.installer.planner.values()
+    if hands.installer.planner.wanted and (bundle := hands.inference.bundle):
+        values["on_tensorrt"] = float(bundle.runner.provider.startswith("TensorRT"))
     if hands.lessons.cost and not hands.account.on:
         values |= hands.lessons.cost.values()
     headline = plugin_of(hands.spec).headline

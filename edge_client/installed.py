@@ -1,8 +1,8 @@
 """What is installed on this device: an atomic pointer per task, the one before it, and heads; owns no blob, no runner.
 
 ``current.json`` names the release that answers frames, ``previous.json`` the one before. `resolve` reads nothing but
-the disk, and falls back from a pointer whose files are damaged. The pointer holds the signed manifest, so that nothing
-runs that a trusted key did not sign, after a restart no more than before.
+the disk, and falls back from a pointer whose files are damaged. The pointer holds the manifest and its proof, so that
+nothing runs that no trusted key listed, after a restart no more than before; a boot asks no clock.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from edge_client.disk import Disk, file_sha256
 from edge_models.head_weights import HeadType, HeadWeights
 from edge_protocol.errors import IncompatibleError, RoadcastError, StoreError
 from edge_protocol.manifest import Artifact
-from edge_protocol.messages import SignedManifest
-from edge_protocol.signing import Keyring
 from edge_protocol.task import TaskSpec, Tier
+from edge_protocol.trust import Proof, check_again
 
 
 class Pointer(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``current.json`` says: release counter, hashes of its files, and the signed manifest they come from."""
+    """What ``current.json`` says: release counter, hashes of its files, their manifest, and why it is trusted."""
 
     release: int
     template: str
     weights: str
     golden: str
-    signed: SignedManifest
+    manifest: bytes
+    proof: Proof
 
 
 class HeadChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,9 +64,7 @@ class Resolved:
     artifact: Artifact
 
 
-def resolve(
-    folder: Path, blobs: Path, *, spec: TaskSpec, tier: Tier, keyring: Keyring
-) -> tuple[list[Resolved], list[str]]:
+def resolve(folder: Path, blobs: Path, *, spec: TaskSpec, tier: Tier, root: bytes) -> tuple[list[Resolved], list[str]]:
     """Decide from the disk alone what may run: releases whose files are whole, newest first; and why others may not.
 
     Args:
@@ -74,13 +72,13 @@ def resolve(
         blobs: ``<state>/blobs``.
         spec: the device's task.
         tier: the device's tier.
-        keyring: the keys it trusts.
+        root: that it was commissioned with.
     """
     whole: list[Resolved] = []
     skipped: list[str] = []
     for path in (folder / "current.json", folder / "previous.json"):
         try:
-            whole.append(_check(path, blobs, spec, tier, keyring))
+            whole.append(_check(path, blobs, spec, tier, root))
         except FileNotFoundError:  # noqa: PERF203 - two files
             continue
         except (RoadcastError, msgspec.DecodeError, OSError, ValueError) as error:
@@ -88,9 +86,9 @@ def resolve(
     return whole, skipped
 
 
-def _check(path: Path, blobs: Path, spec: TaskSpec, tier: Tier, keyring: Keyring) -> Resolved:
+def _check(path: Path, blobs: Path, spec: TaskSpec, tier: Tier, root: bytes) -> Resolved:
     pointer = msgspec.json.decode(path.read_bytes(), type=Pointer)
-    manifest = keyring.open(pointer.signed)
+    manifest = check_again(root, pointer.proof, spec.task_id, pointer.manifest)
     if manifest.counter != pointer.release or manifest.task.label_space != spec.label_space:
         raise IncompatibleError(
             f"the pointer names release {pointer.release}, its manifest another one or another task"
@@ -113,7 +111,7 @@ class InstalledStore:
     def __init__(self, folder: Path, disk: Disk | None = None) -> None:
         self._folder, self._disk = folder, disk or Disk()
 
-    def commit(self, release: int, artifact: Artifact, signed: SignedManifest) -> None:
+    def commit(self, release: int, artifact: Artifact, manifest: bytes, proof: Proof) -> None:
         """Point at a release; the one that was current becomes the previous one.
 
         Raises:
@@ -125,7 +123,8 @@ class InstalledStore:
             template=artifact.template.sha256,
             weights=artifact.weights.sha256,
             golden=artifact.golden.sha256,
-            signed=signed,
+            manifest=manifest,
+            proof=proof,
         )
         if current.exists():
             self._disk.write_atomic(self._folder / "previous.json", current.read_bytes())

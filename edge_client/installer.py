@@ -1,6 +1,8 @@
-"""Loads candidates and puts them on probation, in a thread of its own, while the running bundle serves on.
+"""Loads candidates, has plans made of them and puts them on probation, in a thread of its own.
 
-Owns the candidate's runner until it is installed; owns no pointer and no table.
+The running bundle serves on meanwhile. When there is nothing else to do, the release that serves is put into TensorRT
+if it is not, or if the board's state is another one than its plan was made for. Owns the candidate's runner until it is
+installed; owns no pointer and no table.
 """
 
 from __future__ import annotations
@@ -9,77 +11,42 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from queue import SimpleQueue
-from typing import Any
+from dataclasses import replace
+from queue import Empty, SimpleQueue
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import load
 
 from devices.runners.base import Runner
-from devices.runners.ort_runner import OrtRunner
-from edge_client.config import ProbationConfig
+from edge_client.candidate import Blob, Candidate, load_release
+from edge_client.config import DeviceConfig
 from edge_client.effects import Check, Checked, CheckFailed, Failed, Passed, Probe
 from edge_client.pipelines import Bundle
-from edge_client.probation import try_candidate
+from edge_client.plan_effects import BuildPlan, Planned
+from edge_client.planner import Planner
+from edge_client.probation import Verdict, try_candidate
 from edge_client.seen import Seen
+from edge_client.standby import WithStandby
 from edge_models.samples import F4
 from edge_protocol.errors import RoadcastError
-from edge_protocol.manifest import Artifact
 from edge_protocol.task import TaskSpec
-from export.golden import check_golden
 
 LOG = logging.getLogger(__name__)
 Prepare = Callable[[npt.NDArray[Any]], F4]
 """Stored samples (N, *raw_shape) to what the student takes (N, *shape) float32."""
+Request: TypeAlias = Check | BuildPlan | Probe
 _POLL_S = 0.05
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Candidate:
-    """A loaded release.
-
-    Attributes:
-        release: its counter.
-        artifact: its files.
-        runner: its student, whose golden answers are right.
-        golden: inputs of the golden answers, (N, *shape) float32.
-    """
-
-    release: int
-    artifact: Artifact
-    runner: Runner
-    golden: F4
-
-
-def load_release(release: int, artifact: Artifact, blob: Callable[[str], Path], threads: int) -> Candidate:
-    """Load a release from its files and check its golden answers.
-
-    Raises:
-        RoadcastError: a file is missing, or of another student; or it answers otherwise than it must.
-    """
-    template, weights, golden = (
-        blob(ref.sha256).read_bytes() for ref in (artifact.template, artifact.weights, artifact.golden)
-    )
-    runner = OrtRunner(template, weights, threads=threads)
-    try:
-        check_golden(runner, golden)
-    except RoadcastError:
-        runner.close()
-        raise
-    return Candidate(release, artifact, runner, load(golden)["inputs"].astype(np.float32))
-
-
 class Installer:
-    """Answers `Check` and `Probe`, one at a time.
+    """Answers `Check`, `BuildPlan` and `Probe`, one at a time.
 
     Args:
         spec: the task.
-        config: what a candidate must stand.
-        threads: that one inference may use.
+        config: the device's.
         blob: where a blob is.
+        planner: puts releases into TensorRT.
         seen: live samples.
         stored: samples of the replay store, for when too few live ones come.
         prepare: from stored sample to input.
@@ -91,28 +58,31 @@ class Installer:
         self,
         *,
         spec: TaskSpec,
-        config: ProbationConfig,
-        threads: int,
-        blob: Callable[[str], Path],
+        config: DeviceConfig,
+        blob: Blob,
+        planner: Planner,
         seen: Seen,
         stored: Callable[[int], npt.NDArray[np.generic]],
         prepare: Prepare,
         running: Callable[[], Bundle | None],
         answer: Callable[[object], None],
     ) -> None:
-        self._spec, self._config, self._threads, self._blob = spec, config, threads, blob
+        self._spec, self._config, self._threads, self._blob = spec, config.probation, config.threads, blob
+        self.planner = planner
         self._seen, self._stored, self._prepare = seen, stored, prepare
         self._running, self._tell = running, answer
-        self._asked: SimpleQueue[Check | Probe | None] = SimpleQueue()
+        self._asked: SimpleQueue[Request | None] = SimpleQueue()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="installer", daemon=True)
         self.candidate: Candidate | None = None
+        self._serving: Candidate | None = None
+        self._renewed: Candidate | None = None
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
-    def ask(self, request: Check | Probe) -> None:
+    def ask(self, request: Request) -> None:
         """Queue a request; its outcome goes to `answer`."""
         self._asked.put(request)
 
@@ -124,6 +94,15 @@ class Installer:
         self.candidate = None
         return candidate
 
+    def serves(self, candidate: Candidate) -> None:
+        """Take note of what answers frames."""
+        self._serving = candidate
+
+    def exchange(self, release: int) -> Candidate | None:
+        """Hand over the running release in its new plan, None when it is another release's."""
+        renewed, self._renewed = self._renewed, None
+        return renewed if renewed and renewed.release == release else None
+
     def stop(self, timeout_s: float = 2.0) -> None:
         """End the thread."""
         self._stopping.set()
@@ -132,14 +111,26 @@ class Installer:
             self._thread.join(timeout_s)
 
     def _work(self) -> None:
+        wait = None if self.planner.watch_s is None else 0.0
         while not self._stopping.is_set():
-            match self._asked.get():
-                case Check() as check:
-                    self._tell(self._check(check))
-                case Probe() as probe:
-                    self._tell(self._probe(probe))
-                case None:
+            try:
+                request = self._asked.get(timeout=wait)
+            except Empty:
+                self._renew()
+            else:
+                if request is None:
                     return
+                self._answer(request)
+            wait = self.planner.watch_s
+
+    def _answer(self, request: Request) -> None:
+        match request:
+            case Check():
+                self._tell(self._check(request))
+            case BuildPlan():
+                self._plan(request.release)
+            case Probe():
+                self._tell(self._probe(request))
 
     def _check(self, request: Check) -> Checked | CheckFailed:
         try:
@@ -149,23 +140,70 @@ class Installer:
             return CheckFailed(request.release, str(error))
         return Checked(request.release)
 
+    def _plan(self, release: int) -> None:
+        """Put the candidate into TensorRT; whatever comes of it, the deployment goes on."""
+        before, note = self.candidate, ""
+        if before is not None and before.release == release and self.planner.wanted:
+            after = self._planned(before, lambda: self._superseded or self.candidate is not before)
+            if self.candidate is before:
+                self.candidate, note = after, after.note
+        self._tell(Planned(release, note))
+
+    def _renew(self) -> None:
+        """Put what serves into TensorRT, if it is not in it as the board is now, and stands its probation there."""
+        before, bundle = self._serving, self._running()
+        if before is None or bundle is None or bundle.release != before.release or not self.planner.due(before):
+            return
+        after = self._planned(before, lambda: self._superseded or self._serving is not before)
+        if after is before:
+            return
+        before.board, note = after.board, after.note
+        try:
+            if not note:
+                self._tried(after, after.runner, bundle)
+        except RoadcastError as error:
+            note = f"{self.planner.goes_on(before)}: {error}"
+        self._renewed = None if note else after
+        self._tell(Planned(before.release, note))
+
+    def _planned(self, candidate: Candidate, stopped: Callable[[], bool]) -> Candidate:
+        def failed(reason: str) -> None:
+            self._tell(Planned(candidate.release, f"ONNX Runtime serves from now on: {reason}"))
+
+        return self.planner.plan(candidate, stopped, failed)
+
+    @property
+    def _superseded(self) -> bool:
+        return self._stopping.is_set() or not self._asked.empty()
+
     def _probe(self, request: Probe) -> Passed | Failed:
         candidate, bundle = self.candidate, self._running()
         if candidate is None or candidate.release != request.release:
             return Failed(request.release, "the candidate is gone; it was superseded")
+        runner = candidate.runner
         try:
-            verdict = try_candidate(
-                candidate.runner.infer,
-                bundle.runner.infer if bundle else None,
-                self._batches(candidate),
-                latency_factor=self._config.latency_factor,
-                latency_floor_s=self._config.latency_floor_ms / 1e3,
-                classes=self._spec.kind == "classify",
-            )
+            try:
+                verdict = self._tried(candidate, runner, bundle)
+            except RoadcastError as error:
+                if not isinstance(runner, WithStandby):
+                    raise
+                self.candidate = replace(candidate, runner=runner.standby)
+                self._tell(Planned(request.release, f"{self.planner.goes_on(self.candidate)}: {error}"))
+                verdict = self._tried(candidate, runner.standby, bundle)
         except RoadcastError as error:
             return Failed(request.release, str(error))
         LOG.info("release %d stood its probation: %s", request.release, verdict)
         return Passed(request.release)
+
+    def _tried(self, candidate: Candidate, runner: Runner, bundle: Bundle | None) -> Verdict:
+        return try_candidate(
+            runner.infer,
+            bundle.runner.infer if bundle else None,
+            self._batches(candidate),
+            latency_factor=self._config.latency_factor,
+            latency_floor_s=self._config.latency_floor_ms / 1e3,
+            classes=self._spec.kind == "classify",
+        )
 
     def _batches(self, candidate: Candidate) -> list[F4]:
         """Live samples that come now; what is lacking comes from the replay store; and the golden inputs."""

@@ -23,6 +23,7 @@ from edge_client.effects import (
     Fetched,
     FetchFailed,
     Install,
+    Offered,
     Passed,
     Patch,
     PatchFailed,
@@ -31,14 +32,16 @@ from edge_client.effects import (
     Train,
     Trained,
     TrainFailed,
+    Unproven,
 )
+from edge_client.offer import Offer
+from edge_client.plan_effects import BuildPlan, Exchange, Planned
 from edge_protocol.blobs import BlobRef
 from edge_protocol.effects import Drop, Send
-from edge_protocol.errors import IncompatibleError, RemoteProtocolError, SignatureError
+from edge_protocol.errors import IncompatibleError
 from edge_protocol.fsm import step
 from edge_protocol.manifest import Artifact, ReleaseManifest
-from edge_protocol.messages import Deployment, SignedManifest
-from edge_protocol.signing import Keyring
+from edge_protocol.messages import Deployment
 from edge_protocol.task import TaskSpec, Tier
 
 MAX_REASON = 500
@@ -54,16 +57,6 @@ class Running:
     weights: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A release that passed every check that needs no file; what it takes of it, and what it falls back on."""
-
-    counter: int
-    signed: SignedManifest
-    artifact: Artifact
-    plain: Artifact
-
-
 class Releasing:
     """Deployment of releases of one task on one device.
 
@@ -73,7 +66,6 @@ class Releasing:
         spec: the task.
         tier: the device's tier.
         variants: of artifacts that it takes before the plain one.
-        keyring: the keys it trusts.
         running: what the disk says is installed.
         attempts: release → starts of it as a candidate that were never followed by an outcome.
     """
@@ -85,7 +77,6 @@ class Releasing:
         device: str,
         spec: TaskSpec,
         tier: Tier,
-        keyring: Keyring,
         running: Running,
         attempts: Mapping[int, int],
         variants: Sequence[str] = (),
@@ -93,16 +84,16 @@ class Releasing:
         self.running = running
         self.stage = Stage.COMMITTED if running.release else Stage.IDLE
         self.job: int | None = None
-        self._fleet, self._spec, self._tier, self._keyring = fleet, spec, tier, keyring
+        self._fleet, self._spec, self._tier = fleet, spec, tier
         self._variants = tuple(variants)
         self._attempts = dict(attempts)
         self._offer: Offer | None = None
-        self._refused: SignedManifest | None = None
+        self._refused = b""
         self._lacking: set[str] = set()
         self._delta: BlobRef | None = None
         self._retry = Backoff(device)
         self._shown = running.release
-        self._reason = ""
+        self._reason = self._note = self._next_note = ""
 
     @property
     def target(self) -> int:
@@ -127,22 +118,20 @@ class Releasing:
             self.stage.value,
             self.running.release,
             self.running.weights,
-            self._reason[:MAX_REASON],
+            (self._reason or (self._note if self.stage is Stage.COMMITTED else ""))[:MAX_REASON],
         )
         return Send(message, durable=True)
 
-    def offer(self, signed: SignedManifest) -> list[Effect]:
+    def offer(self, offered: Offered) -> list[Effect]:
         """Take the desired release, as often as it comes."""
-        if signed == self._refused or (self._offer is not None and signed == self._offer.signed):
+        manifest = offered.manifest
+        if offered.data == self._refused or (self._offer is not None and offered.data == self._offer.offered.data):
             return []
-        try:
-            manifest = self._keyring.open(signed)
-        except (SignatureError, RemoteProtocolError) as error:
-            return self._refuse(signed, 0, str(error))
         try:
             plain = self._judge(manifest)
         except IncompatibleError as error:
-            return self._refuse(signed, manifest.counter, str(error))
+            self._refused = offered.data
+            return self._refuse(manifest.counter, str(error))
         if manifest.counter == self.running.release and manifest.artifact_of(self._tier, self.running.weights):
             return self._keep()
         if manifest.counter <= self.target:
@@ -154,11 +143,15 @@ class Releasing:
             ]
         begun = self._clear()
         if self._offer is not None and self.stage is Stage.ROLLED_BACK:
-            self._refused = self._offer.signed
+            self._refused = self._offer.offered.data
         chosen = manifest.artifact_for(self._tier, self._variants)
-        self._offer = Offer(manifest.counter, signed, chosen, plain)
+        self._offer = Offer(manifest.counter, offered, chosen, plain)
         self._shown = manifest.counter
         return [*begun, *self._step(Step.OFFER), *self._step(Step.ACCEPT), *self._fetch()]
+
+    def unproven(self, event: Unproven) -> list[Effect]:
+        """Say that a release was offered which nothing proves; it is taken when something does."""
+        return self._refuse(0, event.reason)
 
     def _judge(self, manifest: ReleaseManifest) -> Artifact:
         """Return the plain files for this device."""
@@ -181,13 +174,12 @@ class Releasing:
         if self.stage not in ENDED or self._retry.at is not None:
             return []
         if self._offer is not None:
-            self._refused = self._offer.signed
+            self._refused = self._offer.offered.data
         self._offer, self._shown, self._reason = None, self.running.release, ""
         return [*self._step(Step.OFFER), *self._step(Step.KEEP)]
 
-    def _refuse(self, signed: SignedManifest, counter: int, reason: str) -> list[Effect]:
+    def _refuse(self, counter: int, reason: str) -> list[Effect]:
         """A refused release leaves the running one, and a deployment that is under way, as they are."""
-        self._refused = signed
         refusal: list[Effect] = [Drop("release-rejected", reason)]
         if self.settled:
             self._offer, self._shown, self._reason = None, counter, reason
@@ -234,7 +226,20 @@ class Releasing:
             return []
         self.job = None
         missed = [Drop("refit-failed", event.reason)] if isinstance(event, TrainFailed) else []
-        return [*missed, *self._step(Step.BUILT), Probe(self._offer.counter)]
+        return [*missed, BuildPlan(self._offer.counter)]
+
+    def planned(self, event: Planned) -> list[Effect]:
+        """A release is in TensorRT, or is to do without, which is told and blocks nothing."""
+        missed: list[Effect] = [Drop("plan-failed", event.note)] if event.note else []
+        if self._offer is not None and self._offer.counter == event.release and self.wants_trainer:
+            self._next_note = event.note
+            built = self.stage is Stage.BUILDING and self.job is None
+            return [*missed, *self._step(Step.BUILT), Probe(event.release)] if built else missed
+        if event.release != self.running.release:
+            return []
+        self._note = event.note
+        told = [self.status()] if self.stage is Stage.COMMITTED else []
+        return [*missed, *told] if event.note else [Exchange(event.release), *told]
 
     def probed(self, event: Passed | Failed) -> list[Effect]:
         """The candidate stood its probation, or did not."""
@@ -243,8 +248,9 @@ class Releasing:
         if isinstance(event, Failed):
             return self._give_up(self._offer, event.reason)
         self.running = Running(event.release, self._offer.artifact.weights.sha256)
-        self._delta = None
-        return [Install(event.release, self._offer.signed), *self._step(Step.PASS)]
+        self._delta, self._note = None, self._next_note
+        offered = self._offer.offered
+        return [Install(event.release, offered.data, offered.proof), *self._step(Step.PASS)]
 
     def tick(self, now: float) -> list[Effect]:
         """Try again what failed for want of a link or of room."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ create table if not exists samples(
     raw blob not null, target blob not null, side blob not null, scale blob not null
 );
 create index if not exists place on samples(class, hour, at_s);
+create table if not exists commissioned(mark text primary key);
 """
 
 
@@ -97,6 +98,19 @@ class ReplayStore:
                 self._count()
             return len(batch)
         return 0
+
+    def commission(self, mark: str, gathered: Callable[[], Iterable[Kept]]) -> None:
+        """Keep what the installer gathered, once: what came of it since, such as an operator's label, stays.
+
+        Args:
+            mark: of what it was made from; another mark is taken anew.
+            gathered: makes the samples.
+        """
+        if self._db.execute("select 1 from commissioned where mark = ?", (mark,)).fetchone() is None and not self.add(
+            gathered()
+        ):
+            with suppress(sqlite3.Error), self._db:
+                self._db.execute("insert into commissioned values(?)", (mark,))
 
     def relabel(self, sample: str, target: int) -> bool:
         """Give a kept sample a class; False when it is not kept (any more) or the disk refused."""

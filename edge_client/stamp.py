@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 
+from edge_client.trust_store import CLOCK_FLOOR_S
 from edge_protocol.ids import DeviceId, FleetId
 from edge_protocol.messages import Header
-
-CLOCK_FLOOR_S = 1_767_225_600.0
-"""2026-01-01: a clock that shows less has not been set since the board was switched on."""
 
 
 class Stamp:
@@ -19,10 +18,11 @@ class Stamp:
     Args:
         fleet: fleet of the device.
         device: its name.
+        floor_s: the time that is past for sure, seconds since 1970: a clock that shows less is not trusted.
     """
 
-    def __init__(self, fleet: FleetId, device: DeviceId) -> None:
-        self._fleet, self._device = fleet, device
+    def __init__(self, fleet: FleetId, device: DeviceId, floor_s: Callable[[], float] = lambda: CLOCK_FLOOR_S) -> None:
+        self._fleet, self._device, self._floor_s = fleet, device, floor_s
         self._boot_id = os.urandom(8)
         self._sequence = 0
         self._lock = threading.Lock()
@@ -33,5 +33,11 @@ class Stamp:
             sequence, self._sequence = self._sequence, self._sequence + 1
         now = time.time()
         return Header(
-            self._fleet, self._device, os.urandom(16), self._boot_id, sequence, now, clock_trusted=now >= CLOCK_FLOOR_S
+            self._fleet,
+            self._device,
+            os.urandom(16),
+            self._boot_id,
+            sequence,
+            now,
+            clock_trusted=now >= self._floor_s(),
         )

@@ -123,7 +123,7 @@ class Uplink:
 def _slot(body: m.Body) -> str | None:
     """Newer state takes the place of older: only the last deployment state and the last report count."""
     match body:
-        case m.Deployment() | m.KnowledgeReport():
+        case m.Deployment() | m.KnowledgeReport() | m.Measured():
             return f"{kind_of(body)}/{body.task}"
         case _:
             return None

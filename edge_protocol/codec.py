@@ -24,10 +24,11 @@ BODIES: Final[dict[m.Kind, tuple[type, ...]]] = {
     "deployment": (m.Deployment,),
     "need": (m.Need,),
     "result": (m.IntervalResult,),
+    "measured": (m.Measured,),
     "ack": (m.Ack,),
-    "command": (m.Rebirth, m.Label),
+    "command": (m.Rebirth, m.Label, m.Measure),
     "round": (m.RoundCall,),
-    "release": (m.SignedManifest,),
+    "release": (m.ReleaseOffer,),
     "online": (m.Presence,),
 }
 """Which bodies a topic of each kind may carry."""

@@ -10,7 +10,7 @@
     ├── TransportError           the broker or the link (retryable)
     ├── ArtifactError            a file of a release
     │   ├── DigestError          bytes and hash differ
-    │   ├── SignatureError       not signed by a key we trust
+    │   ├── TrustError           signed metadata that cannot be trusted (carries `reason`)
     │   └── IncompatibleError    right bytes, wrong task, tier, template or shape
     ├── DeploymentError          a release that could not be installed here
     ├── ExportError              torch → ONNX
@@ -95,8 +95,16 @@ class DigestError(ArtifactError):
     retryable = True
 
 
-class SignatureError(ArtifactError):
-    """A manifest is not signed by a trusted key."""
+class TrustError(ArtifactError):
+    """Signed metadata, or a release that it does not list, is not trusted; what was trusted before still is.
+
+    Attributes:
+        reason: short slug under which the refusal is counted, such as ``"metadata-rollback"``.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class IncompatibleError(ArtifactError):

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from edge_protocol.blobs import BlobRef
 from edge_protocol.fields import Count, Counts, Name, Seconds, Sha256, Text, Values, check_finite
+from edge_protocol.measuring import Measure, Measured
 from edge_protocol.vote_codec import CodedVotes
 from edge_protocol.votes import MAX_SAMPLES, ClassVotes, ForecastVotes
 
@@ -36,15 +37,17 @@ __all__ = [
     "Kind",
     "KnowledgeReport",
     "Label",
+    "Measure",
+    "Measured",
     "Name",
     "Need",
     "Presence",
     "Rebirth",
+    "ReleaseOffer",
     "RoundCall",
     "RunningTask",
     "Seconds",
     "Sha256",
-    "SignedManifest",
     "Telemetry",
     "Text",
     "Up",
@@ -170,7 +173,7 @@ class Deployment(msgspec.Struct, frozen=True, array_like=True, tag="deployment")
         state: state of the deployment table.
         running: counter of the release that answers frames now.
         weights: hash of the weights payload that answers frames now ("" when none).
-        reason: why it was rejected, failed or rolled back.
+        reason: why it was rejected, failed or rolled back; committed, why ONNX Runtime serves although TensorRT was to.
     """
 
     task: Name
@@ -247,12 +250,10 @@ class RoundCall(msgspec.Struct, frozen=True, array_like=True, tag="round"):
     open: bool
 
 
-class SignedManifest(msgspec.Struct, frozen=True, array_like=True, tag="release"):
-    """A release manifest and its signature (Ed25519, RFC 8032) over exactly these bytes."""
+class ReleaseOffer(msgspec.Struct, frozen=True, array_like=True, tag="release"):
+    """The release that a device is to run, as its manifest: worth what signed metadata say of exactly these bytes."""
 
     manifest: Annotated[bytes, Meta(max_length=256 * 1024)]
-    key_id: Name
-    signature: Annotated[bytes, Meta(min_length=64, max_length=64)]
 
 
 class Presence(msgspec.Struct, frozen=True, array_like=True, tag="presence"):
@@ -261,9 +262,10 @@ class Presence(msgspec.Struct, frozen=True, array_like=True, tag="presence"):
     online: bool
 
 
-Up: TypeAlias = Birth | DeviceState | KnowledgeReport | CodedReport | Telemetry | Deployment | Need | IntervalResult
-Down: TypeAlias = Ack | Rebirth | Label
-All: TypeAlias = RoundCall | SignedManifest | Presence
+Report: TypeAlias = KnowledgeReport | CodedReport
+Up: TypeAlias = Birth | DeviceState | Report | Telemetry | Deployment | Need | IntervalResult | Measured
+Down: TypeAlias = Ack | Rebirth | Label | Measure
+All: TypeAlias = RoundCall | ReleaseOffer | Presence
 Body: TypeAlias = Up | Down | All
 Kind = Literal[
     "birth",
@@ -273,6 +275,7 @@ Kind = Literal[
     "deployment",
     "need",
     "result",
+    "measured",
     "ack",
     "command",
     "round",

@@ -5,8 +5,9 @@
     <prefix>/v1/<fleet>/d/<device>/up/<kind>      device → server
     <prefix>/v1/<fleet>/d/<device>/down/<kind>    server → device
     <prefix>/v1/<fleet>/d/<device>/online         retained; last will
-    <prefix>/v1/<fleet>/d/<device>/release/<task> retained, signed; a release that this device gets ahead of the fleet
-    <prefix>/v1/<fleet>/all/release/<task>        retained, signed; the desired state
+    <prefix>/v1/<fleet>/d/<device>/release/<task> retained; a release that this device gets ahead of the fleet
+    <prefix>/v1/<fleet>/all/release/<task>        retained; the desired state
+    <prefix>/v1/<fleet>/all/tuf/<name>            retained signed metadata: what may be a release at all
     <prefix>/v1/<fleet>/all/round/<task>          retained RoundCall
     <prefix>/v1/<fleet>/blob/<sha256>/<index>     retained content-addressed chunk
 """
@@ -22,10 +23,11 @@ from edge_protocol.errors import LocalProtocolError, RemoteProtocolError
 from edge_protocol.ids import SERVER, DeviceId, FleetId, TaskId, check_id
 
 VERSION: Final = "v1"
-UP_KINDS: Final = ("birth", "state", "knowledge", "telemetry", "deployment", "need", "result")
+UP_KINDS: Final = ("birth", "state", "knowledge", "telemetry", "deployment", "need", "result", "measured")
 DOWN_KINDS: Final = ("ack", "command")
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_METADATA = re.compile(r"[1-9][0-9]{0,6}\.root|timestamp|snapshot|targets|task-[A-Za-z0-9_-]{1,64}")
 _INDEX = re.compile(r"0|[1-9][0-9]{0,6}")
 
 
@@ -61,6 +63,13 @@ class ReleaseTopic:
 
 
 @dataclass(frozen=True, slots=True)
+class MetadataTopic:
+    """Signed metadata of The Update Framework, by file name without ``.json``."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class RoundTopic:
     """The open round of a task."""
 
@@ -75,7 +84,7 @@ class ChunkTopic:
     index: int
 
 
-Topic = Uplink | Downlink | Presence | ReleaseTopic | RoundTopic | ChunkTopic
+Topic = Uplink | Downlink | Presence | ReleaseTopic | MetadataTopic | RoundTopic | ChunkTopic
 
 
 class Topics:
@@ -106,9 +115,13 @@ class Topics:
         return f"{self._root}/d/{_device(device)}/online"
 
     def release(self, task: TaskId, device: DeviceId | None = None) -> str:
-        """Topic of a task's retained, signed release: the fleet's, or one device's own."""
+        """Topic of a task's retained release: the fleet's, or one device's own."""
         place = "all" if device is None else f"d/{_device(device)}"
         return f"{self._root}/{place}/release/{_task(task)}"
+
+    def metadata(self, name: str) -> str:
+        """Topic of signed metadata: ``<version>.root``, ``timestamp``, ``snapshot``, ``targets`` or ``task-<task>``."""
+        return f"{self._root}/all/tuf/{_metadata(name)}"
 
     def round(self, task: TaskId) -> str:
         """Topic of a task's retained round call."""
@@ -162,6 +175,12 @@ def _task(text: str) -> TaskId:
     return TaskId(check_id(text, "task"))
 
 
+def _metadata(name: str) -> str:
+    if not _METADATA.fullmatch(name):
+        raise LocalProtocolError("bad-metadata", f"{name[:80]!r} is no name of signed metadata")
+    return name
+
+
 def _parse_tail(levels: list[str]) -> Topic:
     found: Topic
     match levels:
@@ -175,6 +194,8 @@ def _parse_tail(levels: list[str]) -> Topic:
             found = ReleaseTopic(_task(task), _device(device))
         case ["all", "release", task]:
             found = ReleaseTopic(_task(task))
+        case ["all", "tuf", name]:
+            found = MetadataTopic(_metadata(name))
         case ["all", "round", task]:
             found = RoundTopic(_task(task))
         case ["blob", sha256, index] if _INDEX.fullmatch(index):

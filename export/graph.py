@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+from math import prod
+
+import msgspec
 import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, ValueInfoProto
 from safetensors.numpy import save
 
 from devices.runners.payload import read_payload
@@ -16,18 +21,28 @@ LOCATION = "roadcast-weights-payload"
 """Where the external weights are said to be. No such file exists: the runner hands them over in memory."""
 
 
+def parsed_file(model: bytes) -> ModelProto:
+    """Parse a file, or a template.
+
+    Raises:
+        ExportError: not an ONNX file.
+    """
+    try:
+        parsed = onnx.load_from_string(model)
+    except Exception as error:  # protobuf's error type differs between its implementations
+        raise ExportError(f"{len(model)} bytes are not an ONNX file: {error}; build or fetch it again") from error
+    if not parsed.graph.node:
+        raise ExportError(f"an ONNX file of {len(model)} bytes has no layer: truncated? build or fetch it again")
+    return parsed
+
+
 def read_template(template: bytes) -> ModelProto:
     """Parse a template.
 
     Raises:
         ExportError: not an ONNX file, or one that holds its weights itself.
     """
-    try:
-        model = onnx.load_from_string(template)
-    except Exception as error:  # protobuf's error type differs between its implementations
-        raise ExportError(
-            f"template of {len(template)} bytes is not an ONNX file: {error}; build or fetch it again"
-        ) from error
+    model = parsed_file(template)
     if not any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer):
         raise ExportError("this ONNX file names no external weights, so it is no template: use 'roadcast export build'")
     return model
@@ -41,6 +56,44 @@ def weight_shapes(template: bytes) -> dict[str, tuple[int, ...]]:
     """
     initializers = read_template(template).graph.initializer
     return {t.name: tuple(t.dims) for t in initializers if t.data_location == TensorProto.EXTERNAL}
+
+
+class Contents(msgspec.Struct, frozen=True):
+    """What is in an ONNX file.
+
+    Attributes:
+        opset: of ONNX.
+        inputs, outputs: name to shape; a name stands for a size that is free.
+        operators: operator to how many.
+        numbers: type to how many numbers of it the weights hold, wherever they lie.
+    """
+
+    opset: int
+    inputs: dict[str, list[int | str]]
+    outputs: dict[str, list[int | str]]
+    operators: dict[str, int]
+    numbers: dict[str, int]
+
+
+def contents(model: bytes) -> Contents:
+    """Look into a template or a self-contained file.
+
+    Raises:
+        ExportError: not an ONNX file.
+    """
+    parsed = parsed_file(model)
+    graph, numbers = parsed.graph, Counter[str]()
+    for tensor in graph.initializer:
+        numbers[TensorProto.DataType.Name(tensor.data_type).lower()] += prod(tensor.dims)
+    opset = next((entry.version for entry in parsed.opset_import if entry.domain in {"", "ai.onnx"}), 0)
+    operators = Counter(node.op_type for node in graph.node)
+    return Contents(opset, _shapes(graph.input), _shapes(graph.output), dict(sorted(operators.items())), dict(numbers))
+
+
+def _shapes(values: Iterable[ValueInfoProto]) -> dict[str, list[int | str]]:
+    return {
+        value.name: [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim] for value in values
+    }
 
 
 def inlined(template: bytes, payload: bytes) -> bytes:

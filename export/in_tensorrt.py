@@ -12,24 +12,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
+from devices.boards.machine import Machine
 from devices.runners.cuda import Cuda, load_cudart
 from devices.runners.payload import lay_out
 from devices.runners.trt_build import Built, Order, Tell
 from devices.runners.trt_plans import Key, Plans, key_of
-from devices.runners.trt_process import build_apart
+from devices.runners.trt_process import Limits, build_apart
 from devices.runners.trt_runner import TrtRunner
 from devices.runners.trt_versions import Trt, load_tensorrt
-from edge_protocol.errors import DeploymentError, IncompatibleError
+from edge_protocol.errors import DeploymentError, IncompatibleError, StoreError
 from export.golden import TOLERANCE, check_golden
 
 LOG = logging.getLogger(__name__)
 COARSE: Final = 0.02
 """Tolerance of golden answers where numbers have 16 or 8 bits."""
-_STUDENT: Final = "student.onnx"
-Build = Callable[[Path, Order, bytes, Tell], Built]
+STUDENT: Final = "student.onnx"
+_QUANTISED: Final = b"QuantizeLinear"
+Build = Callable[..., Built]
+"""Takes what `build_apart` takes."""
 
 
 def _log(phase: str, share: float) -> None:
@@ -47,14 +49,34 @@ class Workshop:
         order: what to build.
         build: see `build_apart`.
         tell: hears of progress.
+        warn: hears why a plan that serves could not be kept.
+        limits: what a build may take.
+        stopped: whether a plan is not wanted any more.
+        machine: the board.
     """
 
     trt: Trt
     cuda: Callable[[], Cuda]
     plans: Plans
-    order: Order = field(default_factory=lambda: Order(_STUDENT))
+    order: Order = field(default_factory=lambda: Order(STUDENT))
     build: Build = build_apart
     tell: Tell = _log
+    warn: Callable[[str], None] = LOG.warning
+    limits: Limits = field(default_factory=Limits)
+    stopped: Callable[[], bool] = lambda: False
+    machine: Machine = field(default_factory=Machine)
+
+    def key(self, template: bytes) -> Key:
+        """What a template's plan depends on, on this board and as it is now.
+
+        Raises:
+            DeviceError: no GPU, or it fails.
+        """
+        cuda = self.cuda()
+        try:
+            return key_of(template, self.order, self.trt.__version__, cuda.compute_capability(), self.machine)
+        finally:
+            cuda.close()
 
     def open(self, template: bytes, weights: bytes, golden: bytes, *, tolerance: float | None = None) -> TrtRunner:
         """Load a student whose golden answers are right.
@@ -71,23 +93,24 @@ class Workshop:
             IncompatibleError: the payload is for another template, damaged, or not finite.
             StoreError: the disk refuses.
         """
-        allowed = tolerance or (TOLERANCE if self.order.precision == "file" else COARSE)
-        cuda = self.cuda()
-        capability = cuda.compute_capability()
-        cuda.close()
-        key = key_of(template, self.order, self.trt.__version__, capability)
-        with TemporaryDirectory(prefix="roadcast-plan-") as name:
-            folder = Path(name)
-            student = lay_out(folder, template, weights, _STUDENT)
+        exact = self.order.precision == "file" and _QUANTISED not in template
+        allowed = tolerance or (TOLERANCE if exact else COARSE)
+        key = self.key(template)
+        with self.plans.workplace() as folder:
+            student = lay_out(folder, template, weights, STUDENT)
             seconds = self.plans.estimate(key)  # a plan that turns out to be of no use is forgotten, its time is not
             if runner := self._kept(key, weights, golden, allowed, student):
                 return runner
             self.tell("build" if seconds is None else f"build, about {seconds:.0f} s", 0)
             begun = time.monotonic()
-            built = self.build(folder, self.order, self.plans.timing(key), self.tell)
-            runner = self._checked(built.plan, None, golden, allowed)
+            timing = self.plans.timing(key)
+            built = self.build(folder, self.order, timing, self.tell, limits=self.limits, stopped=self.stopped)
+        runner = self._checked(built.plan, None, golden, allowed)
+        try:
             self.plans.put(key, built, weights, time.monotonic() - begun)
-            return runner
+        except StoreError as error:
+            self.warn(str(error))
+        return runner
 
     def _kept(self, key: Key, weights: bytes, golden: bytes, allowed: float, student: Path) -> TrtRunner | None:
         """A kept plan with these weights; None when there is none, or it answers otherwise and is forgotten."""
@@ -113,12 +136,12 @@ class Workshop:
         return runner
 
 
-def workshop_here(tell: Tell = _log) -> Workshop:
-    """This machine's workshop, with plans below the user's cache.
+def workshop_here(tell: Tell = _log, plans: Plans | None = None) -> Workshop:
+    """This machine's workshop, with plans below the user's cache unless given.
 
     Raises:
         NotReadyError: TensorRT or CUDA's runtime is not here.
     """
     trt, library = load_tensorrt(), load_cudart()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Workshop(trt, lambda: Cuda(library), Plans(cache / "roadcast" / "plans"), tell=tell)
+    return Workshop(trt, lambda: Cuda(library), plans or Plans(cache / "roadcast" / "plans"), tell=tell)

@@ -18,13 +18,15 @@ import typer
 
 from devices.provision.changes import Change
 from devices.provision.site import Site, SshConfig
+from edge_protocol.config import load_config
 from edge_protocol.errors import ConfigError, ExitCode, RoadcastError
 from roadcast.output import stderr
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from devices.provision.ssh import Job, Login, Place
+    from devices.provision.connection import Login
+    from devices.provision.ssh import Job, Place
 
 PASSWORD = "ROADCAST_SSH_PASSWORD"  # noqa: S105  # the name of a variable
 _ADDRESS = re.compile(
@@ -74,12 +76,58 @@ def targets_of(site: Site, asked: str, device: str | None) -> dict[str, SshConfi
     return found
 
 
+def site_at(file: Path | None) -> Site | None:
+    """Read a site file, but not what it names; None without one.
+
+    Raises:
+        ConfigError: it cannot be read, or is wrong.
+    """
+    if file is None:
+        return None
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ConfigError(f"site: {file} cannot be read: {error.strerror or error}") from error
+    return load_config(text, Site, where=str(file))
+
+
+def login_of(known_hosts: Path, identity: Path | None, password_file: Path | None, *, ask: bool) -> Login:
+    """How to get in, from the options of a command.
+
+    Raises:
+        ConfigError: as `read_password` says.
+    """
+    from devices.provision.connection import Login
+
+    return Login(known_hosts.expanduser(), identity, read_password(password_file, ask=ask))
+
+
+def target_at(asked: str, site: Site | None) -> SshConfig:
+    """Find out where one target is.
+
+    Args:
+        asked: a name of the site's inventory, or ``[USER@]HOST[:PORT]``.
+        site: None without one.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if site is not None and asked in site.ssh:
+        return site.ssh[asked]
+    return _parsed(asked)[1]
+
+
 def _address(site: Site, word: str, device: str | None) -> tuple[str, SshConfig]:
+    named, target = _parsed(word)
+    return named or device or str(site.tree_of(None).get("device")), target
+
+
+def _parsed(word: str) -> tuple[str | None, SshConfig]:
     parts = _ADDRESS.fullmatch(word)
     if parts is None:
-        raise ConfigError(f"--ssh: {word!r} is neither in the site's inventory nor [DEVICE=][USER@]HOST[:PORT]")
+        raise ConfigError(f"--ssh: {word!r} is neither in a site's inventory nor [DEVICE=][USER@]HOST[:PORT]")
     given = {name: text for name, text in parts.groupdict().items() if text is not None}
-    name = given.pop("device", None) or device or str(site.tree_of(None).get("device"))
+    name = given.pop("device", None)
     try:
         return name, msgspec.convert({**given, "host": given["host"].strip("[]")}, SshConfig, strict=False)
     except msgspec.ValidationError as error:

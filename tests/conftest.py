@@ -8,11 +8,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 MARK = "metrla_week_speed.npz"
 """A pack that every complete folder of real data holds."""
 GRACE_S = 5.0
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no fault
+settings.load_profile("untimed")
 
 
 def find_real_data() -> Path | None:

@@ -15,7 +15,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("roadcast", "edge_client", "broker_server", "export", "devices", "edge_models", "edge_protocol")
 HEAVY = ("torch", "tensorrt", "onnx", "onnxscript", "cv2", "sqlalchemy", "alembic", "fastapi", "matplotlib")
-NOT_ON_A_DEVICE = ("torch", "onnx", "onnxscript", "fastapi", "sqlalchemy", "alembic", "matplotlib", "broker_server")
+NOT_ON_A_DEVICE = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "fastapi",
+    "sqlalchemy",
+    "alembic",
+    "matplotlib",
+    "urllib3",
+    "broker_server",
+)
 
 TORCH_HOMES = (
     "edge_models.augment",
@@ -38,6 +48,8 @@ SQL_HOMES = ("broker_server.store", "broker_server.migrations")
 """Modules that may import SQLAlchemy and Alembic."""
 SERVER_SHELLS = (
     "broker_server.broadcast",
+    "broker_server.key_setup",
+    "broker_server.keys",
     "broker_server.publisher",
     "broker_server.pump",
     "broker_server.releases",
@@ -45,6 +57,7 @@ SERVER_SHELLS = (
     "broker_server.round_facts",
     "broker_server.server",
     "broker_server.setup",
+    "broker_server.signed_roles",
     "broker_server.status",
     "broker_server.workshop",
 )

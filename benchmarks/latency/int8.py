@@ -1,15 +1,13 @@
-"""FP32 and INT8 in ONNX Runtime against PyTorch eager, each shipped student; and what INT8 loses on real vehicles.
+"""INT8 against FP32 in ONNX Runtime, each camera student: what it loses on real vehicles, and what it saves.
 
-CPU time of one sample, one thread, in turn in one run. Camera students are trained on the clean training images of the
-vehicle pack for a short while, calibrated on 256 of them and judged on its 994 test images; INT8 goes through the same
-build and gate as ``roadcast export build --variant int8-cpu``, and is shipped only when that lets it through. Sensor
-students have fresh weights: only their speed is measured.
+CPU time of one sample, one thread, in turn in one run. Students are trained on the clean training images of the vehicle
+pack for a short while, calibrated on 256 of them and judged on its 994 test images; INT8 goes through the same build
+and gate as ``roadcast export build --variant int8-cpu``, and is shipped only when that lets it through. PyTorch, and
+sensor students, are in `benchmarks.latency.torch_vs_ort`.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,19 +15,16 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from benchmarks.harness import Options, Outcome, Spread, Target, interleaved, ratios, run
+from benchmarks.harness import Options, Outcome, Target, ratios, run
+from benchmarks.latency.torch_vs_ort import full_model, speeds
 from broker_server.training import Lesson, Training
 from devices.packs import ImagePack, open_pack
 from devices.preprocess import Preprocess
-from devices.runners.onnx_file import OnnxFile
 from edge_models.samples import Samples
 from edge_models.students import Student, build_student
 from edge_models.tasks import load_task
 from edge_protocol.errors import DataError
 from edge_protocol.task import TIERS, ImageInput, TaskSpec, Tier
-from export import build_artifact
-from export.fold import folded
-from export.graph import inlined
 from export.passes.int8 import to_int8
 from export.passes.simplify import simplify
 from export.passes.variants import VariantReport, build_variant, cpu_slowdown
@@ -37,7 +32,7 @@ from roadcast.data.find import find_data_dir
 
 PACK = "vehicle6_64_jpeg.npz"
 MOST_LOST = 0.005
-CALIBRATED, BLOCK, BATCH, RATE = 256, 10, 64, 3e-3
+CALIBRATED, BATCH, RATE = 256, 64, 3e-3
 F4 = npt.NDArray[np.float32]
 
 
@@ -52,41 +47,31 @@ class Data:
 
 
 def measure(options: Options) -> Outcome:
-    """Compare FP32 and INT8 in ONNX Runtime with PyTorch eager, and INT8 with FP32 on real vehicles."""
+    """Compare INT8 with FP32 in ONNX Runtime: accuracy on real vehicles, and CPU time."""
     torch.set_num_threads(1)
     repeats, steps = (40, 200) if options.quick else (300, 1200)
     data = _data(load_task("vehicle"))
     rows: list[tuple[object, ...]] = [
-        ("student", "eager us", "eager/fp32", "int8/fp32", "fp32 acc.", "int8 acc.", "calibrated by", "int8 shipped")
+        ("student", "int8/fp32", "fp32 acc.", "int8 acc.", "calibrated by", "int8 shipped")
     ]
     figures: dict[str, object] = {}
     lost, slower = [0.0], [0.0]
     for tier in TIERS:
         spec = load_task("vehicle")
         student = _trained(spec, tier, data, steps)
-        full, parts = _full(spec, tier, student, data.train[:4]), data.train[:CALIBRATED]
+        full, parts = full_model(spec, tier, student, data.train[:4]), data.train[:CALIBRATED]
         report = build_variant(
             "int8-cpu", spec, full, calibration=parts, held=(data.test, data.held), slowdown=cpu_slowdown
         )[1]
         int8 = to_int8("cpu", "entropy" if report.method == "entropy" else "minmax", parts)(simplify(full)[0])[0]
-        eager_us, eager, ratio = _speed(student, full, int8, data.test[:1], repeats)
+        found = speeds({}, {"fp32": full, "int8": int8}, data.test[:1], repeats)
+        ratio = ratios(found["int8"], found["fp32"])
         shipped = not report.problems
         if shipped:
             lost.append(report.gate.loss)
             slower.append(ratio.median)
-        rows.append(
-            (f"vehicle {tier}", eager_us, eager.median, ratio.median, *_scores(report), "yes" if shipped else "no")
-        )
-        figures[f"vehicle_{tier}"] = {"eager": eager, "int8": ratio, "loss": report.gate.loss, "shipped": shipped}
-    for tier in TIERS:
-        spec = load_task("speed")
-        student = build_student(spec, tier)
-        x = np.random.default_rng(0).normal(size=(CALIBRATED, *spec.input.shape)).astype(np.float32)
-        full = _full(spec, tier, student, x[:4])
-        int8 = to_int8("cpu", "minmax", x)(simplify(full)[0])[0]
-        eager_us, eager, ratio = _speed(student, full, int8, x[:1], repeats)
-        rows.append((f"speed {tier}", eager_us, eager.median, ratio.median, "-", "-", "-", "no"))
-        figures[f"speed_{tier}"] = {"eager": eager, "int8": ratio}
+        rows.append((f"vehicle {tier}", ratio.median, *_scores(report), "yes" if shipped else "no"))
+        figures[f"vehicle_{tier}"] = {"int8": ratio, "loss": report.gate.loss, "shipped": shipped}
     targets = (
         Target("accuracy lost by a shipped INT8 student, at most over the three", max(lost), MOST_LOST),
         Target("CPU time of a shipped INT8 student over FP32, at most over the three", max(slower), 1.0),
@@ -124,34 +109,6 @@ def _trained(spec: TaskSpec, tier: Tier, data: Data, steps: int) -> Student:
     for step in range(steps):
         training.learn([lesson], rate=RATE * (1 - step / steps), ema=0.98, seed=1, vary=False)
     return training.average
-
-
-def _full(spec: TaskSpec, tier: Tier, student: Student, x: F4) -> bytes:
-    built = build_artifact(spec, tier, student, x)
-    return inlined(built.template, built.weights)
-
-
-def _speed(student: Student, full: bytes, int8: bytes, x: F4, repeats: int) -> tuple[float, Spread, Spread]:
-    """Microseconds of eager, eager over FP32, INT8 over FP32; the student's batch norms are folded for eager too."""
-    plain, one = folded(student), torch.from_numpy(x)
-
-    def eager() -> None:
-        with torch.inference_mode():
-            for _ in range(BLOCK):
-                plain(one)
-
-    def of(model: OnnxFile) -> Callable[[], None]:
-        def block() -> None:
-            for _ in range(BLOCK):
-                model.infer({"input": x})
-
-        return block
-
-    with OnnxFile(full) as fp32, OnnxFile(int8) as quantised:
-        cases = {"eager": eager, "fp32": of(fp32), "int8": of(quantised)}
-        seconds = interleaved(cases, repeats=repeats, warm_up=5, clock=time.process_time)
-    eager_us = 1e6 * float(np.median(seconds["eager"])) / BLOCK
-    return eager_us, ratios(seconds["eager"], seconds["fp32"]), ratios(seconds["int8"], seconds["fp32"])
 
 
 if __name__ == "__main__":

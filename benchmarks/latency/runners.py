@@ -42,18 +42,18 @@ def measure_all(options: Options) -> Outcome:
             (relative if name == "vehicle" else absolute).append(share if name == "vehicle" else added.median)
             rows.append((f"{name} {tier}", bare, ours, added.median, 100 * share))
             figures[f"{name}_{tier}"] = {"bare_us": bare, "added_us": added, "added_share": share}
-    timing = _timing(repeats // 4)
-    rows.append(("timing of an empty query", "-", "-", timing.median, "-"))
+    timed = timing(repeats // 4)
+    rows.append(("timing of an empty query", "-", "-", timed.median, "-"))
     targets = (
         Target("runner over bare, vehicle students, share of CPU time", max(relative), MOST_RELATIVE),
         Target("runner over bare, speed students, us", max(absolute), MOST_US),
-        Target("measuring over a bare timing loop, us per query", timing.median, MOST_TIMING_US),
+        Target("measuring over a bare timing loop, us per query", timed.median, MOST_TIMING_US),
     )
     headline = (
         f"the runner adds {100 * max(relative):.2g} % at most to a vehicle student and {max(absolute):.2g} us to a "
-        f"speed student; measuring a query adds {timing} us"
+        f"speed student; measuring a query adds {timed} us"
     )
-    return Outcome(headline, {**figures, "timing_us": timing}, targets, rows)
+    return Outcome(headline, {**figures, "timing_us": timed}, targets, rows)
 
 
 def _runner(name: str, tier: str, repeats: int) -> tuple[float, float, Spread]:
@@ -77,7 +77,7 @@ def _runner(name: str, tier: str, repeats: int) -> tuple[float, float, Spread]:
         return _difference({"bare": bare, "ours": ours}, repeats, BLOCK)
 
 
-def _timing(repeats: int) -> Spread:
+def timing(repeats: int) -> Spread:
     """Microseconds of CPU time that `measure` adds to a bare timing loop, per query."""
     plan, clock = Plan(queries=QUERIES, seconds=0), SystemClock()
 

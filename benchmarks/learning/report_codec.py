@@ -51,9 +51,9 @@ class ExactRatios:
         """Its place."""
         return slice(self.at, self.at + 1)
 
-    def of_class(self, c: int, rows: I8) -> F4:
-        """Ratios (1, R) of a class on some samples."""
-        return self.values[None, rows, c]
+    def picked(self, rows: I8 | slice, classes: I8) -> F4:
+        """Ratios (1, R), of a class on a sample each."""
+        return np.take_along_axis(self.values[rows], classes[:, None], 1).T
 
     def weighted(self, weights: F4) -> F4:
         """Weight times ratio: (N, C)."""

@@ -32,7 +32,7 @@ from broker_server.store.engine import migrate, open_engine, translated
 from broker_server.store.rows import rollout_row, row_of
 from edge_protocol.errors import StoreError
 from edge_protocol.ids import DeviceId, TaskId
-from edge_protocol.messages import KnowledgeReport
+from edge_protocol.messages import KnowledgeReport, Measured
 
 T = TypeVar("T")
 REPORT_ROUNDS = 8
@@ -91,6 +91,11 @@ class Database:
     def telemetry(self) -> dict[str, dict[str, Any]]:
         """The newest readings of every device's board, and when they came."""
         return {r.device: {"at_s": r.at_s, "values": r.readings} for r in self._rows(select(t.telemetry))}
+
+    def measurements(self) -> dict[tuple[DeviceId, TaskId], tuple[float, Measured]]:
+        """How fast each device's students answered when they were last measured, and when that came."""
+        rows = self._rows(select(t.measurements))
+        return {(DeviceId(r.device), TaskId(r.task)): (r.at_s, _typed(r.measured, Measured)) for r in rows}
 
     def seen(self, *, since_s: float, limit: int) -> list[SeenMessage]:
         """Newest answers to durable messages, oldest first."""
@@ -162,6 +167,17 @@ class Database:
         c = t.rollout_devices.c
         rows = self._rows(select(c.record).where(c.task == task, c.counter == counter).order_by(c.device))
         return [_typed(r.record, ProgressRecord) for r in rows]
+
+    def progress_of(self, device: DeviceId) -> list[ProgressRecord]:
+        """How a device fares in every rollout that it is part of."""
+        c = t.rollout_devices.c
+        rows = self._rows(select(c.record).where(c.device == device).order_by(c.task, c.counter))
+        return [_typed(r.record, ProgressRecord) for r in rows]
+
+    def last_reports(self, device: DeviceId) -> list[dict[str, Any]]:
+        """Of each task the round of a device's newest report, and when it came."""
+        c = t.reports.c
+        return self._mappings(select(c.task, c.round, c.received_s).where(c.device == device).order_by(c.task))
 
     def audit(self, *, newest: bool = False) -> list[AuditEntry]:
         """The audit log, oldest entry first; with `newest`, its last entry only."""

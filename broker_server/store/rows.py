@@ -15,7 +15,7 @@ from broker_server.store import tables as t
 Row = dict[str, Any]
 
 
-def row_of(save: e.Save) -> tuple[Table, Row]:  # noqa: C901, PLR0911 - a kind each
+def row_of(save: e.Save) -> tuple[Table, Row]:  # noqa: C901, PLR0911, PLR0912 - a kind each
     """Say which table a save belongs to, and its row there."""
     match save:
         case e.SaveDevice(record):
@@ -26,6 +26,9 @@ def row_of(save: e.Save) -> tuple[Table, Row]:  # noqa: C901, PLR0911 - a kind e
             return t.device_states, {**key, "at_s": stored.at_s, "state": msgspec.to_builtins(stored.state)}
         case e.SaveTelemetry(device, at_s, telemetry):
             return t.telemetry, {"device": device, "at_s": at_s, "readings": telemetry.values}
+        case e.SaveMeasured(device, at_s, measured):
+            told: Row = {"measured": msgspec.to_builtins(measured)}
+            return t.measurements, {"device": device, "task": measured.task, "at_s": at_s, **told}
         case e.SaveRound(record):
             numbered: Row = {"task": record.task, "number": record.number, "state": record.state}
             return t.rounds, {**numbered, "record": msgspec.to_builtins(record)}

@@ -29,6 +29,14 @@ telemetry = Table(
     Column("at_s", Float, nullable=False),
     Column("readings", JSON, nullable=False),
 )
+measurements = Table(
+    "measurements",
+    metadata,
+    Column("device", String(64), primary_key=True),
+    Column("task", String(64), primary_key=True),
+    Column("at_s", Float, nullable=False),
+    Column("measured", JSON, nullable=False),
+)
 seen_messages = Table(
     "seen_messages",
     metadata,
@@ -68,7 +76,7 @@ releases = Table(
     Column("created_s", Float, nullable=False),
     Column("metrics", JSON, nullable=False),
     Column("notes", String(512), nullable=False),
-    Column("signed", LargeBinary, nullable=False),
+    Column("manifest", LargeBinary, nullable=False),
     Column("on_broker", Boolean, nullable=False),
 )
 rollouts = Table(

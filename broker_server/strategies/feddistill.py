@@ -76,26 +76,25 @@ class FedDistill(Strategy):
     def _class_weights(self, decoded: Sequence[Ratios]) -> F4:
         shared = self.shared.value
         classes = shared.shape[1]
-        believed = shared.argmax(1)
-        known = self._known(classes)
-        rows = [np.concatenate([known[c], np.flatnonzero(believed == c)]) for c in range(classes)]
+        anchors = self.anchors or HiddenAnchors(np.zeros(0, np.int64), np.zeros(0, np.int64))
+        truth, believed = anchors.truth.astype(np.int64), shared.argmax(1)
         held = np.array([_held(votes) for votes in self._votes()], np.float32)
-        likelihood = [np.ones((len(held) + 1, len(at)), np.float32) for at in rows]
+        known = np.ones((len(held) + 1, len(truth)), np.float32)
+        soft = np.ones((len(held) + 1, len(shared)), np.float32)
         for block in decoded:
-            for c in range(classes):
-                likelihood[c][block.devices] = block.of_class(c, rows[c])
+            known[block.devices] = block.picked(anchors.rows, truth)
+            soft[block.devices] = block.picked(slice(None), believed)
+        known[-1] = (shared / shared.mean(0))[anchors.rows, truth]
         weights = np.zeros((len(held) + 1, classes), np.float32)
         for c in range(classes):
-            n = len(known[c])
-            likelihood[c][-1, :n] = shared[known[c], c] / shared[:, c].mean()
-            counts = np.concatenate([np.ones(n, np.float32), SOFT_LABEL * shared[rows[c][n:], c]])
+            sure, likely = np.flatnonzero(truth == c), np.flatnonzero(believed == c)
+            counts = np.append(np.ones(len(sure), np.float32), SOFT_LABEL * shared[likely, c])
             prior = np.append(held[:, c], np.float32(1))
-            weights[:, c] = mixture_weights(likelihood[c], counts, prior, PRIOR_STRENGTH) if n else prior / prior.sum()
+            likelihood = np.hstack([known.take(sure, axis=1), soft.take(likely, axis=1)])
+            weights[:, c] = (
+                mixture_weights(likelihood, counts, prior, PRIOR_STRENGTH) if len(sure) else prior / prior.sum()
+            )
         return self._bounded(weights)
-
-    def _known(self, classes: int) -> list[np.ndarray[tuple[int], np.dtype[np.int64]]]:
-        anchors = self.anchors or HiddenAnchors(np.zeros(0, np.int64), np.zeros(0, np.int64))
-        return [anchors.rows[anchors.truth == c] for c in range(classes)]
 
     def _votes(self) -> list[ClassVotes]:
         """What the devices said, in their order; only levels have a density to compare."""

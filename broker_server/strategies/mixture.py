@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 F4 = npt.NDArray[np.float32]
 ITERATIONS = 50
+SETTLED = 0.005
+"""Weights that move by less than this, all together, have settled: what is left is beyond what the samples can tell."""
 FLOOR, CEILING = 1e-2, 20.0
 """Likelihood ratios are clamped to this range: one sample neither ruins a component nor makes it."""
 
@@ -31,5 +33,8 @@ def mixture_weights(likelihood: F4, weight: F4, prior: F4, strength: float) -> F
     start = prior / prior.sum()
     weights, total = start, weight.sum() + strength
     for _ in range(ITERATIONS):
-        weights = (weights * (bounded @ (weight / np.maximum(weights @ bounded, 1e-12))) + strength * start) / total
+        before = weights
+        weights = (before * (bounded @ (weight / np.maximum(before @ bounded, 1e-12))) + strength * start) / total
+        if np.abs(weights - before).sum() < SETTLED:
+            break
     return np.asarray(weights, np.float32)

@@ -19,7 +19,7 @@ from edge_protocol.votes import CONFIDENCE, ODDS, ClassVotes
 F4 = npt.NDArray[np.float32]
 U1 = npt.NDArray[np.uint8]
 I8 = npt.NDArray[np.int64]
-BLOCK = 32
+BLOCK = 64
 """Devices decoded at once: as many as stay in a core's cache."""
 LEAST_MEAN = np.float32(1e-6)
 
@@ -31,8 +31,13 @@ class Ratios(Protocol):
     def devices(self) -> slice:
         """Places of these devices."""
 
-    def of_class(self, c: int, rows: I8) -> F4:
-        """Ratios (n, R) float32 of a class on some samples, mean 1 over all samples; 0 where it is not held."""
+    def picked(self, rows: I8 | slice, classes: I8) -> F4:
+        """Ratios (n, R) float32, of a class on a sample each, mean 1 over all samples; 0 where it is not held.
+
+        Args:
+            rows: which samples.
+            classes: (R,) int64, which class on each.
+        """
 
     def weighted(self, weights: F4) -> F4:
         """Sum over these devices of weight times ratio: (N, C) float32.
@@ -67,21 +72,20 @@ class Block:
         """Places of these devices."""
         return slice(self.start, self.start + len(self.named))
 
-    def of_class(self, c: int, rows: I8) -> F4:
-        """Ratios (n, R) float32 of a class on some samples, mean 1 over all samples; 0 where it is not held."""
-        odds = self.rest.take(rows, axis=1)
-        odds *= self.held[:, c, None]
-        odds += self.more.take(rows, axis=1) * (self.named.take(rows, axis=1) == c)
-        odds /= self.means[:, c, None]
+    def picked(self, rows: I8 | slice, classes: I8) -> F4:
+        """Ratios (n, R) float32, of a class on a sample each, mean 1 over all samples; 0 where it is not held."""
+        odds: F4 = self.more[:, rows] * (self.named[:, rows] == classes)
+        odds += self.rest[:, rows] * self.held.take(classes, axis=1)
+        odds *= (1 / self.means).take(classes, axis=1)
         return odds
 
     def weighted(self, weights: F4) -> F4:
         """Sum over these devices of weight times ratio: (N, C) float32."""
         scale = weights / self.means
-        total: F4 = self.rest.T @ (scale * self.held)
-        for c in range(total.shape[1]):
-            total[:, c] += scale[:, c] @ (self.more * (self.named == c))
-        return total
+        total = (scale * self.held).T @ self.rest
+        for c, part in enumerate(_by_class(self.named, self.more, total.shape[0])):
+            total[c] += scale[:, c] @ part
+        return np.asarray(total.T)
 
 
 def blocks(votes: Sequence[ClassVotes]) -> Iterator[Block]:
@@ -97,15 +101,25 @@ def _decoded(start: int, votes: Sequence[ClassVotes]) -> Block:
     pair += _stacked([each.confidence.data for each in votes])
     rest, more = np.empty(named.shape, np.float32), np.empty(named.shape, np.float32)
     for at, (lowest, highest) in enumerate(zip(*(table[held.sum(1)] for table in _TABLES), strict=True)):
-        lowest.take(pair[at], out=rest[at], mode="clip")
-        highest.take(pair[at], out=more[at], mode="clip")
+        levels = pair[at].astype(np.intp)
+        lowest.take(levels, out=rest[at], mode="clip")
+        highest.take(levels, out=more[at], mode="clip")
     known = held.astype(np.float32)
     if not held.all():
         more *= np.take_along_axis(known, named.astype(np.int64), 1)
-    means = known * rest.mean(1, keepdims=True)
-    for c in range(known.shape[1]):
-        means[:, c] += (more * (named == c)).mean(1)
+    each = np.full(named.shape[1], 1 / named.shape[1], np.float32)
+    means = known * (rest @ each)[:, None]
+    for c, part in enumerate(_by_class(named, more, known.shape[1])):
+        means[:, c] += part @ each
     return Block(start, named, rest, more, known, np.maximum(means, LEAST_MEAN))
+
+
+def _by_class(named: U1, more: F4, classes: int) -> Iterator[F4]:
+    """For each class in turn, `more` where it is the one named and 0 elsewhere: (n, N) float32, the same array anew."""
+    part, mine = np.empty_like(more), np.empty(named.shape, np.bool_)
+    for c in range(classes):
+        np.equal(named, c, out=mine)
+        yield np.multiply(more, mine, out=part)
 
 
 def _tables() -> tuple[F4, F4]:

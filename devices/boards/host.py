@@ -12,6 +12,7 @@ from devices.boards.machine import Machine, whole
 _MEMORY: Final = re.compile(r"^(MemTotal|MemAvailable|SwapTotal|SwapFree):\s+([0-9]{1,15}) kB$", re.MULTILINE)
 _CPU: Final = re.compile(r"^(?:model name|Model)\s*:\s*(\S.*)$", re.MULTILINE)
 _USER_TO_IOWAIT: Final = re.compile(r"^cpu +([0-9 ]{7,400})$", re.MULTILINE)
+_INACTIVE: Final = re.compile(r"^inactive_file ([0-9]{1,18})$", re.MULTILINE)
 _RANGE: Final = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
 _VERSION: Final = re.compile(r"\d+\.\d+(?:\.\d+)?")
 
@@ -65,6 +66,25 @@ def read_memory(machine: Machine) -> Memory:
     """What ``/proc/meminfo`` says."""
     said = {name: int(kib) << 10 for name, kib in _MEMORY.findall(machine.text("proc/meminfo") or "")}
     return Memory(said.get("MemTotal"), said.get("MemAvailable"), said.get("SwapTotal"), said.get("SwapFree"))
+
+
+def read_room(machine: Machine) -> int | None:
+    """Bytes below the memory limit of this process's control group (systemd's MemoryMax); None without a limit.
+
+    Pages of files that can be dropped count as free. Control groups of version 1 and 2; limits further up are not read.
+    """
+    for line in (machine.text("proc/self/cgroup") or "").splitlines():
+        _, kinds, path = [*line.split(":", 2), "", ""][:3]
+        folder, limit, used = "sys/fs/cgroup", "memory.max", "memory.current"
+        if "memory" in kinds.split(","):
+            folder, limit, used = "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        elif kinds:
+            continue
+        most, now = machine.whole(f"{folder}{path}/{limit}"), machine.whole(f"{folder}{path}/{used}")
+        if most is not None and now is not None:
+            cache = _INACTIVE.search(machine.text(f"{folder}{path}/memory.stat") or "")
+            return max(most - now + (int(cache[1]) if cache else 0), 0)
+    return None
 
 
 def read_ticks(machine: Machine) -> tuple[int, int] | None:

@@ -42,14 +42,20 @@ class Board(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class JetPack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a generation of JetPack brings: versions of Ubuntu, Python, CUDA and TensorRT."""
+    """What a generation of JetPack brings: versions of Ubuntu, its C library, Python, CUDA and TensorRT.
+
+    Attributes:
+        gpu: in a sentence, who makes packages that use its GPU.
+    """
 
     l4t: int
     jetpack: str
     ubuntu: str
+    glibc: str
     python: str
     cuda: str
     tensorrt: str
+    gpu: str
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -101,16 +101,11 @@ def check_state_dir(folder: Path, replay_bytes: int) -> Finding:
 
 def _view(name: str, scene: Scene, image: U1, source: Source) -> Finding:
     """Look at a few frames: a lorry may fill one."""
-    if image.shape[:2] != scene.shape:
-        says = (
-            f"{name}: pictures are {image.shape[1]}x{image.shape[0]}, commissioned at {scene.shape[1]}x{scene.shape[0]}"
-        )
-        return Finding("view", "warn", says, "set the camera's resolution back, or: roadcast devices commission")
     watch = SceneWatch(scene, frames=_VIEWS)
     fault, deadline = watch.fault(image), time.monotonic() + _FIRST_S
     for _ in range(_VIEWS - 1):
         frame = None if source.ended else source.read(max(0.0, deadline - time.monotonic()))
-        if frame is not None and frame.image is not None and frame.image.shape[:2] == scene.shape:
+        if frame is not None and frame.image is not None:
             fault = watch.fault(frame.image)
     return view_finding(name, fault)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from devices.latency.bounds import PERCENTILES, Percentile, percentile_of
 from devices.latency.load import METRIC, Plan, Scenario, Trace
+from devices.latency.power import Draw
 from devices.latency.sensors import Sensed
 from devices.latency.steady import Steady, find_steady
 from edge_protocol.errors import DataError, StoreError
@@ -74,11 +75,10 @@ class Raw(msgspec.Struct, frozen=True):
     latencies: list[int]
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", tag="roadcast-bench-1"):
     """One run.
 
     Attributes:
-        format: of this document.
         scenario, samples: how queries were issued, and how many samples one holds.
         warm: what of the run counts.
         latency: whole queries, end to end over the stages.
@@ -90,13 +90,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         peak_mb: of resident memory; None: not measured.
         peak_since_start: whether that peak may be older than the run.
         sensed: clocks, heat and energy.
-        energy_mj_per_sample: of all CPU packages, idle power included; None: not measured.
-        board_watts: mean draw of the whole board; None: not measured.
+        energy_mj_per_sample: of the board, or of all CPU packages (RAPL), idle power included; None: not measured.
+        draw: what the board drew, and before the run; None: not measured, or not asked for.
         remarks: why a figure is to be taken with care.
         raw: every query that counts.
     """
 
-    format: Literal["roadcast-bench-1"] = "roadcast-bench-1"
     subject: Subject
     scenario: Scenario
     samples: Annotated[int, Meta(ge=1)]
@@ -113,14 +112,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     energy_mj_per_sample: float | None
     remarks: tuple[str, ...]
     raw: Raw
-    board_watts: float | None = None
+    draw: Draw | None = None
 
     @property
     def watts(self) -> float | None:
         """Mean draw of the board, else of its CPU packages; None: neither was measured."""
-        if self.board_watts is not None or self.energy_mj_per_sample is None:
-            return self.board_watts
-        return self.energy_mj_per_sample * self.samples_per_s / 1e3
+        if self.draw is not None:
+            return self.draw.watts
+        return None if self.energy_mj_per_sample is None else self.energy_mj_per_sample * self.samples_per_s / 1e3
 
 
 def summarise(nanoseconds: Sequence[int]) -> Summary:
@@ -135,7 +134,14 @@ def summarise(nanoseconds: Sequence[int]) -> Summary:
     )
 
 
-def result_of(trace: Trace, plan: Plan, subject: Subject, sensed: Sensed, **measured: Any) -> Result:  # noqa: ANN401 - the rest of `Result`
+def result_of(
+    trace: Trace,
+    plan: Plan,
+    subject: Subject,
+    sensed: Sensed,
+    draw: Draw | None = None,
+    **measured: Any,  # noqa: ANN401 - the rest of `Result`
+) -> Result:
     """Put a run's result together.
 
     Args:
@@ -143,7 +149,8 @@ def result_of(trace: Trace, plan: Plan, subject: Subject, sensed: Sensed, **meas
         plan: how.
         subject: what, and on what.
         sensed: between beginning and end.
-        measured: `load_ms`, `first_ms`, `peak_mb`, `peak_since_start` and `board_watts` of `Result`.
+        draw: see `Result`.
+        measured: `load_ms`, `first_ms`, `peak_mb` and `peak_since_start` of `Result`.
     """
     latencies = trace.latencies
     warm = find_steady(latencies)
@@ -151,7 +158,9 @@ def result_of(trace: Trace, plan: Plan, subject: Subject, sensed: Sensed, **meas
     latency, cpu = summarise(latencies[kept]), summarise(trace.cpu[kept])
     queries = len(latencies)
     span_s = (trace.ends[-1] - trace.starts[warm.begins]) / 1e9
-    energy_j = sensed.energy_j
+    energy = None if sensed.energy_j is None else sensed.energy_j * 1e3 / (queries * plan.batch)
+    if draw is not None:
+        energy = draw.mj_per_sample
     return Result(
         subject=subject,
         scenario=plan.scenario,
@@ -162,7 +171,8 @@ def result_of(trace: Trace, plan: Plan, subject: Subject, sensed: Sensed, **meas
         cpu=cpu,
         samples_per_s=latency.count * plan.batch / span_s if span_s else 0.0,
         sensed=sensed,
-        energy_mj_per_sample=None if energy_j is None else energy_j * 1e3 / (queries * plan.batch),
+        energy_mj_per_sample=energy,
+        draw=draw,
         remarks=tuple(_remarks(plan, warm, latency, cpu, sensed)),
         raw=Raw(trace.starts[kept], latencies[kept]),
         **measured,
@@ -190,7 +200,7 @@ def _remarks(plan: Plan, warm: Steady, latency: Summary, cpu: Summary, sensed: S
     return found
 
 
-def write_result(path: Path, result: Result) -> None:
+def write_result(path: Path, result: msgspec.Struct) -> None:
     """Write the document.
 
     Raises:

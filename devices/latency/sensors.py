@@ -11,7 +11,6 @@ from pathlib import Path
 import msgspec
 
 from devices.boards import Machine
-from devices.boards.power import read_rails, total
 from devices.boards.thermal import hottest, read_zones
 
 PEAK_RESET = "5"
@@ -80,11 +79,6 @@ class Sensors:
             hottest(read_zones(self._machine)),
         )
 
-    def watts(self) -> float | None:
-        """What the whole board draws now; None where it has no sensor for that."""
-        power = total(read_rails(self._machine))
-        return power.watts if power else None
-
     def pinned(self) -> bool | None:
         """Whether every core's governor keeps one clock, or its range is a single one."""
         found = []
@@ -104,8 +98,15 @@ class Sensors:
 
     def peak_mb(self) -> float | None:
         """Peak of resident memory of this process in MB (10^6 bytes)."""
+        return self._memory("VmHWM:")
+
+    def resident_mb(self) -> float | None:
+        """Resident memory of this process now, in MB."""
+        return self._memory("VmRSS:")
+
+    def _memory(self, key: str) -> float | None:
         lines = _text(self._process / "status").splitlines()
-        return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM:")), None)
+        return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(key)), None)
 
 
 def between(before: Reading, after: Reading, *, pinned: bool | None) -> Sensed:

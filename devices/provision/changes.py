@@ -38,6 +38,12 @@ def check_paths(plan: Plan) -> None:
             raise ConfigError(f"plan: {path!r} is no file below the tree")
 
 
+def parents(path: str) -> list[str]:
+    """The folders above an absolute path, from the root down."""
+    parts = path.split("/")[1:-1]
+    return ["/", *("/" + "/".join(parts[: count + 1]) for count in range(len(parts)))]
+
+
 def is_secret(file: PlannedFile) -> bool:
     """Whether not everybody may read a file: its content is never shown."""
     return file.mode & stat.S_IROTH == 0

@@ -10,7 +10,9 @@ import msgspec
 import yaml
 
 from devices.provision import units
+from devices.provision.power_mode import POWER_SCRIPT, POWER_UNIT, power_unit
 from devices.provision.site import CONFIG_DIR, STATE_DIR, Absolute, InstallConfig
+from devices.provision.wheels import REQUIREMENTS, requirements
 from edge_protocol.errors import ConfigError
 
 _UNITS = "/etc/systemd/system"
@@ -60,6 +62,7 @@ def make_plan(
         ConfigError: a wheel folder without Roadcast's own wheel, or a name that is no wheel's.
     """
     state_dir = _state_dir(tree)
+    _check_state(tree, install)
     files = [
         PlannedFile(f"{CONFIG_DIR}/device.yaml", yaml.safe_dump(dict(tree), sort_keys=False).encode(), _SECRET),
         *(PlannedFile(path, content, _SECRET) for path, content in copies.items()),
@@ -68,10 +71,37 @@ def make_plan(
         _text("/etc/tmpfiles.d/roadcast.conf", units.tmpfiles(install, state_dir)),
         _text("/etc/systemd/journald.conf.d/roadcast.conf", units.journal(install)),
     ]
+    enabled = [units.AGENT_UNIT]
     if install.wheels is not None:
         files += _wheels(install, wheels)
-    wanted_by = f"{_UNITS}/multi-user.target.wants/{units.AGENT_UNIT}"
-    return Plan(tuple(files), (PlannedLink(wanted_by, f"{_UNITS}/{units.AGENT_UNIT}"),))
+    if install.power_mode is not None:
+        script = f"{install.prefix}/power-mode.sh"
+        files += [
+            _text(script, POWER_SCRIPT),
+            _text(f"{_UNITS}/{POWER_UNIT}", power_unit(install.power_mode, script, units.AGENT_UNIT)),
+        ]
+        enabled.append(POWER_UNIT)
+    if install.cameras:
+        files.append(_text(units.RULES, units.camera_rules(install)))
+    links = [_enabled(unit) for unit in enabled]
+    if (tree.get("broker") or {}).get("cert_file"):
+        files.append(_text(f"{_UNITS}/{units.RENEW_UNIT}", units.renew_unit(install, state_dir)))
+        files.append(_text(f"{_UNITS}/{units.RENEW_TIMER}", units.renew_timer()))
+        links.append(_enabled(units.RENEW_TIMER, "timers"))
+    return Plan(tuple(files), tuple(links))
+
+
+def _enabled(unit: str, by: str = "multi-user") -> PlannedLink:
+    return PlannedLink(f"{_UNITS}/{by}.target.wants/{unit}", f"{_UNITS}/{unit}")
+
+
+def _check_state(tree: Mapping[str, Any], install: InstallConfig) -> None:
+    """Refuse a replay store that would not leave a quarter of the state's budget to outbox, releases and heads."""
+    replay = tree.get("replay")
+    budget = replay.get("budget_bytes", 0) if isinstance(replay, Mapping) else 0
+    if install.state_mb is not None and budget > 0.75e6 * install.state_mb:
+        says = f"agent.replay.budget_bytes: {budget} is more than three quarters of install.state_mb"
+        raise ConfigError(f"{says}, {install.state_mb} MB")
 
 
 def _state_dir(tree: Mapping[str, Any]) -> str:
@@ -84,9 +114,8 @@ def _state_dir(tree: Mapping[str, Any]) -> str:
 
 
 def _wheels(install: InstallConfig, wheels: Mapping[str, bytes]) -> list[PlannedFile]:
+    listed = requirements(wheels)
     for name in wheels:
-        if "/" in name or not name.endswith(".whl"):
-            raise ConfigError(f"install.wheels: {name!r} is not the name of a wheel")
         if not name.endswith(("-any.whl", f"_{install.machine}.whl")):
             raise ConfigError(f"install.wheels: {name} is not for {install.machine}, the board's processor")
     if not any(name.startswith("roadcast-") for name in wheels):
@@ -95,9 +124,10 @@ def _wheels(install: InstallConfig, wheels: Mapping[str, bytes]) -> list[Planned
     for name in sorted(wheels):
         digest.update(name.encode() + sha256(wheels[name]).digest())
     name_of_set = digest.hexdigest()[:16]
-    ready, folder = f"{install.prefix}/ready-{name_of_set}", f"{install.prefix}/wheels-{name_of_set}"
-    setup = _text(f"{_UNITS}/{units.SETUP_UNIT}", units.setup_unit(install, ready, folder))
-    return [setup, *(PlannedFile(f"{folder}/{name}", wheels[name]) for name in sorted(wheels))]
+    folder = f"{install.prefix}/wheels-{name_of_set}"
+    setup = _text(f"{_UNITS}/{units.SETUP_UNIT}", units.setup_unit(install, name_of_set, folder))
+    hashes = _text(f"{folder}/{REQUIREMENTS}", listed)
+    return [setup, hashes, *(PlannedFile(f"{folder}/{name}", wheels[name]) for name in sorted(wheels))]
 
 
 def _text(path: str, text: str) -> PlannedFile:

@@ -16,11 +16,35 @@ STATE_DIR: Final = "/var/lib/roadcast"
 CONFIG_DIR: Final = "/etc/roadcast"
 
 
+_Plain = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:+-]{1,96}\Z")]
+
+
+class CameraMatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which USB camera is meant; what is given must all fit. ``udevadm info /dev/video0`` tells what there is.
+
+    Attributes:
+        vendor: ``ID_VENDOR_ID``, four hexadecimal digits.
+        product: ``ID_MODEL_ID``, the same.
+        serial: ``ID_SERIAL_SHORT``.
+        port: ``ID_PATH``: the socket that it is plugged into, for cameras without a serial number.
+    """
+
+    vendor: Annotated[str, Meta(pattern=r"^[0-9a-f]{4}\Z")] | None = None
+    product: Annotated[str, Meta(pattern=r"^[0-9a-f]{4}\Z")] | None = None
+    serial: _Plain | None = None
+    port: _Plain | None = None
+
+    def __post_init__(self) -> None:
+        if all(value is None for value in (self.vendor, self.serial, self.port)):
+            raise ConfigError("install.cameras: say vendor, serial or port of each")
+
+
 class InstallConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the agent is installed.
 
     Attributes:
         prefix: folder of wheels and virtual environment.
+        venv: the virtual environment, elsewhere: on a partition that can be written to, where the root cannot.
         user: that the agent runs as; made at boot.
         groups: it belongs to; cameras and GPUs want ``video`` and ``render``.
         python: the board's Python, 3.10 or newer.
@@ -32,10 +56,14 @@ class InstallConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         memory_mb: that agent and training may take together.
         log_mb: that the board's journal may take.
         volatile_logs: keep the journal in memory, which spares an SD card.
+        state_mb: that the agent's state may take; the replay store must leave a quarter of it. None for no limit.
+        power_mode: by its name, as ``nvpmodel -q`` prints it, set at every boot; None to leave it.
+        cameras: name → which USB camera is called ``/dev/roadcast/NAME``, whatever number it gets.
         watchdog_s: seconds without a frame after which the agent is started again.
     """
 
     prefix: Absolute = "/opt/roadcast"
+    venv: Absolute | None = None
     user: Annotated[str, Meta(pattern="^[a-z_][a-z0-9_-]{0,30}\\Z")] = "roadcast"
     groups: tuple[Annotated[str, Meta(pattern="^[a-z_][a-z0-9_-]{0,30}\\Z")], ...] = ("video", "render")
     python: Absolute = "/usr/bin/python3"
@@ -46,15 +74,25 @@ class InstallConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_mb: Annotated[int, Meta(ge=256, le=1 << 20)] = 1536
     log_mb: Annotated[int, Meta(ge=8, le=10_000)] = 64
     volatile_logs: bool = True
+    state_mb: Annotated[int, Meta(ge=16, le=1 << 24)] | None = None
+    power_mode: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]{1,40}\Z")] | None = None
+    cameras: dict[Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,30}\Z")], CameraMatch] = {}
     watchdog_s: Annotated[int, Meta(ge=30, le=3600)] = 300
 
     def __post_init__(self) -> None:
-        for path in [self.prefix, self.python, *self.copy]:
+        for path in [self.prefix, self.environment, self.python, *self.copy]:
             if ".." in path.split("/") or "." in path.split("/"):
                 raise ConfigError(f"install: {path!r} must be a path without '.' and '..'")
         for path in self.copy:
             if not path.startswith(f"{CONFIG_DIR}/") or path == f"{CONFIG_DIR}/device.yaml":
                 raise ConfigError(f"install.copy: {path!r} must lie below {CONFIG_DIR}, and not be device.yaml")
+        if len(set(map(repr, self.cameras.values()))) < len(self.cameras):
+            raise ConfigError("install.cameras: two names are said of the same camera")
+
+    @property
+    def environment(self) -> str:
+        """Folder of the virtual environment."""
+        return self.venv or f"{self.prefix}/venv"
 
 
 class SshConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,6 +120,7 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         install: see there.
         ssh: by device where it is reached.
         budgets: what serving may cost on these boards, for `roadcast devices fit`.
+        network: by device its network configuration, netplan's form (version 2), for cloud-init.
     """
 
     agent: dict[str, Any]
@@ -89,6 +128,7 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     install: InstallConfig = InstallConfig()
     ssh: dict[str, SshConfig] = {}
     budgets: Budgets = Budgets()
+    network: dict[str, dict[str, Any]] = {}
 
     def tree_of(self, device: str | None) -> dict[str, Any]:
         """The agent's configuration of one device, as a tree.

@@ -50,70 +50,104 @@ hash_of() { # $hash of a file
   hash=$(sha256sum <"$1") && hash=${hash%% *}
 }
 
-look() {
+look() { # starts stat and sha256sum once for all files: a run without changes is mostly what programs take to start
   for tool in sha256sum stat head sync readlink mv ln chown; do
     command -v "$tool" >/dev/null || unfit "the target has no $tool; install coreutils"
   done
-  printf ab | { head -c 1 >/dev/null && [ "$(cat)" = b ]; } || unfit "the target's head reads too far; install coreutils"
   [ -d "$root/etc" ] || unfit "$root: no root filesystem, for it has no etc"
   [ -e "$root$python" ] || [ -h "$root$python" ] || unfit "the target has no $python; install python3 and python3-venv"
   [ -d "$root/usr/lib/systemd" ] || [ -d "$root/lib/systemd" ] || unfit "the target has no systemd, which starts the agent"
   if [ -e "$marker" ]; then echo 'roadcast-flash pending'; else echo 'roadcast-flash clean'; fi
   [ ! -f "$receipts" ] || [ -h "$receipts" ] || receipt=$(cat "$receipts")
+  IFS=$nl asked='' unread=''
+  set --
   while IFS= read -r path && IFS= read -r want; do
-    if ! enter "$path" look; then
-      echo 'missing fresh'
-      continue
-    fi
-    case $want in
-    link\ *) look_at_link ;;
-    *) look_at_file ;;
-    esac
+    there=no
+    ! enter "$path" look || see
+    [ "$there" != file ] || set -- "$@" "$PWD/$name"
+    asked=$asked$there$nl$path$nl$want$nl
+  done
+  facts=''
+  [ $# = 0 ] || facts=$(stat -c '%a %u %g %s %i %s %.9Y %.9Z' -- "$@") || stop "a file has gone while it was looked at"
+  hashes=''
+  for line in $facts; do
+    recall "${line#* * * * }" || unread=$unread$1$nl
+    hashes=$hashes$hash$nl
+    shift
+  done
+  # shellcheck disable=SC2086 # one a line
+  [ -z "$unread" ] || unread=$(sha256sum -- $unread) || stop "a file cannot be read"
+  facts=$facts$nl unread=$unread$nl
+  while [ -n "$asked" ]; do
+    there=${asked%%"$nl"*} asked=${asked#*"$nl"}
+    path=${asked%%"$nl"*} asked=${asked#*"$nl"}
+    want=${asked%%"$nl"*} asked=${asked#*"$nl"}
+    tell
   done
   echo end
 }
 
-look_at_link() {
+see() { # what lies there, by what the shell itself can tell
   if [ -h "./$name" ]; then
-    if [ "$(readlink -- "./$name")" = "${want#link }" ]; then echo same; else echo other; fi
+    there=link
+  elif [ -f "./$name" ]; then
+    there=file
   elif [ -e "./$name" ]; then
-    stop "$path: something that is no link is in the way; remove it"
-  else
-    echo 'missing fresh'
+    there=other
   fi
+  case $there-$want in
+  file-link\ * | other-link\ *) stop "$path: something that is no link is in the way; remove it" ;;
+  link-link\ *) ;;
+  link-*) stop "$path: a link or file is in the way; none is followed" ;;
+  other-*) stop "$path: something that is no file is in the way; remove it" ;;
+  esac
 }
 
-look_at_file() {
-  if [ -h "./$name" ]; then
-    stop "$path: a link or file is in the way; none is followed"
-  elif [ -f "./$name" ]; then
-    # shellcheck disable=SC2046 # eight numbers
-    set -- $(stat -c '%a %u %g %s %i %s %.9Y %.9Z' -- "./$name")
-    case $nl$receipt in
-    *"$nl$5 $6 $7 $8 "*)
-      hash=${receipt#*"$5 $6 $7 $8 "}
-      hash=${hash%%"$nl"*}
-      ;;
-    *) hash_of "./$name" || stop "$path: cannot be read" ;;
-    esac
-    facts="file $1 $2 $3 $4 $hash"
-  elif [ -e "./$name" ]; then
-    stop "$path: something that is no file is in the way; remove it"
-  else
-    facts=missing hash=''
+recall() { # $hash of a file with this inode, size and times, as the receipt has it; a dash when it has not
+  hash=-
+  case $nl$receipt in
+  *"$nl$1 "*)
+    hash=${receipt#*"$1 "}
+    hash=${hash%%"$nl"*}
+    ;;
+  esac
+  [ "$hash" != - ]
+}
+
+tell() {
+  case $want in
+  link\ *)
+    if [ "$there" = no ]; then
+      echo 'missing fresh'
+    else
+      enter "$path" look
+      if [ "$(readlink -- "./$name")" = "${want#link }" ]; then echo same; else echo other; fi
+    fi
+    return
+    ;;
+  esac
+  found='' size=0 line=missing ready=fresh
+  if [ "$there" = file ]; then
+    line=${facts%%"$nl"*} facts=${facts#*"$nl"}
+    found=${hashes%%"$nl"*} hashes=${hashes#*"$nl"}
+    if [ "$found" = - ]; then
+      found=${unread%%"$nl"*} unread=${unread#*"$nl"}
+      found=${found#\\} found=${found%% *}
+    fi
+    line=${line% * * * *} size=${line##* } line="file $line $found"
   fi
-  found=$hash ready=fresh
-  if [ "$found" != "${want% *}" ] && [ -f "./.$name.roadcast" ] && [ ! -h "./.$name.roadcast" ]; then
+  if [ "$found" != "${want% *}" ] && enter "$path" look && [ -f "./.$name.roadcast" ] && [ ! -h "./.$name.roadcast" ]; then
     hash_of "./.$name.roadcast"
     [ "$hash" != "${want% *}" ] || ready=staged
   fi
-  echo "$facts $ready"
+  echo "$line $ready"
   if [ -n "$found" ] && [ "$found" != "${want% *}" ] && [ "${want#* }" = show ]; then
-    [ "$4" -gt 65536 ] || head -c "$4" -- "./$name"
+    [ "$size" -gt 65536 ] || head -c "$size" -- "./$name"
   fi
 }
 
 apply() {
+  printf ab | { head -c 1 >/dev/null && [ "$(cat)" = b ]; } || unfit "the target's head reads too far; install coreutils"
   exec 9<"$root/etc"
   if command -v flock >/dev/null; then
     flock -w 20 9 || unfit "another flash is at work on this target, or one whose connection hangs; try again later"
@@ -213,6 +247,9 @@ tell_systemd() {
     systemctl daemon-reload || return 1
   systemctl stop roadcast-setup.service 2>/dev/null # that it looks again for wheels; it may not be there
   systemctl restart --no-block roadcast-agent.service
+  [ ! -e "$root/etc/systemd/system/roadcast-power.service" ] || systemctl restart --no-block roadcast-power.service
+  [ ! -e "$root/etc/udev/rules.d/70-roadcast.rules" ] ||
+    { udevadm control --reload && udevadm trigger --subsystem-match=video4linux; }
 }
 
 undo() {

@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+from devices.provision.power_mode import POWER_UNIT
 from devices.provision.site import CONFIG_DIR, STATE_DIR, InstallConfig
+from devices.provision.wheels import REQUIREMENTS
 
 AGENT_UNIT = "roadcast-agent.service"
 SETUP_UNIT = "roadcast-setup.service"
+RENEW_UNIT = "roadcast-renew.service"
+RENEW_TIMER = "roadcast-renew.timer"
+RULES = "/etc/udev/rules.d/70-roadcast.rules"
+ACTIVATION = f"""systemd-sysusers /etc/sysusers.d/roadcast.conf
+systemd-tmpfiles --create /etc/tmpfiles.d/roadcast.conf
+if [ -d /run/systemd/system ]; then
+  systemctl daemon-reload
+  systemctl stop {SETUP_UNIT} 2>/dev/null || true
+  systemctl restart --no-block {AGENT_UNIT}
+  if [ -e /etc/systemd/system/{POWER_UNIT} ]; then systemctl restart --no-block {POWER_UNIT}; fi
+  if [ -e {RULES} ]; then udevadm control --reload && udevadm trigger --subsystem-match=video4linux; fi
+fi"""
+"""What systemd is told once the files are there, for a shell that stops at errors; without systemd nothing starts."""
 
 
 def agent_unit(install: InstallConfig, state_dir: str) -> str:
     """The agent as a service: watched, restarted, and without rights that it does not need.
 
-    A wrong configuration (exit 78) or command line (2) is not tried again. `ProtectClock` is left out: it would also
-    close every camera to the service.
+    A wrong configuration (exit 78) or command line (2) is not tried again. `ProtectClock` would close all cameras.
     """
-    needs_setup = f"Requires={SETUP_UNIT}\nAfter={SETUP_UNIT}\n" if install.wheels is not None else ""
+    needs = f"Requires={SETUP_UNIT}\nAfter={SETUP_UNIT}\n" if install.wheels is not None else ""
+    needs += f"RequiresMountsFor={state_dir} {install.environment}\n"
     elsewhere = f"ReadWritePaths={state_dir}\n" if state_dir != STATE_DIR else ""
     return f"""[Unit]
 Description=Roadcast device agent
 Wants=network-online.target
 After=network-online.target time-sync.target
-{needs_setup}StartLimitIntervalSec=0
+{needs}StartLimitIntervalSec=0
 
 [Service]
 Type=notify
 User={install.user}
-ExecStart={install.prefix}/venv/bin/roadcast client run --config {CONFIG_DIR}/device.yaml
+ExecStart={install.environment}/bin/roadcast client run --config {CONFIG_DIR}/device.yaml
 Restart=always
 RestartSec=5
 RestartPreventExitStatus=2 78
@@ -60,22 +75,81 @@ WantedBy=multi-user.target
 """
 
 
-def setup_unit(install: InstallConfig, ready: str, wheels: str) -> str:
-    """Install the wheels once, without the network; again when `ready`, which names the set of wheels, is another."""
+def renew_unit(install: InstallConfig, state_dir: str) -> str:
+    """Renew the device's certificate when it is due; the agent takes it up at its next connection."""
+    return f"""[Unit]
+Description=Renew the certificate of the Roadcast device
+Wants=network-online.target
+After=network-online.target time-sync.target
+
+[Service]
+Type=oneshot
+User={install.user}
+ExecStart={install.prefix}/venv/bin/roadcast client renew --config {CONFIG_DIR}/device.yaml
+UMask=0027
+ReadWritePaths={state_dir}
+CapabilityBoundingSet=
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+"""
+
+
+def renew_timer() -> str:
+    """Look every day, each device at another hour."""
+    return """[Unit]
+Description=Renew the certificate of the Roadcast device when it is due
+
+[Timer]
+OnCalendar=daily
+RandomizedDelaySec=6h
+Persistent=true
+
+[Install]
+WantedBy=timers.target
+"""
+
+
+def setup_unit(install: InstallConfig, name_of_set: str, wheels: str) -> str:
+    """Install the wheels once, without the network; again when their set is another, or the environment is gone.
+
+    Nothing is written but the virtual environment, so that the root, wheels and all, may be mounted read-only.
+    """
+    ready = f"{install.environment}/ready-{name_of_set}"
+    listed = f"--requirement {wheels}/{REQUIREMENTS}"
     system = " --system-site-packages" if install.system_packages else ""
     return f"""[Unit]
 Description=Install Roadcast from its wheels
 ConditionPathExists=!{ready}
 Before={AGENT_UNIT}
+RequiresMountsFor={install.environment} {wheels}
 
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart={install.python} -m venv --clear{system} {install.prefix}/venv
-ExecStart={install.prefix}/venv/bin/python -m pip install --no-index --find-links {wheels} roadcast
+Environment=PIP_NO_CACHE_DIR=1
+ExecStart={install.python} -m venv --clear{system} {install.environment}
+ExecStart={install.environment}/bin/python -m pip install --no-index --find-links {wheels} --require-hashes {listed}
 ExecStart=/bin/touch {ready}
 TimeoutStartSec=1800
 """
+
+
+def camera_rules(install: InstallConfig) -> str:
+    """Names for cameras, for udev(7), whose own rules have found out what each is; the first node of each."""
+    lines = []
+    for name, camera in install.cameras.items():
+        facts = {
+            "ID_VENDOR_ID": camera.vendor,
+            "ID_MODEL_ID": camera.product,
+            "ID_SERIAL_SHORT": camera.serial,
+            "ID_PATH": camera.port,
+        }
+        fits = "".join(f', ENV{{{key}}}=="{value}"' for key, value in facts.items() if value is not None)
+        lines.append(f'SUBSYSTEM=="video4linux", ATTR{{index}}=="0"{fits}, SYMLINK+="roadcast/{name}"\n')
+    return "".join(lines)
 
 
 def sysusers(install: InstallConfig) -> str:
@@ -91,6 +165,6 @@ def tmpfiles(install: InstallConfig, state_dir: str) -> str:
 
 
 def journal(install: InstallConfig) -> str:
-    """The journal's budget."""
-    storage = "Storage=volatile\n" if install.volatile_logs else ""
+    """The journal's budget; on a card it is synced each quarter of an hour, and at once when it matters."""
+    storage = "Storage=volatile\n" if install.volatile_logs else "Storage=persistent\nSyncIntervalSec=15min\n"
     return f"[Journal]\n{storage}SystemMaxUse={install.log_mb}M\nRuntimeMaxUse={install.log_mb}M\n"

@@ -9,8 +9,10 @@ shape.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +24,7 @@ from devices.runners.payload import read_payload
 from edge_protocol.errors import IncompatibleError
 
 F4 = npt.NDArray[np.float32]
+CPU = "CPUExecutionProvider"
 _FATAL = 4
 _OUTPUTS = ("features", "logits")
 _LACKS = re.compile(r"path validation failed for initializer: (\S+?)\. ")
@@ -36,29 +39,35 @@ class OrtRunner:
         threads: that one inference may use.
 
     Raises:
-        IncompatibleError: a file is truncated, or names, shapes or values are not what the template needs.
+        IncompatibleError: a file is truncated, the batch is fixed, or names, shapes or values are not what the template
+            needs.
     """
 
     def __init__(self, template: bytes, weights: bytes, *, threads: int = 1) -> None:
         self._session = open_student(template, weights, threads=threads)
         self.provider: str = self._session.get_providers()[0]
-        self._shape = tuple(self._session.get_inputs()[0].shape[1:])
+        batch, *shape = self._session.get_inputs()[0].shape
+        if isinstance(batch, int):
+            raise IncompatibleError(
+                f"student has a fixed batch of {batch}: export it with a dynamic one, as 'roadcast export build' does"
+            )
+        self._shape = tuple(shape)
 
     def infer(self, x: F4) -> Answer:
         """Answer x (N, *input shape) float32, N ≥ 1.
 
         Raises:
-            IncompatibleError: x has another shape or type than the student takes.
+            IncompatibleError: x has another shape or type than the student takes, or its graph does not go together.
         """
         if not len(x):
             raise self._misfit(x)
         try:
-            features, logits = self._session.run(_OUTPUTS, {"input": x})
+            return Answer._make(self._session.run(_OUTPUTS, {"input": x}))
         except Exception as error:  # the runtime checks type and shape itself; asking first costs a small student 1 %
             if x.dtype != np.float32 or x.shape[1:] != self._shape:
                 raise self._misfit(x) from error
-            raise
-        return Answer(features, logits)
+            reason = str(error).splitlines()[0]
+            raise IncompatibleError(f"student does not answer {x.shape}: {reason}; export it again") from error
 
     def _misfit(self, x: F4) -> IncompatibleError:
         return IncompatibleError(f"student takes float32 (N, *{self._shape}), N ≥ 1; was given {x.dtype} {x.shape}")
@@ -76,14 +85,19 @@ class OrtRunner:
         self.close()
 
 
-def session_options(threads: int = 1, profile: Path | None = None) -> onnxruntime.SessionOptions:
+def session_options(
+    threads: int = 1,
+    profile: Path | None = None,
+    runtime: Any = onnxruntime,  # noqa: ANN401 - a module
+) -> onnxruntime.SessionOptions:
     """Options that every session of ours has.
 
     Args:
         threads: that one inference may use.
         profile: where a record of every node that ran is written; it costs time.
+        runtime: ONNX Runtime.
     """
-    options = onnxruntime.SessionOptions()
+    options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the board trains on the same cores
@@ -96,19 +110,33 @@ def session_options(threads: int = 1, profile: Path | None = None) -> onnxruntim
 
 
 def open_student(
-    template: bytes, weights: bytes, *, threads: int = 1, profile: Path | None = None
+    template: bytes,
+    weights: bytes,
+    *,
+    threads: int = 1,
+    profile: Path | None = None,
+    providers: Sequence[str | tuple[str, dict[str, str]]] = (CPU,),
+    runtime: Any = onnxruntime,  # noqa: ANN401 - a module
 ) -> onnxruntime.InferenceSession:
     """Load a template's graph with a payload's weights.
+
+    Args:
+        template: as of `OrtRunner`.
+        weights: likewise.
+        threads: likewise.
+        profile: as of `session_options`.
+        providers: in order of preference.
+        runtime: ONNX Runtime.
 
     Raises:
         IncompatibleError: as `OrtRunner` says.
     """
     tensors = read_payload(weights)
-    options = session_options(threads, profile)
-    values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in tensors.values()]
+    options = session_options(threads, profile, runtime)
+    values = [runtime.OrtValue.ortvalue_from_numpy(array) for array in tensors.values()]
     try:
         options.add_external_initializers(list(tensors), values)
-        return onnxruntime.InferenceSession(template, options, providers=["CPUExecutionProvider"])
+        return runtime.InferenceSession(template, options, providers=list(providers))
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
         lacking = _LACKS.search(str(error))
         reason = f"the payload lacks {lacking[1]!r}" if lacking else str(error).splitlines()[0]

@@ -85,9 +85,11 @@ def places(template: bytes) -> dict[str, Place]:
     """
     try:
         graphs = [part for field, part in _fields(template) if field == _GRAPH and isinstance(part, bytes)]
+        if not graphs:
+            raise ValueError("it has no graph")  # noqa: TRY301 - one message for all that is wrong
         tensors = [part for field, part in _fields(graphs[-1]) if field == _INITIALIZER and isinstance(part, bytes)]
         return dict(found for tensor in tensors if (found := _place(tensor)))
-    except (IndexError, ValueError, KeyError) as error:
+    except (ValueError, KeyError) as error:
         raise IncompatibleError(
             f"template of {len(template)} bytes is not an ONNX file, or none of ours: {error}; build or fetch it again"
         ) from error

@@ -7,8 +7,11 @@ no plan. `trt_process` runs it.
 
 from __future__ import annotations
 
+import ctypes
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -17,12 +20,19 @@ import msgspec
 from devices.runners.trt_log import logger_of
 from devices.runners.trt_runner import INPUT
 from devices.runners.trt_versions import Api, Trt, api_of, load_tensorrt
-from edge_protocol.errors import DeploymentError, IncompatibleError, RoadcastError
+from edge_protocol.errors import DeploymentError, DeviceError, IncompatibleError, RoadcastError
 
 ORDER: Final = "order.json"
 PLAN: Final = "plan"
 TIMING: Final = "timing"
 ERROR: Final = "error"
+REMEDY: Final = (
+    "stop what else uses memory, raise the service's memory_mb, add swap, or lower workspace_mb; ONNX Runtime answers "
+    "meanwhile"
+)
+"""What to do when memory is short."""
+_PDEATHSIG: Final = 1
+_LONGEST: Final = 200
 Precision = Literal["file", "fp16"]
 Tell = Callable[[str, float], None]
 """Takes a phase and the share of it that is done, 0 to 1."""
@@ -66,7 +76,8 @@ def build_plan(trt: Trt, folder: Path, order: Order, timing: bytes, tell: Tell) 
 
     Raises:
         DeploymentError: out of memory, or TensorRT finds no way.
-        IncompatibleError: an operator it does not have, or a precision that this version has not.
+        DeviceError: no GPU, or its driver is too old.
+        IncompatibleError: an operator it does not have, a fixed batch, or a precision that this version has not.
     """
     api, log = api_of(trt.__version__), logger_of(trt)
     typed = api.strongly_typed != "never" and order.precision == "file"
@@ -75,19 +86,16 @@ def build_plan(trt: Trt, folder: Path, order: Order, timing: bytes, tell: Tell) 
             f"TensorRT {trt.__version__} computes in the file's number types only: export the student with "
             "'--variant fp16', and build that file with precision 'file'"
         )
-    builder = trt.Builder(log)
-    network = builder.create_network(_creation(trt, api, typed=typed))
+    builder = builder_of(trt, log)
     tell("parse", 0)
-    parser = trt.OnnxParser(network, log)
-    if not parser.parse_from_file(str(folder / order.student)):
-        raise _unparsed(trt, parser)
+    network, _parser = parse(trt, builder, folder / order.student, _creation(trt, api, typed=typed), log)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, order.workspace)
     config.clear_flag(trt.BuilderFlag.TF32)  # 10 bits of a number are too few for golden answers
     if not typed:
         _allow(trt, config, network, order.precision)
     _make_replaceable(trt, api, config, network, order.replaceable)
-    config.add_optimization_profile(_profile(builder, network, order.batch))
+    config.add_optimization_profile(profile_of(builder, network, order.batch))
     cache = config.create_timing_cache(timing)
     config.set_timing_cache(cache, ignore_mismatch=False)
     if api.monitor:
@@ -95,8 +103,48 @@ def build_plan(trt: Trt, folder: Path, order: Order, timing: bytes, tell: Tell) 
     tell("build", 0)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise _unbuilt(trt, log.said())
+        raise unbuilt(trt, log.said())
     return Built(bytes(plan), bytes(config.get_timing_cache().serialize()))
+
+
+def builder_of(trt: Trt, log: Any) -> Any:  # noqa: ANN401 - TensorRT's
+    """Make a builder.
+
+    Raises:
+        DeviceError: no GPU, or its driver is too old.
+    """
+    try:
+        return trt.Builder(log)
+    except TypeError as error:  # pybind11: the factory returned nullptr
+        raise DeviceError(
+            f"TensorRT {trt.__version__} finds no GPU, or its driver is too old: {log.said() or error}; see "
+            "'roadcast doctor', or use ONNX Runtime"
+        ) from error
+
+
+class Parsed(NamedTuple):
+    """A network, and the parser that may own its weights."""
+
+    network: Any
+    parser: Any
+
+
+def parse(trt: Trt, builder: Any, student: Path, flags: int, log: Any) -> Parsed:  # noqa: ANN401 - TensorRT's
+    """Read an ONNX file, its weights beside it, into a network.
+
+    Raises:
+        IncompatibleError: no ONNX file, an operator that TensorRT does not have, or a fixed batch.
+    """
+    network = builder.create_network(flags)
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse_from_file(str(student)):
+        raise _unparsed(trt, parser)
+    first = network.get_input(0).shape[0]
+    if first != -1:
+        raise IncompatibleError(
+            f"student has a fixed batch of {first}: export it with a dynamic one, as 'roadcast export build' does"
+        )
+    return Parsed(network, parser)
 
 
 def _creation(trt: Trt, api: Api, *, typed: bool) -> int:
@@ -133,7 +181,8 @@ def _make_replaceable(
         )
 
 
-def _profile(builder: Any, network: Any, batch: int) -> Any:  # noqa: ANN401 - TensorRT's
+def profile_of(builder: Any, network: Any, batch: int) -> Any:  # noqa: ANN401 - TensorRT's
+    """Batches of 1 to `batch`, tuned for one."""
     rest = tuple(network.get_input(0).shape)[1:]
     profile = builder.create_optimization_profile()
     profile.set_shape(INPUT, (1, *rest), (1, *rest), (batch, *rest))
@@ -172,17 +221,16 @@ def _unparsed(trt: Trt, parser: Any) -> IncompatibleError:  # noqa: ANN401 - Ten
     if error is not None:
         named = getattr(error, "node_name", None)  # 10 and later
         layer = f"{named()!r} ({error.node_operator()})" if named else f"number {error.node()}"
-        said = " ".join(str(error.desc()).split())
-    return IncompatibleError(
-        f"TensorRT {trt.__version__} does not take layer {layer}: {said}; replace the operator in the student, or let "
-        "ONNX Runtime answer"
-    )
+        said = " ".join(str(error.desc()).split())[:_LONGEST]
+    remedy = "replace the operator in the student, or let ONNX Runtime answer"
+    if "quantizelinear" in layer.lower():
+        remedy = "INT8 for CPUs is not for TensorRT: export with '--variant int8-trt', or let ONNX Runtime answer"
+    return IncompatibleError(f"TensorRT {trt.__version__} does not take layer {layer}: {said}; {remedy}")
 
 
-def _unbuilt(trt: Trt, said: str) -> DeploymentError:
-    remedy = "export the student again, or let ONNX Runtime answer"
-    if "memory" in said.lower():
-        remedy = "stop what else uses memory, add swap, or lower the workspace; ONNX Runtime answers meanwhile"
+def unbuilt(trt: Trt, said: str) -> DeploymentError:
+    """Say why there is no plan, from what TensorRT said, and what to do."""
+    remedy = REMEDY if "memory" in said.lower() else "export the student again, or let ONNX Runtime answer"
     return DeploymentError(f"TensorRT {trt.__version__} built no plan: {said or 'no reason given'}; {remedy}")
 
 
@@ -191,18 +239,33 @@ def _say(phase: str, share: float) -> None:
     sys.stdout.buffer.flush()
 
 
+def _end_with_parent() -> None:
+    """Let the kernel end this process when the one that ordered the build is gone: nobody would read the plan."""
+    ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
+
+
 def main(folder: Path) -> int:
     """Do what a folder's order says; return the exit code."""
+    _end_with_parent()
     try:
         order = msgspec.json.decode((folder / ORDER).read_bytes(), type=Order)
         timing = (folder / TIMING).read_bytes() if (folder / TIMING).exists() else b""
         built = build_plan(load_tensorrt(), folder, order, timing, _say)
         (folder / TIMING).write_bytes(built.timing)
         (folder / PLAN).write_bytes(built.plan)
-    except (RoadcastError, OSError, MemoryError) as error:
-        (folder / ERROR).write_text(str(error) or type(error).__name__)
-        return 1
+    except RoadcastError as error:
+        return _failed(folder, str(error))
+    except OSError as error:
+        return _failed(folder, f"the disk refuses: {error.strerror or error}; free space")
+    except MemoryError:
+        return _failed(folder, f"MemoryError; {REMEDY}")
     return 0
+
+
+def _failed(folder: Path, reason: str) -> int:
+    with suppress(OSError):  # a full disk; what was written of it is told
+        (folder / ERROR).write_text(reason, encoding="utf-8")
+    return 1
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
 """Plans that were built on this board, kept by everything they depend on; owns no build.
 
 A key that differs in anything finds nothing: after a change of JetPack, of the power mode or of the template a plan is
-built again, and the old one is forgotten when there is no room.
+built again. The newest few are kept, and fewer when the disk is full.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Final
 
 import msgspec
@@ -19,6 +22,7 @@ from devices.runners.trt_build import Built, Order, Precision
 from edge_protocol.errors import StoreError
 
 KEPT: Final = 4
+_WORKPLACE: Final = "building-"
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -133,15 +137,64 @@ class Plans:
             f"{key.name}.json": msgspec.json.encode(kept),
         }
         try:
+            self._write(files)
+        except OSError:  # older plans make room
+            self._keep(0)
+            try:
+                self._write(files)
+            except OSError as error:
+                self.forget(key)
+                raise StoreError(
+                    f"{self._folder}: a plan of {len(built.plan)} bytes cannot be kept: {error.strerror or error}; "
+                    "free space, or it is built again at the next start"
+                ) from error
+        self._keep(KEPT)
+
+    def _write(self, files: dict[str, bytes]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            part = self._folder / f"{name}.part"
+            try:
+                part.write_bytes(data)
+                part.replace(self._folder / name)
+            except OSError:
+                part.unlink(missing_ok=True)
+                raise
+
+    def _keep(self, count: int) -> None:
+        """Delete all but the newest plans, and what was learnt for boards of none of them."""
+        with suppress(OSError):
+            facts = sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+            for path in facts[count:]:
+                self._remove(path.stem)
+            timings = sorted(self._folder.glob("*.timing"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+            for path in timings[max(count, 1) :]:
+                path.unlink()
+
+    @contextmanager
+    def workplace(self) -> Iterator[Path]:
+        """A folder to build in, beside the plans; gone afterwards.
+
+        Raises:
+            StoreError: the disk refuses.
+        """
+        try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            for name, data in files.items():
-                (self._folder / f"{name}.part").write_bytes(data)
-                (self._folder / f"{name}.part").replace(self._folder / name)
-            facts = sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+            place = Path(mkdtemp(prefix=_WORKPLACE, dir=self._folder))
         except OSError as error:
             raise StoreError(f"{self._folder}: cannot be written: {error.strerror or error}; free space") from error
-        for path in facts[:-KEPT]:
-            self._remove(path.stem)
+        try:
+            yield place
+        finally:
+            rmtree(place, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Delete what a process that was killed left behind; nobody else may be building."""
+        for path in self._folder.glob(f"{_WORKPLACE}*"):
+            rmtree(path, ignore_errors=True)
+        for path in self._folder.glob("*.part"):
+            with suppress(OSError):
+                path.unlink()
 
     def forget(self, key: Key) -> None:
         """Delete a plan that does not serve."""

@@ -18,15 +18,14 @@ from typing import Final
 
 import msgspec
 
-from devices.boards.host import read_memory
+from devices.boards.host import read_memory, read_room
 from devices.boards.machine import Machine
-from devices.runners.trt_build import ERROR, ORDER, PLAN, TIMING, Built, Order, Tell
+from devices.runners.trt_build import ERROR, ORDER, PLAN, REMEDY, TIMING, Built, Order, Tell
 from edge_protocol.errors import DeploymentError, StoreError
 
 _POLL_S: Final = 0.1
 _KILL_WAIT_S: Final = 10.0
 _COMPLAINT: Final = 400
-_REMEDY: Final = "stop what else uses memory, add swap, or lower the workspace; ONNX Runtime answers meanwhile"
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -43,14 +42,20 @@ class Limits(msgspec.Struct, frozen=True):
     spare: int = 256 << 20
 
 
+class StoppedError(DeploymentError):
+    """Nobody wanted the plan any more."""
+
+
 class _Said(msgspec.Struct):
     phase: str
     share: float
 
 
-def free_memory() -> int | None:
-    """Bytes that this board could give to a program; None where it does not say."""
-    return read_memory(Machine()).available
+def free_memory(machine: Machine | None = None) -> int | None:
+    """Bytes that this board, and the service that this is, could give to a build; None where neither says."""
+    machine = machine or Machine()
+    said = [room for room in (read_memory(machine).available, read_room(machine)) if room is not None]
+    return min(said, default=None)
 
 
 def build_apart(
@@ -61,6 +66,7 @@ def build_apart(
     *,
     limits: Limits | None = None,
     free: Callable[[], int | None] = free_memory,
+    stopped: Callable[[], bool] = lambda: False,
     python: tuple[str, ...] = (sys.executable,),
 ) -> Built:
     """Build a plan and wait for it.
@@ -72,6 +78,7 @@ def build_apart(
         tell: hears of progress.
         limits: what it may take.
         free: see `free_memory`.
+        stopped: whether nobody wants the plan any more; asked ten times a second.
         python: what runs the build.
 
     Raises:
@@ -82,7 +89,7 @@ def build_apart(
     before = free()
     if before is not None and before < limits.needed:
         raise DeploymentError(
-            f"no plan built: {before >> 20} MiB of memory are free, a build needs {limits.needed >> 20}; {_REMEDY}"
+            f"no plan built: {before >> 20} MiB of memory are free, a build needs {limits.needed >> 20}; {REMEDY}"
         )
     try:
         (folder / ORDER).write_bytes(msgspec.json.encode(order))
@@ -93,7 +100,7 @@ def build_apart(
     except OSError as error:
         raise StoreError(f"{folder}: a build cannot be started: {error.strerror or error}; free space") from error
     try:
-        _watch(process, folder, tell, limits, free)
+        _watch(process, folder, tell, limits, free, stopped)
     finally:
         _kill(process)
     return _result(folder, process.returncode)
@@ -114,7 +121,12 @@ def _start(folder: Path, python: tuple[str, ...]) -> subprocess.Popen[bytes]:
 
 
 def _watch(
-    process: subprocess.Popen[bytes], folder: Path, tell: Tell, limits: Limits, free: Callable[[], int | None]
+    process: subprocess.Popen[bytes],
+    folder: Path,
+    tell: Tell,
+    limits: Limits,
+    free: Callable[[], int | None],
+    stopped: Callable[[], bool],
 ) -> None:
     until, heard = time.monotonic() + limits.seconds, 0
     with (folder / "stdout").open("rb") as said:
@@ -130,7 +142,9 @@ def _watch(
                 return
             left = free()
             if left is not None and left < limits.spare:
-                raise DeploymentError(f"build of a plan killed: {left >> 20} MiB of memory were left; {_REMEDY}")
+                raise DeploymentError(f"build of a plan killed: {left >> 20} MiB of memory were left; {REMEDY}")
+            if stopped():
+                raise StoppedError("build of a plan stopped: a newer release came, or the agent ends")
             if time.monotonic() > until:
                 raise DeploymentError(
                     f"build of a plan killed after {limits.seconds:g} s: allow more, or let ONNX Runtime answer"
@@ -147,7 +161,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 def _result(folder: Path, code: int) -> Built:
     if code == -signal.SIGKILL:
-        raise DeploymentError(f"build of a plan killed by the system, which was short of memory; {_REMEDY}")
+        raise DeploymentError(f"build of a plan killed by the system, which was short of memory; {REMEDY}")
     if code:
         reason = _text(folder / ERROR) or f"ended with code {code}: {_text(folder / 'stderr')[-_COMPLAINT:]}"
         raise DeploymentError(f"no plan built: {reason}; the running student is untouched")

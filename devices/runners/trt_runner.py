@@ -6,7 +6,9 @@ and never travels. Buffers are allocated once, for the largest batch of the plan
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -36,7 +38,7 @@ DTYPES: Final[Mapping[str, type[np.generic]]] = {
 
 
 class TrtRunner:
-    """A student in TensorRT.
+    """A student in TensorRT; several threads may ask it, one waits for the other. One that is dropped frees itself.
 
     Args:
         trt: the module.
@@ -51,7 +53,7 @@ class TrtRunner:
     """
 
     def __init__(self, trt: Trt, cuda: Cuda, plan: bytes, *, student: Path | None = None) -> None:
-        self._cuda, self._buffers = cuda, dict[str, Buffer]()
+        self._cuda, self._buffers, self._asking = cuda, dict[str, Buffer](), threading.Lock()
         self._log = logger_of(trt)
         self.provider: str = f"TensorRT {trt.__version__} on compute capability {cuda.compute_capability()}"
         try:
@@ -97,9 +99,10 @@ class TrtRunner:
         features, logits = (np.empty((len(x), self._buffers[name].host.shape[1]), np.float32) for name in OUTPUTS)
         for start in range(0, len(x), self._most):
             piece = x[start : start + self._most]
-            self._ask(piece)
-            for name, answer in zip(OUTPUTS, (features, logits), strict=True):
-                answer[start : start + len(piece)] = self._buffers[name].host[: len(piece)]
+            with self._asking:  # there is one set of buffers: a probation asks while frames are answered
+                self._ask(piece)
+                for name, answer in zip(OUTPUTS, (features, logits), strict=True):
+                    answer[start : start + len(piece)] = self._buffers[name].host[: len(piece)]
         return Answer(features, logits)
 
     def _ask(self, piece: F4) -> None:
@@ -121,6 +124,10 @@ class TrtRunner:
         for part in ("_context", "_engine", "_runtime"):  # in this order: each holds on to the next
             self.__dict__.pop(part, None)
         self._cuda.close()
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # a broken GPU frees nothing, and there is nobody to tell
+            self.close()
 
     def __enter__(self) -> Self:
         return self

@@ -8,7 +8,7 @@ import msgspec
 
 from devices.findings import Finding, Level
 from devices.telemetry.sampler import Sample
-from devices.telemetry.scene import Fault
+from devices.telemetry.scene import FAULTS, Fault
 
 
 class HealthLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,18 +39,16 @@ _SIGHT: dict[Fault, str] = {
     "occluded": "look at the camera: something covers a part of its view",
     "blurred": "clean the lens and check the focus",
     "moved": "turn the camera back, or draw the counting lines anew and commission it again",
+    "resized": "set the camera's resolution back, or draw the counting lines anew and commission it again",
 }
 
 
-def judge(
-    history: Sequence[Sample], limits: HealthLimits | None = None, views: Mapping[str, Fault | None] | None = None
-) -> tuple[Finding, ...]:
+def judge(history: Sequence[Sample], limits: HealthLimits | None = None) -> tuple[Finding, ...]:
     """Judge the last sample, and what was written over all of them.
 
     Args:
         history: samples, oldest first.
         limits: see there.
-        views: by camera, what is wrong with its view (see `devices.telemetry.scene`); None for nothing.
 
     Returns:
         A finding for each thing that could be judged. What could not be read is not judged, and is not called well.
@@ -65,7 +63,6 @@ def judge(
         *_written(history, limits),
         *_clock(values),
         *_cameras(values, limits),
-        *(view_finding(camera, fault) for camera, fault in (views or {}).items()),
     )
 
 
@@ -135,11 +132,14 @@ def _cameras(values: Mapping[str, float], limits: HealthLimits) -> Iterator[Find
         stale = age > limits.frame_age_s
         fix = f"look at the camera {camera}, its cable and its address" if stale else ""
         yield Finding("camera", "fail" if stale else "ok", f"{camera}: last frame {age:.1f} s ago", fix)
+    for camera, number in _of("camera_view_fault", values):
+        if 0 <= number <= len(FAULTS):
+            yield view_finding(camera, (None, *FAULTS)[int(number)])
 
 
 def view_finding(camera: str, fault: Fault | None) -> Finding:
     """Say what is wrong with a camera's view, compared with its commissioning frame."""
-    level: Level = "ok" if fault is None else "warn" if fault == "dark" else "fail"
+    level: Level = "ok" if fault is None else "warn" if fault in {"dark", "resized"} else "fail"
     fix = "" if fault is None else _SIGHT[fault]
     return Finding("view", level, f"{camera}: {fault or 'as when it was commissioned'}", fix)
 

@@ -10,7 +10,12 @@ import math
 from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
+from devices.telemetry.scene import FAULTS
+
 _PREFIX: Final = "roadcast_"
+_VIEW: Final = "What is wrong with a camera's view: " + ", ".join(
+    f"{number} {fault}" for number, fault in enumerate(("nothing", *FAULTS))
+)
 
 
 class Metric(NamedTuple):
@@ -41,7 +46,8 @@ METRICS: Final[dict[str, Metric]] = {
     "state_free_bytes": Metric(None, "gauge", "Room on the disk that holds the state directory."),
     "state_total_bytes": Metric(None, "gauge", "Size of the disk that holds the state directory."),
     "clock_synchronized": Metric(None, "gauge", "1 when something keeps the clock right."),
-    "camera_frame_age_seconds": Metric("camera", "gauge", "Seconds since the last frame of a camera."),
+    "camera_frame_age_seconds": Metric("camera", "gauge", "Seconds since the last good frame of a camera."),
+    "camera_view_fault": Metric("camera", "gauge", _VIEW),
 }
 
 

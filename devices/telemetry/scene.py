@@ -12,7 +12,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 from zipfile import BadZipFile
 
 import msgspec
@@ -24,8 +24,9 @@ from edge_protocol.errors import DataError, StoreError
 
 U1: TypeAlias = npt.NDArray[np.uint8]
 F4: TypeAlias = npt.NDArray[np.float32]
-Fault: TypeAlias = Literal["black", "dark", "occluded", "blurred", "moved"]
+Fault: TypeAlias = Literal["black", "dark", "occluded", "blurred", "moved", "resized"]
 """``dark``: there is a picture, but too little light in it to say more."""
+FAULTS: Final[tuple[Fault, ...]] = get_args(Fault)
 
 _WIDTH: Final = 128
 _BLOCKS: Final = 8
@@ -56,7 +57,7 @@ class View(msgspec.Struct, frozen=True):
 
     Attributes:
         fault: what is wrong, None when it is the same view.
-        lost: share of structured blocks that are flat now, 0 to 1; None, as the others, when it is too dark to say.
+        lost: share of structured blocks that are flat now, 0 to 1; None, as the others, when it cannot be said.
         sharpness: fine detail relative to the commissioning frame.
         shift: how far the picture moved, as a share of its width, to the right and down.
         match: peak of the phase correlation, 1 for the same picture.
@@ -134,13 +135,10 @@ class Scene:
         """Compare a frame with the scene.
 
         Args:
-            image: (H, W, 3) uint8 of the commissioning frame's size.
-
-        Raises:
-            ValueError: it has another size.
+            image: (H, W, 3) uint8; of another size than the commissioning frame's, it is ``resized``.
         """
         if image.shape[:2] != self.shape:
-            raise ValueError(f"a frame of {image.shape[:2]} cannot be compared with a scene of {self.shape}")
+            return View("resized", None, None, None, None)
         grey = _grey(image)
         bright = np.percentile(grey, _BRIGHT)
         if bright < _DARK:
@@ -193,7 +191,7 @@ class SceneWatch:
         """Look at the next frame; say what is wrong with the view, None when nothing is, or not for long enough.
 
         Args:
-            image: (H, W, 3) uint8 of the commissioning frame's size.
+            image: (H, W, 3) uint8.
         """
         self._last.append(self._scene.compare(image).fault)
         fault, count = Counter(self._last).most_common(1)[0]

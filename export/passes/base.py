@@ -11,6 +11,7 @@ import onnx
 from onnx import ModelProto, TensorProto
 
 from edge_protocol.errors import ExportError
+from export.graph import parsed_file
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -59,12 +60,7 @@ def checked(model: bytes) -> ModelProto:
         ExportError: corrupted, a template without its weights, an unknown operator (named with its layer), a fixed
             batch, or a weight that is not a finite number.
     """
-    try:
-        parsed = onnx.load_from_string(model)
-    except Exception as error:  # protobuf's error type differs between its implementations
-        raise ExportError(f"{len(model)} bytes are not an ONNX file: {error}; export or fetch it again") from error
-    if not parsed.graph.node:
-        raise ExportError(f"an ONNX file of {len(model)} bytes has no layer: truncated? export or fetch it again")
+    parsed = parsed_file(model)
     _check_operators(parsed)
     _check_weights(parsed)
     try:

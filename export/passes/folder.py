@@ -44,8 +44,8 @@ def write_variant(
 ) -> VariantReport:
     """Build one variant of a folder's student, and write it when it passes its gate.
 
-    INT8 becomes a folder of its own, an artifact as any other, as a release carries it; ``fp16`` and ``int8-trt`` are
-    one ONNX file as well, which TensorRT parses. The report is written in any case.
+    INT8 becomes a folder of its own, an artifact as any other, as a release carries it; ``fp16`` becomes one ONNX file,
+    which TensorRT parses. The report is written in any case.
 
     Args:
         folder: of ``export build``.

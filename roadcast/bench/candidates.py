@@ -45,7 +45,7 @@ def measured(
     for tier, precision, runner, place in _ways(models):
         say(f"measuring {tier} {precision} on {runner}")
         out = work / f"{tier}-{precision}-{runner}.json"
-        run = ["bench", "run", place, "--runner", runner, "--threads", threads, "--json", out]
+        run = ["bench", "run", place, "--runner", runner, "--threads", threads, "--power", "--json", out]
         plan = ["--seconds", seconds, "--warm-up", min(seconds, 2.0)]
         failed = _run([str(part) for part in (*run, *plan)], seconds)
         if failed:

@@ -21,6 +21,7 @@ from devices.preprocess import Preprocess
 from devices.runners.base import Answer, Runner
 from devices.runners.onnx_file import OnnxFile, open_file
 from devices.runners.ort_proof import providers_that_ran
+from devices.runners.ort_providers import GpuRunner, Kind
 from devices.runners.ort_runner import OrtRunner, open_student
 from edge_models.head_weights import HeadWeights
 from edge_models.tasks import plugin_of
@@ -29,10 +30,12 @@ from edge_protocol.errors import ConfigError, DataError
 from edge_protocol.messages import Header, IntervalResult
 from edge_protocol.task import ImageInput, TaskSpec
 from export.folder import GOLDEN, TEMPLATE, WEIGHTS, read_card, read_part
+from export.golden import check_golden
 from export.in_tensorrt import workshop_here
 
 POOL = 32
 """Queries with different inputs that a run goes round and round."""
+_GPU: dict[str, Kind] = {"ort-cuda": "cuda", "ort-tensorrt": "tensorrt"}
 CAMERA = (432, 768)
 """Height and width of the frames of an end-to-end run."""
 
@@ -62,11 +65,12 @@ def open_model(
         batch: samples in a query.
         threads: that one inference may use.
         end_to_end: begin with a camera's JPEG, or a sensor's window, and end with an encoded message; a folder only.
-        runner: ``ort``, or ``trt`` for a folder.
+        runner: ``ort``; for a folder also ``ort-cuda``, ``ort-tensorrt`` or ``trt``.
 
     Raises:
-        ConfigError: `end_to_end` with an ONNX file or with more than one sample in a query, TensorRT with such a file.
+        ConfigError: `end_to_end` with an ONNX file or with more than one sample in a query, a GPU with such a file.
         DataError: no such file or folder.
+        DeploymentError: a GPU answers otherwise than the exporter.
         IncompatibleError: the files do not fit each other, or the model does not take such a batch.
         NotReadyError: the folder is no artifact.
     """
@@ -75,7 +79,7 @@ def open_model(
     if path.is_dir():
         return _student(path, batch, threads, end_to_end=end_to_end, runner=runner)
     if runner != "ort":
-        raise ConfigError("--runner trt needs a folder of 'roadcast export build': its golden answers judge the plan")
+        raise ConfigError(f"--runner {runner} needs a folder of 'roadcast export build', whose golden answers judge it")
     try:
         model = path.read_bytes()
     except OSError as error:
@@ -102,6 +106,10 @@ def _student(folder: Path, batch: int, threads: int, *, end_to_end: bool, runner
     if runner == "trt":
         loaded = workshop_here().open(template, weights, read_part(folder, GOLDEN))
         ran = {loaded.provider: 1.0}
+    elif runner in _GPU:
+        loaded = GpuRunner(_GPU[runner], template, weights, shape=card.task.input.shape)
+        check_golden(loaded, read_part(folder, GOLDEN))
+        ran = loaded.shares
     else:
         loaded = OrtRunner(template, weights, threads=threads)
         ran = providers_that_ran(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
 from roadcast.commands.fit import fit
+from roadcast.commands.fleet import app as fleet
 from roadcast.output import JsonFlag, emit, table
 
 if TYPE_CHECKING:
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from devices.boards import BoardFacts, Machine
     from devices.boards.power import Power
     from devices.telemetry.sampler import Sample
-    from edge_client.config import DeviceConfig
 
 app = typer.Typer(no_args_is_help=True)
 app.command()(fit)
+app.add_typer(fleet)
 Root = Annotated[
     Path | None, typer.Option(help="Folder of a recorded board, or of a root filesystem; without it this machine.")
 ]
@@ -91,6 +91,7 @@ def commission(
     from devices.doctor.source_checks import first_frame
     from devices.sources import open_source
     from devices.telemetry.scene import Scene
+    from edge_client.cameras import scene_file
     from roadcast.commands.client import load_device
 
     device = load_device(config)
@@ -99,14 +100,9 @@ def commission(
         with open_source(source.uri, name=source.name) as opened:
             image = first_frame(source.name, opened).image
         if image is not None:
-            kept[source.name] = str(scene_file(device, source.name))
+            kept[source.name] = str(scene_file(Path(device.state_dir), source.name))
             Scene.of(image).save(Path(kept[source.name]))
     emit(kept, json, lambda found: table("", ("camera", "scene"), found.items()))
-
-
-def scene_file(config: DeviceConfig, source: str) -> Path:
-    """Where the scene of a camera is remembered."""
-    return Path(config.state_dir) / "scenes" / f"{source}.npz"
 
 
 def _line(sample: Sample, *, as_json: bool) -> str:
@@ -115,56 +111,38 @@ def _line(sample: Sample, *, as_json: bool) -> str:
     return "  ".join(f"{name} {value:.6g}" for name, value in sample.values.items())
 
 
-@app.command("list")
-def list_fleet(
+@app.command("support-bundle")
+def support_bundle(
     *,
-    state_dir: Annotated[Path, typer.Option(help="The server's state folder.")],
+    config: Annotated[Path, typer.Option("--config", "-c", help="YAML of the device.")],
+    out: Annotated[Path | None, typer.Option(help="The archive, a new file.")] = None,
     json: JsonFlag = False,
 ) -> None:
-    """On the server: every device, how its board is doing, and what is wrong; works beside a running server."""
-    from broker_server.status import open_database, status
+    """On the device: pack what helps from afar, without secrets, frames, labels or weights; look into it, then send."""
+    from devices.boards import Machine
+    from devices.boards import record as keep
+    from edge_client.support_bundle import state_files, write_bundle
+    from roadcast.commands.client import load_device
+    from roadcast.commands.doctor import examine
+    from roadcast.commands.version import versions
 
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    database = open_database(state_dir)
-    try:
-        found = [_health(device) for device in status(database)["devices"]]
-    finally:
-        database.close()
-    emit(found, json, _fleet)
-
-
-def _health(device: dict[str, Any]) -> dict[str, Any]:
-    from devices.telemetry.health import judge
-    from devices.telemetry.sampler import Sample
-
-    told = device["telemetry"]
-    values = {} if told is None else told["values"]
-    warm = {name.partition(".")[2]: value for name, value in values.items() if name.startswith("temperature_celsius.")}
-    bad = [finding for finding in judge([Sample(0.0, values)]) if finding.level != "ok"]
-    return {
-        "device": device["device"],
-        "state": device["state"],
-        "board": device["board"],
-        "seen_s": device["seen_s"],
-        "celsius": warm.get("tj", max(warm.values(), default=None)),
-        "watts": values.get("board_power_watts"),
-        "findings": bad,
+    device, machine, now = load_device(config), Machine(), time.time()
+    journal = machine.run("journalctl", "--no-pager", "--output=short-iso", "--unit=roadcast-*", "--lines=2000")
+    parts = {
+        "board.json": _json(keep(machine)),
+        "device.yaml": config.read_text(encoding="utf-8", errors="replace"),
+        "doctor.json": _json(examine(device, None)),
+        "journal.txt": journal or "no journal can be read here\n",
+        "state.json": _json(state_files(Path(device.state_dir))),
+        "versions.json": _json(versions()),
     }
+    path = out or Path(f"roadcast-support-{device.device}-{int(now)}.tar.gz")
+    said = {"bundle": str(path), "bytes": write_bundle(path, parts, now), "parts": ", ".join(sorted(parts))}
+    emit(said, json, lambda told: f"{told['bundle']}: {told['bytes']} bytes of {told['parts']}")
 
 
-def _fleet(found: list[dict[str, Any]]) -> RenderableType:
-    rows = [
-        (
-            device["device"],
-            device["state"],
-            device["board"],
-            None if device["celsius"] is None else f"{device['celsius']:.1f} °C",
-            None if device["watts"] is None else f"{device['watts']:.2f} W",
-            "; ".join(f"{finding.check}: {finding.says}" for finding in device["findings"]) or None,
-        )
-        for device in found
-    ]
-    return table("", ("device", "state", "board", "hottest", "power", "findings"), rows)
+def _json(found: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(found)).decode() + "\n"
 
 
 def machine_at(root: Path | None) -> Machine:

@@ -62,7 +62,7 @@ def examine(config: DeviceConfig | None, root: Path | None) -> tuple[Finding, ..
     from devices.doctor.board_checks import check_board, check_python
     from devices.doctor.runtime_checks import check_runtimes, try_providers
     from devices.doctor.source_checks import check_cameras
-    from edge_client.stamp import CLOCK_FLOOR_S
+    from edge_client.trust_store import CLOCK_FLOOR_S
     from roadcast.commands.devices import machine_at
 
     facts = probe(machine_at(root))
@@ -83,12 +83,12 @@ def _configured(config: DeviceConfig) -> list[Finding]:
     from devices.doctor.link_checks import check_broker, check_certificates
     from devices.doctor.source_checks import check_source, check_state_dir
     from devices.telemetry.scene import Scene
-    from roadcast.commands.devices import scene_file
+    from edge_client.cameras import scene_file
 
     found = [check_state_dir(Path(config.state_dir), config.replay.budget_bytes)]
     for source in config.sources:
         progress(f"waiting for a frame of {source.name}")
-        scene = scene_file(config, source.name)
+        scene = scene_file(Path(config.state_dir), source.name)
         found += check_source(source.name, source.uri, Scene.load(scene) if scene.exists() else None)
     progress(f"connecting to {config.broker.host}")
     found += check_certificates(config.broker, time.time())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from edge_protocol.errors import ArtifactError, CheckFailedError, ConfigError, DeploymentError
+from edge_protocol.errors import ArtifactError, CheckFailedError, ConfigError, DeploymentError, ExportError
 from edge_protocol.task import TaskSpec, Tier
 from roadcast.output import JsonFlag, emit, progress, table, warn
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from export.passes.variants import Variant, VariantReport
 
 app = typer.Typer(no_args_is_help=True, help="Turn a student into the files of a release, and check them.")
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder that 'export build' wrote.", file_okay=False)]
+Exported = Annotated[Path, typer.Argument(metavar="PATH", help="Folder that 'export build' wrote, or an ONNX file.")]
 
 
 @app.command()
@@ -101,27 +101,47 @@ def compare(
 
 @app.command()
 def check(
-    folder: Folder,
+    path: Exported,
     *,
-    runner: Annotated[Literal["ort", "trt"], typer.Option(help="ONNX Runtime on the CPU, or TensorRT.")] = "ort",
+    runner: Annotated[
+        Literal["ort", "trt", "rtx"],
+        typer.Option(help="ONNX Runtime on the CPU; TensorRT; or TensorRT's parser and builder, on the CPU."),
+    ] = "ort",
     json: JsonFlag = False,
 ) -> None:
-    """Load the files as a device would and compare their answers; exit 3 when they differ."""
+    """Load the files as a device would and compare their answers; exit 3 when they differ.
+
+    A single ONNX file has no golden answers: whether it loads is all that is checked.
+    """
     from export.folder import GOLDEN, TEMPLATE, WEIGHTS, read_part
 
-    template, weights, golden = (read_part(folder, name) for name in (TEMPLATE, WEIGHTS, GOLDEN))
     try:
-        found: dict[str, Any] = {"golden": "match", "provider": _golden(runner, template, weights, golden)}
-    except (ArtifactError, DeploymentError) as error:
-        raise CheckFailedError(f"{folder}: {error}") from error
-    found["parity"] = _parity(folder, template, weights)
+        if runner == "rtx":
+            found = _in_rtx(path)
+        elif path.is_dir():
+            template, weights, golden = (read_part(path, name) for name in (TEMPLATE, WEIGHTS, GOLDEN))
+            found = {"golden": "match", "provider": _golden(runner, template, weights, golden)}
+            found["parity"] = _parity(path, template, weights)
+        else:
+            found = _file(path, runner)
+    except (ArtifactError, DeploymentError, ExportError) as error:
+        raise CheckFailedError(f"{path}: {error}") from error
     emit(found, json, _rows)
 
 
 @app.command()
-def inspect(folder: Folder, *, json: JsonFlag = False) -> None:
-    """Show what is in an artifact: student, weights with shapes, opset, sizes."""
-    emit(_facts(folder), json, _rows)
+def inspect(path: Exported, *, json: JsonFlag = False) -> None:
+    """Show what is in an artifact or an ONNX file: student, weights with shapes, opset, operators, number types."""
+    import msgspec
+
+    from export.folder import read_part
+    from export.graph import contents
+
+    if path.is_dir():
+        emit(_facts(path), json, _rows)
+        return
+    model = read_part(path.parent, path.name)
+    emit({"bytes": len(model)} | msgspec.to_builtins(contents(model)), json, _rows)
 
 
 def _variants(
@@ -191,6 +211,36 @@ def _golden(runner: str, template: bytes, weights: bytes, golden: bytes) -> str:
         return student.provider
 
 
+def _in_rtx(path: Path) -> dict[str, Any]:
+    """What TensorRT's parser and builder make of it, with no GPU."""
+    import msgspec
+
+    from export.folder import TEMPLATE, WEIGHTS, read_part
+    from export.in_rtx import check_in_rtx
+
+    places = [path / TEMPLATE, path / WEIGHTS] if path.is_dir() else [path]
+    found: dict[str, Any] = msgspec.to_builtins(check_in_rtx(*(read_part(p.parent, p.name) for p in places)))
+    return found
+
+
+def _file(path: Path, runner: str) -> dict[str, Any]:
+    """Whether a self-contained file is valid, and answers batches of one and two."""
+    import numpy as np
+
+    from devices.runners.onnx_file import OnnxFile
+    from export.folder import read_part
+    from export.passes.base import checked
+
+    if runner == "trt":
+        raise ConfigError("--runner trt needs a folder of 'roadcast export build': its golden answers judge the plan")
+    model = read_part(path.parent, path.name)
+    checked(model)
+    with OnnxFile(model) as file:
+        for batch in (1, 2):
+            file.infer(file.inputs(batch, np.random.default_rng(0)))
+        return {"loads": "yes", "provider": file.session.get_providers()[0]}
+
+
 def _parity(folder: Path, template: bytes, weights: bytes) -> str:
     """Compare with PyTorch where the state dict and torch are at hand."""
     from export.folder import STATE, read_card
@@ -214,17 +264,20 @@ def _parity(folder: Path, template: bytes, weights: bytes) -> str:
 
 def _facts(folder: Path) -> dict[str, Any]:
     from export.folder import GOLDEN, TEMPLATE, WEIGHTS, read_card, read_part
-    from export.graph import read_template, weight_shapes
+    from export.graph import contents, weight_shapes
 
     card = read_card(folder)
     template = read_part(folder, TEMPLATE)
+    inside = contents(template)
     return {
         "task": card.task.name,
         "tier": card.tier,
         "student": card.task.students[card.tier],
         "precision": card.precision,
         "parameters": card.parameters,
-        "opset": read_template(template).opset_import[0].version,
+        "opset": inside.opset,
+        "operators": inside.operators,
+        "numbers": inside.numbers,
         "bytes": {name: len(read_part(folder, name)) for name in (TEMPLATE, WEIGHTS, GOLDEN)},
         "parity": card.parity,
         "weights": {name: list(shape) for name, shape in weight_shapes(template).items()},

@@ -85,7 +85,7 @@ def _judged(
 def _budgets(site: Path | None, latency: str | None, memory: str | None, power: str | None) -> Budgets:
     """The site's budgets, with those of the command line in their place."""
     from devices.latency.fit import Budgets, parse_budget
-    from roadcast.commands.flash import read_site
+    from roadcast.site_files import read_site
 
     found = read_site(site).site.budgets if site else Budgets()
     given = {

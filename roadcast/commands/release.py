@@ -43,7 +43,7 @@ def show(
     state_dir: StateDir,
     json: JsonFlag = False,
 ) -> None:
-    """Show who signed a release, what the judge measured, and every file of every tier."""
+    """Show what a release is listed as, what the judge measured, and every file of every tier."""
     from broker_server.status import open_database, release_details
     from edge_protocol.errors import NotReadyError
     from edge_protocol.ids import TaskId
@@ -67,13 +67,16 @@ def push(
     notes: Annotated[str, typer.Option(help="A line for people.")] = "",
     hold: Annotated[bool, typer.Option("--hold", help="Wait for: roadcast rollout start.")] = False,
     check: Annotated[bool, typer.Option(help="Have every tier answer its golden inputs first.")] = True,
+    keys: Annotated[Path | None, typer.Option(help="Folder with the task's key, when the server's has it not.")] = None,
+    passphrase_file: Annotated[Path | None, typer.Option(help="Opens the keys in that folder.")] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Sign an artifact folder as the next release of a task; a running server publishes it within seconds.
+    """Release an artifact folder as the next one of a task, signed; a running server publishes it within seconds.
 
     With --hold nobody gets it before a rollout brings it: roadcast rollout start TASK/NUMBER.
     """
     from broker_server.config import read_config
+    from broker_server.keys import KeyFolder, passphrase_from
     from broker_server.setup import push_release
     from broker_server.status import release_details
 
@@ -81,7 +84,8 @@ def push(
     if check:
         check_answers(folder)
     held_by = getpass.getuser() if hold else ""
-    record = push_release(settings, task, folder, notes=notes, now=time.time(), held_by=held_by)
+    more = [KeyFolder(keys, passphrase_from(passphrase_file))] if keys else []
+    record = push_release(settings, task, folder, notes=notes, now=time.time(), held_by=held_by, more_keys=more)
     emit(release_details(record), json, _details)
 
 
@@ -120,5 +124,5 @@ def _details(found: dict[str, Any]) -> Any:  # noqa: ANN401 - whatever rich draw
         for artifact in found["artifacts"]
         for name, file in artifact["files"].items()
     ]
-    title = f"{found['task']}: release {found['counter']} signed by {found['key_id']}"
+    title = f"{found['task']}: release {found['counter']}, manifest {found['manifest'][:16]}"
     return table(title, ("tier", "variant", "student", "file", "bytes", "sha256"), rows)

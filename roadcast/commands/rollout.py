@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from roadcast.output import JsonFlag, emit, progress, stdout, table
+from roadcast.output import JsonFlag, emit, stdout, table
 
 if TYPE_CHECKING:
     from broker_server.rollout_plan import Plan
@@ -20,7 +20,6 @@ app = typer.Typer(no_args_is_help=True)
 StateDir = Annotated[Path, typer.Option("--state-dir", help="The server's state folder.")]
 Release = Annotated[str, typer.Argument(help="TASK/NUMBER, such as vehicle/4.")]
 Wait = Annotated[float, typer.Option("--wait", help="Seconds to wait for the server's answer.", min=0)]
-_POLL_S = 0.2
 
 
 @app.callback()
@@ -173,8 +172,8 @@ def _order(state_dir: Path, release: str, order: str, wait: float, json: bool, p
     """Leave an order for the server, and wait for its answer."""
     from broker_server.records import OrderRecord
     from broker_server.status import open_database
-    from edge_protocol.errors import CheckFailedError, TransportError
     from edge_protocol.ids import TaskId
+    from roadcast.ordering import give
 
     task, counter = _named(release)
     database = open_database(state_dir)
@@ -182,16 +181,9 @@ def _order(state_dir: Path, release: str, order: str, wait: float, json: bool, p
         record = OrderRecord(
             task=TaskId(task), counter=counter, order=order, by=getpass.getuser(), at_s=time.time(), plan=plan
         )
-        number, until = database.add_order(record), time.monotonic() + wait
-        progress(f"{order} {release}: waiting for the server")
-        while (answer := database.answer(number)) is None and time.monotonic() < until:
-            time.sleep(_POLL_S)
+        give(database, record, f"{order} {release}", wait)
     finally:
         database.close()
-    if answer is None:
-        raise TransportError(f"{order} {release}: no server has taken it within {wait:g} s; it will when one runs here")
-    if answer:
-        raise CheckFailedError(f"{order} {release}: {answer}")
     emit(_status(state_dir, release), json, _line)
 
 

@@ -14,7 +14,6 @@ import msgspec
 
 from edge_models.tasks import load_task, plugin_of
 from edge_protocol.config import ENV_PREFIX
-from edge_protocol.signing import Keyring
 from edge_protocol.task import TaskSpec
 from edge_protocol.transport.settings import BrokerSettings
 from roadcast.demo import fleet
@@ -86,12 +85,11 @@ def conduct(plan: Plan, display: Display, parts: Mapping[str, str | None]) -> Ou
     with Supervisor(plan.work / "logs", environment=_environment()) as children:
         display.say("starting a broker, the server and eight devices")
         port = _broker(children, plan.work)
-        public = write_configs(places, shares, plan.pace, port=port, rounds=plan.rounds)
-        keyring = Keyring([public])
-        ran = _rounds(plan, places, children, keyring, port, display)
+        write_configs(places, shares, plan.pace, port=port, rounds=plan.rounds)
+        ran = _rounds(plan, places, children, port, display)
     seconds = monotonic() - started
     display.say("measuring every release and every device on held-out data")
-    with Records(places.server_state, keyring) as records:
+    with Records(places.server_state) as records:
         releases, devices = _evaluate(places, shares, records)
     facts = [device_facts(view) for _, view in sorted(ran.observer.devices.items())]
     members = {member.name: member.task for member in FLEET}
@@ -116,13 +114,13 @@ def _broker(children: Supervisor, work: Path) -> int:
     return int(said["port"] or 0)
 
 
-def _rounds(plan: Plan, places: Places, children: Supervisor, keyring: Keyring, port: int, display: Display) -> Ran:
+def _rounds(plan: Plan, places: Places, children: Supervisor, port: int, display: Display) -> Ran:
     children.start("server", "server", "run", "--config", str(places.server_config), "--json")
     children.wait_for("server", "}", READY_S)
-    observer = Observer(fleet.NAME, keyring)
+    observer = Observer(fleet.NAME)
     with (
         Watch(BrokerSettings(port=port), observer, list(fleet.TASKS)) as watch,
-        Records(places.server_state, keyring) as records,
+        Records(places.server_state) as records,
     ):
         for member in FLEET:
             children.start(member.name, "client", "run", "--config", str(places.device_config(member.name)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any
 
 import yaml
 
-from edge_protocol.signing import generate_key, public_key
 from roadcast.demo import fleet
 from roadcast.demo.fleet import FLEET, Member
 from roadcast.demo.partition import Shares
@@ -75,19 +74,17 @@ class Places:
         return self.root / "devices" / name
 
 
-def write_configs(places: Places, shares: Shares, pace: Pace, *, port: int, rounds: int) -> bytes:
-    """Write every configuration and the release key; return the public key, 32 bytes."""
-    private = generate_key()
-    key = places.root / "release.key"
-    with os.fdopen(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(private.hex() + "\n")
-    public = public_key(private)
+def write_configs(places: Places, shares: Shares, pace: Pace, *, port: int, rounds: int) -> None:
+    """Write every configuration, and make the keys that sign for the fleet."""
+    from broker_server.config import read_config
+    from broker_server.key_setup import begin
+
     broker = {"host": "127.0.0.1", "port": port}
     _write(places.server_config, _server(places, shares, pace, broker, rounds))
+    root = begin(read_config(places.server_config), time.time()).newest_root
     for member in FLEET:
         tree = _device(member, places, shares, pace)
-        _write(places.device_config(member.name), {**tree, "broker": broker, "trusted_keys": [public.hex()]})
-    return public
+        _write(places.device_config(member.name), {**tree, "broker": broker, "trusted_root": str(root)})
 
 
 def _server(places: Places, shares: Shares, pace: Pace, broker: dict[str, Any], rounds: int) -> dict[str, Any]:
@@ -97,7 +94,7 @@ def _server(places: Places, shares: Shares, pace: Pace, broker: dict[str, Any], 
         "fleet": fleet.NAME,
         "broker": broker,
         "state_dir": str(places.server_state),
-        "release_key_file": str(places.root / "release.key"),
+        "keys_dir": str(places.root / "keys"),
         "tasks": {
             task: {
                 "task": task,

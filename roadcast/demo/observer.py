@@ -8,7 +8,7 @@ from edge_protocol import codec
 from edge_protocol import messages as m
 from edge_protocol.errors import RoadcastError
 from edge_protocol.ids import DeviceId, FleetId, TaskId
-from edge_protocol.signing import Keyring
+from edge_protocol.manifest import decode_manifest
 from edge_protocol.topics import Presence, ReleaseTopic, RoundTopic, Topics, Uplink
 
 COMMITTED = "committed"
@@ -66,7 +66,6 @@ class Observer:
 
     Args:
         fleet: name of the fleet.
-        keyring: the keys whose manifests count.
 
     Attributes:
         devices: by name, from their first message on.
@@ -74,12 +73,12 @@ class Observer:
         refused: messages that could not be read, by reason.
     """
 
-    def __init__(self, fleet: str, keyring: Keyring) -> None:
+    def __init__(self, fleet: str) -> None:
         self.topics = Topics(FleetId(fleet))
         self.devices: dict[str, DeviceView] = {}
         self.tasks: dict[str, TaskView] = {}
         self.refused: dict[str, int] = {}
-        self._fleet, self._keyring = fleet, keyring
+        self._fleet = fleet
         self._seen: set[bytes] = set()
 
     def filters(self, tasks: list[str]) -> list[str]:
@@ -142,8 +141,8 @@ class Observer:
             device.latency.append((at_s, p50, p95))
 
     def _release(self, task: TaskView, body: m.Body) -> None:
-        assert isinstance(body, m.SignedManifest)
-        manifest = self._keyring.open(body)
+        assert isinstance(body, m.ReleaseOffer)
+        manifest = decode_manifest(body.manifest)
         task.release = max(task.release, manifest.counter)
         task.metrics[manifest.counter] = manifest.metrics
 

@@ -8,13 +8,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import msgspec
 from typing_extensions import Self
 
 from edge_protocol.ids import TaskId
-from edge_protocol.manifest import ReleaseManifest
-from edge_protocol.messages import SignedManifest
-from edge_protocol.signing import Keyring
+from edge_protocol.manifest import ReleaseManifest, decode_manifest
 from roadcast.demo.configs import Places
 from roadcast.demo.fleet import Member
 
@@ -29,14 +26,12 @@ class Records:
 
     Args:
         state: the server's state folder, in which the server has begun.
-        keyring: the key that its releases are signed with.
     """
 
-    def __init__(self, state: Path, keyring: Keyring) -> None:
+    def __init__(self, state: Path) -> None:
         from broker_server.store.database import Database
 
         self._database: Database = Database(state / "server.db")
-        self._keyring = keyring
 
     def __enter__(self) -> Self:
         return self
@@ -66,8 +61,7 @@ class Records:
 
     def manifests(self, task: str) -> list[ReleaseManifest]:
         """Every release of a task, oldest first."""
-        signed = (msgspec.msgpack.decode(r.signed, type=SignedManifest) for r in self._database.releases(TaskId(task)))
-        return [self._keyring.open(one) for one in signed]
+        return [decode_manifest(record.manifest) for record in self._database.releases(TaskId(task))]
 
 
 def keep_heads(places: Places, members: Iterable[Member]) -> None:

@@ -21,7 +21,6 @@ from edge_protocol import messages as m
 from edge_protocol.blobs import cut
 from edge_protocol.ids import DeviceId
 from edge_protocol.manifest import Artifact, ReleaseManifest, decode_manifest
-from edge_protocol.messages import SignedManifest
 from edge_protocol.task import TIERS
 from tests.broker_server.scenes import PROXY, SPEC, TASK
 
@@ -49,8 +48,9 @@ def release(counter: int, files: int | None = None, number: int | None = None) -
         for tier in TIERS
     )
     manifest = msgspec.msgpack.encode(ReleaseManifest("f", counter, SPEC, 1.0, parts, {}))
-    signed = msgspec.msgpack.encode(SignedManifest(manifest, "key", bytes(64)))
-    return ReleaseRecord(task=TASK, counter=counter, round=number, created_s=0.0, metrics={}, notes="", signed=signed)
+    return ReleaseRecord(
+        task=TASK, counter=counter, round=number, created_s=0.0, metrics={}, notes="", manifest=manifest
+    )
 
 
 @dataclass
@@ -181,9 +181,7 @@ class RolloutScene:
         """Make what was asked for again."""
         for asked in self.making:
             fresh = max(self.releases) + 1
-            files = decode_manifest(
-                msgspec.msgpack.decode(self.releases[asked.counter].signed, type=SignedManifest).manifest
-            )
+            files = decode_manifest(self.releases[asked.counter].manifest)
             found = next(n for n in range(1, fresh) if files.artifacts[0].weights.sha256 == weights_of(n, TIERS[0]))
             self.releases[fresh] = release(fresh, found)
             self.store(fresh)
@@ -209,8 +207,7 @@ class RolloutScene:
 
     def tell(self, dev: Dev, state: str, counter: int, reason: str = "") -> None:
         """Have a device say where a release stands."""
-        signed = msgspec.msgpack.decode(self.releases[dev.running].signed, type=SignedManifest)
-        runs = decode_manifest(signed.manifest).artifact_for(dev.tier).weights.sha256  # type: ignore[arg-type]
+        runs = decode_manifest(self.releases[dev.running].manifest).artifact_for(dev.tier).weights.sha256  # type: ignore[arg-type]
         lies = dev.temper == "lies" and counter > 1
         if lies:
             dev.lied.add(counter)
@@ -255,5 +252,4 @@ class RolloutScene:
 
     def rollout_weights(self, counter: int) -> dict[str, str]:
         """Tier → hash of the weights of a release."""
-        signed = msgspec.msgpack.decode(self.releases[counter].signed, type=SignedManifest)
-        return {a.tier: a.weights.sha256 for a in decode_manifest(signed.manifest).artifacts}
+        return {a.tier: a.weights.sha256 for a in decode_manifest(self.releases[counter].manifest).artifacts}

@@ -49,7 +49,7 @@ def votes(samples: int = SAMPLES, classes: int = 2) -> m.ClassVotes:
 def release(counter: int, round_number: int | None = 0) -> ReleaseRecord:
     """A release as the store tells of it."""
     return ReleaseRecord(
-        task=TASK, counter=counter, round=round_number, created_s=0.0, metrics={}, notes="", signed=b""
+        task=TASK, counter=counter, round=round_number, created_s=0.0, metrics={}, notes="", manifest=b""
     )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from sqlalchemy import text
@@ -21,7 +20,6 @@ from edge_protocol.arrays import pack
 from edge_protocol.codec import MAX_BYTES, encode
 from edge_protocol.ids import TaskId
 from edge_protocol.manifest import decode_manifest
-from edge_protocol.messages import SignedManifest
 from edge_protocol.topics import ChunkTopic
 from edge_protocol.transport.base import Refused
 from edge_protocol.transport.memory import MemoryBroker
@@ -257,8 +255,7 @@ def test_only_the_newest_releases_stay_on_the_broker(tmp_path: Path) -> None:
         assert [r.on_broker for r in releases] == [False, False, True, True]
         kept = set()
         for record in releases[2:]:
-            signed = msgspec.msgpack.decode(record.signed, type=SignedManifest)
-            kept |= {ref.sha256 for ref in decode_manifest(signed.manifest).blobs}
+            kept |= {ref.sha256 for ref in decode_manifest(record.manifest).blobs}
         proxy = world.server.coordinator.tasks[TASK].setup.proxy.sha256
         parsed = [world.server.topics.parse(topic) for topic in world.broker.retained]
         assert {topic.sha256 for topic in parsed if isinstance(topic, ChunkTopic)} == kept | {proxy}

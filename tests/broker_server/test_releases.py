@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from shutil import copytree
 
@@ -11,18 +12,23 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from broker_server.releases import Provenance, ReleaseFolder, payloads, signed_manifest
+from broker_server.releases import Provenance, ReleaseFolder, payloads
 from broker_server.store.blobs import BlobFolder
 from broker_server.store.database import Database
 from edge_protocol.delta import apply_delta
 from edge_protocol.errors import ArtifactError
-from edge_protocol.manifest import decode_manifest
-from edge_protocol.signing import Keyring, generate_key, public_key
+from edge_protocol.manifest import decode_manifest, encode_manifest
 from edge_protocol.task import TIERS
+from edge_protocol.trust import commissioned, proven, refreshed
 from tests.broker_server.scenes import SPEC, TASK
 from tests.fakes.centre import write_artifacts
+from tests.fakes.signed_fleet import SignedFleet
 
-KEY = generate_key()
+
+@pytest.fixture
+def fleet() -> SignedFleet:
+    """Who signs."""
+    return SignedFleet(0.0, [TASK])
 
 
 @pytest.fixture
@@ -34,9 +40,9 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
-def releases(tmp_path: Path, database: Database) -> ReleaseFolder:
+def releases(tmp_path: Path, database: Database, fleet: SignedFleet) -> ReleaseFolder:
     """A release folder."""
-    return ReleaseFolder(tmp_path, "f", database, BlobFolder(tmp_path / "blobs"), KEY)
+    return ReleaseFolder(tmp_path, "f", database, BlobFolder(tmp_path / "blobs"), fleet.roles)
 
 
 @pytest.fixture
@@ -47,11 +53,13 @@ def artifacts(tmp_path: Path) -> Path:
 
 
 def test_a_release_is_signed_numbered_and_complete(
-    releases: ReleaseFolder, artifacts: Path, database: Database, tmp_path: Path
+    releases: ReleaseFolder, artifacts: Path, database: Database, tmp_path: Path, fleet: SignedFleet
 ) -> None:
-    """The manifest opens with our key only, names every tier, and its blobs are in the folder."""
+    """The manifest is listed, names every tier, and its blobs are in the folder."""
     record = releases.make(SPEC, artifacts, Provenance(3, {"nano/accuracy": 0.5}, "why"), 7.0)
-    manifest = Keyring([public_key(KEY)]).open(signed_manifest(record))
+    now = datetime.fromtimestamp(7, timezone.utc)
+    trusted = refreshed(commissioned(fleet.root), fleet.files(), TASK, now)
+    manifest, _ = proven(trusted, TASK, record.manifest, now)
     assert (manifest.fleet, manifest.counter, manifest.round, manifest.notes) == ("f", 1, 3, "why")
     assert [(a.tier, a.student, a.parameters) for a in manifest.artifacts] == [
         ("nano", "a", 100),
@@ -77,7 +85,9 @@ def test_a_release_is_signed_numbered_and_complete(
     assert releases.make(SPEC, artifacts, Provenance(None, {}), 8.0).counter == 2
 
 
-def test_a_release_offers_deltas_from_the_last_two(releases: ReleaseFolder, artifacts: Path, tmp_path: Path) -> None:
+def test_a_release_offers_deltas_from_the_last_two(
+    releases: ReleaseFolder, artifacts: Path, tmp_path: Path, fleet: SignedFleet
+) -> None:
     """Each leads to the weights it says, from the base it says; none where it would save next to nothing."""
     rng, blobs = np.random.default_rng(0), BlobFolder(tmp_path / "blobs")
     w = rng.normal(0, 0.1, 2000).astype(np.float16)
@@ -87,9 +97,7 @@ def test_a_release_offers_deltas_from_the_last_two(releases: ReleaseFolder, arti
             save_file({"w": w + np.float16(0.0005 * counter)}, artifacts / tier / "weights.safetensors")
         noise = rng.integers(0, 31_000, 2000).astype(np.uint16).view(np.float16)
         save_file({"w": noise}, artifacts / "base" / "weights.safetensors")
-        made.append(
-            decode_manifest(signed_manifest(releases.make(SPEC, artifacts, Provenance(None, {}), 1.0)).manifest)
-        )
+        made.append(decode_manifest(releases.make(SPEC, artifacts, Provenance(None, {}), 1.0).manifest))
     last = made[3].artifact_for("nano")
     assert [d.base for d in last.deltas] == [made[n].artifact_for("nano").weights.sha256 for n in (2, 1)]
     for delta in last.deltas:
@@ -97,10 +105,12 @@ def test_a_release_offers_deltas_from_the_last_two(releases: ReleaseFolder, arti
         assert apply_delta(base, blobs.read(delta.blob)) == blobs.read(last.weights)
         assert delta.blob in made[3].blobs
     assert made[0].artifact_for("nano").deltas == made[3].artifact_for("base").deltas == ()
-    again = decode_manifest(signed_manifest(releases.again(TASK, 3, "back", 2.0)).manifest)
+    again = decode_manifest(releases.again(TASK, 3, "back", 2.0).manifest)
     assert (again.counter, again.notes, again.artifact_for("nano").deltas) == (5, "back", ())
     assert again.artifact_for("nano").weights == made[2].artifact_for("nano").weights
     assert (releases.folder(TASK, 5) / "nano.safetensors").exists()
+    listed = [n + 1 for n in range(4) if fleet.roles.lists(TASK, n + 1, encode_manifest(made[n]))]
+    assert listed == [1, 2, 3], "what was taken back is no release any more"
     with pytest.raises(ArtifactError, match="no release 9"):
         releases.again(TASK, 9, "", 2.0)
 
@@ -115,7 +125,7 @@ def test_a_release_brings_the_variants_that_are_there(releases: ReleaseFolder, a
         copytree(artifacts / "small", artifacts / "nano" / "int8-cpu", dirs_exist_ok=True)
         save_file({"w": plain + np.float16(0.0005 * counter)}, artifacts / "nano" / "weights.safetensors")
         save_file({"w": numbers + np.int8(counter)}, artifacts / "nano" / "int8-cpu" / "weights.safetensors")
-        last = decode_manifest(signed_manifest(releases.make(SPEC, artifacts, Provenance(None, {}), 1.0)).manifest)
+        last = decode_manifest(releases.make(SPEC, artifacts, Provenance(None, {}), 1.0).manifest)
     found = [(a.tier, a.variant) for a in last.artifacts]
     assert found == [("nano", ""), ("nano", "int8-cpu"), ("small", ""), ("base", "")]
     int8, blobs = last.artifact_for("nano", ("int8-cpu",)), BlobFolder(tmp_path / "blobs")

@@ -6,7 +6,7 @@ from collections import Counter
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_server.rollout_plan import (
@@ -37,7 +37,6 @@ members = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(members, st.randoms())
 def test_the_order_depends_on_the_fleet_alone(fleet: list[Member], random: object) -> None:
     """However the devices are listed, the order is the same, and holds each of them once."""
@@ -48,7 +47,6 @@ def test_the_order_depends_on_the_fleet_alone(fleet: list[Member], random: objec
     assert sorted(m.device for m in ordered) == sorted(m.device for m in fleet)
 
 
-@settings(deadline=None)
 @given(members, st.floats(0.01, 1))
 def test_the_first_devices_are_spread_over_tiers_and_boards(fleet: list[Member], share: float) -> None:
     """Every tier with a device that is there is among the canaries, and no stratum has more than its part and one."""
@@ -113,7 +111,6 @@ def test_a_plan_that_makes_no_sense_is_refused(fields: dict[str, object], messag
         msgspec.structs.replace(Plan(), **fields)
 
 
-@settings(deadline=None)
 @given(st.floats(0, 10 * DAY_S), st.integers(0, 1439), st.integers(0, 1439))
 def test_a_window_opens_within_a_day(now: float, start: int, end: int) -> None:
     """When it opens is now or later, at most a day, and inside the window, over midnight too."""

@@ -158,6 +158,6 @@ class RolloutMachine(RuleBasedStateMachine):
         assert not [r for r in scene.rollouts.values() if RolloutState(r.state) in ACTIVE]
 
 
-RolloutMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+RolloutMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40)
 TestRollout = RolloutMachine.TestCase
 TestRollout.__doc__ = "Random schedules of devices, orders, time and restarts keep every invariant."

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import msgspec
@@ -13,6 +15,7 @@ import pytest
 
 from broker_server.config import RoundsConfig
 from broker_server.events import JobFailed
+from broker_server.key_setup import Rotation, ready_roles, rotate, signed_roles
 from broker_server.server import Server, _alone, _signals, real_seams, serve
 from broker_server.setup import task_specs
 from broker_server.workshop import Distiller
@@ -104,6 +107,58 @@ def test_patience_follows_the_next_deadline(tmp_path: Path) -> None:
         assert server._patience() == 0.5
     finally:
         server.close()
+
+
+def test_signatures_are_renewed_and_published_while_the_server_runs(tmp_path: Path) -> None:
+    """Devices find a new timestamp before the old one ends, and a root that another process signed, at once."""
+    write_packs(tmp_path)
+    clock, broker = FakeClock(time.time()), MemoryBroker()
+    config = centre_config(tmp_path, rounds=RoundsConfig(limit=0))
+    server = make_server(config, broker, clock, scripted_distiller([0.5]))
+
+    def published(name: str) -> bytes:
+        server.step()
+        clock.advance(2.0)
+        server.step()
+        return broker.retained.get(server.topics.metadata(name), b"")
+
+    try:
+        server.start()
+        while not server.database.releases(TaskId("vehicle")):
+            published("timestamp")
+        files = signed_roles(config).files()
+        assert {name: published(name) for name in files} == files
+        clock.advance(2 * 86_400)
+        assert published("timestamp") != files["timestamp"]
+        assert published("timestamp") == signed_roles(config).files()["timestamp"]
+        rotate(config, Rotation("root", 1, 1), clock())
+        assert published("2.root") == server.newest_root.read_bytes()
+    finally:
+        server.close()
+
+
+def test_a_server_without_keys_says_how_to_make_them(tmp_path: Path) -> None:
+    """It makes none by itself: whoever runs it need not be who may sign roots."""
+    config = centre_config(tmp_path, rounds=RoundsConfig())
+    shutil.rmtree(tmp_path / "server")
+    seams = real_seams(config)
+    with pytest.raises(NotReadyError, match="task-vehicle yet; run: roadcast keys init"):
+        Server(config, seams)
+    for executor in seams.executors:
+        executor.shutdown()
+
+
+@pytest.mark.parametrize(("damage", "says"), [("gone", "key of timestamp is not here"), ("junk", "cannot be opened")])
+def test_a_server_whose_own_keys_cannot_sign_does_not_start(tmp_path: Path, damage: str, says: str) -> None:
+    """Better no server than one whose releases nobody will take in three days."""
+    config = centre_config(tmp_path, rounds=RoundsConfig())
+    (key,) = (tmp_path / "keys").glob("timestamp-*.pem")
+    if damage == "gone":
+        key.unlink()
+    else:
+        key.write_text("junk")
+    with pytest.raises((NotReadyError, ConfigError), match=says):
+        ready_roles(config)
 
 
 def test_a_section_must_bear_its_tasks_name(tmp_path: Path) -> None:

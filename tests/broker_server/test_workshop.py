@@ -18,6 +18,7 @@ from broker_server import effects as e
 from broker_server.config import RoundsConfig
 from broker_server.distil_job import read_job, read_result
 from broker_server.events import Distilled, JobFailed, ReleaseStored
+from broker_server.key_setup import signed_roles
 from broker_server.releases import ReleaseFolder
 from broker_server.store.blobs import BlobFolder
 from broker_server.store.database import Database
@@ -41,7 +42,7 @@ class Place:
         state = Path(config.state_dir)
         self.database = Database(state / "server.db")
         blobs = BlobFolder(state / "blobs")
-        releases = ReleaseFolder(state, "sim", self.database, blobs, bytes(32))
+        releases = ReleaseFolder(state, "sim", self.database, blobs, signed_roles(config))
         specs = {TASK: load_task("vehicle")}
         desk = Desk(config, specs, self.database, releases, blobs, b"salt", lambda: 5.0, self.done.put)
         self.workshop = Workshop(desk, distiller, distilling=ThreadPoolExecutor(1), making=ThreadPoolExecutor(1))

@@ -11,19 +11,21 @@ import numpy as np
 
 from edge_client import effects as e
 from edge_client.core import DeviceCore, Profile, Remembered
+from edge_client.plan_effects import Planned
 from edge_models.tasks import load_task
 from edge_protocol import messages as m
 from edge_protocol.arrays import pack
 from edge_protocol.blobs import cut
 from edge_protocol.effects import Send
 from edge_protocol.ids import SERVER, DeviceId
-from edge_protocol.manifest import Artifact, Delta, ReleaseManifest
-from edge_protocol.signing import Keyring, sign
+from edge_protocol.manifest import Artifact, Delta, ReleaseManifest, encode_manifest
 from edge_protocol.task import TaskSpec, Tier
+from edge_protocol.trust import Proof
 from tests.fakes.clock import FakeClock
-from tests.fakes.small_centre import FLEET, KEY, TRUSTED
+from tests.fakes.small_centre import FLEET
 
 SPEC = load_task("vehicle")
+PROOF = Proof(roots=(), targets=b"", releases=b"")
 T = TypeVar("T")
 
 
@@ -47,13 +49,13 @@ def signed(
     tier: Tier = "nano",
     spec: TaskSpec = SPEC,
     fleet: str = FLEET,
-    key: bytes = KEY,
     base: int = 0,
     variants: tuple[str, ...] = (),
-) -> m.SignedManifest:
-    """A signed release of small files."""
+) -> e.Offered:
+    """A proven release of small files."""
     files = (artifact(counter, tier, base), *(artifact(counter, tier, variant=each) for each in variants))
-    return sign(ReleaseManifest(fleet, counter, spec, 1.0, files, {}), key)
+    manifest = ReleaseManifest(fleet, counter, spec, 1.0, files, {})
+    return e.Offered(encode_manifest(manifest), manifest, PROOF)
 
 
 def call(number: int, release: int, *, collecting: bool = True, spec: TaskSpec = SPEC) -> m.RoundCall:
@@ -92,10 +94,12 @@ class Driver:
             report_interval_s=10,
             variants=self.variants,
         )
-        self.core = DeviceCore(who, Keyring([bytes.fromhex(TRUSTED)]), self.remembered, self.clock.now)
+        self.core = DeviceCore(who, self.remembered, self.clock.now)
 
-    def say(self, body: m.Body) -> list[e.Effect]:
-        """A message from the server."""
+    def say(self, body: m.Body | e.Offered) -> list[e.Effect]:
+        """A message from the server; an offer as the gate lets it through."""
+        if isinstance(body, e.Offered):
+            return self.do(body)
         header = m.Header(FLEET, SERVER, os.urandom(16), b"centre00", 1, 1.7e9, True)
         return self.do(m.Envelope(header, body))
 
@@ -114,6 +118,7 @@ class Driver:
         self.fetch(counter)
         self.do(e.Checked(counter))
         self.do(e.Trained(self.last(e.Train).job, None))
+        self.do(Planned(counter))
         self.do(e.Passed(counter))
 
     def fetch(self, counter: int, variant: str = "") -> None:

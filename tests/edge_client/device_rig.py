@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import numpy as np
 from devices.packs import ImagePack, SeriesPack, save_pack
 from edge_client.agent import Agent
 from edge_client.config import DeviceConfig
+from edge_client.planner import MakeWorkshop
 from edge_models.tasks import load_task, plugin_of
 from edge_protocol.config import load_config
 from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
-from tests.fakes.small_centre import FLEET, TRUSTED, SmallCentre
+from tests.fakes.small_centre import FLEET, SmallCentre, trusted_root
 
 NO_TRAINER = (sys.executable, "-c", "import sys; sys.exit('no trainer here')")
 """A trainer that always fails, at once: the shared head serves."""
@@ -55,7 +57,7 @@ def device_config(folder: Path, **changes: Any) -> DeviceConfig:
         "device": "cam-1",
         "tier": "nano",
         "task": "vehicle",
-        "trusted_keys": [TRUSTED],
+        "trusted_root": trusted_root(),
         "state_dir": str(folder / "state"),
         "report_interval_s": 0.5,
         "train": {"pause": {"hot_c": 150, "cool_c": 150}},  # a machine that runs tests may be hot
@@ -77,6 +79,8 @@ class DeviceRig:
     config: DeviceConfig
     broker: MemoryBroker = field(default_factory=MemoryBroker)
     trainer: tuple[str, ...] = NO_TRAINER
+    wall: Callable[[], float] = time.time
+    workshop: MakeWorkshop | None = None
 
     def __post_init__(self) -> None:
         self.centre = SmallCentre(self.broker)
@@ -84,7 +88,9 @@ class DeviceRig:
 
     def boot(self) -> None:
         """Start the agent (again)."""
-        self.agent = Agent(self.config, lambda inbox, will: MemoryTransport(self.broker, inbox, will), self.trainer)
+        self.agent = Agent(
+            self.config, partial(MemoryTransport, self.broker), self.trainer, wall=self.wall, workshop=self.workshop
+        )
         self.agent.start()
 
     def until(self, condition: Callable[[], object], what: str, within_s: float = 40) -> None:

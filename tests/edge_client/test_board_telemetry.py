@@ -68,5 +68,9 @@ def test_the_agent_tells_how_its_board_is_doing(tmp_path: Path) -> None:
         (told, *_) = rig.centre.of(m.Telemetry)
         assert told.values["memory_total_bytes"] > 1 << 28
         assert told.values["state_free_bytes"] > 0
+        rig.until(
+            lambda: any("camera_frame_age_seconds" in name for t in rig.centre.of(m.Telemetry) for name in t.values),
+            "the age of a camera's last frame",
+        )
     finally:
         rig.close()

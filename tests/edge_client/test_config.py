@@ -10,7 +10,7 @@ import pytest
 
 from devices.boards import Machine
 from edge_client import board
-from edge_client.build import build_parts
+from edge_client.build import build_parts, read_root
 from edge_client.config import DeviceConfig
 from edge_client.notify import notify
 from edge_client.replay import ReplayStore
@@ -26,7 +26,7 @@ device: cam-1
 tier: nano
 task: vehicle
 broker: {host: 127.0.0.1, port: 1883, keepalive_s: 15}
-trusted_keys: [%s]
+trusted_root: /etc/roadcast/root.json
 state_dir: /var/lib/roadcast
 sources:
   - {name: main, uri: "pack:///data/cam-1.npz", rate_hz: 20, loop: true, serving: whole-sample}
@@ -38,7 +38,7 @@ replay: {budget_bytes: 20000000}
 train: {epochs: 30, memory_mb: 1024, nice: 10}
 probation: {frames: 20, latency_factor: 3.0}
 report_interval_s: 2
-""" % ("ab" * 32)
+"""
 
 
 def test_the_documented_example_is_read_and_flags_go_before_environment_before_file() -> None:
@@ -49,7 +49,6 @@ def test_the_documented_example_is_read_and_flags_go_before_environment_before_f
     )
     assert (config.device_id, config.fleet_id, config.train.nice, config.replay.every_s) == ("cam-3", "demo", 3, 1.0)
     assert config.sources[1].lines[0].end == (1.0, 0.5)
-    assert config.keyring is not None
 
 
 @pytest.mark.parametrize(
@@ -57,9 +56,8 @@ def test_the_documented_example_is_read_and_flags_go_before_environment_before_f
     [
         ({"device": "server"}, "server's own name"),
         ({"device": "a/b"}, "device"),
-        ({"trusted_keys": []}, "trusted_keys"),
         ({"privacy": {"epsilon_per_report": 9.0, "epsilon_total": 8.0}}, "exceeds"),
-        ({"trusted_keys": ["xyz"]}, "trusted_keys"),
+        ({"trusted_root": ""}, "trusted_root"),
         ({"sources": []}, "sources"),
         ({"sources": [{"name": "a", "uri": "x"}] * 2}, "same name"),
         ({"sources": [{"name": "a b", "uri": "x"}]}, "source"),
@@ -72,6 +70,19 @@ def test_what_is_wrong_is_named(tmp_path: Path, change: dict[str, Any], said: st
     """The message holds the key, and the file before it."""
     with pytest.raises(ConfigError, match=said):
         device_config(tmp_path, **change)
+
+
+def test_a_root_comes_from_a_file_or_stands_in_the_configuration(tmp_path: Path) -> None:
+    """Both are read; a missing file, and one that is no root or signs nothing, are named with the remedy."""
+    inline = device_config(tmp_path)
+    (tmp_path / "root.json").write_text(inline.trusted_root)
+    root = read_root(device_config(tmp_path, trusted_root=str(tmp_path / "root.json")))
+    assert root == read_root(inline) == inline.trusted_root.encode()
+    (tmp_path / "other.json").write_text("{}")
+    unsigned = inline.trusted_root.replace('"sig":"', '"sig":"00')
+    for wrong in (str(tmp_path / "none.json"), str(tmp_path / "other.json"), unsigned):
+        with pytest.raises(ConfigError, match=r"trusted_root: .*bring the newest tuf"):
+            read_root(device_config(tmp_path, trusted_root=wrong))
 
 
 def built(folder: Path, **changes: Any) -> Any:

@@ -6,6 +6,7 @@ import pytest
 
 from edge_client import effects as e
 from edge_client.core import Remembered
+from edge_client.plan_effects import Planned
 from edge_client.releasing import Running
 from edge_protocol import messages as m
 from edge_protocol.effects import Drop, Send
@@ -245,6 +246,7 @@ def test_a_release_takes_the_trainer_from_a_round_and_gives_it_back() -> None:
     assert e.Stop(job) in effects
     driver.do(e.Fetched(call(2, 1).proxy.sha256))
     driver.do(e.Trained(driver.last(e.Train).job, None))
+    driver.do(Planned(2))
     driver.do(e.Passed(2))
     assert driver.core.running.release == 2
     assert len(driver.all(e.Train)) == 3, "round 2 asked for release 1, which is gone: it is not answered"
@@ -260,6 +262,7 @@ def test_a_device_that_had_to_stay_on_an_older_release_answers_from_it() -> None
     driver.fetch(2)
     driver.do(e.Checked(2))
     driver.do(e.Trained(driver.last(e.Train).job, None))
+    driver.do(Planned(2))
     assert not [x for x in driver.all(e.Fetch) if x.ref == call(1, 2).proxy]
     driver.do(e.Failed(2, "too slow"))
     driver.do(e.Fetched(call(1, 2).proxy.sha256))

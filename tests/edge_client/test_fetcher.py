@@ -120,7 +120,7 @@ def test_a_blob_that_is_there_is_not_fetched_again_and_a_damaged_one_is(tmp_path
     assert rig.fetcher.path(ref.sha256).read_bytes() == DATA
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32), st.floats(0, 0.5), st.floats(0, 0.5), st.floats(0, 0.3))
 def test_loss_repeats_reordering_and_corruption_end_in_the_same_bytes(
     tmp_path_factory: pytest.TempPathFactory, seed: int, lose: float, repeat: float, corrupt: float

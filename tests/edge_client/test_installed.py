@@ -13,14 +13,14 @@ from edge_models.head_weights import HeadWeights
 from edge_models.tasks import load_task
 from edge_protocol.errors import StoreError
 from edge_protocol.manifest import ReleaseManifest
-from edge_protocol.signing import Keyring, generate_key, public_key, sign
 from tests.edge_client.core_driver import SPEC, artifact
-from tests.fakes.small_centre import FLEET, KEY
+from tests.fakes.signed_fleet import SignedFleet
+from tests.fakes.small_centre import FLEET, signed_fleet
 
 CHOICE = HeadChoice(chosen="personal", shared={"accuracy": 0.5}, personal={"accuracy": 0.8}, n_train=9, n_valid=3)
 
 
-def commit(folder: Path, counter: int, key: bytes = KEY) -> InstalledStore:
+def commit(folder: Path, counter: int) -> InstalledStore:
     """Install a release of small files."""
     store, files = InstalledStore(folder / "vehicle"), artifact(counter)
     for text, ref in (
@@ -31,14 +31,13 @@ def commit(folder: Path, counter: int, key: bytes = KEY) -> InstalledStore:
         place = folder / "blobs" / ref.sha256
         place.mkdir(parents=True, exist_ok=True)
         (place / "data").write_bytes(text.encode())
-    store.commit(counter, files, sign(ReleaseManifest(FLEET, counter, SPEC, 1.0, (files,), {}), key))
+    store.commit(counter, files, *signed_fleet().prove(ReleaseManifest(FLEET, counter, SPEC, 1.0, (files,), {})))
     return store
 
 
 def boot(folder: Path, **other: object) -> tuple[list[int], list[str]]:
     """What would be booted, newest first, and why not others."""
-    keyring = Keyring([public_key(KEY)])
-    how = {"spec": SPEC, "tier": "nano", "keyring": keyring} | other
+    how = {"spec": SPEC, "tier": "nano", "root": signed_fleet().root} | other
     found, skipped = resolve(folder / "vehicle", folder / "blobs", **how)  # type: ignore[arg-type]
     assert all(isinstance(each, Resolved) for each in found)
     return [each.release for each in found], skipped
@@ -83,7 +82,7 @@ def test_whatever_is_damaged_the_release_before_is_booted(tmp_path: Path, damage
 def test_what_a_trusted_key_did_not_sign_is_never_booted(tmp_path: Path) -> None:
     """A pointer that somebody wrote by hand does not run; nor does one for another task or tier."""
     commit(tmp_path, 1)
-    assert boot(tmp_path, keyring=Keyring([public_key(generate_key())]))[0] == []
+    assert boot(tmp_path, root=SignedFleet().root)[0] == []
     assert boot(tmp_path, spec=load_task("clinic"))[0] == []
     assert boot(tmp_path, tier="base")[0] == []
     assert boot(tmp_path)[0] == [1]

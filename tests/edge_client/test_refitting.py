@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edge_client import effects as e
+from edge_client.plan_effects import Planned
 from edge_client.refitting import MAX_FAILURES
 from tests.edge_client.core_driver import Driver, blob, call, report, signed
 
@@ -87,6 +88,7 @@ def test_the_refit_of_a_release_that_failed_is_made_up_for() -> None:
     driver.fetch(1)
     driver.do(e.Checked(1))
     driver.do(e.TrainFailed(driver.last(e.Train).job, "put off: the board was hot for 600 s"))
+    driver.do(Planned(1))
     driver.do(e.Passed(1))
     jobs = len(driver.all(e.Train))
     driver.wait(10)

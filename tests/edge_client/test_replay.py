@@ -154,3 +154,18 @@ def test_the_newest_samples_can_be_read_by_another_thread(tmp_path: Path) -> Non
     assert latest_raw(tmp_path / "r.db", VEHICLE, 3)[:, 0, 0, 0].tolist() == [8, 7, 6]
     assert len(latest_raw(tmp_path / "none.db", VEHICLE, 3)) == 0
     store.close()
+
+
+def test_what_was_gathered_is_taken_once(tmp_path: Path) -> None:
+    """An operator's label outlives a restart; another pack is taken; a disk that refused is asked again."""
+    gathered = [image(i, 0) for i in range(3)]
+    store = ReplayStore(tmp_path / "replay.db", 1_000_000)
+    store.commission("pack 1", lambda: gathered)
+    assert store.relabel(gathered[0].sample, 4)
+    store.close()
+    store = ReplayStore(tmp_path / "replay.db", 1_000_000)
+    store.commission("pack 1", lambda: gathered)
+    assert sorted(read_samples(tmp_path / "replay.db", VEHICLE).targets.tolist()) == [0, 0, 4]
+    store.commission("pack 2", lambda: gathered)
+    assert read_samples(tmp_path / "replay.db", VEHICLE).targets.tolist() == [0, 0, 0]
+    store.close()

@@ -8,17 +8,19 @@ import msgspec
 import pytest
 
 from edge_client import effects as e
+from edge_client.board import profile
 from edge_client.core import Remembered
 from edge_client.installed import InstalledStore, resolve
+from edge_client.plan_effects import Planned
 from edge_client.releasing import Running
 from edge_protocol import messages as m
 from edge_protocol.blobs import cut
 from edge_protocol.effects import Drop
-from edge_protocol.manifest import Artifact, decode_manifest
-from edge_protocol.signing import Keyring, sign
-from tests.edge_client.core_driver import SPEC, Driver, artifact, blob, signed
+from edge_protocol.manifest import Artifact, encode_manifest
+from tests.edge_client.core_driver import PROOF, SPEC, Driver, artifact, blob, signed
 from tests.edge_client.device_rig import DeviceRig, device_config
-from tests.fakes.small_centre import KEY, TRUSTED, Files, artifact_files, int8_files, spoilt
+from tests.fakes.boards import fake_board
+from tests.fakes.small_centre import Files, artifact_files, int8_files, signed_fleet, spoilt
 
 INT8 = "int8-cpu"
 
@@ -40,13 +42,30 @@ def linked(*variants: str, running: str = "", release: int = 0) -> Driver:
     return driver
 
 
-@pytest.mark.parametrize("precision", ["plain", "int8"])
-def test_a_device_fetches_the_files_of_one_variant_alone(precision: str, tmp_path: Path) -> None:
-    """Its configuration says which; of the others not a byte."""
-    config = device_config(tmp_path, precision=precision)
-    variant = INT8 if precision == "int8" else ""
+@pytest.mark.parametrize(
+    ("precision", "runner", "variant"),
+    [
+        ("plain", "auto", ""),
+        ("plain", "tensorrt", ""),
+        ("int8", "auto", INT8),
+        ("int8", "onnxruntime", INT8),
+        ("int8", "tensorrt", "int8-trt"),
+    ],
+)
+def test_a_device_fetches_the_files_of_one_variant_alone(
+    precision: str, runner: str, variant: str, tmp_path: Path
+) -> None:
+    """Its precision and its runner say which; of the others not a byte."""
+    config = device_config(tmp_path, precision=precision, runner=runner)
+    variants = profile(config, SPEC, fake_board("raspberry-pi-5", tmp_path / "board")).variants
     offer = signed(1, variants=("int8-trt", INT8))
-    assert asked(linked(*config.variants).say(offer)) == hashes(artifact(1, variant=variant))
+    assert asked(linked(*variants).say(offer)) == hashes(artifact(1, variant=variant))
+
+
+def test_a_board_with_a_gpu_takes_int8_for_tensorrt_by_itself(tmp_path: Path) -> None:
+    """As it serves with TensorRT by itself."""
+    config = device_config(tmp_path, precision="int8")
+    assert profile(config, SPEC, fake_board("jetson-orin-nano-r35.5", tmp_path / "board")).variants == ("int8-trt",)
 
 
 def test_without_its_variant_a_device_takes_the_plain_artifact() -> None:
@@ -57,11 +76,10 @@ def test_without_its_variant_a_device_takes_the_plain_artifact() -> None:
 
 def test_a_release_of_variants_alone_is_refused() -> None:
     """There must be something that every device of the tier can run."""
-    int8 = signed(1, variants=(INT8,))
-    manifest = decode_manifest(int8.manifest)
+    manifest = signed(1, variants=(INT8,)).manifest
     alone = msgspec.structs.replace(manifest, artifacts=(manifest.artifact_for("nano", (INT8,)),))
     driver = linked(INT8)
-    driver.say(sign(alone, KEY))
+    driver.say(e.Offered(encode_manifest(alone), alone, PROOF))
     assert driver.sent(m.Deployment)[-1].state == "rejected"
     assert not driver.all(e.Fetch)
 
@@ -76,6 +94,7 @@ def test_a_variant_that_is_no_good_here_gives_way_to_the_plain_artifact(at: str)
     if at == "probation":
         driver.do(e.Checked(1))
         driver.do(e.Trained(driver.last(e.Train).job, None))
+        driver.do(Planned(1))
     effects = driver.do(e.CheckFailed(1, "off") if at == "check" else e.Failed(1, "off"))
     assert effects[:2] == [Drop("variant-failed", f"{INT8}: off"), e.Discard(1)]
     assert asked(effects) == hashes(artifact(1))
@@ -83,6 +102,7 @@ def test_a_variant_that_is_no_good_here_gives_way_to_the_plain_artifact(at: str)
     driver.fetch(1)
     driver.do(e.Checked(1))
     driver.do(e.Trained(driver.last(e.Train).job, None))
+    driver.do(Planned(1))
     driver.do(e.Passed(1))
     assert driver.core.running == Running(1, artifact(1).weights.sha256)
     assert driver.sent(m.Deployment)[-1].weights == artifact(1).weights.sha256
@@ -155,7 +175,6 @@ def test_the_pointer_says_which_variant_a_restart_loads(tmp_path: Path) -> None:
         assert ref == blob(f"{INT8} {text} 1")
         (blobs / ref.sha256).mkdir(parents=True)
         (blobs / ref.sha256 / "data").write_bytes(f"{INT8} {text} 1".encode())
-    InstalledStore(folder).commit(1, files, signed(1, variants=(INT8,)))
-    keyring = Keyring([bytes.fromhex(TRUSTED)])
-    whole, skipped = resolve(folder, blobs, spec=SPEC, tier="nano", keyring=keyring)
+    InstalledStore(folder).commit(1, files, *signed_fleet().prove(signed(1, variants=(INT8,)).manifest))
+    whole, skipped = resolve(folder, blobs, spec=SPEC, tier="nano", root=signed_fleet().root)
     assert ([found.artifact for found in whole], skipped) == ([files], [])

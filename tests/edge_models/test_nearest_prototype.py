@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_models.nearest_prototype import distances, prototype_logits
@@ -19,7 +19,6 @@ def test_the_nearest_class_answers_and_an_absent_one_never() -> None:
     assert logits.dtype == np.float32
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_distances_are_those_of_the_definition(seed: int) -> None:
     """As subtracting, squaring and adding would give them."""

@@ -27,7 +27,7 @@ def scene() -> tuple[Background, npt.NDArray[np.float32], npt.NDArray[np.int64]]
     return Background.of(asked, named, C), asked[None], named
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.floats(1e-3, 1e6), st.integers(-1, C))
 def test_one_sample_moves_the_totals_by_at_most_one(seed: int, size: float, label: int) -> None:
     """Whatever the sample is, however far out, whatever its label: that is what the noise is measured against."""

@@ -40,7 +40,7 @@ cases = {
 }
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(**cases)
 def test_every_window_is_what_the_readings_say(seed: int, rows: int, sensors: int, missing: float) -> None:
     """Flags, values and targets of each window are recomputed from the readings, one by one."""
@@ -65,7 +65,7 @@ def test_every_window_is_what_the_readings_say(seed: int, rows: int, sensors: in
     assert next(expected, None) is None
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(**cases)
 def test_live_windows_mature_into_the_packed_ones(seed: int, rows: int, sensors: int, missing: float) -> None:
     """A device that saw the readings one by one learns from the same samples as one that got them in a pack."""

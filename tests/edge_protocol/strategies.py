@@ -78,7 +78,9 @@ bodies: st.SearchStrategy[m.Body] = st.one_of(
     st.builds(m.Ack, message_ids, st.booleans(), st.text(max_size=512)),
     st.just(m.Rebirth()),
     st.builds(m.Label, names, names, names),
+    st.builds(m.Measure, names, st.floats(0.1, 30)),
+    st.builds(m.Measured, names, message_ids, counts, names, counts, values, st.text(max_size=512)),
     st.builds(m.RoundCall, names, names, counts, counts, blob_refs(), seconds, st.booleans()),
-    st.builds(m.SignedManifest, st.binary(max_size=500), names, st.binary(min_size=64, max_size=64)),
+    st.builds(m.ReleaseOffer, st.binary(max_size=500)),
     st.builds(m.Presence, st.booleans()),
 )

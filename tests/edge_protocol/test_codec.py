@@ -180,7 +180,7 @@ def test_a_message_too_large_is_ours_to_refuse() -> None:
     values = {f"{i:04d}" + "x" * 60: 1.0 for i in range(1024)}
     assert len(codec.encode(HEADER, m.Telemetry(values))) < codec.MAX_BYTES["telemetry"]
     with pytest.raises(LocalProtocolError) as error:
-        codec.encode(HEADER, m.SignedManifest(bytes(256 * 1024), "k", bytes(64)))
+        codec.encode(HEADER, m.ReleaseOffer(bytes(256 * 1024)))
     assert error.value.reason == "oversized"
 
 

@@ -34,7 +34,6 @@ def weights(seed: int = 0, noise: float = 0.0) -> dict[str, npt.NDArray[Any]]:
     return {name: (v + moved.normal(0, 1, v.shape) * noise).astype(np.float16) for name, v in drawn.items()}
 
 
-@settings(deadline=None)
 @given(st.lists(bits, min_size=1, max_size=4))
 def test_what_comes_out_is_what_went_in(pairs: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> None:
     """Any bit patterns, NaN, infinity and both zeros among them, of any mixture of number types."""
@@ -85,7 +84,7 @@ def test_another_base_gives_other_bytes() -> None:
     assert sha256(apply_delta(other, delta)).digest() != sha256(new).digest()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_a_damaged_delta_is_refused_or_gives_other_bytes(data: st.DataObject) -> None:
     """Cut, flipped or made up: a DigestError, or bytes that no hash will match; never another error."""
@@ -106,7 +105,6 @@ def test_a_damaged_delta_is_refused_or_gives_other_bytes(data: st.DataObject) ->
     assert len(out) == len(base)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_a_base_that_is_no_payload_is_refused(base: bytes) -> None:
     """Whatever lies on the disk."""

@@ -14,6 +14,7 @@ from edge_protocol.topics import (
     UP_KINDS,
     ChunkTopic,
     Downlink,
+    MetadataTopic,
     Presence,
     ReleaseTopic,
     RoundTopic,
@@ -21,6 +22,7 @@ from edge_protocol.topics import (
     Uplink,
 )
 from edge_protocol.transport.filters import matches
+from edge_protocol.trust import role_of
 from tests.edge_protocol.strategies import digests, ids
 
 TOPICS = Topics(FleetId("demo"))
@@ -38,6 +40,8 @@ def test_parsing_undoes_building(fleet: str, prefix: str, device: str, task: str
         (topics.release(job), ReleaseTopic(job)),
         (topics.release(job, name), ReleaseTopic(job, name)),
         (topics.round(job), RoundTopic(job)),
+        *((topics.metadata(file), MetadataTopic(file)) for file in ("12.root", "timestamp", "snapshot", "targets")),
+        (topics.metadata(role_of(job)), MetadataTopic(role_of(job))),
         (topics.chunk(digest, index), ChunkTopic(digest, index)),
     ]
     assert [topics.parse(topic) for topic, _ in pairs] == [meaning for _, meaning in pairs]
@@ -78,6 +82,9 @@ def test_whatever_parses_can_be_built(levels: list[str]) -> None:
         ("rc/v1/demo/d/server/up/state", "unknown-topic"),
         (f"rc/v1/demo/d/{'a' * 65}/online", "unknown-topic"),
         ("rc/v1/demo/all/round/", "unknown-topic"),
+        ("rc/v1/demo/all/tuf/0.root", "unknown-topic"),
+        ("rc/v1/demo/all/tuf/root", "unknown-topic"),
+        ("rc/v1/demo/all/tuf/vehicle", "unknown-topic"),
         (f"rc/v1/demo/blob/{'a' * 64}/01", "unknown-topic"),
         (f"rc/v1/demo/blob/{'a' * 64}/-1", "unknown-topic"),
         (f"rc/v1/demo/blob/{'a' * 64}/{MAX_CHUNKS}", "unknown-topic"),

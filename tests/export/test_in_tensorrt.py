@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from devices.runners.trt_build import Built, Order, Tell, build_plan
 from devices.runners.trt_plans import Plans
 from edge_protocol.errors import DeploymentError, DeviceError, IncompatibleError
 from export.golden import make_golden
-from export.in_tensorrt import Workshop
+from export.in_tensorrt import Workshop, workshop_here
 from tests.fakes.cudart import FakeCudart
 from tests.fakes.student import PAYLOAD, TEMPLATE, X, graph, other_weights
 from tests.fakes.trt import fake_tensorrt
@@ -43,7 +44,7 @@ class Board:
         tell = lambda phase, share: self.heard.append(phase)  # noqa: E731
         return Workshop(self.trt, lambda: Cuda(self.library), plans, order, self.build, tell)
 
-    def build(self, folder: Path, order: Order, timing: bytes, tell: Tell) -> Built:
+    def build(self, folder: Path, order: Order, timing: bytes, tell: Tell, **_: object) -> Built:
         """Build in this process."""
         self.builds += 1
         return build_plan(self.trt, folder, order, timing, tell)
@@ -145,3 +146,41 @@ def test_fp16_is_allowed_more(tmp_path: Path) -> None:
     board = Board(tmp_path, fake_tensorrt("8.6.2"))
     board.workshop = board.with_order(Plans(tmp_path / "p"), Order("student.onnx", precision="fp16"))
     assert board.logits(PAYLOAD).shape == (4, 5)
+
+
+@pytest.mark.parametrize("foreign", [("10.3.0", "8.6"), ("10.16.1", "8.7")], ids=["GPU", "version"])
+def test_a_kept_plan_of_another_board_is_built_again(foreign: tuple[str, str], tmp_path: Path) -> None:
+    """As on a disk that was moved: it does not load, is forgotten, and another takes its place."""
+    other = Board(tmp_path / "other", fake_tensorrt(*foreign))
+    other.logits(PAYLOAD)
+    board = Board(tmp_path, fake_tensorrt("10.3.0"))
+    plan = next((tmp_path / "other").rglob("*.plan")).read_bytes()
+    board.workshop.plans.put(board.workshop.key(TEMPLATE), Built(plan, b""), PAYLOAD, 1.0)
+    for _ in range(2):
+        assert np.allclose(board.logits(PAYLOAD), load(golden_of(PAYLOAD))["logits"], atol=0.2)
+    assert board.builds == 1
+
+
+def test_a_plan_that_cannot_be_kept_serves_all_the_same(tmp_path: Path) -> None:
+    """A full disk costs the next start a build, not this one its plan."""
+    board, warned = Board(tmp_path, fake_tensorrt("10.3.0")), list[str]()
+    board.workshop = replace(board.workshop, warn=warned.append)
+    (tmp_path / "plans" / f"{board.workshop.key(TEMPLATE).name}.plan.part").mkdir(parents=True)
+    for builds in (1, 2):
+        board.logits(PAYLOAD)
+        assert board.builds == builds
+    assert len(warned) == 2
+    assert "free space, or it is built again" in warned[0]
+    assert not board.library.blocks
+
+
+@pytest.mark.gpu
+def test_a_real_board_builds_keeps_and_refits(tmp_path: Path) -> None:
+    """Where a GPU and TensorRT are: the guarded process, a kept plan, a refit, each judged by golden answers."""
+    pytest.importorskip("tensorrt")
+    here = workshop_here(plans=Plans(tmp_path))
+    for payload in (PAYLOAD, PAYLOAD, LATER):
+        with here.open(TEMPLATE, payload, golden_of(payload)) as runner:
+            assert runner.provider.startswith("TensorRT")
+            assert np.allclose(runner.infer(X[:4]).logits, load(golden_of(payload))["logits"], atol=0.2)
+    assert len(list(tmp_path.glob("*.plan"))) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors.numpy import save_file
 from broker_server.config import DistilConfig, RoundsConfig, ServerConfig, TaskConfig
 from broker_server.distil_job import DistilResult, read_job
 from broker_server.judge import JudgeRules
+from broker_server.key_setup import begin
 from broker_server.round_manifest import MANIFEST, describe, encoded, input_hashes
 from broker_server.server import Seams, Server
 from broker_server.workshop import Distiller
@@ -67,14 +69,16 @@ def centre_config(
 ) -> ServerConfig:
     """A configuration on the packs of `write_packs`; no anchors among the proxies, whose labels the tests know."""
     paths = {name: str(folder / f"{name}.npz") for name in ("anchors", "proxies", "validation")}
-    return ServerConfig(
+    config = ServerConfig(
         fleet="sim",
         state_dir=str(folder / "server"),
-        release_key_file=str(folder / "release.key"),
+        keys_dir=str(folder / "keys"),
         tasks={task: TaskConfig(task=task, rounds=rounds, judge=judge or JudgeRules(), **paths)},
         distil=distil or DistilConfig(trust_share=0),
         **more,
     )
+    begin(config, time.time())
+    return config
 
 
 def make_server(config: ServerConfig, broker: MemoryBroker, clock: FakeClock, distiller: Distiller) -> Server:

@@ -21,7 +21,6 @@ from edge_protocol.blobs import Pull
 from edge_protocol.codec import decode, encode, kind_of
 from edge_protocol.ids import DeviceId, FleetId
 from edge_protocol.manifest import ReleaseManifest, decode_manifest
-from edge_protocol.signing import Keyring
 from edge_protocol.task import TIERS, TaskSpec
 from edge_protocol.topics import ChunkTopic, Downlink, ReleaseTopic, RoundTopic, Topics
 from edge_protocol.transport.base import Connected, LastWill, Received, Transport
@@ -139,10 +138,10 @@ class SimulatedDevice:
     def _take(self, event: Received) -> None:
         match self.fleet.topics.parse(event.topic):
             case Downlink(_, kind):
-                self._obey(decode(event.payload, kind=kind, fleet=self.fleet.topics.fleet).body)  # type: ignore[arg-type]
+                self._obey(decode(event.payload, kind=kind, fleet=self.fleet.topics.fleet))  # type: ignore[arg-type]
             case ReleaseTopic() if event.payload:
                 body = decode(event.payload, kind="release", fleet=self.fleet.topics.fleet).body
-                assert isinstance(body, m.SignedManifest)
+                assert isinstance(body, m.ReleaseOffer)
                 self._offer(self.fleet.open(body))
             case RoundTopic() if event.payload:
                 body = decode(event.payload, kind="round", fleet=self.fleet.topics.fleet).body
@@ -153,7 +152,8 @@ class SimulatedDevice:
             case _:
                 pass
 
-    def _obey(self, body: m.Body) -> None:
+    def _obey(self, envelope: m.Envelope) -> None:
+        asked, body = envelope.header.message_id, envelope.body
         if isinstance(body, m.Ack):
             self.acks[body.accepted, body.reason] += 1
             self.outbox.pop(body.message_id, None)
@@ -162,6 +162,10 @@ class SimulatedDevice:
                 self._report(again)
         elif isinstance(body, m.Rebirth):
             self._birth()
+        elif isinstance(body, m.Measure):
+            self.say(
+                self.fleet.measured(self.name, m.Measured(body.task, asked, self.running, "", 0, {})), durable=True
+            )
 
     def _offer(self, manifest: ReleaseManifest) -> None:
         if manifest.counter <= self.offered:
@@ -239,10 +243,10 @@ class FleetSimulator:
     Args:
         connect: makes a device's link from its name, its inbox and its last will.
         spec: their task.
-        trusted: the server's public key; None while they are to believe any manifest (cheaper by the thousand).
         knowledge: what they answer.
         patience: seconds each takes to answer a call.
         fetch: whether they pull every chunk of a release, or trust that it is there.
+        measured: fills in what a device that is asked to measure says.
         temper: what becomes of a release on a device: ``good``, ``fails`` its probation, or ``silent``.
     """
 
@@ -254,27 +258,25 @@ class FleetSimulator:
         count: int,
         *,
         knowledge: Knowledge,
-        trusted: bytes | None = None,
         patience: Callable[[DeviceId], float] = lambda _: 0.0,
         fetch: bool = True,
         temper: Callable[[DeviceId, int], str] = lambda *_: "good",
+        measured: Callable[[DeviceId, m.Measured], m.Measured] = lambda _, empty: empty,
         fleet: str = "sim",
         seed: int = 0,
     ) -> None:
         self.connect, self.spec, self.clock, self.knowledge = connect, spec, clock, knowledge
-        self.patience, self.fetch, self.temper = patience, fetch, temper
+        self.patience, self.fetch, self.temper, self.measured = patience, fetch, temper, measured
         self.topics = Topics(FleetId(fleet))
         self.random = random.Random(seed)
-        self._keyring = Keyring([trusted]) if trusted else None
         self._opened: dict[bytes, ReleaseManifest] = {}
         self.devices = [SimulatedDevice(f"dev-{i}", TIERS[i % len(TIERS)], self) for i in range(count)]
 
-    def open(self, signed: m.SignedManifest) -> ReleaseManifest:
-        """Check a manifest; the same bytes once for the whole fleet."""
-        if signed.signature not in self._opened:
-            opened = self._keyring.open(signed) if self._keyring else decode_manifest(signed.manifest)
-            self._opened[signed.signature] = opened
-        return self._opened[signed.signature]
+    def open(self, offer: m.ReleaseOffer) -> ReleaseManifest:
+        """Read a manifest and believe it; the same bytes once for the whole fleet."""
+        if offer.manifest not in self._opened:
+            self._opened[offer.manifest] = decode_manifest(offer.manifest)
+        return self._opened[offer.manifest]
 
     def start(self) -> None:
         """Connect every device."""

@@ -9,13 +9,10 @@ from edge_protocol import codec
 from edge_protocol import messages as m
 from edge_protocol.blobs import cut
 from edge_protocol.ids import DeviceId, FleetId, TaskId
-from edge_protocol.manifest import Artifact, ReleaseManifest
-from edge_protocol.signing import Keyring, generate_key, public_key, sign
+from edge_protocol.manifest import Artifact, ReleaseManifest, encode_manifest
 from edge_protocol.topics import Topics
 
 FLEET = "demo"
-KEY = generate_key()
-KEYRING = Keyring([public_key(KEY)])
 TOPICS = Topics(FleetId(FLEET))
 BLOB, _ = cut(b"x" * 10)
 Spoken = tuple[str, bytes]
@@ -46,11 +43,11 @@ def state(device: str, release: int, up_down: tuple[int, int], task: str = "vehi
     return up(device, m.DeviceState(task, "idle", release, counts, values))
 
 
-def release(counter: int, *, task: str = "vehicle", key: bytes = KEY, accuracy: float = 0.5) -> Spoken:
+def release(counter: int, *, task: str = "vehicle", accuracy: float = 0.5) -> Spoken:
     """The server publishes a release."""
     artifact = Artifact("nano", "depthwise", BLOB, BLOB, BLOB, 1000)
     manifest = ReleaseManifest(FLEET, counter, load_task(task), 1.0, (artifact,), {"nano/accuracy": accuracy})
-    return TOPICS.release(TaskId(task)), pack("server", sign(manifest, key))
+    return TOPICS.release(TaskId(task)), pack("server", m.ReleaseOffer(encode_manifest(manifest)))
 
 
 def call(number: int, *, collecting: bool = True, task: str = "vehicle") -> Spoken:

@@ -10,6 +10,7 @@ from typing import Any
 from devices.latency.load import Plan, Scenario, Trace
 from devices.latency.result import Result, Subject, result_of
 from devices.latency.sensors import Sensed
+from devices.latency.soak import Soak
 
 NOTHING_SENSED = Sensed(None, None, None, None, None, None)
 SUBJECT = Subject(
@@ -75,3 +76,9 @@ def result(
     trace = Trace(starts, ends, list(cpu or latencies), {"infer": list(latencies)})
     plan = Plan(scenario=scenario, samples=samples, rate_hz=1.0 if scenario == "server" else 0.0)
     return result_of(trace, plan, subject, sensed, load_ms=20.0, first_ms=1.0, peak_mb=peak_mb, peak_since_start=False)
+
+
+def measured(found: Result | Soak) -> Result:
+    """The result of a run that was no soak."""
+    assert isinstance(found, Result)
+    return found

@@ -19,16 +19,25 @@ from edge_protocol.blobs import BlobRef, cut
 from edge_protocol.codec import decode, encode, kind_of
 from edge_protocol.delta import make_delta
 from edge_protocol.ids import SERVER, DeviceId, FleetId
-from edge_protocol.manifest import Artifact, Delta, ReleaseManifest
-from edge_protocol.signing import public_key, sign
+from edge_protocol.manifest import Artifact, Delta, ReleaseManifest, encode_manifest
 from edge_protocol.task import TaskSpec, Tier
 from edge_protocol.topics import Topics, Uplink
 from edge_protocol.transport.base import Received
 from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
+from tests.fakes.signed_fleet import SignedFleet
 
-KEY = bytes(range(32))
-TRUSTED = public_key(KEY).hex()
 FLEET = FleetId("sim")
+
+
+@lru_cache(maxsize=1)
+def signed_fleet() -> SignedFleet:
+    """Who signs for every small centre of this process."""
+    return SignedFleet()
+
+
+def trusted_root() -> str:
+    """What their devices are commissioned with."""
+    return signed_fleet().root.decode()
 
 
 @dataclass(frozen=True)
@@ -151,18 +160,24 @@ class SmallCentre:
         files: Mapping[Tier, Files],
         *,
         task: str = "vehicle",
-        key: bytes = KEY,
         base: Files | None = None,
+        listed: bool = True,
         int8: Files | None = None,
-    ) -> m.SignedManifest:
-        """Publish a release: chunks first, then the manifest; with `base`, with deltas, with `int8`, with a variant."""
+    ) -> m.ReleaseOffer:
+        """Publish a release: chunks, signed metadata that list it (or do not), manifest; deltas, a variant."""
         spec = load_task(task)
         manifest, blobs = manifest_of(counter, files, spec=spec, base=base, int8=int8)
         for ref, chunks in blobs.items():
             self.blob(ref, chunks)
-        signed = sign(manifest, key)
-        self.say(self.topics.release(spec.task_id), signed, retain=True)
-        return signed
+        offer = m.ReleaseOffer(signed_fleet().release(manifest) if listed else encode_manifest(manifest))
+        self.metadata(signed_fleet().files())
+        self.say(self.topics.release(spec.task_id), offer, retain=True)
+        return offer
+
+    def metadata(self, files: Mapping[str, bytes]) -> None:
+        """Publish signed metadata."""
+        for name, data in files.items():
+            self.link.publish(self.topics.metadata(name), data, retain=True)
 
     def blob(self, ref: BlobRef, chunks: list[bytes]) -> None:
         """Publish a blob's chunks."""
@@ -182,7 +197,7 @@ class SmallCentre:
         self.say(self.topics.round(spec.task_id), call, retain=True)
         return call
 
-    def tell(self, device: str, body: m.Ack | m.Rebirth | m.Label) -> None:
+    def tell(self, device: str, body: m.Ack | m.Rebirth | m.Label | m.Measure) -> None:
         """Send one device a message."""
         self.say(self.topics.down(DeviceId(device), kind_of(body)), body)
 
@@ -208,7 +223,7 @@ class SmallCentre:
                 body, reason = self._opened(body, envelope.header)
             self.heard.append(body)
             self.headers.append(envelope.header)
-            durable = isinstance(body, m.KnowledgeReport | m.CodedReport | m.IntervalResult | m.Deployment)
+            durable = isinstance(body, m.KnowledgeReport | m.CodedReport | m.IntervalResult | m.Deployment | m.Measured)
             if durable and kind not in self.deaf:
                 self.tell(envelope.header.sender, m.Ack(envelope.header.message_id, not reason, reason))
 

@@ -15,8 +15,8 @@ from types import TracebackType
 import asyncssh
 from typing_extensions import Self
 
+from devices.provision.connection import Login
 from devices.provision.site import SshConfig
-from devices.provision.ssh import Login
 
 PROGRAM = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 SKIP_REASON = (

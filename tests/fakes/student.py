@@ -15,7 +15,7 @@ WEIGHTS = {
 X = RNG.normal(size=(5, 16, 8, 8)).astype(np.float32)
 
 
-def graph(location: str = "roadcast-weights-payload", operator: str = "Relu") -> bytes:
+def graph(location: str = "roadcast-weights-payload", operator: str = "Relu", batch: str | int = "batch") -> bytes:
     """Build the template."""
     tensors, offset = [], 0
     for name, array in WEIGHTS.items():
@@ -34,7 +34,7 @@ def graph(location: str = "roadcast-weights-payload", operator: str = "Relu") ->
         helper.make_node("MatMul", ["features", "head.weight"], ["logits"]),
     ]
     values = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, *shape])
         for name, shape in (("input", (16, 8, 8)), ("features", (64,)), ("logits", (5,)))
     ]
     made = helper.make_graph(nodes, "student", values[:1], values[1:], tensors)

@@ -14,7 +14,6 @@ from broker_server.rounds import RoundState
 from edge_models.tasks import load_task
 from edge_protocol import messages as m
 from edge_protocol.ids import DeviceId, TaskId
-from edge_protocol.signing import public_key
 from edge_protocol.transport.memory import MemoryBroker
 from tests.fakes.centre import centre_config, drive, make_server, rounds_closed, scripted_distiller, write_packs
 from tests.fakes.clock import FakeClock
@@ -47,8 +46,7 @@ def test_a_thousand_devices_teach_the_shared_model(tmp_path: Path) -> None:
     server = make_server(config, broker, clock, in_process)
     try:
         server.start()
-        trusted = public_key(bytes.fromhex(Path(config.release_key_file).read_text()))
-        fleet = FleetSimulator(in_memory(broker), load_task(TASK), clock, 1000, knowledge=knowledge, trusted=trusted)
+        fleet = FleetSimulator(in_memory(broker), load_task(TASK), clock, 1000, knowledge=knowledge)
         fleet.start()
         drive(server, fleet, clock, rounds_closed(server, 1), "end of the round")
         record = server.database.rounds(TASK)[-1]

@@ -13,17 +13,16 @@ import pytest
 
 from edge_client.agent import Agent
 from edge_client.installed import HeadChoice, InstalledStore, resolve
+from edge_client.trust_store import TrustStore
 from edge_models.head_weights import HeadWeights
 from edge_models.tasks import load_task
-from edge_protocol.signing import Keyring
 from edge_protocol.transport.memory import MemoryTransport
 from tests.edge_client.device_rig import NO_TRAINER, DeviceRig, device_config
 from tests.edge_client.test_deltas import moved
 from tests.fakes.recording_disk import RecordingDisk, power_cuts
-from tests.fakes.small_centre import TRUSTED, artifact_files
+from tests.fakes.small_centre import artifact_files, trusted_root
 
 SPEC = load_task("vehicle")
-KEYRING = Keyring([bytes.fromhex(TRUSTED)])
 LEAST_STATES = 200
 
 
@@ -81,7 +80,7 @@ def test_after_every_power_cut_the_resolver_finds_a_signed_release_whole(
 ) -> None:
     """Once a release has served, it or a newer one is found, and every byte of it is the signed manifest's."""
     seen: set[int] = set()
-    tried = 0
+    tried, root = 0, trusted_root().encode()
     for done, files in power_cuts(recorded.steps):
         tried += 1
         floor = max((n for n in (1, 2, 3) if recorded.marks[f"release {n}"] <= done), default=0)
@@ -90,8 +89,9 @@ def test_after_every_power_cut_the_resolver_finds_a_signed_release_whole(
             continue
         seen.add(key)
         state = lay_out(files, tmp_path / "state")
-        whole, skipped = resolve(state / SPEC.name, state / "blobs", spec=SPEC, tier="nano", keyring=KEYRING)
+        whole, skipped = resolve(state / SPEC.name, state / "blobs", spec=SPEC, tier="nano", root=root)
         newest = whole[0].release if whole else 0
+        assert TrustStore(state / SPEC.name, root).release_floor >= floor
         assert newest >= floor, f"after step {done} of {len(recorded.steps)}: {newest}, not {floor}; {skipped}"
         for found in whole:
             for ref in (found.artifact.template, found.artifact.weights, found.artifact.golden):

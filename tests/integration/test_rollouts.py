@@ -21,8 +21,6 @@ from edge_client.agent import Agent
 from edge_models.tasks import load_task
 from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.manifest import decode_manifest
-from edge_protocol.messages import SignedManifest
-from edge_protocol.signing import public_key
 from edge_protocol.topics import ReleaseTopic
 from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
 from tests.edge_client.device_rig import NO_TRAINER, device_config
@@ -147,7 +145,7 @@ def test_a_release_that_fails_on_the_canaries_reaches_nobody_else(tmp_path: Path
         drive(server, fleet, clock, lambda: fleet.devices[0].running == 3, "one that was away")
         assert own_topics(server, broker) == []
         first, again = (r for r in server.database.releases(TASK) if r.counter != 2)
-        assert weights(first.signed) == weights(again.signed)
+        assert weights(first.manifest) == weights(again.manifest)
         assert "golden differs" in server.database.rollouts(TASK)[0].reason
         assert (tmp_path / "server/releases/vehicle/3/nano.safetensors").exists()
         assert [e.what for e in server.database.audit()][-2:] == ["abort", "take-back"]
@@ -155,24 +153,23 @@ def test_a_release_that_fails_on_the_canaries_reaches_nobody_else(tmp_path: Path
         server.close()
 
 
-def weights(signed: bytes) -> set[str]:
+def weights(manifest: bytes) -> set[str]:
     """Hashes of the weights that a stored release names."""
-    manifest = decode_manifest(msgspec.msgpack.decode(signed, type=SignedManifest).manifest)
-    return {artifact.weights.sha256 for artifact in manifest.artifacts}
+    return {artifact.weights.sha256 for artifact in decode_manifest(manifest).artifacts}
 
 
 class Street:
-    """A real server and two real agents on one broker in memory; the server's clock is told, the agents' is real."""
+    """A real server and two real agents on one broker in memory; the wall clock is told."""
 
     def __init__(self, folder: Path) -> None:
         write_packs(folder)
-        self.folder, self.clock, self.broker = folder, FakeClock(), MemoryBroker()
+        self.folder, self.clock, self.broker = folder, FakeClock(time.time()), MemoryBroker()
         self.config = centre_config(folder, rounds=RoundsConfig(limit=0))
         self.push(artifact_files())
         self.server = make_server(self.config, self.broker, self.clock, scripted_distiller([]))
         self.server.start()
-        key = public_key(bytes.fromhex(Path(self.config.release_key_file).read_text())).hex()
-        self.agents = [self._agent(f"cam-{number}", key) for number in (1, 2)]
+        root = str(self.server.newest_root)
+        self.agents = [self._agent(f"cam-{number}", root) for number in (1, 2)]
 
     def push(self, files: Files, *, held: bool = False) -> None:
         """Push a release of one tier."""
@@ -205,9 +202,11 @@ class Street:
             agent.close()
         self.server.close()
 
-    def _agent(self, name: str, key: str) -> Agent:
-        config = device_config(self.folder, device=name, trusted_keys=[key], state_dir=str(self.folder / name))
-        agent = Agent(config, lambda inbox, will: MemoryTransport(self.broker, inbox, will), NO_TRAINER)
+    def _agent(self, name: str, root: str) -> Agent:
+        config = device_config(self.folder, device=name, trusted_root=root, state_dir=str(self.folder / name))
+        agent = Agent(
+            config, lambda inbox, will: MemoryTransport(self.broker, inbox, will), NO_TRAINER, wall=self.clock
+        )
         agent.start()
         return agent
 
@@ -245,4 +244,4 @@ def test_real_agents_come_back_from_a_release_that_fails(street: Street) -> None
     street.until(lambda: street.running == [3, 3], "return")
     assert "not a finite number" in street.server.database.rollouts(TASK)[0].reason
     first, _, again = street.server.database.releases(TASK)
-    assert weights(first.signed) == weights(again.signed)
+    assert weights(first.manifest) == weights(again.manifest)

@@ -20,9 +20,8 @@ import yaml
 
 from broker_server.brokers import Broker
 from broker_server.config import DistilConfig, RoundsConfig
-from broker_server.keys import release_key
+from broker_server.key_setup import signed_roles
 from broker_server.status import open_database, status
-from edge_protocol import signing
 from tests.fakes.brokers import any_broker, mosquitto_broker
 from tests.fakes.centre import centre_config, write_packs
 from tests.fakes.waiting import wait_for
@@ -43,9 +42,9 @@ class Fleet:
         rounds = RoundsConfig(limit=1, quorum=2, wait_for=2, deadline_s=WITHIN_S, pause_s=0)
         server = msgspec.structs.replace(centre_config(folder, rounds=rounds, distil=distil), broker=broker.settings)
         self._write("server", msgspec.to_builtins(server))
-        key = signing.public_key(release_key(Path(server.release_key_file))).hex()
+        root = str(signed_roles(server).newest_root)
         for device, tier in TIERS.items():
-            self._write(device, self._device(device, tier, key))
+            self._write(device, self._device(device, tier, root))
 
     @contextmanager
     def process(self, name: str) -> Iterator[subprocess.Popen[bytes]]:
@@ -95,7 +94,7 @@ class Fleet:
     def _write(self, name: str, config: Any) -> None:
         (self.folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
 
-    def _device(self, device: str, tier: str, key: str) -> dict[str, Any]:
+    def _device(self, device: str, tier: str, root: str) -> dict[str, Any]:
         pack = str(self.folder / "anchors.npz")
         source = {"name": "main", "uri": f"pack://{pack}", "rate_hz": 20, "loop": True, "serving": "whole-sample"}
         return {
@@ -104,7 +103,7 @@ class Fleet:
             "tier": tier,
             "task": "vehicle",
             "broker": msgspec.to_builtins(self._broker.settings),
-            "trusted_keys": [key],
+            "trusted_root": root,
             "state_dir": str(self.folder / device),
             "sources": [source],
             "labels": {"commissioning": pack},

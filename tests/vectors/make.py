@@ -18,14 +18,12 @@ from edge_protocol import codec
 from edge_protocol import messages as m
 from edge_protocol.arrays import pack
 from edge_protocol.blobs import cut
-from edge_protocol.manifest import Artifact, Delta, ReleaseManifest
-from edge_protocol.signing import sign
+from edge_protocol.manifest import Artifact, Delta, ReleaseManifest, encode_manifest
 from edge_protocol.task import ImageInput, TaskSpec
 from edge_protocol.vote_codec import encode_votes
 from edge_protocol.votes import forecast_values, forecast_votes
 
 FOLDER = Path(__file__).parent
-KEY = bytes(range(32))
 FLEET = "demo"
 
 
@@ -85,13 +83,17 @@ def examples() -> dict[str, tuple[m.Header, m.Body]]:
         "rebirth": m.Rebirth(),
         "label": m.Label("vehicle", "road-000017", "truck"),
         "round": m.RoundCall("vehicle", "ab12", 5, 3, cut(b"proxy samples" * 20, 64)[0], 1_790_000_900.0, open=True),
-        "release": sign(manifest(), KEY),
+        "release": m.ReleaseOffer(encode_manifest(manifest())),
         "presence": m.Presence(online=True),
         "coded-classes": m.CodedReport("vehicle", "ab12", 4, 2, short, 321, encode_votes(votes)),
         "coded-classes-later": m.CodedReport("vehicle", "ab12", 5, 3, short, 321, encode_votes(later, votes, 4)),
         "coded-forecasts": m.CodedReport("speed", "cd34", 1, 1, short, 42, encode_votes(steps)),
+        "measure": m.Measure("vehicle", 5.0),
+        "measured": m.Measured(
+            "vehicle", bytes(range(16)), 3, "CPUExecutionProvider", 4000, {"p50_ms": 1.25, "p95_ms": 1.5}
+        ),
     }
-    from_server = {"ack", "rebirth", "label", "round", "release"}
+    from_server = {"ack", "rebirth", "label", "round", "release", "measure"}
     return {
         name: (header(number, "server" if name in from_server else "cam-1"), body)
         for number, (name, body) in enumerate(bodies.items(), start=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -38,6 +39,19 @@ def test_migrations_can_be_taken_back(engine: Engine) -> None:
     with engine.begin() as connection:
         command.downgrade(_alembic(connection), "base")
     assert inspect(engine).get_table_names() == ["alembic_version"]
+
+
+def test_releases_keep_their_manifest(engine: Engine) -> None:
+    """A row of the time when a manifest was signed by one key holds the same manifest afterwards."""
+    signed = msgspec.msgpack.encode(("release", b"manifest", "key", bytes(64)))
+    with engine.begin() as connection:
+        command.upgrade(_alembic(connection), "0002")
+        columns = "task, counter, created_s, metrics, notes, signed, on_broker"
+        row = {"signed": signed}
+        connection.execute(text(f"INSERT INTO releases ({columns}) VALUES ('a', 1, 0, '{{}}', '', :signed, 1)"), row)
+    migrate(engine)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT manifest FROM releases")).scalar_one() == b"manifest"
 
 
 def test_a_database_of_a_newer_roadcast_is_not_touched(engine: Engine) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_server.distil_job import DistilSettings
@@ -29,7 +29,6 @@ def entropy(p: np.ndarray) -> float:
     return float(-(p * np.log(np.maximum(p, 1e-12))).sum())
 
 
-@settings(deadline=None)
 @given(st.integers(1, 8), st.floats(0.05, 3), st.integers(0, 2**32 - 1))
 def test_the_favourite_stays(devices: int, skew: float, seed: int) -> None:
     """Whatever devices say, the sharpened mean is a distribution whose likeliest class is FedMD's."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_server.strategies.fedavg import FedAvg
@@ -25,7 +25,6 @@ def test_one_round_by_hand() -> None:
     assert result["trunk.seen"] == 3
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(-1e6, 1e6, width=32), st.integers(1, 10_000)), min_size=1, max_size=8))
 def test_the_mean_lies_among_the_states(sent: list[tuple[float, int]]) -> None:
     """No device pulls the mean beyond what was sent."""

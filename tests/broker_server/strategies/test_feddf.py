@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_server.distil_job import DistilSettings
@@ -24,7 +24,6 @@ def fused(*probabilities: np.ndarray) -> np.ndarray:
     return strategy.teacher().value
 
 
-@settings(deadline=None)
 @given(logits)
 def test_it_is_the_softmax_of_the_mean_of_logits(rows: list[list[float]]) -> None:
     """Probabilities are enough: what a softmax forgets cancels."""
@@ -33,7 +32,6 @@ def test_it_is_the_softmax_of_the_mean_of_logits(rows: list[list[float]]) -> Non
     np.testing.assert_allclose(teacher, softmax(np.mean(values, axis=0)), atol=1e-4)
 
 
-@settings(deadline=None)
 @given(logits)
 def test_the_order_of_arrival_does_not_matter(rows: list[list[float]]) -> None:
     """Devices sent backwards give the same teacher."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_server.strategies.base import Opinion
@@ -50,7 +50,6 @@ def test_forecasts_keep_their_spread() -> None:
     np.testing.assert_array_equal(cache.teacher.spread[:, 0], [1, 1, 1, 5, 1, 1])
 
 
-@settings(deadline=None)
 @given(st.integers(1, 5), st.integers(1, 20))
 def test_a_row_is_asked_once_in_a_lifetime(lifetime: int, rounds: int) -> None:
     """Over many rounds each row is asked every `lifetime` rounds: that is the saving."""

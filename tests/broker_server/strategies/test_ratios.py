@@ -38,13 +38,13 @@ def one_by_one(votes: ClassVotes) -> npt.NDArray[np.float32]:
     return np.asarray(odds / np.maximum(odds.mean(0), 1e-6))
 
 
-@given(st.lists(reports(), min_size=1, max_size=4), st.integers(0, CLASSES - 1))
-def test_a_class_of_some_samples(votes: list[ClassVotes], c: int) -> None:
-    """Each device's ratio of a class on the samples picked, in the order picked."""
-    rows = np.array([3, 0, 3])
-    expected = np.stack([one_by_one(each)[rows, c] for each in votes])
+@given(st.lists(reports(), min_size=1, max_size=4), st.lists(st.integers(0, CLASSES - 1), min_size=3, max_size=3))
+def test_a_class_of_some_samples(votes: list[ClassVotes], named: list[int]) -> None:
+    """Each device's ratio of one class on each sample picked, in the order picked."""
+    rows, classes = np.array([3, 0, 3]), np.array(named)
+    expected = np.stack([one_by_one(each)[rows, classes] for each in votes])
     (block,) = blocks(votes)
-    np.testing.assert_allclose(block.of_class(c, rows), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(block.picked(rows, classes), expected, rtol=1e-4, atol=1e-6)
 
 
 @given(st.lists(reports(), min_size=1, max_size=4), st.integers(0, 2**32 - 1))

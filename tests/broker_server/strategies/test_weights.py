@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_server.strategies import WEIGHT_RULES
@@ -34,7 +34,6 @@ def hostile(name: str, value: np.ndarray) -> State:
 
 
 @RULES
-@settings(deadline=None)
 @given(st.permutations(range(5)), st.integers(0, 2**32 - 1))
 def test_the_order_of_arrival_does_not_matter(kind: type[WeightSharing], order: list[int], seed: int) -> None:
     """Any order of the same states gives the same mean, to the rounding of float32."""

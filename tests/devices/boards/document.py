@@ -50,7 +50,8 @@ def _jetpacks() -> str:
     head = ("L4T", "JetPack", "Ubuntu", "its Python", "CUDA", "TensorRT")
     rows = [(f"R{p.l4t}", p.jetpack, p.ubuntu, p.python, p.cuda, p.tensorrt) for p in table().jetpacks]
     note = "Roadcast needs Python 3.10: on JetPack 4 and 5 that is a container or a Python of your own, on the CPU.\n"
-    return f"## What a JetPack brings\n\n{_table(head, rows)}\n{note}"
+    gpu = "".join(f"- JetPack {p.jetpack}: {p.gpu}.\n" for p in table().jetpacks)
+    return f"## What a JetPack brings\n\n{_table(head, rows)}\n{note}\nPackages that use the GPU come from:\n\n{gpu}"
 
 
 def _recorded() -> str:

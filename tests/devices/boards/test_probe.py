@@ -149,7 +149,7 @@ def test_the_module_decides_before_the_name() -> None:
     assert pc.name == "x86-64"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(name=st.sampled_from(names()), seed=st.integers(0, 2**32), noise=st.lists(st.binary(max_size=40), min_size=8))
 def test_a_damaged_board_neither_raises_nor_gains_a_zero(
     name: str, seed: int, noise: list[bytes], tmp_path_factory: pytest.TempPathFactory

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.latency.fit import UNITS, Budgets, Candidate, choose, judge, one_board, parse_budget
+from devices.latency.power import Draw
 from devices.latency.result import Result
 from devices.latency.sensors import Sensed
 from edge_models.tasks import load_task
@@ -47,7 +48,7 @@ def test_a_result_within_its_budgets_fits() -> None:
 def test_the_boards_own_power_counts_before_its_processors() -> None:
     """A board with a sensor says what all of it draws."""
     sensed = msgspec.structs.replace(NOTHING_SENSED, energy_j=10.0)
-    whole = msgspec.structs.replace(measured(sensed=sensed), board_watts=7.5)
+    whole = msgspec.structs.replace(measured(sensed=sensed), draw=Draw("board", 7.5, 5.0, 15.0, 5.0))
     assert judge(whole, SPEC, Budgets(power_w=7.0)).rejected == ("power 7.5 W, at most 7",)
 
 

@@ -103,19 +103,3 @@ def test_the_peak_of_memory_can_be_measured_anew() -> None:
     low = sensors.peak_mb()
     assert low is not None
     assert low < high - 100
-
-
-def test_the_boards_own_power_is_read_where_it_has_a_sensor(tmp_path: Path) -> None:
-    """A Jetson's INA3221 names the rail of the whole board; without one nothing is said."""
-    assert Sensors(tmp_path).watts() is None
-    put(
-        tmp_path / "sys/class/hwmon/hwmon3",
-        name="ina3221",
-        in1_label="VDD_IN",
-        in1_input=5000,
-        curr1_input=1500,
-        in2_label="VDD_CPU_GPU_CV",
-        in2_input=5000,
-        curr2_input=300,
-    )
-    assert Sensors(tmp_path).watts() == pytest.approx(7.5)

@@ -14,7 +14,7 @@ import yaml
 
 from devices.provision.plan import Plan, make_plan
 from devices.provision.rootfs import carry_out
-from devices.provision.site import InstallConfig, Site
+from devices.provision.site import CameraMatch, InstallConfig, Site
 from edge_protocol.config import load_config
 from edge_protocol.errors import ConfigError
 
@@ -24,6 +24,7 @@ WHEELS = {
     "numpy-2.2.6-cp310-cp310-manylinux_2_17_aarch64.manylinux2014_aarch64.whl": b"theirs",
 }
 AGENT = "/etc/systemd/system/roadcast-agent.service"
+UNITS = "/etc/systemd/system"
 SETUP = "/etc/systemd/system/roadcast-setup.service"
 
 
@@ -47,6 +48,7 @@ def test_a_plan_holds_all_that_a_device_needs() -> None:
         "/etc/sysusers.d/roadcast.conf",
         "/etc/tmpfiles.d/roadcast.conf",
         "/etc/systemd/journald.conf.d/roadcast.conf",
+        f"{folder}/requirements.txt",
         *(f"{folder}/{name}" for name in WHEELS),
     }
     (link,) = plan.links
@@ -71,11 +73,64 @@ def test_the_agent_is_watched_limited_and_not_tried_again_in_vain() -> None:
     assert "ReadWritePaths=/mnt/nvme/state" in _text(_plan(tree={**TREE, "state_dir": "/mnt/nvme/state"}), AGENT)
 
 
+def test_a_device_with_a_certificate_renews_it() -> None:
+    """A timer starts the renewal as the agent's user, which may write where the state is; without one there is none."""
+    identity = {"ca_file": "/var/lib/roadcast/id/ca.pem", "cert_file": "/var/lib/roadcast/id/own.pem"}
+    plan = _plan(tree={**TREE, "broker": identity})
+    service = _text(plan, f"{UNITS}/roadcast-renew.service")
+    assert "client renew --config /etc/roadcast/device.yaml" in service
+    assert "ReadWritePaths=/var/lib/roadcast\n" in service
+    assert "User=roadcast" in service
+    assert f"{UNITS}/timers.target.wants/roadcast-renew.timer" in {link.path for link in plan.links}
+    assert "Persistent=true" in _text(plan, f"{UNITS}/roadcast-renew.timer")
+    assert not any("renew" in file.path for file in _plan(tree={**TREE, "broker": {"host": "a"}}).files)
+
+
 def test_without_wheels_nothing_is_set_up() -> None:
     """Roadcast is there already: no set-up unit, and the agent needs none."""
     plan = make_plan(TREE, InstallConfig(), {}, {})
     assert SETUP not in {file.path for file in plan.files}
     assert "roadcast-setup" not in _text(plan, AGENT)
+
+
+def test_a_root_that_is_read_only_is_no_hindrance() -> None:
+    """With the environment and the state elsewhere, both units wait for their places and write nowhere else."""
+    plan = _plan(venv="/data/venv", tree={**TREE, "state_dir": "/data/state"})
+    agent, setup = _text(plan, AGENT), _text(plan, SETUP)
+    assert "RequiresMountsFor=/data/state /data/venv\n" in agent
+    assert "ExecStart=/data/venv/bin/roadcast client run" in agent
+    commands = [line for line in setup.splitlines() if line.startswith("ExecStart=")]
+    assert all("/data/venv" in line for line in commands)
+    assert "ConditionPathExists=!/data/venv/ready-" in setup
+    assert "RequiresMountsFor=/data/venv /opt/roadcast/wheels-" in setup
+
+
+def test_a_card_s_budgets_are_kept() -> None:
+    """The journal has a limit, and is synced seldom where it is kept; the replay store must fit into the state's."""
+    path = "/etc/systemd/journald.conf.d/roadcast.conf"
+    assert _text(_plan(log_mb=32), path) == "[Journal]\nStorage=volatile\nSystemMaxUse=32M\nRuntimeMaxUse=32M\n"
+    assert "Storage=persistent\nSyncIntervalSec=15min\n" in _text(_plan(volatile_logs=False), path)
+    tree = {**TREE, "replay": {"budget_bytes": 300_000_000}}
+    _plan(tree=tree, state_mb=400)
+    with pytest.raises(ConfigError, match="more than three quarters"):
+        _plan(tree=tree, state_mb=399)
+
+
+def test_cameras_keep_their_names_and_the_power_mode_its_own() -> None:
+    """Rules for udev by what is said of each camera; a unit that is enabled, and the script that it runs."""
+    cameras = {
+        "road": CameraMatch(vendor="046d", serial="A1"),
+        "side": CameraMatch(port="usb-0:1.2:1.0"),
+    }
+    plan = _plan(cameras=cameras, power_mode="15W")
+    usb = 'SUBSYSTEM=="video4linux", ATTR{index}=="0", '
+    assert _text(plan, "/etc/udev/rules.d/70-roadcast.rules").splitlines() == [
+        f'{usb}ENV{{ID_VENDOR_ID}}=="046d", ENV{{ID_SERIAL_SHORT}}=="A1", SYMLINK+="roadcast/road"',
+        f'{usb}ENV{{ID_PATH}}=="usb-0:1.2:1.0", SYMLINK+="roadcast/side"',
+    ]
+    assert "ExecStart=/bin/sh /opt/roadcast/power-mode.sh 15W" in _text(plan, SETUP.replace("setup", "power"))
+    assert _text(plan, "/opt/roadcast/power-mode.sh")
+    assert [link.path.rpartition("/")[2] for link in plan.links] == ["roadcast-agent.service", "roadcast-power.service"]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +153,10 @@ def test_wheels_that_cannot_be_installed_are_refused(wheels: dict[str, bytes], s
     [
         "prefix: /opt/../etc", "prefix: opt", 'prefix: "/opt/a b"', "user: Root", 'user: "x\\nExecStart=/bin/sh"',
         "copy: {/etc/passwd: x}", "copy: {/etc/roadcast/../passwd: x}", "copy: {/etc/roadcast/device.yaml: x}",
-        'groups: ["video\\nu root 0"]', "memory_mb: 1", "colour: red",
+        'groups: ["video\\nu root 0"]', "memory_mb: 1", "colour: red", "venv: /a/../b", 'power_mode: "7W; reboot"',
+        'cameras: {road: {serial: "a\\", RUN+=\\"x"}}', "cameras: {../sda: {serial: a}}",
+        "cameras: {road: {product: '0825'}}",
+        "cameras: {a: {serial: x}, b: {serial: x}}",
     ],
 )  # fmt: skip
 def test_a_site_cannot_write_outside_or_into_units(install: str) -> None:
@@ -125,7 +183,10 @@ def test_a_fleet_shares_what_it_shares() -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
-@pytest.mark.parametrize("changes", [{}, {"volatile_logs": False, "system_packages": False, "user": "cam"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"volatile_logs": False, "system_packages": False, "user": "cam", "power_mode": "MODE_15W_6CORE"}],
+)
 def test_systemd_takes_the_units(changes: dict[str, Any], tmp_path: Path) -> None:
     """`systemd-analyze verify` finds nothing to say; the programs that they start are put where it looks for them."""
     prefix = tmp_path / "opt"
@@ -135,8 +196,9 @@ def test_systemd_takes_the_units(changes: dict[str, Any], tmp_path: Path) -> Non
         program.write_text("#!/bin/sh\n")
         program.chmod(0o755)
     python = shutil.which("true")
-    plan = _plan(prefix=str(prefix), python=python, **changes)
-    units = [Path(path) for path in (AGENT, SETUP)]
+    plan = _plan(prefix=str(prefix), python=python, tree={**TREE, "broker": {"cert_file": "own.pem"}}, **changes)
+    units = [Path(file.path) for file in plan.files if file.path.endswith((".service", ".timer"))]
+    assert len(units) == 4 + ("power_mode" in changes)
     for unit in units:
         (tmp_path / unit.name).write_text(_text(plan, str(unit)))
     command = ["systemd-analyze", "verify", "--man=no", *(str(tmp_path / unit.name) for unit in units)]

@@ -143,7 +143,7 @@ def test_this_machine_is_not_flashed(tmp_path: Path) -> None:
 PARTS = st.sampled_from(["etc", "a", "b", "..", ".", "", "link", "up", "file"])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.lists(PARTS, min_size=1, max_size=5).map("/".join), rooted=st.booleans())
 def test_no_path_gets_out(path: str, rooted: bool, tree: Path) -> None:
     """Whatever the path and the links on its way, nothing outside of the tree changes, and no other error escapes."""

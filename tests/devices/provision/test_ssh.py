@@ -12,9 +12,10 @@ import asyncssh
 import msgspec
 import pytest
 
+from devices.provision.connection import Login
 from devices.provision.plan import Plan, PlannedFile
 from devices.provision.site import SshConfig
-from devices.provision.ssh import Job, Login, Place, flash_all, flash_target
+from devices.provision.ssh import Job, Place, flash_all, flash_target
 from edge_protocol.errors import ConfigError, NotReadyError, RoadcastError, TransportError
 from tests.fakes.proxy import Proxy
 from tests.fakes.sshd import SKIP_REASON, Sshd

@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from devices.provision.plan import Plan
-from devices.provision.ssh import Place, flash_target
+from devices.provision.plan import Plan, PlannedFile
+from devices.provision.power_mode import POWER_UNIT
+from devices.provision.remote import question, work_of
+from devices.provision.rootfs import carry_out
+from devices.provision.ssh import _SCRIPT, Place, flash_target
+from devices.provision.units import RULES
 from edge_protocol.errors import NotReadyError, StoreError
 from tests.fakes.sshd import SKIP_REASON, Sshd
 from tests.fakes.target import LINK, PLAN, SECRET, UNIT, contents, flash, snapshot, tools_path
@@ -97,6 +101,33 @@ def test_systemd_is_told_and_what_it_refuses_is_taken_back(healthy: bool, tree: 
     start += ["systemctl daemon-reload"]
     assert words == start + (["systemctl stop", "systemctl restart"] if healthy else ["systemctl daemon-reload"])
     assert (tree / UNIT.path[1:]).exists() == healthy
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_every_shell_finds_each_file_under_its_own_name(shell: str, tree: Path) -> None:
+    """Backslashes, spaces, dashes, patterns: of many files that are looked at together, none takes another's place."""
+    names = ["a\\b", "-n", "a b", "*", "[x]", "$HOME", "a\\", "\\a", "é"]
+    plan = Plan(tuple(PlannedFile(f"/opt/-d/{name}", name.encode() * 9) for name in names), ())
+    carry_out(plan, tree)
+    (tree / "opt/-d/a b").write_text("other")
+    command = [shell, "-c", _SCRIPT, "roadcast", "look", str(tree), "/usr/bin/python3", "no"]
+    done = subprocess.run(command, input=question(plan), capture_output=True, check=True, timeout=30)
+    actions = {change.path.rpartition("/")[2]: change.action for change in work_of(plan, done.stdout).changes}
+    assert actions == {name: "change" if name == "a b" else "keep" for name in names}
+
+
+def test_power_mode_and_cameras_take_effect_at_once(tree: Path, tmp_path: Path) -> None:
+    """Their unit and rules, where the plan has them, are not left for the next boot."""
+    log = tmp_path / "log"
+    names = ("systemctl", "systemd-sysusers", "systemd-tmpfiles", "udevadm")
+    path = tools_path(tmp_path / "bin", **{name: f'echo "{name} $*" >>{log}' for name in names})
+    more = (PlannedFile(f"/etc/systemd/system/{POWER_UNIT}", b"[Service]\n"), PlannedFile(RULES, b"#\n"))
+    with Sshd(tmp_path / "sshd", path) as sshd:
+        plan = Plan((*PLAN.files, *more), PLAN.links)
+        asyncio.run(flash_target(sshd.target(), plan, sshd.login, Place(str(tree), "/usr/bin/python3")))
+    told = log.read_text()
+    assert f"systemctl restart --no-block {POWER_UNIT}" in told
+    assert "udevadm control --reload\nudevadm trigger --subsystem-match=video4linux" in told
 
 
 @pytest.mark.parametrize(

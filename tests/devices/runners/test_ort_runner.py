@@ -22,8 +22,13 @@ WEIGHTS = {
 X = RNG.normal(size=(2, 16, 8, 8)).astype(np.float32)
 
 
-def graph() -> bytes:
-    """Build a small student by hand: a convolution wide enough for the layout optimiser, ReLU, mean, and a head."""
+def graph(batch: str | int = "batch", rows: int = 0) -> bytes:
+    """Build a small student by hand: a convolution wide enough for the layout optimiser, ReLU, mean, and a head.
+
+    Args:
+        batch: of the graph's inputs and outputs.
+        rows: that a reshape inside it wants; 0 for as many as there are.
+    """
     tensors = []
     for name, array in WEIGHTS.items():
         tensor = onnx.numpy_helper.from_array(np.zeros(array.shape, np.float32), name)
@@ -35,13 +40,14 @@ def graph() -> bytes:
         helper.make_node("Conv", ["input", "conv.weight"], ["c"], pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["c"], ["r"]),
         helper.make_node("GlobalAveragePool", ["r"], ["p"]),
-        helper.make_node("Flatten", ["p"], ["features"]),
+        helper.make_node("Reshape", ["p", "shape"], ["features"]),
         helper.make_node("MatMul", ["features", "head.weight"], ["logits"]),
     ]
     values = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, *shape])
         for name, shape in (("input", (16, 8, 8)), ("features", (64,)), ("logits", (5,)))
     ]
+    tensors.append(onnx.numpy_helper.from_array(np.array([rows, 64], np.int64), "shape"))
     made = helper.make_graph(nodes, "student", values[:1], values[1:], tensors)
     opset = [helper.make_opsetid("", 18)]
     return helper.make_model(made, opset_imports=opset, ir_version=10).SerializeToString()
@@ -141,3 +147,13 @@ def test_a_runner_uses_as_many_threads_as_it_may() -> None:
         assert threads_now() == before
     with OrtRunner(TEMPLATE, PAYLOAD, threads=3):
         assert threads_now() == before + 2
+
+
+def test_a_fixed_batch_is_refused_with_the_way_out() -> None:
+    """When it is loaded; a batch that is fixed inside the graph alone is found by the first other batch."""
+    with pytest.raises(IncompatibleError, match="fixed batch of 1: export it with a dynamic one"):
+        OrtRunner(graph(batch=1), PAYLOAD)
+    with OrtRunner(graph(rows=2), PAYLOAD) as runner:
+        assert runner.infer(X).logits.shape == (2, 5)
+        with pytest.raises(IncompatibleError, match=r"does not answer \(1, 16, 8, 8\): .*export it again"):
+            runner.infer(X[:1])

@@ -75,7 +75,7 @@ def test_only_the_newest_plans_are_kept(tmp_path: Path) -> None:
 def test_a_disk_that_refuses_is_an_error_of_ours(tmp_path: Path) -> None:
     """A file stands where the folder should be."""
     (tmp_path / "plans").write_text("")
-    with pytest.raises(StoreError, match="cannot be written"):
+    with pytest.raises(StoreError, match="cannot be kept"):
         Plans(tmp_path / "plans").put(KEY, Built(b"", b""), b"", 1.0)
 
 
@@ -89,3 +89,39 @@ def test_a_key_says_what_the_board_is(tmp_path: Path) -> None:
     )
     (tmp_path / "etc/nv_tegra_release").write_text(release)
     assert key_of(b"t", Order("s"), "10.3.0", "8.7", Machine(tmp_path, lambda argv: None)).l4t == "R36.4.3"
+
+
+def test_older_plans_make_room_on_a_full_disk(tmp_path: Path) -> None:
+    """They are deleted before the new one is given up; what cannot be kept after all leaves nothing half written."""
+    plans, other = Plans(tmp_path), msgspec.structs.replace(KEY, template="b" * 64)
+    plans.put(KEY, Built(b"plan", b"t"), b"", 1.0)
+    (tmp_path / f"{other.name}.json.part").mkdir()
+    with pytest.raises(StoreError, match=r"4 bytes cannot be kept.*free space, or it is built again at the next start"):
+        plans.put(other, Built(b"plan", b"t"), b"", 1.0)
+    assert plans.find(KEY) is plans.find(other) is None
+    assert not list(tmp_path.glob("*.plan"))
+    assert plans.timing(KEY) == b"t", "what was learnt is small, and makes the next build faster"
+
+
+def test_what_was_learnt_for_old_versions_goes(tmp_path: Path) -> None:
+    """A timing cache for each version and power mode would pile up over the years."""
+    plans = Plans(tmp_path)
+    for number in range(KEPT + 3):
+        plans.put(msgspec.structs.replace(KEY, tensorrt=f"10.{number}"), Built(b"p", b"t"), b"", 1.0)
+    assert len(list(tmp_path.glob("*.timing"))) == KEPT
+
+
+def test_a_workplace_is_gone_afterwards(tmp_path: Path) -> None:
+    """Also after an error; what a killed process left is swept; a disk that refuses is an error of ours."""
+    plans = Plans(tmp_path / "plans")
+    with pytest.raises(RuntimeError), plans.workplace() as place:  # noqa: PT012
+        (place / "file").touch()
+        raise RuntimeError
+    assert not list((tmp_path / "plans").iterdir())
+    (tmp_path / "plans" / "building-old").mkdir()
+    (tmp_path / "plans" / "x.plan.part").touch()
+    plans.sweep()
+    assert not list((tmp_path / "plans").iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot be written"), Plans(tmp_path / "file").workplace():
+        pass

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from devices.boards.machine import Machine
 from devices.runners.cuda import Cuda
 from devices.runners.payload import lay_out
 from devices.runners.trt_build import Order
-from devices.runners.trt_process import Limits, build_apart, free_memory
+from devices.runners.trt_process import Limits, StoppedError, build_apart, free_memory
 from devices.runners.trt_runner import TrtRunner
 from edge_protocol.errors import DeploymentError, StoreError
 from tests.fakes.cudart import FakeCudart
 from tests.fakes.student import PAYLOAD, TEMPLATE, X, graph
 from tests.fakes.trt import fake_tensorrt
 from tests.fakes.trt_machine import python_with
+from tests.fakes.waiting import wait_for
 
 ORDER = Order("student.onnx", batch=4)
 
@@ -101,3 +105,89 @@ def test_a_folder_that_is_gone_is_an_error_of_ours(work: Path) -> None:
 def test_this_machine_says_what_is_free() -> None:
     """Linux tells in /proc/meminfo."""
     assert (free_memory() or 0) > 1 << 20
+
+
+def test_a_build_that_nobody_wants_is_stopped(work: Path) -> None:
+    """A newer release came: the process is gone at once."""
+    pid = work.parent / "pid"
+    python = python_with(
+        work.parent, f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    )
+    with pytest.raises(StoppedError, match="a newer release came"):
+        build_apart(work, ORDER, b"", quiet, stopped=lambda: pid.exists() and bool(pid.read_text()), python=python)
+    assert not Path(f"/proc/{pid.read_text()}").exists()
+
+
+def test_a_build_ends_with_who_ordered_it(work: Path) -> None:
+    """Killed by SIGKILL, as a whole agent may be: its build does not go on for half an hour."""
+    pid = work.parent / "pid"
+    fake = python_with(work.parent)
+    (work.parent / "tensorrt.py").write_text(
+        f"import os, time\nopen({str(pid)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)\n"
+    )
+    script = (
+        "import sys; from pathlib import Path; from devices.runners.trt_build import Order\n"
+        "from devices.runners.trt_process import Limits, build_apart\n"
+        f"build_apart(Path({str(work)!r}), Order('student.onnx'), b'', print, limits=Limits(needed=0, spare=0), "
+        f"python={fake!r})"
+    )
+    with subprocess.Popen([sys.executable, "-c", script]) as agent:
+        wait_for(lambda: pid.exists() and pid.read_text() != "", "the build")
+        agent.kill()
+    wait_for(lambda: not alive(int(pid.read_text())), "the end of the build")
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits for its parent does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_full_disk_under_a_build_is_said_so(work: Path) -> None:
+    """The plan cannot be written: the reason names the disk, and what to do."""
+    (work / "plan").mkdir()
+    (work / "plan" / "in the way").touch()
+    with pytest.raises(StoreError, match="a build cannot be started"):
+        build_apart(work, ORDER, b"", quiet, python=python_with(work.parent))
+    folder = work.parent / "second"
+    folder.mkdir()
+    lay_out(folder, TEMPLATE, PAYLOAD)
+    code = f"import os; os.mkdir({str(folder / 'plan')!r})"
+    with pytest.raises(DeploymentError, match="the disk refuses: Is a directory; free space"):
+        build_apart(folder, ORDER, b"", quiet, python=python_with(work.parent, code))
+
+
+@pytest.mark.parametrize(
+    ("group", "files", "free"),
+    [
+        ("0::/agent", {"agent/memory.max": "800", "agent/memory.current": "500"}, 300),
+        ("0::/agent", {"agent/memory.max": "max", "agent/memory.current": "500"}, 2048),
+        (
+            "0::/agent",
+            {
+                "agent/memory.max": "800",
+                "agent/memory.current": "900",
+                "agent/memory.stat": "file 9\ninactive_file 250",
+            },
+            150,
+        ),
+        (
+            "4:memory:/a\n0::/",
+            {"memory/a/memory.limit_in_bytes": "700", "memory/a/memory.usage_in_bytes": "200"},
+            500,
+        ),
+        ("4:memory:/a", {"memory/a/memory.limit_in_bytes": "9223372036854771712"}, 2048),
+        ("garbage", {}, 2048),
+    ],
+    ids=["limit", "none", "cache", "version 1", "none in version 1", "garbage"],
+)
+def test_the_service_s_own_limit_counts(group: str, files: dict[str, str], free: int, tmp_path: Path) -> None:
+    """A build that the board has room for is killed all the same when the service has none."""
+    contents = {"proc/meminfo": "MemAvailable: 2 kB", "proc/self/cgroup": group}
+    contents |= {f"sys/fs/cgroup/{name}": text for name, text in files.items()}
+    for name, text in contents.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert free_memory(Machine(tmp_path)) == free

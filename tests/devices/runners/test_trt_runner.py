@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -147,9 +148,52 @@ def test_an_operator_that_is_not_there_is_named(tmp_path: Path) -> None:
         build(fake_tensorrt(OLD, unsupported="Erf"), tmp_path)
 
 
+@pytest.mark.parametrize("version", [OLD, NEW])
+def test_a_fixed_batch_is_refused(version: str, tmp_path: Path) -> None:
+    """Before minutes are spent on it, with how to export it."""
+    lay_out(tmp_path, graph(batch=1), PAYLOAD)
+    with pytest.raises(IncompatibleError, match="fixed batch of 1: export it with a dynamic one"):
+        build(fake_tensorrt(version), tmp_path)
+
+
+def test_a_build_without_a_gpu_says_so(tmp_path: Path) -> None:
+    """pybind11 raises a TypeError of its own then."""
+    trt = fake_tensorrt(NEW)
+
+    def none(log: object) -> None:
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    trt.Builder = none
+    with pytest.raises(DeviceError, match=r"finds no GPU.*nullptr.*roadcast doctor"):
+        build(trt, tmp_path)
+
+
+def test_a_runner_that_is_dropped_frees_itself(tmp_path: Path) -> None:
+    """As a release that is swapped out: nobody closes it."""
+    trt, library = fake_tensorrt(NEW), FakeCudart()
+    runner = TrtRunner(trt, Cuda(library), build(trt, tmp_path).plan)
+    runner.infer(X)
+    assert library.blocks
+    del runner
+    assert not library.blocks
+    assert not library.streams
+
+
+def test_two_threads_may_ask_at_once(tmp_path: Path) -> None:
+    """A probation asks while frames are answered: nobody gets the other's answer."""
+    trt = fake_tensorrt(NEW)
+    with TrtRunner(trt, Cuda(FakeCudart()), build(trt, tmp_path).plan) as runner:
+        inputs = [X * (1 + n) for n in range(4)]
+        right = [runner.infer(x).logits for x in inputs]
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(20):
+                given = pool.map(lambda x: runner.infer(x).logits, inputs)
+                assert all(np.array_equal(a, b) for a, b in zip(given, right, strict=True))
+
+
 def test_a_build_that_fails_says_why(tmp_path: Path) -> None:
     """Out of memory and anything else, with a remedy each."""
-    with pytest.raises(DeploymentError, match=r"requested 3 GB of memory.*add swap, or lower the workspace"):
+    with pytest.raises(DeploymentError, match=r"requested 3 GB of memory.*add swap, or lower workspace_mb"):
         build(fake_tensorrt(NEW, said="requested 3 GB of memory"), tmp_path)
     with pytest.raises(DeploymentError, match=r"no implementation for node.*ONNX Runtime"):
         build(fake_tensorrt(NEW, said="no implementation for node"), tmp_path)

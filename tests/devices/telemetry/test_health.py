@@ -9,7 +9,7 @@ import pytest
 from devices.findings import Finding, worst
 from devices.telemetry.health import DAY_S, judge
 from devices.telemetry.sampler import Sample, Sampler
-from devices.telemetry.scene import Fault
+from devices.telemetry.scene import FAULTS
 from tests.fakes.boards import fake_board, names
 
 
@@ -56,10 +56,15 @@ def test_writes_are_judged_over_a_minute_at_least() -> None:
 
 
 def test_a_view_that_is_wrong_fails_the_camera() -> None:
-    """Moved, covered, black and blurred fail with a fix; too dark to judge is a warning."""
-    views: dict[str, Fault | None] = {"a": None, "b": "moved", "c": "dark"}
-    levels = {finding.says.partition(":")[0]: finding.level for finding in judge([Sample(0.0, {})], views=views)}
-    assert levels == {"a": "ok", "b": "fail", "c": "warn"}
+    """Moved, covered, black and blurred fail with a fix; what cannot be judged is a warning; no number is no view."""
+    views = {"a": 0, "b": 1 + FAULTS.index("moved"), "c": 1 + FAULTS.index("dark"), "d": 99, "e": -1}
+    values = {f"camera_view_fault.{camera}": float(number) for camera, number in views.items()}
+    found = [(finding.says, finding.level, bool(finding.fix)) for finding in judge([Sample(0.0, values)])]
+    assert found == [
+        ("a: as when it was commissioned", "ok", False),
+        ("b: moved", "fail", True),
+        ("c: dark", "warn", True),
+    ]
 
 
 def test_what_is_not_known_is_not_called_well() -> None:

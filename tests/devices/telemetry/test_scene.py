@@ -81,10 +81,10 @@ def test_one_lorry_is_no_fault_and_a_fault_that_stays_is() -> None:
     assert [watch.fault(bad) for _ in range(6)][-1] == "moved"
 
 
-def test_another_size_is_refused() -> None:
-    """A frame of another resolution cannot be compared."""
-    with pytest.raises(ValueError, match="cannot be compared"):
-        Scene.of(street()).compare(street()[:100])
+def test_another_size_is_a_fault_of_its_own() -> None:
+    """A frame of another resolution is resized, and nothing else is said of it."""
+    view = Scene.of(street()).compare(street()[:100])
+    assert (view.fault, view.lost, view.match) == ("resized", None, None)
 
 
 def test_a_wall_without_structure_raises_nothing() -> None:

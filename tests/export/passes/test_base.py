@@ -68,7 +68,7 @@ def test_each_bad_file_has_its_own_error(full: bytes, change: Callable[[ModelPro
 @pytest.mark.parametrize("size", [0, 40, 20_000])
 def test_a_truncated_file_is_refused(full: bytes, size: int) -> None:
     """Empty and cut off."""
-    with pytest.raises(ExportError, match="export or fetch it again"):
+    with pytest.raises(ExportError, match="build or fetch it again"):
         checked(full[:size])
 
 

@@ -35,13 +35,14 @@ def write(folder: Path, variant: Variant, held: Held, limits: Limits) -> Variant
     return write_variant(folder, variant, calibration=held[0][:16], held=held, limits=limits, slowdown=None)
 
 
-def test_int8_for_cpus_is_an_artifact_of_its_own(folder: Path, held: Held, full: bytes) -> None:
+@pytest.mark.parametrize("variant", ["int8-cpu", "int8-trt"])
+def test_int8_is_an_artifact_of_its_own(variant: Variant, folder: Path, held: Held, full: bytes) -> None:
     """Card, golden answers, the FP32 state that training goes on from, and the report; the FP32 files stay."""
-    report = write(folder, "int8-cpu", held, Limits(loss=1, sqnr_db=0, agreement=0))
-    assert read_card(folder / "int8-cpu").precision == "int8-cpu"
-    assert (folder / "int8-cpu" / GOLDEN).is_file()
-    assert (folder / "int8-cpu" / STATE).read_bytes() == b"state"
-    assert msgspec.json.decode((folder / "int8-cpu" / REPORT).read_bytes(), type=VariantReport) == report
+    report = write(folder, variant, held, Limits(loss=1, sqnr_db=0, agreement=0))
+    assert read_card(folder / variant).precision == variant
+    assert (folder / variant / GOLDEN).is_file()
+    assert (folder / variant / STATE).read_bytes() == b"state"
+    assert msgspec.json.decode((folder / variant / REPORT).read_bytes(), type=VariantReport) == report
     assert read_card(folder).precision == "fp32"
     assert self_contained(folder) == full
 

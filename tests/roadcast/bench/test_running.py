@@ -5,14 +5,18 @@ from __future__ import annotations
 from hashlib import sha256
 from pathlib import Path
 
+import onnxruntime
 import pytest
 
 from devices.latency.load import Plan
+from devices.runners.ort_providers import NAMES
 from edge_protocol.errors import ConfigError, DataError, IncompatibleError, NotReadyError
 from export.folder import TEMPLATE, WEIGHTS, read_part
 from export.graph import inlined
-from roadcast.bench.running import run_bench
+from roadcast.bench.job import Job, RunnerName
+from roadcast.bench.running import run_job
 from roadcast.bench.subject import open_model
+from tests.fakes.latency import measured
 
 SHORT = Plan(queries=30, seconds=0, warm_up_queries=2, warm_up_seconds=0)
 """Too few queries for a warm-up to be found in them, so that all count."""
@@ -20,7 +24,7 @@ SHORT = Plan(queries=30, seconds=0, warm_up_queries=2, warm_up_seconds=0)
 
 def test_a_student_is_measured_and_named(vehicle: Path) -> None:
     """One stage, the CPU proven, both files' hashes, memory as the kernel counts it."""
-    found = run_bench(vehicle, SHORT)
+    found = measured(run_job(vehicle, Job(plan=SHORT)))
     assert list(found.stages) == ["infer"]
     assert found.latency.count == 30
     assert found.subject.model == "vehicle nano depthwise"
@@ -37,7 +41,7 @@ def test_a_student_is_measured_and_named(vehicle: Path) -> None:
 )
 def test_the_whole_way_is_measured_step_by_step(task: str, stages: list[str], request: pytest.FixtureRequest) -> None:
     """From a camera's JPEG, or a sensor's window, to an encoded message; the steps add up to the latency."""
-    found = run_bench(request.getfixturevalue(task), SHORT, end_to_end=True)
+    found = measured(run_job(request.getfixturevalue(task), Job(plan=SHORT, end_to_end=True)))
     assert list(found.stages) == stages
     assert sum(stage.mean_ms for stage in found.stages.values()) == pytest.approx(found.latency.mean_ms, rel=0.2)
 
@@ -60,7 +64,7 @@ def test_a_file_of_ones_own_is_measured_in_batches(vehicle: Path, tmp_path: Path
     """The same student as one ONNX file, eight samples a query."""
     path = tmp_path / "student.onnx"
     path.write_bytes(inlined(read_part(vehicle, TEMPLATE), read_part(vehicle, WEIGHTS)))
-    found = run_bench(path, Plan(scenario="multi-stream", queries=30, seconds=0, warm_up_seconds=0))
+    found = measured(run_job(path, Job(plan=Plan(scenario="multi-stream", queries=30, seconds=0, warm_up_seconds=0))))
     assert found.samples == 8
     assert found.samples_per_s > 0
     assert found.subject.weights_sha256 == ""
@@ -69,21 +73,32 @@ def test_a_file_of_ones_own_is_measured_in_batches(vehicle: Path, tmp_path: Path
 def test_a_template_alone_is_no_model(vehicle: Path) -> None:
     """The message says to name the folder."""
     with pytest.raises(IncompatibleError, match="name the folder"):
-        run_bench(vehicle / TEMPLATE, SHORT)
+        run_job(vehicle / TEMPLATE, Job(plan=SHORT))
 
 
 def test_what_cannot_be_measured_is_named(vehicle: Path, tmp_path: Path) -> None:
     """No file, an empty folder, the whole way of a file or of eight samples, a damaged payload."""
     with pytest.raises(DataError, match="name an ONNX file"):
-        run_bench(tmp_path / "none.onnx", SHORT)
+        run_job(tmp_path / "none.onnx", Job(plan=SHORT))
     with pytest.raises(NotReadyError):
-        run_bench(tmp_path, SHORT)
+        run_job(tmp_path, Job(plan=SHORT))
     with pytest.raises(ConfigError, match="--end-to-end"):
-        run_bench(vehicle / TEMPLATE, SHORT, end_to_end=True)
+        run_job(vehicle / TEMPLATE, Job(plan=SHORT, end_to_end=True))
     with pytest.raises(ConfigError, match="one sample"):
-        run_bench(vehicle, Plan(scenario="multi-stream", queries=30, seconds=0), end_to_end=True)
+        run_job(vehicle, Job(plan=Plan(scenario="multi-stream", queries=30, seconds=0), end_to_end=True))
     for path in vehicle.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / WEIGHTS).write_bytes(read_part(vehicle, WEIGHTS)[:-4])
     with pytest.raises(IncompatibleError, match="fetch it again"):
-        run_bench(tmp_path, SHORT)
+        run_job(tmp_path, Job(plan=SHORT))
+
+
+@pytest.mark.parametrize("runner", ["ort-cuda", "ort-tensorrt"])
+def test_a_gpu_that_is_not_there_is_not_the_cpu_instead(runner: RunnerName, vehicle: Path) -> None:
+    """Without its provider the run is refused; a bare ONNX file has no golden answers to judge it by."""
+    if not set(onnxruntime.get_available_providers()).isdisjoint(NAMES.values()):
+        pytest.skip("an ONNX Runtime for GPUs is installed here")
+    with pytest.raises(NotReadyError, match=r"has no .*ExecutionProvider"):
+        run_job(vehicle, Job(plan=SHORT, runner=runner))
+    with pytest.raises(ConfigError, match="golden answers"):
+        run_job(vehicle / TEMPLATE, Job(plan=SHORT, runner=runner))

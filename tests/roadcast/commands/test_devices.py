@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import tarfile
 from pathlib import Path
 
-import msgspec
 from typer.testing import CliRunner
 
-from broker_server.effects import SaveDevice, SaveTelemetry
-from broker_server.records import DeviceRecord
-from broker_server.store.database import Database
-from devices.telemetry.sampler import Sampler
-from edge_protocol.ids import DeviceId
-from edge_protocol.messages import Telemetry
 from roadcast.commands.devices import app
 from tests.fakes.boards import fake_board
 
@@ -59,31 +53,31 @@ def test_a_board_is_watched(tmp_path: Path) -> None:
     assert "gpu_load_ratio 0.63" in CliRunner().invoke(app, command[:-1]).stdout
 
 
-def test_the_fleet_s_boards_are_listed(tmp_path: Path) -> None:
-    """From the server's folder: a hot board says what is wrong, and one that told nothing is not called well or hot."""
-    values = Sampler(fake_board("jetson-orin-nano-super-r36.4.7", tmp_path / "board")).sample(0.0).values
-    database = Database(tmp_path / "server.db")
-    record = DeviceRecord(
-        device=DeviceId("cam-1"),
-        state="online",
-        boot_id=bytes(8),
-        board="Orin Nano",
-        software="",
-        runtime="",
-        cores=6,
-        memory_bytes=0,
-        tasks=(),
-        seen_s=5.0,
-    )
-    silent = msgspec.structs.replace(record, device=DeviceId("cam-2"), state="stale")
-    telemetry = SaveTelemetry(DeviceId("cam-1"), 5.0, Telemetry(values))
-    database.apply([SaveDevice(record), SaveDevice(silent), telemetry])
-    database.close()
-    command = ["list", "--state-dir", str(tmp_path)]
-    hot, quiet = json.loads(CliRunner().invoke(app, [*command, "--json"], catch_exceptions=False).stdout)
-    assert (hot["celsius"], hot["watts"]) == (53.968, 12.47936)
-    assert [finding["check"] for finding in hot["findings"]] == ["throttled", "over-current"]
-    assert (quiet["celsius"], quiet["watts"], quiet["findings"]) == (None, None, [])
-    lines = CliRunner().invoke(app, command, catch_exceptions=False).stdout.splitlines()
-    assert lines[1].startswith("cam-1\tonline\tOrin Nano\t54.0 °C\t12.48 W\tthrottled: slowed down")
-    assert lines[2] == "cam-2\tstale\tOrin Nano\t-\t-\t-"
+def test_a_support_bundle_holds_what_helps_and_no_secret(tmp_path: Path) -> None:
+    """Six parts, readable by its owner alone; the camera's password and what lies in the state directory stay here."""
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "replay.db").write_bytes(b"a frame")
+    config = tmp_path / "device.yaml"
+    config.write_text(f"""
+fleet: city
+device: cam-1
+tier: nano
+task: vehicle
+trusted_root: /etc/roadcast/root.json
+state_dir: {state}
+sources: [{{name: north, uri: "rtsp://admin:hunter2@127.0.0.1:9/stream"}}]
+broker: {{host: 127.0.0.1, port: 9}}
+""")
+    out = tmp_path / "bundle.tar.gz"
+    command = ["support-bundle", "--config", str(config), "--out", str(out)]
+    assert "versions.json" in CliRunner().invoke(app, command, catch_exceptions=False).stdout
+    assert out.stat().st_mode & 0o777 == 0o600
+    with tarfile.open(out) as archive:
+        parts = {Path(m.name).name: archive.extractfile(m).read().decode() for m in archive}  # type: ignore[union-attr]
+    assert sorted(parts) == ["board.json", "device.yaml", "doctor.json", "journal.txt", "state.json", "versions.json"]
+    assert "hunter2" not in "".join(parts.values())
+    assert "rtsp://***@127.0.0.1:9/stream" in parts["device.yaml"]
+    assert json.loads(parts["state.json"])[0]["path"] == "replay.db"
+    assert any(finding["check"] == "broker" for finding in json.loads(parts["doctor.json"]))
+    assert "a frame" not in "".join(parts.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -145,16 +146,20 @@ def camera(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_variants_are_written_beside_the_student(camera: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """INT8 for CPUs as an artifact that passes its own check, INT8 for TensorRT as one file, each with its report."""
+    """INT8 as artifacts that pass their own check, FP16 as one file, each with its report."""
     out, flags = camera / "small", ("--any-speed", "--loss", 100, "--samples", camera / "pack.npz", "--json")
     names = ("--variant", "int8-cpu", "--variant", "int8-trt", "--variant", "fp16")
     assert call("build", "vehicle", "--tier", "small", "-o", out, *names, *flags) == ExitCode.OK
     said = json.loads(capsys.readouterr().out)["variants"]
     assert all(text.startswith("written") for text in said.values())
-    assert call("check", out / "int8-cpu") == ExitCode.OK
-    capsys.readouterr()
-    assert call("inspect", out / "int8-cpu", "--json") == ExitCode.OK
-    assert json.loads(capsys.readouterr().out)["precision"] == "int8-cpu"
+    for name, numbers in (("int8-cpu", {"int8", "uint8", "int32", "float"}), ("int8-trt", {"int8", "float"})):
+        assert call("check", out / name) == ExitCode.OK
+        capsys.readouterr()
+        assert call("inspect", out / name, "--json") == ExitCode.OK
+        facts = json.loads(capsys.readouterr().out)
+        assert facts["precision"] == name
+        assert set(facts["numbers"]) - {"int64"} == numbers
+        assert facts["operators"]["QuantizeLinear"] > 10
     (camera / "release").mkdir()
     (camera / "release" / "small").symlink_to(out / "int8-cpu")
     check_answers(camera / "release")
@@ -166,12 +171,21 @@ def test_variants_are_written_beside_the_student(camera: Path, capsys: pytest.Ca
     with pytest.raises(CheckFailedError, match=r"small/int8-cpu: .* is off the golden"):
         check_answers(camera / "whole")
     (out / "int8-cpu" / "golden.safetensors").write_bytes(golden)
-    for name in ("int8-trt", "fp16"):
-        onnx.checker.check_model(onnx.load(out / name / f"{name}.onnx"))
+    for name in ("int8-cpu", "int8-trt", "fp16"):
         assert json.loads((out / name / "report.json").read_text())["gate"]["samples"] == 28
+    file = out / "fp16" / "fp16.onnx"
+    onnx.checker.check_model(onnx.load(file))
+    assert call("check", file) == ExitCode.OK
+    capsys.readouterr()
+    assert call("inspect", file, "--json") == ExitCode.OK
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["inputs"] == {"input": ["batch", 3, 32, 32]}
+    assert facts["numbers"]["float16"] > 50_000
+    assert call("check", file, "--runner", "trt") == ExitCode.CONFIG
     other = ("--task", "vehicle", "--samples", camera / "pack.npz")
     assert call("compare", out, out / "int8-cpu", *other, "--loss", 100, "--json") == ExitCode.OK
     assert json.loads(capsys.readouterr().out)["sqnr_db"] > 15
+    assert call("compare", out / "int8-cpu", out / "int8-trt", *other, "--loss", 100) == ExitCode.OK
     assert call("compare", out, out / "fp16" / "fp16.onnx", *other) == ExitCode.OK
 
 
@@ -195,6 +209,46 @@ def test_two_students_of_different_weights_do_not_compare(built: Path, copy: Pat
     assert call("build", "speed", "--tier", "nano", "--seed", 5, "-o", other) == ExitCode.OK
     assert call("compare", built, other, "--task", "speed") == ExitCode.CHECK_FAILED
     assert call("compare", built, copy / "none.onnx", "--task", "speed") == ExitCode.NOT_READY
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "said"),
+    [
+        (b"no model", ExitCode.CHECK_FAILED, "not an ONNX file"),
+        (b"", ExitCode.CHECK_FAILED, "has no layer: truncated?"),
+        (None, ExitCode.NOT_READY, "No such file"),
+    ],
+    ids=["garbage", "empty", "none"],
+)
+def test_a_file_that_is_none_is_named(
+    data: bytes | None, code: ExitCode, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By check, and by inspect with its own code."""
+    file = tmp_path / "a.onnx"
+    if data is not None:
+        file.write_bytes(data)
+    assert call("check", file) == code
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert call("inspect", file) != ExitCode.OK
+
+
+@pytest.mark.skipif(find_spec("tensorrt_rtx") is not None, reason="tensorrt-rtx is installed")
+def test_without_tensorrts_parser_the_way_to_it_is_said(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An environment that lacks it: exit 4."""
+    assert call("check", built, "--runner", "rtx") == ExitCode.NOT_READY
+    assert "pip install roadcast[rtx]" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.rtx
+@pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed: 'make rtx' does it")
+@pytest.mark.filterwarnings("default::DeprecationWarning")
+def test_tensorrts_parser_takes_what_was_built(built: Path, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder is judged without a GPU; a payload of another one is exit 3."""
+    assert call("check", built, "--runner", "rtx", "--json") == ExitCode.OK
+    found = json.loads(capsys.readouterr().out)
+    assert (found["weights"], found["fixed"]) == (14, [])
+    save_file({}, copy / "weights.safetensors")
+    assert call("check", copy, "--runner", "rtx") == ExitCode.CHECK_FAILED
 
 
 def test_an_unknown_variant_is_refused_before_anything_is_built(tmp_path: Path) -> None:

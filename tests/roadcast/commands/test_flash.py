@@ -13,7 +13,10 @@ from typer.testing import CliRunner
 from edge_client.config import DeviceConfig
 from edge_protocol.config import load_config
 from edge_protocol.errors import ConfigError, TransportError
-from roadcast.commands.flash import app, read_plan
+from roadcast.commands.flash import app
+from roadcast.site_files import read_plan
+from tests.fakes import images
+from tests.fakes.l4t import l4t_tree
 from tests.fakes.sshd import SKIP_REASON, Sshd
 
 SITE: dict[str, Any] = {
@@ -22,7 +25,7 @@ SITE: dict[str, Any] = {
         "tier": "small",
         "task": "vehicle",
         "broker": {"host": "10.0.0.2", "ca_file": "/etc/roadcast/ca.pem"},
-        "trusted_keys": ["ab" * 32],
+        "trusted_root": "/etc/roadcast/root.json",
         "sources": [{"name": "road", "uri": "rtsp://camera/stream"}],
     },
     "devices": {"cam-1": {}, "cam-2": {"sources": [{"name": "road", "uri": "csi://0"}]}},
@@ -66,11 +69,12 @@ def test_the_site_of_the_documentation_can_be_planned(tmp_path: Path) -> None:
     """The example in docs/operations.md is a site that `flash` takes."""
     text = (Path(__file__).resolve().parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
     example = text.partition("# site.yaml;")[2].partition("```")[0].partition("\n")[2]
-    (tmp_path / "site.yaml").write_text(example.replace("<key>", f'"{"ab" * 32}"'))
+    (tmp_path / "site.yaml").write_text(example)
     (tmp_path / "ca.pem").write_text("certificate")
+    (tmp_path / "root.json").write_text("{}")
     (tmp_path / "wheels").mkdir()
     (tmp_path / "wheels/roadcast-0.1.0-py3-none-any.whl").touch()
-    assert len(read_plan(tmp_path / "site.yaml", "cam-2").files) == 8
+    assert len(read_plan(tmp_path / "site.yaml", "cam-2").files) == 10
 
 
 def test_a_dry_run_shows_the_difference(site: Path) -> None:
@@ -102,9 +106,113 @@ def test_a_wrong_site_is_refused_before_anything_is_written(old: str, new: str, 
     assert list((site.parent / "rootfs").rglob("*")) == [site.parent / "rootfs/etc"]
 
 
+@pytest.mark.skipif(bool(images.SKIP_REASON), reason=images.SKIP_REASON)
+def test_an_image_is_flashed(site: Path) -> None:
+    """Its root partition gets the device's configuration, of two the named one; a second run writes nothing."""
+    image = images.disk_image(site.parent / "ab.img", [(images.ROOT, 8), (images.ROOT, 8)])
+    command = ["--site", str(site), "--image", str(image), "--device", "cam-1"]
+    failed = CliRunner().invoke(app, command).exception
+    assert isinstance(failed, ConfigError)
+    assert "--partition N" in str(failed)
+    told = CliRunner().invoke(app, [*command, "--partition", "2"], catch_exceptions=False).stdout
+    assert "add\t/etc/roadcast/device.yaml" in told
+    inside = images.Inside(image, images.layout(image)[1]["start"] * 512)
+    assert b"device: cam-1" in inside.read("/etc/roadcast/device.yaml")
+    told = CliRunner().invoke(app, [*command, "--partition", "2", "--json"], catch_exceptions=False).stdout
+    assert {change["action"] for change in json.loads(told)} == {"keep"}
+
+
+@pytest.mark.parametrize(("way", "count"), [("--cloud-init", 3), ("--deb", 1)])
+def test_a_device_is_written_out_for_others_to_install(way: str, count: int, site: Path) -> None:
+    """As a seed and as a package: readable by nobody else, and a second run writes nothing."""
+    out = site.parent / "out"
+    command = ["--site", str(site), "--device", "cam-1", way, str(out), "--json"]
+    assert len(json.loads(CliRunner().invoke(app, [*command, "--dry-run"], catch_exceptions=False).stdout)) == count
+    assert not out.exists()
+    made = json.loads(CliRunner().invoke(app, command, catch_exceptions=False).stdout)
+    assert {change["path"] for change in made} == {str(path) for path in out.iterdir()}
+    assert {path.stat().st_mode & 0o077 for path in out.iterdir()} == {0}
+    before = [path.stat().st_mtime_ns for path in out.iterdir()]
+    again = json.loads(CliRunner().invoke(app, command, catch_exceptions=False).stdout)
+    assert {change["action"] for change in again} == {"keep"}
+    assert [path.stat().st_mtime_ns for path in out.iterdir()] == before
+
+
+@pytest.mark.skipif(bool(images.SKIP_REASON), reason=images.SKIP_REASON)
+def test_a_seed_goes_into_an_image(site: Path) -> None:
+    """Into the boot partition that is named; the root filesystem is left to cloud-init."""
+    image = images.disk_image(site.parent / "pi.img", [(images.BOOT, 4), (images.ROOT, 8)])
+    command = ["--site", str(site), "--device", "cam-1", "--image", str(image), "--seed", "--partition", "1"]
+    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    at = f"{image}@@{images.layout(image)[0]['start'] * 512}"
+    assert images.tool("mtype", "-i", at, "::user-data").startswith(b"#cloud-config\n")
+    assert b"local-hostname: cam-1" in images.tool("mtype", "-i", at, "::meta-data")
+
+
+def test_a_card_is_written_after_a_question(tmp_path: Path) -> None:
+    """A no writes nothing, a yes or --yes does; the block map beside the image is used, and the result is JSON."""
+    content = bytes(range(256)) * 256
+    (tmp_path / "x.img").write_bytes(content)
+    (tmp_path / "disk").write_bytes(bytes(70_000))
+    command = ["--image", str(tmp_path / "x.img"), "--disk", str(tmp_path / "disk")]
+    refused = CliRunner().invoke(app, command, input="n\n")
+    assert isinstance(refused.exception, ConfigError)
+    assert "over everything on" in refused.output
+    assert "would be written over" in CliRunner().invoke(app, [*command, "--yes", "--dry-run"]).stdout
+    assert (tmp_path / "disk").read_bytes() == bytes(70_000)
+    assert "read back" in CliRunner().invoke(app, command, input="y\n").output
+    assert (tmp_path / "disk").read_bytes() == content + bytes(70_000 - len(content))
+    (tmp_path / "x.img.bmap").write_bytes(images.block_map(content, [(0, 3)]))
+    told = json.loads(CliRunner().invoke(app, [*command, "--yes", "--json"]).stdout)
+    assert told == {
+        "disk": str(tmp_path / "disk"), "image_bytes": len(content), "bytes": 16384, "block_map": True,
+    }  # fmt: skip
+
+
+@pytest.mark.skipif(bool(images.SKIP_REASON), reason=images.SKIP_REASON)
+def test_a_device_is_written_onto_a_card_in_one_go(site: Path) -> None:
+    """The image stays as it is, the card holds the device, and nothing is left beside them."""
+    image = images.disk_image(site.parent / "x.img", [(images.ROOT, 8)])
+    before, beside = image.read_bytes(), sorted(site.parent.iterdir())
+    (site.parent / "disk").write_bytes(bytes(len(before)))
+    command = ["--site", str(site), "--device", "cam-2", "--image", str(image), "--disk", str(site.parent / "disk")]
+    assert CliRunner().invoke(app, [*command, "--yes"], catch_exceptions=False).exit_code == 0
+    assert image.read_bytes() == before
+    assert sorted(site.parent.iterdir()) == sorted([*beside, site.parent / "disk"])
+    inside = images.Inside(site.parent / "disk", images.layout(image)[0]["start"] * 512)
+    assert b"device: cam-2" in inside.read("/etc/roadcast/device.yaml")
+
+
+def test_nvidia_s_tool_is_announced_with_what_would_stop_it(site: Path) -> None:
+    """A dry run with --then-flash: the command, no board in recovery mode, and nothing written."""
+    root = l4t_tree(site.parent / "l4t")
+    command = ["--site", str(site), "--device", "cam-1", "--rootfs", str(root), "--dry-run"]
+    told = CliRunner().invoke(app, [*command, "--then-flash", "jetson-orin-nano-devkit:nvme0n1p1"]).stdout
+    assert "would run: ./tools/kernel_flash/l4t_initrd_flash.sh" in told
+    assert "fail\trecovery" in told or "ok\trecovery" in told  # whatever is plugged into this machine
+    assert not (root / "etc/roadcast").exists()
+    assert not (site.parent / "l4t/called").exists()
+
+
+def test_options_that_do_not_go_together_are_refused(site: Path) -> None:
+    """A disk as a device, a block map of what a site changes, NVIDIA's tool without its tree, altered wheels."""
+    image = ["--image", str(site.parent / "x.img")]
+    (site.parent / "disk").touch()
+    (site.parent / "wheels/requirements.txt").write_text("roadcast==0.1.0 --hash=sha256:00\n")
+    for command, says in {
+        ("--device", "/dev/sdb", *image): "--disk /dev/sdX",
+        ("--disk", str(site.parent / "disk"), "--bmap", "x", *image): "leave one of them out",
+        ("--then-flash", "board", *image): "--rootfs Linux_for_Tegra/rootfs",
+        ("--device", "cam-1", *image): "lists other wheels",
+    }.items():
+        failed = CliRunner().invoke(app, ["--site", str(site), *command]).exception
+        assert isinstance(failed, ConfigError)
+        assert says in str(failed)
+
+
 def test_a_tree_or_targets_are_named(site: Path) -> None:
     """Neither and both are errors of the command line's configuration."""
-    for more in ([], ["--rootfs", str(site.parent), "--ssh", "all"]):
+    for more in ([], ["--rootfs", str(site.parent), "--ssh", "all"], ["--disk", "x"]):
         failed = CliRunner().invoke(app, ["--site", str(site), *more]).exception
         assert isinstance(failed, ConfigError)
         assert "--rootfs DIR" in str(failed)
@@ -131,7 +239,7 @@ def test_an_inventory_is_flashed_over_ssh(site: Path) -> None:
         code, text = flash("cam-1", "--dry-run")
         assert code == 0
         assert "add\t/etc/roadcast/device.yaml" in text
-        assert "cam-1\t127.0.0.1\tplanned\t9\t-" in text
+        assert "cam-1\t127.0.0.1\tplanned\t10\t-" in text
         assert not (root / "etc/roadcast").exists()
         code, text = flash("all", "--json")
         one, two = json.loads(text)

@@ -20,6 +20,7 @@ from edge_models.tasks import load_task
 from edge_protocol.errors import CheckFailedError, ConfigError, NotReadyError
 from edge_protocol.ids import TaskId
 from edge_protocol.transport.memory import MemoryBroker
+from edge_protocol.trust import commissioned
 from roadcast.cli import app
 from tests.fakes.brokers import mosquitto_broker
 from tests.fakes.centre import centre_config, make_server, scripted_distiller, write_artifacts, write_packs
@@ -149,7 +150,7 @@ def test_run_with_a_broker_of_its_own(config: ServerConfig, tmp_path: Path, mosq
         said = json.loads(begun + run.stdout.read())
         assert run.wait(timeout=5) == 0
     assert said["broker"] == f"127.0.0.1:{port}"
-    assert len(said["trusted_key"]) == 64
+    commissioned(Path(said["trusted_root"]).read_bytes())
 
 
 def test_schema_names_every_key_of_the_configuration() -> None:

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import msgspec
 import psutil
 import pytest
 
@@ -19,8 +18,7 @@ from broker_server.store.database import Database
 from edge_models.tasks import load_task
 from edge_protocol.blobs import cut
 from edge_protocol.ids import TaskId
-from edge_protocol.manifest import Artifact, ReleaseManifest
-from edge_protocol.signing import sign
+from edge_protocol.manifest import Artifact, ReleaseManifest, encode_manifest
 from edge_protocol.transport.base import Connected
 from edge_protocol.transport.mqtt import MqttTransport
 from roadcast.demo import conduct as course
@@ -53,7 +51,7 @@ class Told:
 
 
 def _observer(release: int) -> Observer:
-    observer = Observer(talk.FLEET, talk.KEYRING)
+    observer = Observer(talk.FLEET)
     observer.devices |= {m.name: DeviceView(m.name, task=m.task, release=release) for m in FLEET}
     return observer
 
@@ -64,7 +62,7 @@ def test_the_demo_goes_on_until_rounds_are_over_and_all_devices_run_the_last_rel
     assert ending.reached(_observer(2), Told(), 1) is None
     assert ending.reached(_observer(1), Told(over=True), 2) is None
     assert ending.reached(_observer(1), Told(over=True), 3) is None
-    assert ending.reached(Observer(talk.FLEET, talk.KEYRING), Told(over=True), 4) is None
+    assert ending.reached(Observer(talk.FLEET), Told(over=True), 4) is None
     assert ending.reached(_observer(2), Told(over=True), 5) == []
 
 
@@ -115,7 +113,7 @@ def test_settings_of_this_process_do_not_reach_into_the_fleet(monkeypatch: pytes
 def _release(counter: int) -> ReleaseRecord:
     blob, _ = cut(b"x")
     artifact = Artifact("nano", "depthwise", blob, blob, blob, 1)
-    signed = sign(ReleaseManifest(talk.FLEET, counter, load_task("vehicle"), 1.0, (artifact,), {}), talk.KEY)
+    manifest = ReleaseManifest(talk.FLEET, counter, load_task("vehicle"), 1.0, (artifact,), {})
     return ReleaseRecord(
         task=TaskId("vehicle"),
         counter=counter,
@@ -123,7 +121,7 @@ def _release(counter: int) -> ReleaseRecord:
         created_s=1.0,
         metrics={},
         notes="",
-        signed=msgspec.msgpack.encode(signed),
+        manifest=encode_manifest(manifest),
     )
 
 
@@ -145,7 +143,7 @@ def test_the_server_s_records_are_read_beside_it(tmp_path: Path) -> None:
     from broker_server.effects import SaveRound  # noqa: PLC0415
 
     database = Database(tmp_path / "server.db")
-    with Records(tmp_path, talk.KEYRING) as records:
+    with Records(tmp_path) as records:
         assert (records.newest(), records.over(["vehicle"], 1)) == ({}, False)
         for counter in (1, 2):
             database.add_release(_release(counter))
@@ -190,7 +188,7 @@ def test_the_watch_listens_on_a_real_broker(tmp_path: Path) -> None:
         speaker.start()
         next_of(inbox, Connected)
         speaker.publish(*talk.release(3), retain=True)
-        observer = Observer(talk.FLEET, talk.KEYRING)
+        observer = Observer(talk.FLEET)
         with Watch(broker.settings, observer, ["vehicle"]) as watch:
 
             def seen() -> bool:

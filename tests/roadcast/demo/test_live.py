@@ -18,7 +18,7 @@ def _console(*, terminal: bool) -> tuple[Console, io.StringIO]:
 
 
 def _fleet() -> Observer:
-    observer = Observer(talk.FLEET, talk.KEYRING)
+    observer = Observer(talk.FLEET)
     spoken = [
         talk.up("cam-1", m.Presence(online=True)),
         talk.birth("cam-1"),

@@ -74,7 +74,7 @@ def test_a_device_that_lags_or_skips_fails() -> None:
 
 def test_facts_are_taken_from_what_a_device_told() -> None:
     """Counts, latency, bytes by round and the clip's counts come from its messages; not measured stays not measured."""
-    observer = Observer(talk.FLEET, talk.KEYRING)
+    observer = Observer(talk.FLEET)
     spoken = [
         talk.birth("cam-1"),
         talk.state("cam-1", 1, (10, 20), latency_p50_ms=1.0, latency_p95_ms=2.0),

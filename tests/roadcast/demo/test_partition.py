@@ -11,10 +11,11 @@ import pytest
 
 from broker_server.config import read_config
 from devices.packs import ImagePack, SeriesPack, open_pack, save_pack
+from edge_client.build import read_root
 from edge_client.config import DeviceConfig
 from edge_protocol.config import load_config
 from edge_protocol.errors import DataError
-from edge_protocol.signing import public_key
+from edge_protocol.trust import commissioned
 from roadcast.demo import partition as part
 from roadcast.demo.configs import Pace, Places, write_configs
 from roadcast.demo.fleet import FLEET
@@ -97,18 +98,18 @@ def test_everybody_finds_a_pack_and_a_configuration(roadside: Path, tmp_path: Pa
     data = part.find_data(roadside, tmp_path, seed=0)
     shares = part.partition(data, tmp_path / "data", SMALL, seed=3)
     places = Places(tmp_path)
-    public = write_configs(places, shares, Pace(), port=1234, rounds=2)
+    write_configs(places, shares, Pace(), port=1234, rounds=2)
     server = read_config(places.server_config)
     assert server.tasks["vehicle"].rounds.limit == 2
     assert all(Path(getattr(task, name)).is_file() for task in server.tasks.values() for name in ("anchors", "proxies"))
-    key = tmp_path / "release.key"
-    assert key.stat().st_mode & 0o077 == 0
-    assert public_key(bytes.fromhex(key.read_text())) == public
+    keys = list((tmp_path / "keys").glob("*.pem"))
+    assert len(keys) == 4 + len(server.tasks)
+    assert all(key.stat().st_mode & 0o077 == 0 for key in keys)
     for member in FLEET:
         text = places.device_config(member.name).read_text()
         config = load_config(text, DeviceConfig, where=member.name)
         assert (config.tier, config.task, config.broker.port) == (member.tier, member.task, 1234)
-        assert config.trusted_keys == (public.hex(),)
+        commissioned(read_root(config))
         assert len(config.sources) == (2 if member.plays_clip else 1)
         kind = ImagePack if member.is_camera else SeriesPack
         assert all(

@@ -1,0 +1,100 @@
+"""Puts a seed for cloud-init into the FAT boot partition of an image, without root, by mtools. Owns no seed.
+
+For images whose root filesystem nobody may or can write into, and that look for a seed there: Ubuntu's for Raspberry Pi
+(``system-boot``), newer Raspberry Pi OS (``bootfs``), and any with a partition called ``CIDATA``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from devices.provision.changes import Change
+from devices.provision.copies import changed_copy, reader
+from devices.provision.filesystems import identify
+from devices.provision.partitions import Partition, read_table
+from devices.provision.programs import Programs
+from edge_protocol.errors import ConfigError, NotReadyError, StoreError
+
+_LABELS: Final = frozenset({"cidata", "system-boot", "bootfs"})
+_MISSING: Final = 1
+"""Exit status of mtype for a file that is not there."""
+
+
+def write_seed(
+    files: Mapping[str, bytes],
+    image: Path,
+    *,
+    out: Path | None = None,
+    partition: int | None = None,
+    dry_run: bool = False,
+    programs: Programs | None = None,
+) -> tuple[Change, ...]:
+    """Write the files of a seed into the boot partition of an image; see `image.carry_out` for the rest.
+
+    Raises:
+        ConfigError: no partition, or several, could be meant.
+        DataError: the partition table is damaged.
+        NotReadyError: there is no mtools.
+        StoreError: the partition is full, or gives back something else.
+    """
+    programs = programs or Programs()
+    if not programs.has("mcopy", "mtype"):
+        raise NotReadyError("to write into a boot partition: install mtools (mcopy, mtype)")
+    chosen = _choose(image, partition)
+    changes = _look(programs, image, chosen, files)
+    right = all(change.action == "keep" for change in changes)
+    if dry_run or (right and out is None):
+        return changes
+    with changed_copy(image, out or image) as work:
+        wrong = {change.path for change in changes if change.action != "keep"}
+        _write(programs, work, chosen, {name: content for name, content in files.items() if name in wrong})
+        left = [change.path for change in _look(programs, work, chosen, files) if change.action != "keep"]
+        if left:
+            raise StoreError(f"written, but {left[0]} in the boot partition reads back differently")
+    return changes
+
+
+def _choose(image: Path, number: int | None) -> Partition:
+    with reader(image) as (read, size):
+        held = {part: identify(read, part.start) for part in read_table(read, size).partitions}
+    found = [
+        part
+        for part, filesystem in held.items()
+        if filesystem.kind == "FAT"
+        and (filesystem.label.lower() in _LABELS if number is None else part.number == number)
+    ]
+    if len(found) != 1:
+        listed = "; ".join(f"{part.number}: {held[part].kind} '{held[part].label}'" for part in held)
+        says = f"{image}: {len(found)} FAT partitions called system-boot, bootfs or CIDATA"
+        raise ConfigError(f"{says if number is None else f'--partition {number}: no FAT'}; it has: {listed}")
+    return found[0]
+
+
+def _look(programs: Programs, image: Path, part: Partition, files: Mapping[str, bytes]) -> tuple[Change, ...]:
+    changes = []
+    with TemporaryDirectory(prefix="roadcast-") as name:
+        folder = Path(name)
+        at = _at(folder, image, part)
+        for path, content in files.items():
+            ran = programs.run("mtype", "-i", at, f"::{path}", folder=folder, good=(0, _MISSING))
+            before = ran.out if ran.status == 0 else None
+            changes.append(Change(path, "add" if before is None else "keep" if before == content else "change"))
+    return tuple(changes)
+
+
+def _write(programs: Programs, image: Path, part: Partition, files: Mapping[str, bytes]) -> None:
+    with TemporaryDirectory(prefix="roadcast-") as name:
+        folder = Path(name)
+        at = _at(folder, image, part)
+        for path, content in files.items():
+            (folder / "content").write_bytes(content)
+            programs.run("mcopy", "-o", "-i", at, "content", f"::{path}", folder=folder)
+
+
+def _at(folder: Path, image: Path, part: Partition) -> str:
+    """A plain name for mtools, which reads an offset out of it."""
+    (folder / "image").symlink_to(image.absolute())
+    return f"image@@{part.start}"

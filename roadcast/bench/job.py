@@ -1,0 +1,33 @@
+"""What a run is asked to be, as it is written down and sent to another machine; owns no model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from devices.latency.load import Plan
+
+RunnerName = Literal["ort", "ort-cuda", "ort-tensorrt", "trt"]
+MOST_SOAK_S = 30 * 86_400.0
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a model is measured.
+
+    Attributes:
+        plan: how much, and how queries are issued.
+        threads: that one inference may use.
+        end_to_end: from a camera's JPEG, or a sensor's window, to an encoded message.
+        runner: ONNX Runtime on the CPU, with its CUDA or TensorRT provider, or TensorRT itself.
+        soak_s: keep it busy for so many seconds, and watch the board; 0: measure as the plan says.
+        power: measure what the board draws.
+    """
+
+    plan: Plan
+    threads: int = 1
+    end_to_end: bool = False
+    runner: RunnerName = "ort"
+    soak_s: Annotated[float, Meta(ge=0, le=MOST_SOAK_S)] = 0.0
+    power: bool = False

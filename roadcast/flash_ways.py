@@ -1,0 +1,143 @@
+"""`roadcast flash`: each way to carry out the plans of a site, and what is shown of it. Owns no option."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+import typer
+
+from devices.provision import boot_partition, rootfs
+from devices.provision import image as images
+from devices.provision.changes import Change
+from edge_protocol.errors import ConfigError
+from roadcast import flash_shown as shown
+from roadcast.disk_writing import block_map_beside, write_disk
+from roadcast.maker_flash import flash_board, warn_of_tree
+from roadcast.output import emit, progress, warn
+from roadcast.site_files import read_plan, read_seed, read_site, write_out
+
+_WAYS = "--rootfs DIR, --image FILE (and --disk /dev/sdX), --cloud-init DIR, --deb DIR or --ssh HOST"
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line says; each attribute is the option of its name in `flash_options`."""
+
+    site: Path | None
+    device: str | None
+    rootfs: Path | None
+    then_flash: str | None
+    image: Path | None
+    out: Path | None
+    partition: int | None
+    disk: Path | None
+    bmap: Path | None
+    yes: bool
+    seed: bool
+    cloud_init: Path | None
+    deb: Path | None
+    ssh: str | None
+    prefix: str
+    at_once: int
+    dry_run: bool
+    json: bool
+
+
+class Secrets(msgspec.Struct, frozen=True, kw_only=True):
+    """How to get in over SSH; see `flash_options`."""
+
+    known_hosts: Path
+    identity: Path | None
+    password_file: Path | None
+    ask_password: bool
+
+
+def install(asked: Asked, secrets: Secrets) -> None:
+    """Go the one way that is asked for.
+
+    Raises:
+        ConfigError: none, or several, or options that do not go together.
+        Exit: some targets failed.
+    """
+    ways = (asked.rootfs, asked.image, asked.cloud_init, asked.deb, asked.ssh)
+    if sum(way is not None for way in ways) != 1:
+        raise ConfigError(f"flash: name one way: {_WAYS}")
+    if asked.disk is not None and asked.image is not None:
+        _onto_disk(asked, asked.image, asked.disk)
+        return
+    if asked.site is None or asked.disk is not None or (asked.device or "").startswith("/dev/"):
+        says = "flash: --site site.yaml says what is installed; an image is written with --image FILE --disk /dev/sdX"
+        raise ConfigError(says)
+    if asked.then_flash is not None:
+        _through_maker(asked, asked.site, asked.then_flash)
+    elif asked.ssh is not None:
+        _over_ssh(asked, asked.site, asked.ssh, secrets)
+    else:
+        emit(_into_files(asked, asked.site), asked.json, shown.changed)
+
+
+def _into_files(asked: Asked, site: Path) -> tuple[Change, ...]:
+    if asked.rootfs is not None:
+        if os.geteuid() != 0 and not asked.dry_run:
+            warn(
+                "not root: what is written belongs to this user on the device as well; run it with sudo for a real one"
+            )
+        source = read_site(site)
+        changes = rootfs.carry_out(source.plan(asked.device), asked.rootfs, dry_run=asked.dry_run)
+        warn_of_tree(asked.rootfs, source.site.install.machine)
+        return changes
+    if asked.image is not None:
+        return _into_image(asked, site, asked.image, asked.out)
+    return write_out(site, asked.device, cloud_init=asked.cloud_init, deb=asked.deb, dry_run=asked.dry_run)
+
+
+def _through_maker(asked: Asked, site: Path, where: str) -> None:
+    if asked.rootfs is None:
+        raise ConfigError("--then-flash: name the tree: --rootfs Linux_for_Tegra/rootfs")
+    source = read_site(site)
+    plan, machine = source.plan(asked.device), source.site.install.machine
+    handed = flash_board(plan, asked.rootfs, where, machine, yes=asked.yes, dry_run=asked.dry_run)
+    emit(handed, asked.json, shown.handed)
+
+
+def _into_image(asked: Asked, site: Path, image: Path, out: Path | None) -> tuple[Change, ...]:
+    progress(f"looking into {image}; a change is made in a copy")
+    if asked.seed:
+        files = read_seed(site, asked.device)
+        return boot_partition.write_seed(files, image, out=out, partition=asked.partition, dry_run=asked.dry_run)
+    plan = read_plan(site, asked.device)
+    return images.carry_out(plan, image, out=out, partition=asked.partition, dry_run=asked.dry_run)
+
+
+def _onto_disk(asked: Asked, image: Path, disk: Path) -> None:
+    """Write an image as it is, with its block map; or, with a site, a copy that holds the device, without one."""
+    if asked.site is None:
+        bmap = asked.bmap or block_map_beside(image)
+        emit(write_disk(image, disk, bmap, yes=asked.yes, dry_run=asked.dry_run), asked.json, shown.written)
+        return
+    if asked.bmap is not None:
+        raise ConfigError("--bmap: what a site puts into the image is not in its block map; leave one of them out")
+    with TemporaryDirectory(prefix=".roadcast-", dir=image.absolute().parent) as folder:
+        made = Path(folder) / "image"
+        _into_image(asked, asked.site, image, made)
+        written = write_disk(image if asked.dry_run else made, disk, None, yes=asked.yes, dry_run=asked.dry_run)
+    emit(written, asked.json, shown.written)
+
+
+def _over_ssh(asked: Asked, site: Path, targets: str, secrets: Secrets) -> None:
+    from devices.provision.ssh import Job, Place
+    from roadcast.ssh_fleet import flash_fleet, login_of, targets_of
+
+    if not asked.prefix.startswith("/") or not asked.prefix.isprintable():
+        raise ConfigError(f"--prefix: {asked.prefix!r} is no absolute path")
+    source = read_site(site)
+    found = targets_of(source.site, targets, asked.device)
+    jobs = [Job(name, target, source.plan(name)) for name, target in found.items()]
+    login = login_of(secrets.known_hosts, secrets.identity, secrets.password_file, ask=secrets.ask_password)
+    place = Place(asked.prefix, source.site.install.python, live=asked.prefix == "/")
+    flashed, code = flash_fleet(jobs, login, place, at_once=asked.at_once, dry_run=asked.dry_run)
+    emit(flashed, asked.json, shown.fleet)
+    if code:
+        raise typer.Exit(code)

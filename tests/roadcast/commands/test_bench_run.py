@@ -1,0 +1,150 @@
+"""`roadcast bench run` where the model is not measured in this process: over SSH."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+
+from broker_server.config import RoundsConfig
+from broker_server.setup import push_release
+from broker_server.status import open_database, status
+from devices.latency.result import read_result
+from devices.latency.soak import Soak
+from edge_models.tasks import load_task
+from edge_protocol.errors import ExitCode
+from edge_protocol.messages import Measured
+from edge_protocol.transport.memory import MemoryBroker
+from roadcast import output
+from roadcast.commands.server import app as server_app
+from tests.fakes.centre import centre_config, make_server, scripted_distiller, write_artifacts, write_packs
+from tests.fakes.clock import FakeClock
+from tests.fakes.fleet_simulator import FleetSimulator, in_memory
+from tests.fakes.sshd import SKIP_REASON, Sshd
+from tests.fakes.waiting import wait_for
+from tests.roadcast.commands.test_bench import SHORT, call, model
+
+__all__ = ["model"]  # the fixture
+
+
+@pytest.mark.skipif(bool(SKIP_REASON), reason=SKIP_REASON)
+def test_a_run_on_a_target_is_shown_and_written_here(model: Path, tmp_path: Path) -> None:
+    """By a name of the site's inventory with its fingerprint; a name that is not in it, and no site, are errors."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={Path(__file__).parents[3]} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    with Sshd(tmp_path / "sshd") as sshd:
+        target = sshd.target(fingerprint=sshd.fingerprint)
+        inventory = {"cam-1": {name: getattr(target, name) for name in ("host", "port", "user", "fingerprint")}}
+        (tmp_path / "site.yaml").write_text(yaml.safe_dump({"agent": {"device": "cam-1"}, "ssh": inventory}))
+        login = ("--identity", tmp_path / "sshd/user_key", "--known-hosts", tmp_path / "none")
+        command = ("run", model, *SHORT, *login, "--python", python, "--site", tmp_path / "site.yaml")
+        assert call(*command, "--ssh", "cam-1", "--json", tmp_path / "r.json") == ExitCode.OK
+        assert read_result(tmp_path / "r.json").latency.count == 30
+        address = f"{target.user}@127.0.0.1:{target.port}"
+        assert call("run", model, *SHORT, *login, "--ssh", address) == ExitCode.NOT_READY
+    assert call("run", model, "--ssh", "a b") == ExitCode.CONFIG
+    assert call("run", model, "--ssh", "h", "--site", tmp_path / "no.yaml") == ExitCode.CONFIG
+
+
+def test_a_soak_is_shown_and_its_verdict_is_an_exit_code(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A timeline, a picture and a document; a duration without a unit is a wrong configuration."""
+    files = ("--json", tmp_path / "s.json", "--plot", tmp_path / "s.svg")
+    code = call("run", model, "--warm-up", 0, "--soak", "1s", "--power", *files)
+    shown = capsys.readouterr()
+    assert shown.out.startswith("seconds\tqueries\tp50 ms")
+    found = msgspec.json.decode((tmp_path / "s.json").read_bytes(), type=Soak)
+    assert code == (ExitCode.CHECK_FAILED if found.findings else ExitCode.OK)
+    assert all(text in shown.err.replace("\n", " ") for text in found.findings)
+    assert (tmp_path / "s.svg").read_text().startswith("<svg")
+    assert call("run", model, "--soak", "90") == ExitCode.CONFIG
+    assert call("report", tmp_path / "s.json", "-o", tmp_path / "r.html") == ExitCode.NOT_READY
+
+
+class Centre:
+    """A server and three devices in a thread; one refuses to measure."""
+
+    def __init__(self, folder: Path) -> None:
+        write_packs(folder)
+        clock, broker = FakeClock(), MemoryBroker()
+        config = centre_config(folder, rounds=RoundsConfig(limit=0))
+        self.state_dir = config.state_dir
+        write_artifacts(folder / "mine", load_task("vehicle"))
+        push_release(config, "vehicle", folder / "mine", notes="", now=clock())
+        self._server = make_server(config, broker, clock, scripted_distiller([]))
+        spec, link = load_task("vehicle"), in_memory(broker)
+        self._fleet = FleetSimulator(link, spec, clock, 3, knowledge=lambda *_: None, measured=self._measured)
+        self._clock, self._over = clock, threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    @staticmethod
+    def _measured(device: str, empty: Measured) -> Measured:
+        if device == "dev-1":
+            return msgspec.structs.replace(empty, reason="the device trains already; ask again later")
+        values = {"p50_ms": 1.25, "p95_ms": 1.5}
+        return msgspec.structs.replace(empty, ran="CPUExecutionProvider", queries=900, values=values)
+
+    def _run(self) -> None:
+        self._server.start()
+        self._fleet.start()
+        while not self._over.is_set():
+            if not self._server.step() + self._fleet.step():
+                self._clock.advance(0.5)
+                time.sleep(0.002)
+
+    def close(self) -> None:
+        """End the thread and the server."""
+        self._over.set()
+        self._thread.join()
+        self._server.close()
+
+
+def test_a_device_is_measured_through_the_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Shown, written, and seen in the server's status; a refusal, an unknown device and a wrong task are errors."""
+    centre = Centre(tmp_path)
+    asked = ("run", "--state-dir", centre.state_dir, "--device")
+    try:
+        wait_for(
+            lambda: [d["tasks"]["vehicle"]["release"] for d in devices(centre.state_dir).values()] == [1] * 3,
+            "release 1",
+        )
+        assert call(*asked, "dev-0", "--json", tmp_path / "m.json") == ExitCode.OK
+        shown = dict(line.split("\t") for line in capsys.readouterr().out.splitlines())
+        assert (shown["release"], shown["ran"], shown["p95_ms"]) == ("vehicle/1", "CPUExecutionProvider", "1.5")
+        assert json.loads((tmp_path / "m.json").read_bytes())["values"] == {"p50_ms": 1.25, "p95_ms": 1.5}
+        assert call(*asked, "dev-0") == ExitCode.OK, "a second measurement is told from the first"
+        assert call(*asked, "dev-1") == ExitCode.CHECK_FAILED
+        assert "trains already" in capsys.readouterr().err.replace("\n", " ")
+        assert call(*asked, "dev-0", "--seconds", "31") == ExitCode.CONFIG
+        assert call(*asked, "dev-0", "--task", "speed") == ExitCode.CONFIG
+        assert call(*asked, "ghost") == ExitCode.CONFIG
+        found = devices(centre.state_dir)
+        assert found["dev-0"]["tasks"]["vehicle"]["measured"]["values"]["p95_ms"] == 1.5
+        assert found["dev-2"]["tasks"]["vehicle"]["measured"] is None
+        capsys.readouterr()
+        assert output.run(lambda: server_app(["status", "--state-dir", str(centre.state_dir)], prog_name="server")) == 0
+        rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+        assert [row[-1] for row in rows if row[0].startswith("dev-")] == ["1.5", "-", "-"]
+    finally:
+        centre.close()
+    assert call("run", "--device", "dev-0") == ExitCode.CONFIG
+    assert call("run") == ExitCode.CONFIG
+
+
+def devices(state_dir: str) -> dict[str, Any]:
+    """What the server's folder says of each device."""
+    database = open_database(Path(state_dir))
+    try:
+        return {device["device"]: device for device in status(database)["devices"]}
+    finally:
+        database.close()
