@@ -22,7 +22,7 @@ from edge_client import board
 from edge_client.board_telemetry import watch_this_board
 from edge_client.board_watch import BoardWatch
 from edge_client.boot import boot
-from edge_client.build import MakeTransport, Parts, build_parts, label_file, mqtt_link, read_root
+from edge_client.build import MakeTransport, Parts, build_parts, label_file, mqtt_link, open_memories, read_root
 from edge_client.carry import Carry
 from edge_client.config import DeviceConfig
 from edge_client.core import DeviceCore, Remembered
@@ -38,10 +38,9 @@ from edge_client.installer import Installer
 from edge_client.labels import LabelFile
 from edge_client.lessons import Lessons
 from edge_client.notify import notify
-from edge_client.outbox import Outbox
+from edge_client.offers import Running
 from edge_client.planner import MakeWorkshop, Planner
-from edge_client.releasing import Running
-from edge_client.replay import ReplayStore, latest_raw
+from edge_client.replay import latest_raw
 from edge_client.stamp import Stamp
 from edge_client.training import Training
 from edge_client.trust_store import TrustStore
@@ -79,7 +78,7 @@ class Agent:
     Raises:
         ConfigError: the configuration does not fit the task.
         DataError: the commissioning pack cannot be read.
-        StoreError: the state directory cannot be used.
+        StoreError: the privacy account is damaged.
     """
 
     def __init__(
@@ -97,18 +96,18 @@ class Agent:
         trust = TrustStore(state / self.spec.name, root, disk)
         self._topics = Topics(config.fleet_id)
         stamp = Stamp(config.fleet_id, config.device_id, lambda: trust.clock_floor_s)
-        self.outbox = Outbox(state / "outbox.db")
-        self.replay = ReplayStore(state / "replay.db", config.replay.budget_bytes)
+        self.outbox, self.replay, refused = open_memories(config)
         parts = build_parts(config, self.spec, self.replay, self._inbox.put)
         self.inference = Inference(parts.feeds, config.queue)
         will = LastWill(self._topics.online(config.device_id), encode(stamp.header(), m.Presence(online=False)))
         self.transport = (make_transport or partial(mqtt_link, config))(self._inbox, will)
         self._watch = watch_this_board(config, self._inbox.put, parts.cameras)
-        fetcher = Fetcher(state / "blobs", self._topics, self.transport, disk=disk)
+        own, shelf = state / "blobs", Path(config.factory) / "blobs"
+        fetcher = Fetcher(own, self._topics, self.transport, disk=disk, shelf=shelf)
         self._installed = InstalledStore(state / self.spec.name, disk)
         self._gate = Gate(self.spec.task_id, config.device_id, self._topics, trust, self.transport.subscribe, wall)
         self._installer = self._make_installer(parts, fetcher, workshop)
-        self._drops: Counter[str] = Counter()
+        self._drops: Counter[str] = Counter({"state-in-memory": refused})
         kept = parts.seen.latest_samples
         self._uplink = Uplink(self._topics, config.device_id, stamp, self.outbox, self.transport, self._drops, kept)
         watch, train = BoardWatch(self.inference), config.train
@@ -290,6 +289,7 @@ class Agent:
             stored=partial(latest_raw, Path(self.config.state_dir) / "replay.db", self.spec),
             prepare=parts.prepare,
             running=lambda: self.inference.bundle,
+            frames=self.inference.counters,
             answer=self._inbox.put,
         )
 

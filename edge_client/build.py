@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,18 +21,20 @@ from edge_client.inference import Feed
 from edge_client.installer import Prepare
 from edge_client.labels import image_samples, open_commissioning, series_samples
 from edge_client.moving_objects import MovingObjectsConfig
+from edge_client.outbox import Outbox
 from edge_client.pipelines import Objects, Pipeline, Series, WholeSample
 from edge_client.replay import Kept, ReplayStore
 from edge_client.results import Tally
 from edge_client.seen import Seen
 from edge_models.windows import LiveWindows, Scale
-from edge_protocol.errors import ConfigError, DataError, TrustError
+from edge_protocol.errors import ConfigError, DataError, StoreError, TrustError
 from edge_protocol.messages import IntervalResult
 from edge_protocol.task import ImageInput, SeriesInput, TaskSpec
 from edge_protocol.transport.base import Inbox, LastWill, Transport
 from edge_protocol.transport.settings import read_password, tls_context
 from edge_protocol.trust import commissioned
 
+LOG = logging.getLogger(__name__)
 Emit = Callable[[IntervalResult], None]
 MakeTransport: TypeAlias = Callable[[Inbox, LastWill], Transport]
 
@@ -53,6 +56,26 @@ class Parts:
     seen: Seen
     prepare: Prepare
     account: Account
+
+
+def open_memories(config: DeviceConfig) -> tuple[Outbox, ReplayStore, int]:
+    """Open what outlives a restart, and say how many of the two the disk refused.
+
+    A device serves first: on a disk that is full or damaged they live in memory until the next start.
+    """
+    outbox_file, replay_file = (Path(config.state_dir) / name for name in ("outbox.db", "replay.db"))
+    budget, refused = config.replay.budget_bytes, 0
+    try:
+        outbox = Outbox(outbox_file)
+    except StoreError as error:
+        LOG.warning("%s; until the next start messages are kept in memory", error)
+        outbox, refused = Outbox(outbox_file, in_memory=True), refused + 1
+    try:
+        replay = ReplayStore(replay_file, budget)
+    except StoreError as error:
+        LOG.warning("%s; until the next start samples are kept in memory", error)
+        replay, refused = ReplayStore(replay_file, budget // 10, in_memory=True), refused + 1
+    return outbox, replay, refused
 
 
 def build_parts(config: DeviceConfig, spec: TaskSpec, replay: ReplayStore, emit: Emit) -> Parts:

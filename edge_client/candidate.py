@@ -13,7 +13,7 @@ from safetensors.numpy import load
 from devices.runners.base import Runner
 from devices.runners.ort_runner import OrtRunner
 from edge_models.samples import F4
-from edge_protocol.errors import RoadcastError
+from edge_protocol.errors import DeploymentError, RoadcastError
 from edge_protocol.manifest import Artifact
 from export.golden import check_golden
 
@@ -64,7 +64,7 @@ def load_release(release: int, artifact: Artifact, blob: Blob, threads: int) -> 
     """Load a release into ONNX Runtime, and check its golden answers.
 
     Raises:
-        RoadcastError: a file is of another student; or it answers otherwise than it must.
+        RoadcastError: a file is of another student, or the student fails, or answers otherwise than it must.
         OSError: a file is missing.
     """
     files = read_files(artifact, blob)
@@ -74,4 +74,7 @@ def load_release(release: int, artifact: Artifact, blob: Blob, threads: int) -> 
     except RoadcastError:
         runner.close()
         raise
+    except Exception as error:  # a runtime's own errors share no base class
+        runner.close()
+        raise DeploymentError(f"release {release} fails on its golden inputs: {error!r}") from error
     return Candidate(release, artifact, runner, load(files.golden)["inputs"].astype(np.float32))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from hashlib import sha256
 from typing import TypeAlias
 
@@ -17,6 +18,7 @@ from edge_client.hands import Hands, state_of
 from edge_client.installed import HeadChoice
 from edge_client.latency_probe import LatencyProbe
 from edge_client.lessons import Fitted
+from edge_client.offers import Installed, InstallFailed, hashes_of
 from edge_client.pipelines import Bundle
 from edge_client.plan_effects import BuildPlan, Exchange
 from edge_protocol.delta import apply_delta
@@ -46,7 +48,6 @@ class Carry:
         self._hands = hands
         self._choice: HeadChoice | None = None
         self._wanted: set[str] = set()
-        self._candidate: Artifact | None = None
         self.serving: Artifact | None = None
         self._latency = LatencyProbe(hands.config, hands.spec, hands.fetcher.path)
 
@@ -152,7 +153,7 @@ class Carry:
                 events.append(outcome)
         return events
 
-    def _do(self, effect: e.Effect, now: float) -> list[e.Event]:  # noqa: C901, PLR0912 - one case per effect
+    def _do(self, effect: e.Effect, now: float) -> list[e.Event]:  # noqa: C901, PLR0911, PLR0912 - one case per effect
         hands = self._hands
         match effect:
             case Send():
@@ -165,6 +166,7 @@ class Carry:
             case e.Patch():
                 return [self._patch(effect)]
             case e.Abandon():
+                self._wanted.discard(effect.sha256)
                 hands.fetcher.abandon(effect.sha256)
             case e.Check():
                 return self._check(effect)
@@ -178,9 +180,9 @@ class Carry:
             case e.Stop():
                 hands.lessons.stop(effect.job)
             case e.Install():
-                self._install(effect)
+                return [self._install(effect)]
             case e.Discard():
-                self._discard(effect.release)
+                self._discard(effect)
             case e.Adopt():
                 self._adopt()
             case e.Forget():
@@ -216,31 +218,35 @@ class Carry:
         return e.Fetched(wanted)
 
     def _check(self, effect: e.Check) -> list[e.Event]:
-        self._candidate = effect.artifact
         try:
             self._hands.installed.begin_attempt(effect.release)
         except StoreError as error:
-            return [e.CheckFailed(effect.release, str(error))]
+            return [e.CheckFailed(effect.release, str(error), disk=True)]
         self._hands.installer.ask(effect)
         return []
 
-    def _install(self, effect: e.Install) -> None:
-        """The pointer is written before the swap; when the disk refuses it, the release serves until a restart."""
-        hands = self._hands
-        candidate = hands.installer.take(effect.release)
+    def _install(self, effect: e.Install) -> e.Event:
+        """The pointer is written before the swap: what serves and what the disk says are never two releases."""
+        hands, release = self._hands, effect.release
+        candidate = hands.installer.candidate
         assert candidate is not None
-        fitted = hands.lessons.refitted(effect.release)
+        fitted, bundle = hands.lessons.refitted(release), hands.inference.bundle
         try:
             if fitted is not None:
-                hands.installed.save_head(effect.release, fitted.head, fitted.choice)
-            hands.installed.commit(effect.release, candidate.artifact, effect.manifest, effect.proof)
-            hands.trust.raise_floor(effect.release)
+                hands.installed.save_head(release, fitted.head, fitted.choice)
+            hands.installed.end_attempt(release)
+            running = bundle.release if bundle else 0
+            hands.installed.commit(release, candidate.artifact, effect.manifest, effect.proof, running=running)
         except StoreError as error:
             self.drop("pointer-failed", str(error))
+            return InstallFailed(release, str(error))
+        with suppress(StoreError):  # the next boot raises it
+            hands.trust.raise_floor(release)
+        hands.installer.take(release)
         self.serve(candidate, fitted)
-        hands.installed.end_attempt()
-        hands.fetcher.collect(hands.installed.named_blobs() | _files(candidate.artifact) | self._wanted)
+        hands.fetcher.collect(hands.installed.named_blobs() | hashes_of(candidate.artifact) | self._wanted)
         self._wanted.clear()
+        return Installed(release)
 
     def _exchange(self, release: int) -> None:
         """The same release with the same head, answered by its plan from the next frame on."""
@@ -250,16 +256,16 @@ class Carry:
             hands.installer.serves(renewed)
             hands.inference.swap(Bundle(release, renewed.runner, bundle.head))
 
-    def _discard(self, release: int) -> None:
+    def _discard(self, effect: e.Discard) -> None:
         hands = self._hands
-        hands.installed.end_attempt()
-        candidate = hands.installer.take(release)
+        with suppress(StoreError):  # one attempt too many is counted
+            hands.installed.end_attempt(effect.release)
+        candidate = hands.installer.take(effect.release)
         if candidate is not None:
             candidate.runner.close()
-        if self._candidate is not None:
-            self._wanted -= _files(self._candidate)
-        serving = _files(self.serving) if self.serving else set()
-        hands.fetcher.collect(hands.installed.named_blobs() | serving | self._wanted)
+        if not effect.keep_files:
+            serving = hashes_of(self.serving) if self.serving else set()
+            hands.fetcher.collect(hands.installed.named_blobs() | serving | self._wanted)
 
     def _adopt(self) -> None:
         hands = self._hands
@@ -292,7 +298,3 @@ class Carry:
         if known and not effect.accepted:
             self.drop(f"refused-{effect.reason}"[:64], f"the server refused a message: {effect.reason}")
         return [e.Delivered(number)] if known else []
-
-
-def _files(artifact: Artifact) -> set[str]:
-    return {artifact.template.sha256, artifact.weights.sha256, artifact.golden.sha256}

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from devices.preprocess import PreprocessConfig
+from devices.provision.site import FACTORY_DIR
 from edge_client.drift import DriftConfig
 from edge_client.governor import PauseConfig
 from edge_client.moving_objects.config import Line
@@ -132,12 +133,14 @@ class ProbationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         frames: live samples that both answer; what does not come in time is taken from the replay store.
         latency_factor: the new p95 may be so many times the old one.
         latency_floor_ms: a p95 up to this is fast enough, whatever the old one was.
+        memory_mb: that the agent may grow by while it holds the new release beside the old one.
         wait_s: how long to wait for live samples.
     """
 
     frames: Annotated[int, Meta(ge=1, le=10_000)] = 20
     latency_factor: Annotated[float, Meta(ge=1)] = 3.0
     latency_floor_ms: Annotated[float, Meta(ge=0)] = 25.0
+    memory_mb: Annotated[int, Meta(ge=1)] = 512
     wait_s: Annotated[float, Meta(ge=0)] = 10.0
 
 
@@ -171,6 +174,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         broker: where the broker is.
         trusted_root: root metadata that its trust begins with: a file, or the JSON itself.
         state_dir: where it keeps everything.
+        factory: folder of the model that the board came with, never written; see ``roadcast release factory``.
         sources: what it looks at.
         labels, preprocess, replay, train, personal, drift, privacy, probation, tensorrt: see there.
         runner: what answers frames: ``auto`` takes TensorRT on boards with a GPU for it. ONNX Runtime serves until a
@@ -188,6 +192,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     task: Text
     trusted_root: Annotated[str, Meta(min_length=1, max_length=MAX_METADATA)]
     state_dir: Text
+    factory: Text = FACTORY_DIR
     sources: Annotated[tuple[SourceConfig, ...], Meta(min_length=1, max_length=16)]
     broker: BrokerSettings = BrokerSettings()
     labels: LabelsConfig = LabelsConfig()

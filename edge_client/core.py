@@ -25,7 +25,6 @@ from edge_client.effects import (
     FetchFailed,
     Forget,
     Linked,
-    Offered,
     Passed,
     PatchFailed,
     Remember,
@@ -34,11 +33,11 @@ from edge_client.effects import (
     Trained,
     TrainFailed,
     Unlinked,
-    Unproven,
 )
+from edge_client.offers import Installed, InstallFailed, Offered, Running, Unproven
 from edge_client.plan_effects import Planned
 from edge_client.refitting import Refitting
-from edge_client.releasing import Releasing, Running
+from edge_client.releasing import Releasing
 from edge_client.session import ONLINE, SESSION, Session, SessionEvent
 from edge_protocol import messages as m
 from edge_protocol.effects import Drop, Send
@@ -82,7 +81,7 @@ class Remembered:
         running: what is installed.
         answered: number of the last round that was answered.
         spent: the privacy budget allows no further report.
-        attempts: release → starts of it as a candidate that had no outcome.
+        attempts: release → loads of it that had no outcome.
     """
 
     running: Running = field(default_factory=Running)
@@ -165,13 +164,15 @@ class DeviceCore:
             case PatchFailed():
                 return self._releasing.patch_failed(event)
             case Checked() | CheckFailed():
-                return self._releasing.checked(event, self._next_job())
+                return self._releasing.checked(event, self._next_job(), now)
             case Trained() | TrainFailed():
                 return self._trained(event, now)
             case Planned():
                 return self._releasing.planned(event)
             case Passed() | Failed():
                 return self._releasing.probed(event)
+            case Installed() | InstallFailed():
+                return self._releasing.installed(event, now)
             case Delivered():
                 self._answering.delivered(event.round)
                 return []

@@ -76,9 +76,18 @@ def board_watts(machine: Machine | None = None) -> float | None:
     return None if power is None or power.estimated else power.watts
 
 
+def resident_mb(root: Path = Path("/")) -> float:
+    """What this process holds in memory now (MB); 0 where nothing tells."""
+    return _status_mb(root, "VmRSS:") or 0.0
+
+
 def _peak_mb(root: Path) -> float:
     """Peak of this program; ``ru_maxrss`` may still be the parent's, whose pages the process had before it began."""
+    return _status_mb(root, "VmHWM:") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _status_mb(root: Path, name: str) -> float | None:
     with suppress(OSError, ValueError, StopIteration):
         lines = (root / "proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+    return None

@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from edge_client.offers import Installed, InstallFailed, Offered, Unproven
 from edge_client.plan_effects import BuildPlan, Exchange, Planned
 from edge_protocol.blobs import BlobRef
 from edge_protocol.effects import Drop, Send
-from edge_protocol.manifest import Artifact, ReleaseManifest
+from edge_protocol.manifest import Artifact
 from edge_protocol.messages import Envelope, KnowledgeReport, Label, RoundCall
 from edge_protocol.trust import Proof
 
@@ -86,7 +87,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Install:
-    """Write the pointer down, swap the candidate in, and free what nothing names any more."""
+    """Write the pointer, swap the candidate in, free what nothing names; answered by `Installed` or `InstallFailed`."""
 
     release: int
     manifest: bytes
@@ -95,9 +96,10 @@ class Install:
 
 @dataclass(frozen=True, slots=True)
 class Discard:
-    """Let the candidate go; the running release is untouched."""
+    """Let the candidate go, and its files unless they are kept to try again; the running release is untouched."""
 
     release: int
+    keep_files: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,10 +206,11 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class CheckFailed:
-    """The candidate cannot be loaded, or answers its golden inputs otherwise."""
+    """The candidate cannot be loaded, or answers its golden inputs otherwise; `disk` when the disk refused."""
 
     release: int
     reason: str
+    disk: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,29 +265,6 @@ class Drifted:
 
 
 @dataclass(frozen=True, slots=True)
-class Offered:
-    """The release that this device is to run, proven by signed metadata.
-
-    Attributes:
-        data: the manifest as it was signed.
-        manifest: the same, read.
-        proof: why it is trusted.
-    """
-
-    data: bytes
-    manifest: ReleaseManifest
-    proof: Proof
-
-
-@dataclass(frozen=True, slots=True)
-class Unproven:
-    """A release was offered, and nothing that came proves it so far."""
-
-    data: bytes
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Stopping:
     """The agent is about to end."""
 
@@ -303,6 +283,8 @@ Event: TypeAlias = (
     | Planned
     | Passed
     | Failed
+    | Installed
+    | InstallFailed
     | Delivered
     | Drifted
     | Offered

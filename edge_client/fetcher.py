@@ -63,6 +63,7 @@ class Fetcher:
         window: chunks in flight at most; fewer on a link that is slower than `timeout_s`.
         timeout_s: seconds after which a chunk is asked for again.
         disk: how to write.
+        shelf: a folder of blobs that is only read: what the board came with.
     """
 
     def __init__(
@@ -74,8 +75,9 @@ class Fetcher:
         window: int = WINDOW,
         timeout_s: float = TIMEOUT_S,
         disk: Disk | None = None,
+        shelf: Path | None = None,
     ) -> None:
-        self._disk = disk or Disk()
+        self._disk, self._shelf = disk or Disk(), shelf
         self._folder, self._topics, self._link = folder, topics, link
         self._window, self._timeout_s = window, timeout_s
         self._queue: dict[str, BlobRef] = {}
@@ -88,7 +90,10 @@ class Fetcher:
 
     def path(self, sha256: str) -> Path:
         """Where a blob is, or will be."""
-        return self._folder / sha256 / "data"
+        own = self._own(sha256)
+        if self._shelf is not None and not own.exists() and (shelved := self._shelf / sha256 / "data").exists():
+            return shelved
+        return own
 
     def fetch(self, ref: BlobRef, now: float) -> list[Outcome]:
         """Begin to fetch a blob, or say at once that it is there."""
@@ -155,7 +160,7 @@ class Fetcher:
         Raises:
             StoreError: the disk refused.
         """
-        self._disk.write_atomic(self.path(sha256), data)
+        self._disk.write_atomic(self._own(sha256), data)
 
     def drop(self, sha256: str) -> None:
         """Delete a blob that is of no use any more."""
@@ -171,6 +176,9 @@ class Fetcher:
     def close(self) -> None:
         """Let go of the file; what was written stays for the next start."""
         self._close()
+
+    def _own(self, sha256: str) -> Path:
+        return self._folder / sha256 / "data"
 
     def _open(self) -> tuple[_Active | None, list[Outcome]]:
         ref = next(iter(self._queue.values()))
@@ -219,7 +227,7 @@ class Fetcher:
             self._disk.sync(active.file)
             if file_sha256(part) != ref.sha256:
                 return self._fail(f"blob {ref.sha256[:12]} does not match its hash although its chunks do", disk=False)
-            self._disk.rename(part, self.path(ref.sha256))
+            self._disk.rename(part, self._own(ref.sha256))
             self._disk.sync_folder(part.parent)
             self._disk.sync_folder(
                 self._folder

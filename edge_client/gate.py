@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TypeAlias
 
-from edge_client.effects import Offered, Unproven
+from edge_client.offers import Offered, Unproven
 from edge_client.trust_store import TrustStore
 from edge_protocol.effects import Drop
 from edge_protocol.errors import StoreError, TrustError

@@ -1,8 +1,9 @@
 """What is installed on this device: an atomic pointer per task, the one before it, and heads; owns no blob, no runner.
 
-``current.json`` names the release that answers frames, ``previous.json`` the one before. `resolve` reads nothing but
-the disk, and falls back from a pointer whose files are damaged. The pointer holds the manifest and its proof, so that
-nothing runs that no trusted key listed, after a restart no more than before; a boot asks no clock.
+``current.json`` names the release that answers frames, ``previous.json`` the one before; a folder of the same form that
+is never written, the factory model, comes last. `resolve` reads nothing but the disk, and falls back from a pointer
+whose files are damaged, or whose release took the agent down time and again. The pointer holds the manifest and its
+proof, so that nothing runs that no trusted key listed, after a restart no more than before; a boot asks no clock.
 """
 
 from __future__ import annotations
@@ -13,11 +14,16 @@ from pathlib import Path
 import msgspec
 
 from edge_client.disk import Disk, file_sha256
+from edge_client.offers import MAX_ATTEMPTS
 from edge_models.head_weights import HeadType, HeadWeights
 from edge_protocol.errors import IncompatibleError, RoadcastError, StoreError
 from edge_protocol.manifest import Artifact
 from edge_protocol.task import TaskSpec, Tier
 from edge_protocol.trust import Proof, check_again
+
+_REMEMBERED = 4
+DAMAGED = (RoadcastError, msgspec.DecodeError, OSError, ValueError, RecursionError)
+"""What reading a file that a disk has spoilt may raise."""
 
 
 class Pointer(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,14 +64,22 @@ class Resolved:
     Attributes:
         release: its counter.
         artifact: its files.
+        blobs: the folder that they lie in.
     """
 
     release: int
     artifact: Artifact
+    blobs: Path
+
+    def blob(self, sha256: str) -> Path:
+        """Where one of its files lies."""
+        return self.blobs / sha256 / "data"
 
 
-def resolve(folder: Path, blobs: Path, *, spec: TaskSpec, tier: Tier, root: bytes) -> tuple[list[Resolved], list[str]]:
-    """Decide from the disk alone what may run: releases whose files are whole, newest first; and why others may not.
+def resolve(
+    folder: Path, blobs: Path, *, spec: TaskSpec, tier: Tier, root: bytes, factory: Path | None = None
+) -> tuple[list[Resolved], list[str]]:
+    """Decide from the disk alone what may run: releases whose files are whole, in order; and why others may not.
 
     Args:
         folder: ``<state>/<task>``.
@@ -73,16 +87,25 @@ def resolve(folder: Path, blobs: Path, *, spec: TaskSpec, tier: Tier, root: byte
         spec: the device's task.
         tier: the device's tier.
         root: that it was commissioned with.
+        factory: a folder like the state directory that the board came with; it is the last resort.
     """
     whole: list[Resolved] = []
     skipped: list[str] = []
-    for path in (folder / "current.json", folder / "previous.json"):
+    attempts = InstalledStore(folder).attempts()
+    places = [(folder / "current.json", blobs), (folder / "previous.json", blobs)]
+    if factory is not None:
+        places.append((factory / folder.name / "current.json", factory / "blobs"))
+    for path, store in places:
         try:
-            whole.append(_check(path, blobs, spec, tier, root))
-        except FileNotFoundError:  # noqa: PERF203 - two files
+            found = _check(path, store, spec, tier, root)
+            if attempts.get(found.release, 0) >= MAX_ATTEMPTS:
+                raise StoreError(f"release {found.release} took the agent down {MAX_ATTEMPTS} times")
+        except FileNotFoundError:  # noqa: PERF203 - three files
             continue
-        except (RoadcastError, msgspec.DecodeError, OSError, ValueError) as error:
-            skipped.append(f"{path.name}: {error}")
+        except DAMAGED as error:
+            skipped.append(f"{path.name if store == blobs else 'factory model'}: {error}")
+        else:
+            whole.append(found)
     return whole, skipped
 
 
@@ -97,7 +120,7 @@ def _check(path: Path, blobs: Path, spec: TaskSpec, tier: Tier, root: bytes) -> 
     for ref in (artifact.template, artifact.weights, artifact.golden):
         if file_sha256(blobs / ref.sha256 / "data") != ref.sha256:
             raise StoreError(f"blob {ref.sha256[:12]} of release {pointer.release} is missing or damaged")
-    return Resolved(pointer.release, artifact)
+    return Resolved(pointer.release, artifact, blobs)
 
 
 class InstalledStore:
@@ -111,8 +134,18 @@ class InstalledStore:
     def __init__(self, folder: Path, disk: Disk | None = None) -> None:
         self._folder, self._disk = folder, disk or Disk()
 
-    def commit(self, release: int, artifact: Artifact, manifest: bytes, proof: Proof) -> None:
+    def commit(
+        self, release: int, artifact: Artifact, manifest: bytes, proof: Proof, *, running: int | None = None
+    ) -> None:
         """Point at a release; the one that was current becomes the previous one.
+
+        Args:
+            release: its counter.
+            artifact: its files.
+            manifest: as it was listed.
+            proof: why it is trusted.
+            running: counter of the release that serves, 0 for none. When the current pointer names another one, it is
+                damaged, and must not take the place of the one that the device fell back to. None: it is not.
 
         Raises:
             StoreError: the disk refused; the old pointer stands.
@@ -126,7 +159,8 @@ class InstalledStore:
             manifest=manifest,
             proof=proof,
         )
-        if current.exists():
+        before = self._pointer("current.json")
+        if before is not None and before.release != release and running in {None, before.release}:
             self._disk.write_atomic(self._folder / "previous.json", current.read_bytes())
         self._disk.write_atomic(current, msgspec.json.encode(pointer))
 
@@ -134,42 +168,59 @@ class InstalledStore:
         """Hashes of every blob that a pointer names."""
         named: set[str] = set()
         for name in ("current.json", "previous.json"):
-            try:
-                pointer = msgspec.json.decode((self._folder / name).read_bytes(), type=Pointer)
-            except (OSError, msgspec.DecodeError, ValueError):
-                continue
-            named |= {pointer.template, pointer.weights, pointer.golden}
+            pointer = self._pointer(name)
+            if pointer is not None:
+                named |= {pointer.template, pointer.weights, pointer.golden}
         return named
 
     def attempts(self) -> dict[int, int]:
-        """Release → starts of it as a candidate without an outcome."""
+        """Release → loads of it without an outcome."""
         try:
             return msgspec.json.decode((self._folder / "attempts.json").read_bytes(), type=dict[int, int])
-        except (OSError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, ValueError):
             return {}
 
     def begin_attempt(self, release: int) -> None:
-        """Count a start of a candidate, before its first byte is loaded: a crash must not be repeated for ever.
+        """Count a load of a release, before its first byte is read: a crash must not be repeated for ever.
 
         Raises:
             StoreError: the disk refused.
         """
-        attempts = self.attempts()
-        self._disk.write_atomic(
-            self._folder / "attempts.json", msgspec.json.encode({release: attempts.get(release, 0) + 1})
-        )
+        counted = self.attempts()
+        counted[release] = counted.get(release, 0) + 1
+        self._write_attempts({each: counted[each] for each in {*sorted(counted)[-_REMEMBERED:], release}})
 
-    def end_attempt(self) -> None:
-        """The candidate had an outcome."""
-        self._disk.unlink(self._folder / "attempts.json")
+    def end_attempt(self, release: int) -> None:
+        """The load had an outcome.
+
+        Raises:
+            StoreError: the disk refused; the count stands, and the next outcome clears it.
+        """
+        counted = self.attempts()
+        if counted.pop(release, None) is not None:
+            self._write_attempts(counted)
+
+    def _write_attempts(self, counted: dict[int, int]) -> None:
+        self._disk.write_atomic(self._folder / "attempts.json", msgspec.json.encode(counted))
+
+    def _pointer(self, name: str) -> Pointer | None:
+        """What a pointer says, None when there is none or it cannot be read."""
+        try:
+            return msgspec.json.decode((self._folder / name).read_bytes(), type=Pointer)
+        except (OSError, msgspec.DecodeError, ValueError, RecursionError):
+            return None
 
     def save_head(self, release: int, head: HeadWeights, choice: HeadChoice) -> None:
         """Write the head that serves a release, and how it was chosen; heads of other releases but the last go.
+
+        So does what a kill left half written.
 
         Raises:
             StoreError: the disk refused.
         """
         heads = self._folder / "heads"
+        for torn in heads.glob("*.tmp"):
+            self._disk.unlink(torn)
         self._disk.write_atomic(heads / f"{release}.safetensors", head.to_bytes())
         self._disk.write_atomic(heads / f"{release}.json", msgspec.json.format(msgspec.json.encode(choice)))
         kept = sorted((int(path.stem) for path in heads.glob("*.json") if path.stem.isdigit()), reverse=True)[2:]
@@ -183,5 +234,5 @@ class InstalledStore:
         try:
             choice = msgspec.json.decode(path.read_bytes(), type=HeadChoice)
             return HeadWeights.from_bytes(path.with_suffix(".safetensors").read_bytes()).fitting(spec), choice
-        except (OSError, msgspec.DecodeError, RoadcastError):
+        except DAMAGED:
             return None

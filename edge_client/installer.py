@@ -21,15 +21,17 @@ import numpy.typing as npt
 from devices.runners.base import Runner
 from edge_client.candidate import Blob, Candidate, load_release
 from edge_client.config import DeviceConfig
+from edge_client.costs import resident_mb
 from edge_client.effects import Check, Checked, CheckFailed, Failed, Passed, Probe
+from edge_client.inference import Counters
 from edge_client.pipelines import Bundle
 from edge_client.plan_effects import BuildPlan, Planned
 from edge_client.planner import Planner
-from edge_client.probation import Verdict, try_candidate
+from edge_client.probation import Flow, Verdict, try_candidate
 from edge_client.seen import Seen
 from edge_client.standby import WithStandby
 from edge_models.samples import F4
-from edge_protocol.errors import RoadcastError
+from edge_protocol.errors import DeploymentError, RoadcastError
 from edge_protocol.task import TaskSpec
 
 LOG = logging.getLogger(__name__)
@@ -51,7 +53,9 @@ class Installer:
         stored: samples of the replay store, for when too few live ones come.
         prepare: from stored sample to input.
         running: what serves now.
+        frames: what the inference loop counts.
         answer: takes the outcome.
+        memory_mb: what this process holds in memory now.
     """
 
     def __init__(
@@ -65,12 +69,15 @@ class Installer:
         stored: Callable[[int], npt.NDArray[np.generic]],
         prepare: Prepare,
         running: Callable[[], Bundle | None],
+        frames: Counters,
         answer: Callable[[object], None],
+        memory_mb: Callable[[], float] = resident_mb,
     ) -> None:
         self._spec, self._config, self._threads, self._blob = spec, config.probation, config.threads, blob
         self.planner = planner
         self._seen, self._stored, self._prepare = seen, stored, prepare
-        self._running, self._tell = running, answer
+        self._running, self._frames, self._tell = running, frames, answer
+        self._memory_mb, self._before_mb = memory_mb, 0.0
         self._asked: SimpleQueue[Request | None] = SimpleQueue()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="installer", daemon=True)
@@ -133,18 +140,26 @@ class Installer:
                 self._tell(self._probe(request))
 
     def _check(self, request: Check) -> Checked | CheckFailed:
+        self.candidate, self._before_mb = None, self._memory_mb()
         try:
             self.candidate = load_release(request.release, request.artifact, self._blob, self._threads)
-        except (RoadcastError, OSError) as error:
-            self.candidate = None
+            self._check_memory()
+        except (RoadcastError, OSError) as error:  # whoever discards the candidate closes it
             return CheckFailed(request.release, str(error))
         return Checked(request.release)
+
+    def _check_memory(self) -> None:
+        grown, allowed = self._memory_mb() - self._before_mb, self._config.memory_mb
+        if grown > allowed:
+            raise DeploymentError(f"the agent grew by {grown:.0f} MB with the candidate, allowed are {allowed}")
 
     def _plan(self, release: int) -> None:
         """Put the candidate into TensorRT; whatever comes of it, the deployment goes on."""
         before, note = self.candidate, ""
         if before is not None and before.release == release and self.planner.wanted:
+            memory_mb = self._memory_mb()
             after = self._planned(before, lambda: self._superseded or self.candidate is not before)
+            self._before_mb += self._memory_mb() - memory_mb  # a plan brings the GPU's libraries, in bounds of its own
             if self.candidate is before:
                 self.candidate, note = after, after.note
         self._tell(Planned(release, note))
@@ -190,13 +205,18 @@ class Installer:
                 self.candidate = replace(candidate, runner=runner.standby)
                 self._tell(Planned(request.release, f"{self.planner.goes_on(self.candidate)}: {error}"))
                 verdict = self._tried(candidate, runner.standby, bundle)
+            self._check_memory()
         except RoadcastError as error:
             return Failed(request.release, str(error))
+        except Exception as error:  # a runtime's own errors share no base class, and this thread must live
+            LOG.exception("release %d on probation", request.release)
+            return Failed(request.release, f"{type(error).__name__}: {error}")
         LOG.info("release %d stood its probation: %s", request.release, verdict)
         return Passed(request.release)
 
     def _tried(self, candidate: Candidate, runner: Runner, bundle: Bundle | None) -> Verdict:
-        return try_candidate(
+        flow = Flow(self._frames)
+        verdict = try_candidate(
             runner.infer,
             bundle.runner.infer if bundle else None,
             self._batches(candidate),
@@ -204,6 +224,9 @@ class Installer:
             latency_floor_s=self._config.latency_floor_ms / 1e3,
             classes=self._spec.kind == "classify",
         )
+        if bundle is not None:
+            flow.check()
+        return verdict
 
     def _batches(self, candidate: Candidate) -> list[F4]:
         """Live samples that come now; what is lacking comes from the replay store; and the golden inputs."""

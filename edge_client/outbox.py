@@ -44,6 +44,7 @@ class Outbox:
     Args:
         path: of the database.
         budget_bytes: payload bytes kept at most.
+        in_memory: keep messages in memory instead, until the process ends.
 
     Attributes:
         votes: beside which reports are told.
@@ -52,13 +53,15 @@ class Outbox:
         StoreError: the file cannot be opened.
     """
 
-    def __init__(self, path: Path, budget_bytes: int = BUDGET_BYTES) -> None:
+    def __init__(self, path: Path, budget_bytes: int = BUDGET_BYTES, *, in_memory: bool = False) -> None:
         self._budget = budget_bytes
         self.votes = LastVotes(path.with_name(VOTES_FILE))
         self._retries: dict[bytes, tuple[int, float]] = {}
         with _translated(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            if not in_memory:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            place = ":memory:" if in_memory else path
+            self._db = sqlite3.connect(place, isolation_level=None, check_same_thread=False)
         self._path = path
         try:
             with _translated(path):

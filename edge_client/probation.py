@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Protocol
 
 import numpy as np
 
@@ -13,6 +14,43 @@ from edge_models.samples import F4
 from edge_protocol.errors import DeploymentError, RoadcastError
 
 WARM_UP = 3
+_ENOUGH = 8
+
+
+class Frames(Protocol):
+    """The part of the inference loop's counters that a probation looks at."""
+
+    taken: int
+    answered: int
+    missing: int
+
+
+class Flow:
+    """Whether frames were still answered while a candidate was tried.
+
+    Args:
+        frames: the counters, which go on.
+    """
+
+    def __init__(self, frames: Frames) -> None:
+        self._frames = frames
+        self._arrived, self._answered = self._now()
+
+    def check(self) -> None:
+        """Compare with the beginning; no frames at all are no fault of the candidate.
+
+        Raises:
+            DeploymentError: frames came, and none was answered.
+        """
+        arrived, answered = self._now()
+        if arrived - self._arrived >= _ENOUGH and answered == self._answered:
+            raise DeploymentError(
+                f"{arrived - self._arrived} frames came while the candidate was tried and none was answered; "
+                "it takes too much of this board"
+            )
+
+    def _now(self) -> tuple[int, int]:
+        return self._frames.taken - self._frames.missing, self._frames.answered
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ or on the device's own, and the device still ends at the newest one that it can 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from edge_client.backoff import Backoff
 from edge_client.deployment import BUSY, DEPLOYMENT, ENDED, Stage, Step
@@ -23,7 +23,6 @@ from edge_client.effects import (
     Fetched,
     FetchFailed,
     Install,
-    Offered,
     Passed,
     Patch,
     PatchFailed,
@@ -32,9 +31,8 @@ from edge_client.effects import (
     Train,
     Trained,
     TrainFailed,
-    Unproven,
 )
-from edge_client.offer import Offer
+from edge_client.offers import MAX_ATTEMPTS, Installed, InstallFailed, Offer, Offered, Running, Unproven
 from edge_client.plan_effects import BuildPlan, Exchange, Planned
 from edge_protocol.blobs import BlobRef
 from edge_protocol.effects import Drop, Send
@@ -45,16 +43,6 @@ from edge_protocol.messages import Deployment
 from edge_protocol.task import TaskSpec, Tier
 
 MAX_REASON = 500
-MAX_ATTEMPTS = 3
-"""Starts of a candidate that may end in a crash of the agent before the release is refused for good."""
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """What answers frames: release counter (0: none) and hash of the weights payload."""
-
-    release: int = 0
-    weights: str = ""
 
 
 class Releasing:
@@ -67,7 +55,7 @@ class Releasing:
         tier: the device's tier.
         variants: of artifacts that it takes before the plain one.
         running: what the disk says is installed.
-        attempts: release → starts of it as a candidate that were never followed by an outcome.
+        attempts: release → loads of it that were never followed by an outcome.
     """
 
     def __init__(
@@ -84,8 +72,7 @@ class Releasing:
         self.running = running
         self.stage = Stage.COMMITTED if running.release else Stage.IDLE
         self.job: int | None = None
-        self._fleet, self._spec, self._tier = fleet, spec, tier
-        self._variants = tuple(variants)
+        self._fleet, self._spec, self._tier, self._variants = fleet, spec, tier, tuple(variants)
         self._attempts = dict(attempts)
         self._offer: Offer | None = None
         self._refused = b""
@@ -135,19 +122,15 @@ class Releasing:
         if manifest.counter == self.running.release and manifest.artifact_of(self._tier, self.running.weights):
             return self._keep()
         if manifest.counter <= self.target:
-            return [
-                Drop(
-                    "old-release",
-                    f"release {manifest.counter} is not newer than {self.target}; a device never goes back",
-                )
-            ]
-        begun = self._clear()
+            reason = f"release {manifest.counter} is not newer than {self.target}; a device never goes back"
+            return [Drop("old-release", reason)]
+        begun, superseded = self._clear()
         if self._offer is not None and self.stage is Stage.ROLLED_BACK:
             self._refused = self._offer.offered.data
         chosen = manifest.artifact_for(self._tier, self._variants)
         self._offer = Offer(manifest.counter, offered, chosen, plain)
         self._shown = manifest.counter
-        return [*begun, *self._step(Step.OFFER), *self._step(Step.ACCEPT), *self._fetch()]
+        return [*begun, *self._step(Step.OFFER), *self._step(Step.ACCEPT), *self._fetch(), *superseded]
 
     def unproven(self, event: Unproven) -> list[Effect]:
         """Say that a release was offered which nothing proves; it is taken when something does."""
@@ -211,12 +194,14 @@ class Releasing:
         self._delta = None
         return [Drop("delta-failed", event.reason), Fetch(self._offer.artifact.weights)]
 
-    def checked(self, event: Checked | CheckFailed, job: int) -> list[Effect]:
+    def checked(self, event: Checked | CheckFailed, job: int, now: float) -> list[Effect]:
         """The candidate was loaded, or cannot be: its bytes are what was signed, so trying again is in vain."""
         if self.stage is not Stage.STAGED or self._offer is None or event.release != self._offer.counter:
             return []
+        if isinstance(event, CheckFailed) and event.disk:
+            return self._pause(event, now)
         if isinstance(event, CheckFailed):
-            return self._give_up(self._offer, event.reason)
+            return self._roll_back(event)
         self.job = job
         return [*self._step(Step.BUILD), Train(job, self._offer.counter, self._offer.artifact, None)]
 
@@ -246,11 +231,36 @@ class Releasing:
         if self.stage is not Stage.PROBATION or self._offer is None or event.release != self._offer.counter:
             return []
         if isinstance(event, Failed):
-            return self._give_up(self._offer, event.reason)
+            return self._roll_back(event)
+        offered = self._offer.offered
+        return [Install(event.release, offered.data, offered.proof)]
+
+    def installed(self, event: Installed | InstallFailed, now: float) -> list[Effect]:
+        """The disk holds the pointer: only now is the release called committed. Or it refused: that is tried again."""
+        if self.stage is not Stage.PROBATION or self._offer is None or event.release != self._offer.counter:
+            return []
+        if isinstance(event, InstallFailed):
+            return self._pause(event, now)
         self.running = Running(event.release, self._offer.artifact.weights.sha256)
         self._delta, self._note = None, self._next_note
-        offered = self._offer.offered
-        return [Install(event.release, offered.data, offered.proof), *self._step(Step.PASS)]
+        return self._step(Step.PASS)
+
+    def _roll_back(self, event: CheckFailed | Failed) -> list[Effect]:
+        """The release itself is at fault: its files go, for good; a variant gives way to the plain artifact."""
+        assert self._offer is not None
+        gone: list[Effect] = [*(Abandon(ref.sha256) for ref in self._offer.files(self._delta)), Discard(event.release)]
+        if variant := self._offer.artifact.variant:
+            self._offer = replace(self._offer, artifact=self._offer.plain)
+            gone.insert(0, Drop("variant-failed", f"{variant}: {event.reason}"))
+            return [*gone, *self._step(Step.FALL_BACK), *self._fetch()]
+        self._reason = event.reason
+        return [*self._step(Step.FAIL), *gone]
+
+    def _pause(self, event: CheckFailed | InstallFailed, now: float) -> list[Effect]:
+        """Wait for the disk; what was fetched is kept, so that nothing is fetched again."""
+        self._reason = event.reason
+        self._retry.fail(now)
+        return [*self._step(Step.PAUSE), Discard(event.release, keep_files=True)]
 
     def tick(self, now: float) -> list[Effect]:
         """Try again what failed for want of a link or of room."""
@@ -265,32 +275,25 @@ class Releasing:
     def _fetch(self, *, whole: bool = False) -> list[Effect]:
         """Get the files; the weights by a delta from the running ones where the release has one."""
         assert self._offer is not None
-        self._reason = ""
-        files = self._offer.artifact
+        self._reason, files = "", self._offer.artifact
         self._delta = None if whole else files.delta_from(self.running.weights)
         refs = {ref.sha256: ref for ref in (files.template, self._delta or files.weights, files.golden)}
         self._lacking = set(refs)
         return [Fetch(ref) for ref in refs.values()]
 
-    def _give_up(self, offer: Offer, reason: str) -> list[Effect]:
-        """A candidate is no good here: a variant gives way to the plain artifact, a plain one to what runs."""
-        if offer.artifact.variant:
-            self._offer = replace(offer, artifact=offer.plain)
-            gone: list[Effect] = [Drop("variant-failed", f"{offer.artifact.variant}: {reason}"), Discard(offer.counter)]
-            return [*gone, *self._step(Step.FALL_BACK), *self._fetch()]
-        self._reason = reason
-        return [*self._step(Step.FAIL), Discard(offer.counter)]
-
-    def _clear(self) -> list[Effect]:
-        """Let go of whatever is under way."""
-        gone: list[Effect] = [Abandon(sha256) for sha256 in sorted(self._lacking)]
+    def _clear(self) -> tuple[list[Effect], list[Effect]]:
+        """Let go of whatever is under way: at once, and when the next release has said which files it shares."""
+        gone: list[Effect] = []
+        if self._offer is not None and self.stage in {*BUSY, Stage.FAILED}:
+            gone += [Abandon(ref.sha256) for ref in self._offer.files(self._delta)]
         if self.job is not None:
             gone.append(Stop(self.job))
-        if self._offer is not None and self.stage in {Stage.STAGED, Stage.BUILDING, Stage.PROBATION}:
-            gone.append(Discard(self._offer.counter))
+        superseded: list[Effect] = []
+        if gone or self._offer is None:  # what an earlier boot has left of another release is of no use either
+            superseded.append(Discard(self._offer.counter if self._offer is not None else 0))
         self._lacking, self.job, self._reason = set(), None, ""
         self._retry.reset()
-        return gone
+        return gone, superseded
 
     def _step(self, event: Step) -> list[Effect]:
         self.stage = step(DEPLOYMENT, self.stage, event)

@@ -63,18 +63,22 @@ class ReplayStore:
     Args:
         path: of the database; a damaged one is put aside and begun anew.
         budget_bytes: what the samples may take.
+        in_memory: keep samples in memory instead, until the process ends; nobody else can read them.
 
     Raises:
         StoreError: the file cannot be opened.
     """
 
-    def __init__(self, path: Path, budget_bytes: int) -> None:
-        self._path, self._budget = path, budget_bytes
+    def __init__(self, path: Path, budget_bytes: int, *, in_memory: bool = False) -> None:
+        self._path, self._budget, self._place = path, budget_bytes, ":memory:" if in_memory else str(path)
         self.dropped = 0
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if not in_memory:
+                path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 self._open()
+            except sqlite3.OperationalError:  # a full disk damages nothing
+                raise
             except sqlite3.DatabaseError:
                 path.replace(path.with_suffix(".damaged"))
                 self._open()
@@ -137,7 +141,7 @@ class ReplayStore:
         self._db.close()
 
     def _open(self) -> None:
-        self._db = sqlite3.connect(self._path, check_same_thread=False)
+        self._db = sqlite3.connect(self._place, check_same_thread=False)
         try:
             self._db.execute("pragma journal_mode = wal")
             self._db.execute("pragma synchronous = normal")

@@ -80,13 +80,13 @@ def _layout(payload: bytes) -> tuple[bytes, list[Part]]:
             raise ValueError("its header does not fit")  # noqa: TRY301 - one place translates
         named: dict[str, Any] = msgspec.json.decode(payload[_PREFIX:end])
         tensors = sorted((t["data_offsets"], t["dtype"]) for n, t in named.items() if n != "__metadata__")
-        parts = [(end + a, b - a, _WIDTHS[dtype], dtype in _FLOATS) for (a, b), dtype in tensors]
+        parts = [(end + int(a), int(b) - int(a), _WIDTHS[dtype], dtype in _FLOATS) for (a, b), dtype in tensors]
         ends = [end, *(start + size for start, size, *_ in parts)]
         if [start for start, *_ in parts] != ends[:-1] or ends[-1] != len(payload):
             raise ValueError("its tensors leave gaps")  # noqa: TRY301 - one place translates
         if any(size < 0 or size % width for _, size, width, _ in parts):
             raise ValueError("a tensor has half a number")  # noqa: TRY301 - one place translates
-    except (msgspec.DecodeError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (msgspec.DecodeError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DigestError(f"delta: the base is no weights payload: {error}; the whole one will be fetched") from error
     return payload[:end], parts
 

@@ -13,7 +13,7 @@ from devices.provision import deb as debian
 from devices.provision.changes import Change
 from devices.provision.folder import write_folder
 from devices.provision.plan import Plan, make_plan
-from devices.provision.site import Site
+from devices.provision.site import FACTORY_DIR, Site
 from devices.provision.wheels import REQUIREMENTS, requirements
 from edge_client.config import DeviceConfig
 from edge_protocol.config import load_config
@@ -40,6 +40,7 @@ def read_site(site_file: Path) -> SiteFiles:
     assert site is not None
     folder, install = site_file.parent, site.install
     copies = {path: _bytes(folder / name, "install.copy") for path, name in install.copy.items()}
+    copies |= {} if install.factory is None else _factory(folder / install.factory)
     wheels = {} if install.wheels is None else _wheels(folder / install.wheels)
     return SiteFiles(site_file, site, copies, wheels)
 
@@ -102,6 +103,13 @@ def _wheels(folder: Path) -> dict[str, bytes]:
             f"install.wheels: {listed} lists other wheels; run `roadcast flash wheels` again, or delete it"
         )
     return wheels
+
+
+def _factory(folder: Path) -> dict[str, bytes]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    if not files:
+        raise ConfigError(f"install.factory: {folder} holds no file; write one with: roadcast release factory")
+    return {f"{FACTORY_DIR}/{path.relative_to(folder).as_posix()}": _bytes(path, "install.factory") for path in files}
 
 
 def _bytes(path: Path, what: str) -> bytes:

@@ -11,7 +11,7 @@ import yaml
 
 from devices.provision import units
 from devices.provision.power_mode import POWER_SCRIPT, POWER_UNIT, power_unit
-from devices.provision.site import CONFIG_DIR, STATE_DIR, Absolute, InstallConfig
+from devices.provision.site import CONFIG_DIR, FACTORY_DIR, STATE_DIR, Absolute, InstallConfig
 from devices.provision.wheels import REQUIREMENTS, requirements
 from edge_protocol.errors import ConfigError
 
@@ -55,7 +55,7 @@ def make_plan(
     Args:
         tree: the agent's configuration, checked.
         install: how it is installed.
-        copies: content by path on the device, for `install.copy`.
+        copies: content by path on the device, for `install.copy` and `install.factory`.
         wheels: content by file name.
 
     Raises:
@@ -65,7 +65,7 @@ def make_plan(
     _check_state(tree, install)
     files = [
         PlannedFile(f"{CONFIG_DIR}/device.yaml", yaml.safe_dump(dict(tree), sort_keys=False).encode(), _SECRET),
-        *(PlannedFile(path, content, _SECRET) for path, content in copies.items()),
+        *(PlannedFile(path, content, _mode(path)) for path, content in copies.items()),
         _text(f"{_UNITS}/{units.AGENT_UNIT}", units.agent_unit(install, state_dir)),
         _text("/etc/sysusers.d/roadcast.conf", units.sysusers(install)),
         _text("/etc/tmpfiles.d/roadcast.conf", units.tmpfiles(install, state_dir)),
@@ -128,6 +128,11 @@ def _wheels(install: InstallConfig, wheels: Mapping[str, bytes]) -> list[Planned
     setup = _text(f"{_UNITS}/{units.SETUP_UNIT}", units.setup_unit(install, name_of_set, folder))
     hashes = _text(f"{folder}/{REQUIREMENTS}", listed)
     return [setup, hashes, *(PlannedFile(f"{folder}/{name}", wheels[name]) for name in sorted(wheels))]
+
+
+def _mode(path: str) -> int:
+    """A factory model is no secret, and the agent's user is not its owner."""
+    return _PLAIN if path.startswith(f"{FACTORY_DIR}/") else _SECRET
 
 
 def _text(path: str, text: str) -> PlannedFile:

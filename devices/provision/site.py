@@ -14,6 +14,7 @@ Absolute = Annotated[str, Meta(pattern=r"^(/[A-Za-z0-9._+-]+)+\Z", max_length=10
 """An absolute path of plain characters: it stands in unit files."""
 STATE_DIR: Final = "/var/lib/roadcast"
 CONFIG_DIR: Final = "/etc/roadcast"
+FACTORY_DIR: Final = "/usr/lib/roadcast/factory"
 
 
 _Plain = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:+-]{1,96}\Z")]
@@ -53,6 +54,8 @@ class InstallConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         wheels: folder beside the site file with every wheel, for a board without internet; None when Roadcast is
             there already.
         copy: file on the device → file beside the site file: certificates, packs; below `CONFIG_DIR`.
+        factory: folder beside the site file that ``roadcast release factory`` wrote; every device boots into it until
+            it has taken a release.
         memory_mb: that agent and training may take together.
         log_mb: that the board's journal may take.
         volatile_logs: keep the journal in memory, which spares an SD card.
@@ -71,6 +74,7 @@ class InstallConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     machine: Literal["aarch64", "x86_64"] = "aarch64"
     wheels: str | None = None
     copy: dict[Absolute, str] = {}
+    factory: str | None = None
     memory_mb: Annotated[int, Meta(ge=256, le=1 << 20)] = 1536
     log_mb: Annotated[int, Meta(ge=8, le=10_000)] = 64
     volatile_logs: bool = True

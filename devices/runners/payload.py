@@ -161,7 +161,7 @@ def _place(tensor: bytes) -> tuple[str, Place] | None:
     file, offset = entries["location"], int(entries.get("offset", "0"))
     dtype = DTYPES[kind]
     size = prod(shape) * np.dtype(dtype).itemsize
-    if Path(file).name != file or file in {"", ".."} or not 0 <= offset <= _MOST - size:
+    if Path(file).name != file or file in {"", ".."} or "\0" in file or not 0 <= offset <= _MOST - size:
         raise ValueError(f"weight {name!r} lies at {offset} of {file!r}")
     return name, Place(tuple(shape), dtype, file, offset)
 

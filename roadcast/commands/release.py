@@ -89,6 +89,43 @@ def push(
     emit(release_details(record), json, _details)
 
 
+@app.command()
+def factory(
+    folder: Annotated[Path, typer.Argument(help="Where to write it; /usr/lib/roadcast/factory on the device.")],
+    *,
+    state_dir: StateDir,
+    task: Annotated[str, typer.Option(help="Name of the task.")],
+    tier: Annotated[str | None, typer.Option(help="Only for boards of this tier: nano, small or base.")] = None,
+    counter: Annotated[int | None, typer.Option(min=1, help="Number of the release; the newest without it.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Write a release as the factory model of boards: they boot into it offline, with nothing else on their disk."""
+    from broker_server.config import TrustConfig
+    from broker_server.keys import Keys
+    from broker_server.signed_roles import SignedRoles
+    from broker_server.status import open_database
+    from broker_server.store.blobs import BlobFolder
+    from edge_client.factory import proof_of, write_factory
+    from edge_protocol.errors import ConfigError, NotReadyError
+    from edge_protocol.ids import TaskId
+    from edge_protocol.task import TIERS
+
+    if tier not in {None, *TIERS}:
+        raise ConfigError(f"--tier: no tier {tier!r}; one of {', '.join(TIERS)}")
+    database = open_database(state_dir)
+    try:
+        found = [r for r in database.releases(TaskId(task)) if counter in {None, r.counter}]
+    finally:
+        database.close()
+    if not found:
+        raise NotReadyError(f"{state_dir}: no such release of {task!r}; see: roadcast release list")
+    blobs, manifest = BlobFolder(state_dir / "blobs"), found[-1].manifest
+    metadata = SignedRoles(state_dir / "tuf", Keys([]), TrustConfig()).files()
+    number = write_factory(folder, manifest, proof_of(manifest, TaskId(task), metadata, time.time()), tier, blobs.read)
+    said = {"task": task, "release": number, "folder": str(folder)}
+    emit(said, json, lambda told: f"{told['folder']}: release {told['release']} of {told['task']}")
+
+
 def check_answers(folder: Path) -> None:
     """Run every tier of an artifact folder on its golden inputs.
 

@@ -120,6 +120,7 @@ class Driver:
         self.do(e.Trained(self.last(e.Train).job, None))
         self.do(Planned(counter))
         self.do(e.Passed(counter))
+        self.do(e.Installed(counter))
 
     def fetch(self, counter: int, variant: str = "") -> None:
         """Everything of a release arrives."""

@@ -174,20 +174,30 @@ def test_a_refusal_by_the_server_is_counted_and_not_repeated(rig: DeviceRig) -> 
     assert len(rig.agent.outbox) == 0
 
 
-def test_a_disk_that_refuses_pointers_and_heads_is_counted_and_serving_goes_on(tmp_path: Path) -> None:
-    """The release answers frames until a restart; what could not be written is told."""
+def test_a_disk_that_refuses_a_pointer_leaves_the_running_release_until_it_takes_it(tmp_path: Path) -> None:
+    """What is told to be installed is what the disk holds: the deployment waits, with the reason, and goes on later."""
     rig = DeviceRig(device_config(tmp_path))
-    rig.until(lambda: rig.centre.of(m.Birth), "birth")
-    (tmp_path / "state" / "vehicle" / "current.json.tmp").mkdir(parents=True)
     rig.centre.release(1, {"nano": artifact_files()})
     rig.until(lambda: running(rig, 1), "release 1")
-    assert rig.agent._drops["pointer-failed"] == 1
-    rig.until(lambda: rig.agent.inference.counters.answered > 3, "answers")
-    (tmp_path / "state" / "vehicle" / "attempts.json.tmp").mkdir()
-    rig.centre.release(2, {"nano": artifact_files(seed=1)})
-    rig.until(lambda: told(rig).state == "rolled-back", "a failed check")
-    assert told(rig).running == 1
+    for refused in ("current.json.tmp", "attempts.json.tmp"):
+        (tmp_path / "state" / "vehicle" / refused).mkdir(parents=True)
+        rig.centre.release(running_of(rig) + 1, {"nano": artifact_files(seed=1)})
+        rig.until(lambda: told(rig).state == "paused", "a pause")
+        assert "cannot write" in told(rig).reason
+        assert told(rig).running == running_of(rig)
+        (tmp_path / "state" / "vehicle" / refused).rmdir()
+        rig.until(lambda: told(rig).state == "committed" and told(rig).release == told(rig).running, "the next attempt")
+    assert running(rig, 3)
+    assert rig.agent._drops["pointer-failed"] >= 1
     rig.close()
+    again = DeviceRig(rig.config, MemoryBroker())
+    assert running(again, 3)
+    again.close()
+
+
+def running_of(rig: DeviceRig) -> int:
+    """Counter of what answers frames."""
+    return rig.agent.core.running.release
 
 
 def test_an_outbox_that_cannot_forget_is_counted(rig: DeviceRig) -> None:

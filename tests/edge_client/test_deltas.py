@@ -12,7 +12,7 @@ from safetensors.numpy import load, save
 
 from edge_client import effects as e
 from edge_client.core import Remembered
-from edge_client.releasing import Running
+from edge_client.offers import Running
 from edge_protocol.blobs import cut
 from edge_protocol.effects import Drop
 from edge_protocol.messages import Deployment

@@ -20,7 +20,7 @@ from tests.fakes.small_centre import FLEET, signed_fleet
 CHOICE = HeadChoice(chosen="personal", shared={"accuracy": 0.5}, personal={"accuracy": 0.8}, n_train=9, n_valid=3)
 
 
-def commit(folder: Path, counter: int) -> InstalledStore:
+def commit(folder: Path, counter: int, running: int | None = None) -> InstalledStore:
     """Install a release of small files."""
     store, files = InstalledStore(folder / "vehicle"), artifact(counter)
     for text, ref in (
@@ -31,7 +31,8 @@ def commit(folder: Path, counter: int) -> InstalledStore:
         place = folder / "blobs" / ref.sha256
         place.mkdir(parents=True, exist_ok=True)
         (place / "data").write_bytes(text.encode())
-    store.commit(counter, files, *signed_fleet().prove(ReleaseManifest(FLEET, counter, SPEC, 1.0, (files,), {})))
+    proven = signed_fleet().prove(ReleaseManifest(FLEET, counter, SPEC, 1.0, (files,), {}))
+    store.commit(counter, files, *proven, running=running)
     return store
 
 
@@ -97,18 +98,44 @@ def test_a_pointer_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> 
     assert boot(tmp_path)[0][0] == 1
 
 
+def test_a_damaged_pointer_never_takes_the_place_of_the_release_that_serves(tmp_path: Path) -> None:
+    """A device that fell back to release 1 keeps it as the previous one when it is given the next."""
+    commit(tmp_path, 1)
+    commit(tmp_path, 2)
+    (tmp_path / "blobs" / artifact(2).weights.sha256 / "data").write_bytes(b"damaged")
+    assert boot(tmp_path)[0] == [1]
+    commit(tmp_path, 3, running=1)
+    assert boot(tmp_path)[0] == [3, 1]
+    (tmp_path / "vehicle" / "current.json").write_bytes(b"[" * 100_000)
+    commit(tmp_path, 4, running=1)
+    assert boot(tmp_path)[0] == [4, 1]
+
+
+def test_a_release_that_took_the_agent_down_at_boot_is_passed_over(tmp_path: Path) -> None:
+    """The resolver reads the count of loads that never came to an end."""
+    commit(tmp_path, 1)
+    store = commit(tmp_path, 2)
+    for loads, found in ((1, [2, 1]), (2, [2, 1]), (3, [1])):
+        store.begin_attempt(2)
+        assert boot(tmp_path)[0] == found, loads
+    assert "took the agent down 3 times" in boot(tmp_path)[1][0]
+
+
 def test_attempts_are_counted_across_restarts_and_cleared_by_an_outcome(tmp_path: Path) -> None:
-    """Only the newest candidate counts; a damaged record is no record."""
+    """Each release has its own count, of a few at most; a damaged record is no record."""
     store = InstalledStore(tmp_path / "vehicle")
     assert store.attempts() == {}
     store.begin_attempt(4)
     InstalledStore(tmp_path / "vehicle").begin_attempt(4)
     assert store.attempts() == {4: 2}
     store.begin_attempt(5)
+    assert store.attempts() == {4: 2, 5: 1}
+    store.end_attempt(4)
+    store.end_attempt(4)
     assert store.attempts() == {5: 1}
-    store.end_attempt()
-    store.end_attempt()
-    assert store.attempts() == {}
+    for release in range(1, 40):
+        store.begin_attempt(release)
+    assert len(store.attempts()) <= 5
     (tmp_path / "vehicle" / "attempts.json").write_text("{")
     assert store.attempts() == {}
 

@@ -131,6 +131,15 @@ def test_a_disk_that_refuses_is_an_error_and_nothing_is_half_written(tmp_path: P
     outbox.close()
 
 
+def test_an_outbox_in_memory_needs_no_disk(tmp_path: Path) -> None:
+    """For a device whose disk refuses: it keeps messages until its process ends."""
+    outbox = Outbox(tmp_path / "none" / "outbox.db", in_memory=True)
+    put(outbox, 1)
+    assert ids(outbox) == [1]
+    outbox.close()
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_file_that_is_no_database_or_no_file_is_an_error(tmp_path: Path) -> None:
     """The message names the file."""
     (tmp_path / "outbox.db").write_bytes(b"this is no database" * 100)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from devices.runners.base import Answer
-from edge_client.probation import try_candidate
+from edge_client.inference import Counters
+from edge_client.probation import Flow, try_candidate
 from edge_protocol.errors import DeploymentError, IncompatibleError
 from tests.fakes.clock import FakeClock
 
@@ -94,3 +95,18 @@ def test_a_candidate_that_does_not_answer_is_sent_back() -> None:
 
     with pytest.raises(DeploymentError, match="another shape"):
         try_candidate(refuse, None, BATCHES, **LIMITS, classes=True)
+
+
+def test_frames_must_go_on_being_answered_while_a_candidate_is_tried() -> None:
+    """A candidate that starves the running release fails; a camera that gives no frames is not its fault."""
+    counters = Counters(taken=5, answered=5)
+    flow = Flow(counters)
+    flow.check()
+    counters.taken += 100
+    counters.missing += 100
+    flow.check()
+    counters.taken += 8
+    with pytest.raises(DeploymentError, match="none was answered"):
+        flow.check()
+    counters.answered += 1
+    flow.check()

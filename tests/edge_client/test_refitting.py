@@ -90,6 +90,7 @@ def test_the_refit_of_a_release_that_failed_is_made_up_for() -> None:
     driver.do(e.TrainFailed(driver.last(e.Train).job, "put off: the board was hot for 600 s"))
     driver.do(Planned(1))
     driver.do(e.Passed(1))
+    driver.do(e.Installed(1))
     jobs = len(driver.all(e.Train))
     driver.wait(10)
     assert len(driver.all(e.Train)) == jobs

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from edge_client import effects as e
 from edge_client.core import Remembered
+from edge_client.offers import MAX_ATTEMPTS, Running
 from edge_client.plan_effects import BuildPlan, Planned
-from edge_client.releasing import MAX_ATTEMPTS, Running
 from edge_models.tasks import load_task
 from edge_protocol import messages as m
 from edge_protocol.effects import Drop
@@ -45,13 +45,50 @@ def test_a_release_goes_through_every_stage_and_tells_each() -> None:
 def test_the_candidate_is_installed_before_it_is_called_committed() -> None:
     """The server counts what it is told: the pointer stands by then."""
     driver = linked()
-    driver.say(signed(1))
-    driver.fetch(1)
-    driver.do(e.Checked(1))
+    reach_install(driver, 1)
+    assert (driver.core.stage, driver.core.running.release) == ("probation", 0)
+    driver.do(e.Installed(1))
+    assert (driver.core.stage, driver.core.running.release) == ("committed", 1)
+
+
+def test_a_disk_that_refuses_pauses_the_deployment_and_keeps_what_was_fetched() -> None:
+    """Neither a count of attempts nor a pointer that cannot be written is the release's fault: it is tried again."""
+    driver = linked(1)
+    driver.say(signed(2))
+    driver.fetch(2)
+    assert e.Discard(2, keep_files=True) in driver.do(e.CheckFailed(2, "no room", disk=True))
+    assert driver.core.stage == "paused"
+    driver.until(lambda: driver.core.stage == "fetching")
+    reach_install(driver, 2)
+    assert e.Discard(2, keep_files=True) in driver.do(e.InstallFailed(2, "no room"))
+    told = driver.sent(m.Deployment)[-1]
+    assert (told.state, told.running, told.reason) == ("paused", 1, "no room")
+    driver.until(lambda: driver.core.stage == "fetching")
+    reach_install(driver, 2)
+    driver.do(e.Installed(2))
+    assert driver.core.running.release == 2
+
+
+def test_what_a_superseded_release_fetched_is_let_go_once_the_next_one_said_what_it_shares() -> None:
+    """Files of releases that are never installed do not pile up."""
+    driver = linked(1)
+    driver.say(signed(2))
+    driver.do(e.Fetched(artifact(2).weights.sha256))
+    effects = driver.say(signed(3))
+    assert e.Abandon(artifact(2).weights.sha256) in effects
+    assert effects[-1] == e.Discard(2)
+    assert e.Fetch(artifact(3).weights) in effects[:-1]
+
+
+def reach_install(driver: Driver, counter: int) -> None:
+    """Bring a release as far as its pointer."""
+    driver.say(signed(counter))
+    driver.fetch(counter)
+    driver.do(e.Checked(counter))
     driver.do(e.Trained(driver.last(e.Train).job, None))
-    driver.do(Planned(1))
-    kinds = [type(x) for x in driver.do(e.Passed(1))]
-    assert kinds[0] is e.Install
+    driver.do(Planned(counter))
+    offered = signed(counter)
+    assert driver.do(e.Passed(counter)) == [e.Install(counter, offered.data, offered.proof)]
 
 
 @pytest.mark.parametrize(
@@ -170,6 +207,7 @@ def test_late_answers_of_an_old_release_change_nothing() -> None:
         e.CheckFailed(1, "late"),
         Planned(1),
         e.Passed(1),
+        e.Installed(1),
         e.Failed(1, "late"),
         e.Trained(99, None),
     ):
@@ -273,3 +311,4 @@ def finish(driver: Driver) -> None:
             driver.do(e.Trained(train.job, None))
         driver.do(Planned(counter))
         driver.do(e.Passed(counter))
+        driver.do(e.Installed(counter))

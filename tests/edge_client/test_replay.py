@@ -127,6 +127,30 @@ def test_a_damaged_store_is_put_aside_and_begun_anew(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_full_disk_damages_no_store(tmp_path: Path) -> None:
+    """What cannot be opened now is left where it is, for when there is room again."""
+    store = ReplayStore(tmp_path / "r.db", 1_000_000)
+    store.add([image(1)])
+    store.close()
+    (tmp_path / "r.db-wal").mkdir()
+    with pytest.raises(StoreError, match="replay store"):
+        ReplayStore(tmp_path / "r.db", 1_000_000)
+    (tmp_path / "r.db-wal").rmdir()
+    assert not (tmp_path / "r.damaged").exists()
+    store = ReplayStore(tmp_path / "r.db", 1_000_000)
+    assert len(store) == 1
+    store.close()
+
+
+def test_a_store_in_memory_needs_no_disk(tmp_path: Path) -> None:
+    """For a device whose disk refuses: it keeps samples until its process ends."""
+    store = ReplayStore(tmp_path / "none" / "r.db", 1_000_000, in_memory=True)
+    assert store.add([image(1)]) == 0
+    assert len(store) == 1
+    store.close()
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_store_that_cannot_be_there_is_an_error(tmp_path: Path) -> None:
     """A file where the folder should be."""
     (tmp_path / "state").write_text("in the way")

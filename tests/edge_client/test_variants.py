@@ -11,6 +11,7 @@ from edge_client import effects as e
 from edge_client.board import profile
 from edge_client.core import Remembered
 from edge_client.installed import InstalledStore, resolve
+from edge_client.offers import Installed
 from edge_client.plan_effects import Planned
 from edge_client.releasing import Running
 from edge_protocol import messages as m
@@ -96,7 +97,8 @@ def test_a_variant_that_is_no_good_here_gives_way_to_the_plain_artifact(at: str)
         driver.do(e.Trained(driver.last(e.Train).job, None))
         driver.do(Planned(1))
     effects = driver.do(e.CheckFailed(1, "off") if at == "check" else e.Failed(1, "off"))
-    assert effects[:2] == [Drop("variant-failed", f"{INT8}: off"), e.Discard(1)]
+    assert effects[0] == Drop("variant-failed", f"{INT8}: off")
+    assert e.Discard(1) in effects
     assert asked(effects) == hashes(artifact(1))
     assert driver.core.stage == "fetching"
     driver.fetch(1)
@@ -104,6 +106,7 @@ def test_a_variant_that_is_no_good_here_gives_way_to_the_plain_artifact(at: str)
     driver.do(e.Trained(driver.last(e.Train).job, None))
     driver.do(Planned(1))
     driver.do(e.Passed(1))
+    driver.do(Installed(1))
     assert driver.core.running == Running(1, artifact(1).weights.sha256)
     assert driver.sent(m.Deployment)[-1].weights == artifact(1).weights.sha256
     assert driver.say(offer) == [], "the same release again changes nothing"

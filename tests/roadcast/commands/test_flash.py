@@ -65,6 +65,20 @@ def test_a_device_of_a_fleet_is_installed(site: Path) -> None:
     assert {change["action"] for change in _flash(site, "--device", "cam-2")} == {"keep"}
 
 
+def test_a_factory_model_is_installed_where_the_agent_looks_for_it(site: Path) -> None:
+    """Every file of the folder that the site names, readable by all; an empty folder is refused."""
+    text = site.read_text()
+    site.write_text(text.replace("wheels: wheels", "wheels: wheels\n  factory: model"))
+    with pytest.raises(ConfigError, match="roadcast release factory"):
+        read_plan(site, "cam-1")
+    (site.parent / "model" / "vehicle").mkdir(parents=True)
+    (site.parent / "model" / "vehicle" / "current.json").write_bytes(b"pointer")
+    planned = {file.path: file for file in read_plan(site, "cam-1").files}
+    config = load_config(planned["/etc/roadcast/device.yaml"].content.decode(), DeviceConfig, where="device.yaml")
+    found = planned[f"{config.factory}/vehicle/current.json"]
+    assert (found.content, found.mode) == (b"pointer", 0o644)
+
+
 def test_the_site_of_the_documentation_can_be_planned(tmp_path: Path) -> None:
     """The example in docs/operations.md is a site that `flash` takes."""
     text = (Path(__file__).resolve().parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")

@@ -88,6 +88,25 @@ def test_a_pushed_release_is_listed_and_shown(config: ServerConfig, tmp_path: Pa
     assert weights in call("release", "show", "vehicle", "1", "--state-dir", config.state_dir)
 
 
+def test_a_release_is_written_as_a_factory_model(config: ServerConfig, tmp_path: Path) -> None:
+    """With the files of every tier or of one; a folder that holds one is left alone, and so is an unknown number."""
+    push(tmp_path)
+    words = ["--state-dir", config.state_dir, "--task", "vehicle", "--json"]
+    made = json.loads(call("release", "factory", str(tmp_path / "all"), *words))
+    assert made == {"task": "vehicle", "release": 1, "folder": str(tmp_path / "all")}
+    call("release", "factory", str(tmp_path / "one"), *words, "--tier", "nano", "--counter", "1")
+    held = [len(list((tmp_path / folder).glob("blobs/*/data"))) for folder in ("all", "one")]
+    assert held[1] == 3 < held[0]
+    assert json.loads((tmp_path / "one" / "vehicle" / "current.json").read_bytes())["release"] == 1
+    for wrong, error in (
+        (["--tier", "huge"], "no tier 'huge'"),
+        (["--counter", "9"], "no such release"),
+        ([], "holds a factory model"),
+    ):
+        with pytest.raises((ConfigError, NotReadyError), match=error):
+            call("release", "factory", str(tmp_path / "one"), *words, *wrong)
+
+
 def test_what_is_not_there_is_said(config: ServerConfig, tmp_path: Path) -> None:
     """No database, no such release, no such task: each error says what to do."""
     with pytest.raises(NotReadyError, match="start the server once"):

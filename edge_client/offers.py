@@ -1,0 +1,78 @@
+"""What a deployment is about: the release that runs, the one that is wanted, what came of it; owns no decision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge_protocol.blobs import BlobRef
+from edge_protocol.manifest import Artifact, ReleaseManifest
+from edge_protocol.trust import Proof
+
+MAX_ATTEMPTS = 3
+"""Loads of a release that may end in a crash of the agent before it is left alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """The release that this device is to run, proven by signed metadata.
+
+    Attributes:
+        data: the manifest as it was signed.
+        manifest: the same, read.
+        proof: why it is trusted.
+    """
+
+    data: bytes
+    manifest: ReleaseManifest
+    proof: Proof
+
+
+@dataclass(frozen=True, slots=True)
+class Unproven:
+    """A release was offered, and nothing that came proves it so far."""
+
+    data: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What answers frames: release counter (0: none) and hash of the weights payload."""
+
+    release: int = 0
+    weights: str = ""
+
+
+def hashes_of(artifact: Artifact) -> set[str]:
+    """Of the files that a device keeps of an artifact."""
+    return {artifact.template.sha256, artifact.weights.sha256, artifact.golden.sha256}
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A release that passed every check that needs no file; what is taken of it, and the plain artifact behind that."""
+
+    counter: int
+    offered: Offered
+    artifact: Artifact
+    plain: Artifact
+
+    def files(self, delta: BlobRef | None) -> list[BlobRef]:
+        """Everything that may have been fetched for it, `delta` among them."""
+        files = self.artifact
+        return [files.template, files.weights, files.golden, *([delta] if delta else [])]
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """The pointer names the candidate, and it answers frames."""
+
+    release: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstallFailed:
+    """The disk refused the pointer: the release that ran still runs."""
+
+    release: int
+    reason: str
