@@ -53,6 +53,7 @@ class Profile:
     Attributes:
         fleet, device: its names in topics.
         tier: which student fits it.
+        variants: of that student's artifacts which it takes before the plain one.
         spec: its task.
         report_interval_s: seconds between two reports of its state.
         board, software, runtime: for people.
@@ -69,6 +70,7 @@ class Profile:
     runtime: str = ""
     cores: int = 0
     memory_bytes: int = 0
+    variants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +109,7 @@ class DeviceCore:
             tier=profile.tier,
             running=remembered.running,
             attempts=remembered.attempts,
+            variants=profile.variants,
         )
         self._answering = Answering(
             device=profile.device, spec=profile.spec, answered=remembered.answered, spent=remembered.spent

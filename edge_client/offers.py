@@ -50,11 +50,12 @@ def hashes_of(artifact: Artifact) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A release that passed every check that needs no file."""
+    """A release that passed every check that needs no file; what is taken of it, and the plain artifact behind that."""
 
     counter: int
     offered: Offered
     artifact: Artifact
+    plain: Artifact
 
     def files(self, delta: BlobRef | None) -> list[BlobRef]:
         """Everything that may have been fetched for it, `delta` among them."""

@@ -31,7 +31,7 @@ def passed(files: Files, task: str, recipe: Pass | Target) -> bytes:
     """A variant as one file, calibrated on noise: what it computes does not matter here, its types do."""
     x = np.random.default_rng(0).normal(size=(16, *load_task(task).input.shape)).astype(np.float32)
     last = to_int8(recipe, "minmax", x) if isinstance(recipe, str) else recipe
-    return apply([simplify, last], inlined(files.template, load(files.weights)))[0]
+    return apply([simplify, last], inlined(files.template, files.weights))[0]
 
 
 @lru_cache
