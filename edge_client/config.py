@@ -181,6 +181,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             plan is there, and whenever there is none.
         report_interval_s: seconds between two reports of its state and its board.
         metrics_file: Prometheus file to write the board's readings to, for node_exporter's textfile collector.
+        precision: ``int8`` takes a release's INT8 variant for its runner, where there is one and it answers rightly.
         threads: that one inference may use.
         queue: frames that may wait; the oldest gives way.
     """
@@ -206,6 +207,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     tensorrt: TensorrtConfig = TensorrtConfig()
     report_interval_s: Annotated[float, Meta(gt=0, le=86_400)] = 10.0
     metrics_file: Text | None = None
+    precision: Literal["plain", "int8"] = "plain"
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     queue: Annotated[int, Meta(ge=1, le=10_000)] = 8
 

@@ -55,6 +55,7 @@ class Profile:
     Attributes:
         fleet, device: its names in topics.
         tier: which student fits it.
+        variants: of that student's artifacts which it takes before the plain one.
         spec: its task.
         report_interval_s: seconds between two reports of its state.
         board, software, runtime: for people.
@@ -71,6 +72,7 @@ class Profile:
     runtime: str = ""
     cores: int = 0
     memory_bytes: int = 0
+    variants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,6 +114,7 @@ class DeviceCore:
             running=remembered.running,
             attempts=remembered.attempts,
             floor=remembered.floor,
+            variants=profile.variants,
         )
         self._answering = Answering(
             device=profile.device, spec=profile.spec, answered=remembered.answered, spent=remembered.spent

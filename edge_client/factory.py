@@ -26,7 +26,7 @@ def write_factory(folder: Path, data: bytes, proof: Proof, tier: Tier | None, re
         folder: made when it is missing.
         data: the release's manifest, as it was published.
         proof: why it is trusted; the device checks it at every boot.
-        tier: of the boards; None for all that the release has.
+        tier: of the boards; None for all that the release has. Of each the plain artifact, which runs everywhere.
         read: gives the bytes of a file.
 
     Raises:
@@ -35,7 +35,8 @@ def write_factory(folder: Path, data: bytes, proof: Proof, tier: Tier | None, re
         RoadcastError: a file cannot be read, or the disk refused.
     """
     manifest = decode_manifest(data)
-    artifacts = manifest.artifacts if tier is None else (manifest.artifact_for(tier),)
+    plain = [each for each in manifest.artifacts if not each.variant]
+    artifacts = plain if tier is None else [manifest.artifact_for(tier)]
     place = folder / manifest.task.name
     if (place / "current.json").exists():
         raise ConfigError(f"{place}: holds a factory model already; name a new folder, or remove it first")

@@ -6,7 +6,8 @@ or on the device's own, and the device still ends at the newest one that it can 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from edge_client.backoff import Backoff
 from edge_client.deployment import BUSY, DEPLOYMENT, ENDED, Stage, Step
@@ -33,13 +34,12 @@ from edge_client.effects import (
     Trained,
     TrainFailed,
 )
-from edge_client.offers import MAX_ATTEMPTS, Offer, Offered, Running, Unproven
+from edge_client.offers import Offer, Offered, Running, Unproven, judge
 from edge_client.plan_effects import BuildPlan, Exchange, Planned
 from edge_protocol.blobs import BlobRef
 from edge_protocol.effects import Drop, Send
 from edge_protocol.errors import IncompatibleError
 from edge_protocol.fsm import step
-from edge_protocol.manifest import Artifact, ReleaseManifest
 from edge_protocol.messages import Deployment
 from edge_protocol.task import TaskSpec, Tier
 
@@ -54,6 +54,7 @@ class Releasing:
         device: the device's name, for the spread of retries.
         spec: the task.
         tier: the device's tier.
+        variants: of artifacts that it takes before the plain one.
         running: what the disk says is installed.
         attempts: release → loads of it that were never followed by an outcome.
         floor: counter below which nothing is taken, even when the device fell back below it.
@@ -69,11 +70,13 @@ class Releasing:
         running: Running,
         attempts: Mapping[int, int],
         floor: int = 0,
+        variants: Sequence[str] = (),
     ) -> None:
         self.running, self._floor = running, max(floor, running.release)
         self.stage = Stage.COMMITTED if running.release else Stage.IDLE
         self.job: int | None = None
         self._fleet, self._spec, self._tier = fleet, spec, tier
+        self._variants = tuple(variants)
         self._attempts = dict(attempts)
         self._offer: Offer | None = None
         self._refused = b""
@@ -116,11 +119,11 @@ class Releasing:
         if offered.data == self._refused or (self._offer is not None and offered.data == self._offer.offered.data):
             return []
         try:
-            artifact = self._judge(manifest)
+            plain = judge(manifest, self._fleet, self._spec, self._tier, self._attempts)
         except IncompatibleError as error:
             self._refused = offered.data
             return self._refuse(manifest.counter, str(error))
-        if manifest.counter == self.running.release and artifact.weights.sha256 == self.running.weights:
+        if manifest.counter == self.running.release and manifest.artifact_of(self._tier, self.running.weights):
             return self._keep()
         newest = max(self.target, self._floor - 1)
         if manifest.counter <= newest:
@@ -129,29 +132,14 @@ class Releasing:
         begun, superseded = self._clear()
         if self._offer is not None and self.stage is Stage.ROLLED_BACK:
             self._refused = self._offer.offered.data
-        self._offer = Offer(manifest.counter, offered, artifact)
+        chosen = manifest.artifact_for(self._tier, self._variants)
+        self._offer = Offer(manifest.counter, offered, chosen, plain)
         self._shown = manifest.counter
         return [*begun, *self._step(Step.OFFER), *self._step(Step.ACCEPT), *self._fetch(), *superseded]
 
     def unproven(self, event: Unproven) -> list[Effect]:
         """Say that a release was offered which nothing proves; it is taken when something does."""
         return self._refuse(0, event.reason)
-
-    def _judge(self, manifest: ReleaseManifest) -> Artifact:
-        """Return the files for this device."""
-        ours, theirs = self._spec, manifest.task
-        if manifest.fleet != self._fleet:
-            raise IncompatibleError(f"release {manifest.counter} is of fleet {manifest.fleet!r}, not {self._fleet!r}")
-        if theirs.name != ours.name or theirs.label_space != ours.label_space:
-            raise IncompatibleError(
-                f"release {manifest.counter} is of task {theirs.name!r} with label space {theirs.label_space}, "
-                f"this device does {ours.name!r} with {ours.label_space}"
-            )
-        if self._attempts.get(manifest.counter, 0) >= MAX_ATTEMPTS:
-            raise IncompatibleError(
-                f"release {manifest.counter} took the agent down {MAX_ATTEMPTS} times; it is left alone"
-            )
-        return manifest.artifact_for(self._tier)
 
     def _keep(self) -> list[Effect]:
         """The desired release is the one that runs. A newer one that ended stays refused, one to be retried goes on."""
@@ -202,7 +190,7 @@ class Releasing:
         if isinstance(event, CheckFailed) and event.disk:
             return self._pause(event, now)
         if isinstance(event, CheckFailed):
-            return self._roll_back(event)
+            return self._give_up(event)
         self.job = job
         return [*self._step(Step.BUILD), Train(job, self._offer.counter, self._offer.artifact, None)]
 
@@ -232,7 +220,7 @@ class Releasing:
         if self.stage is not Stage.PROBATION or self._offer is None or event.release != self._offer.counter:
             return []
         if isinstance(event, Failed):
-            return self._roll_back(event)
+            return self._give_up(event)
         offered = self._offer.offered
         return [Install(event.release, offered.data, offered.proof)]
 
@@ -247,12 +235,18 @@ class Releasing:
         self._floor = max(self._floor, event.release)
         return self._step(Step.PASS)
 
-    def _roll_back(self, event: CheckFailed | Failed) -> list[Effect]:
-        """The release itself is at fault: its files go, and it is not tried again."""
+    def _give_up(self, event: CheckFailed | Failed) -> list[Effect]:
+        """A candidate is no good here: a variant gives way to the plain artifact, and that to what runs, for good."""
         assert self._offer is not None
+        variant = self._offer.artifact.variant
+        gone: list[Effect] = [Abandon(ref.sha256) for ref in self._offer.files(self._delta)]
+        gone.append(Discard(event.release))
+        if variant:
+            self._offer = replace(self._offer, artifact=self._offer.plain)
+            dropped = Drop("variant-failed", f"{variant}: {event.reason}")
+            return [dropped, *gone, *self._step(Step.FALL_BACK), *self._fetch()]
         self._reason = event.reason
-        gone = [Abandon(ref.sha256) for ref in self._offer.files(self._delta)]
-        return [*self._step(Step.FAIL), *gone, Discard(event.release)]
+        return [*self._step(Step.FAIL), *gone]
 
     def _pause(self, event: CheckFailed | InstallFailed, now: float) -> list[Effect]:
         """Wait for the disk; what was fetched is kept, so that nothing is fetched again."""

@@ -30,6 +30,7 @@ NOT_ON_A_DEVICE = (
 TORCH_HOMES = (
     "edge_models.augment",
     "broker_server.candidate_files",
+    "broker_server.candidate_variants",
     "broker_server.distil_worker",
     "broker_server.distiller",
     "broker_server.training",

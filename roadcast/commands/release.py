@@ -131,13 +131,15 @@ def check_answers(folder: Path) -> None:
         NotReadyError: a file is missing.
         CheckFailedError: a file is broken, or answers differ.
     """
+    from broker_server.releases import variants_in
     from devices.runners.ort_runner import OrtRunner
     from edge_protocol.errors import ArtifactError, CheckFailedError, DeploymentError
     from edge_protocol.task import TIERS
     from export.folder import GOLDEN, TEMPLATE, WEIGHTS, read_part
     from export.golden import check_golden
 
-    for place in (folder / tier for tier in TIERS if (folder / tier).is_dir()):
+    plain = [folder / tier for tier in TIERS if (folder / tier).is_dir()]
+    for place in (tier / variant for tier in plain for variant in ("", *variants_in(tier))):
         template, weights, golden = (read_part(place, name) for name in (TEMPLATE, WEIGHTS, GOLDEN))
         try:
             with OrtRunner(template, weights) as runner:
@@ -153,9 +155,9 @@ def _table(found: list[dict[str, Any]]) -> Any:  # noqa: ANN401 - whatever rich 
 
 def _details(found: dict[str, Any]) -> Any:  # noqa: ANN401 - whatever rich draws
     rows = [
-        (artifact["tier"], artifact["student"], name, file["bytes"], file["sha256"])
+        (artifact["tier"], artifact["variant"], artifact["student"], name, file["bytes"], file["sha256"])
         for artifact in found["artifacts"]
         for name, file in artifact["files"].items()
     ]
     title = f"{found['task']}: release {found['counter']}, manifest {found['manifest'][:16]}"
-    return table(title, ("tier", "student", "file", "bytes", "sha256"), rows)
+    return table(title, ("tier", "variant", "student", "file", "bytes", "sha256"), rows)
