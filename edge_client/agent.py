@@ -102,8 +102,8 @@ class Agent:
         will = LastWill(self._topics.online(config.device_id), encode(stamp.header(), m.Presence(online=False)))
         self.transport = (make_transport or partial(mqtt_link, config))(self._inbox, will)
         self._watch = watch_this_board(config, self._inbox.put, parts.cameras)
-        shelf = Path(config.factory) / "blobs"
-        fetcher = Fetcher(state / "blobs", self._topics, self.transport, disk=disk, shelf=shelf)
+        own, shelf = state / "blobs", Path(config.factory) / "blobs"
+        fetcher = Fetcher(own, self._topics, self.transport, disk=disk, shelf=shelf)
         self._installed = InstalledStore(state / self.spec.name, disk)
         self._gate = Gate(self.spec.task_id, config.device_id, self._topics, trust, self.transport.subscribe, wall)
         self._installer = self._make_installer(parts, fetcher, workshop)
@@ -136,7 +136,7 @@ class Agent:
         self._label_file = LabelFile(path) if (path := label_file(config)) else None
         self._stopping = threading.Event()
         self._housekeeping_at, self._ask_again_at, self._frames_told = 0.0, inf, -1
-        self.core = self._make_core(boot(hands, self.carry, root), trust, parts)
+        self.core = self._make_core(boot(hands, self.carry, root), parts)
 
     def run(self) -> None:
         """Serve until `stop`, SIGTERM or SIGINT; then leave in order within 5 s."""
@@ -293,8 +293,7 @@ class Agent:
             answer=self._inbox.put,
         )
 
-    def _make_core(self, running: Running, trust: TrustStore, parts: Parts) -> DeviceCore:
-        attempts, floor, spent = self._installed.attempts(), trust.release_floor, parts.account.exhausted
-        answered = self.outbox.answered
-        remembered = Remembered(running=running, floor=floor, answered=answered, spent=spent, attempts=attempts)
+    def _make_core(self, running: Running, parts: Parts) -> DeviceCore:
+        attempts, spent = self._installed.attempts(), parts.account.exhausted
+        remembered = Remembered(running=running, answered=self.outbox.answered, spent=spent, attempts=attempts)
         return DeviceCore(board.profile(self.config, self.spec), remembered, monotonic())

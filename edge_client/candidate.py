@@ -60,11 +60,6 @@ def read_files(artifact: Artifact, blob: Blob) -> Bytes:
     return Bytes(*(blob(ref.sha256).read_bytes() for ref in (artifact.template, artifact.weights, artifact.golden)))
 
 
-def files_of(artifact: Artifact) -> set[str]:
-    """Hashes of an artifact's files."""
-    return {artifact.template.sha256, artifact.weights.sha256, artifact.golden.sha256}
-
-
 def load_release(release: int, artifact: Artifact, blob: Blob, threads: int) -> Candidate:
     """Load a release into ONNX Runtime, and check its golden answers.
 

@@ -11,14 +11,14 @@ from typing import TypeAlias
 from typing_extensions import assert_never
 
 from edge_client import effects as e
-from edge_client.candidate import Candidate, files_of
+from edge_client.candidate import Candidate
 from edge_client.fetcher import Outcome
 from edge_client.gate import Admission
 from edge_client.hands import Hands, state_of
 from edge_client.installed import HeadChoice
 from edge_client.latency_probe import LatencyProbe
 from edge_client.lessons import Fitted
-from edge_client.measuring import MeasureLatency
+from edge_client.offers import Installed, InstallFailed, hashes_of
 from edge_client.pipelines import Bundle
 from edge_client.plan_effects import BuildPlan, Exchange
 from edge_protocol.delta import apply_delta
@@ -191,7 +191,7 @@ class Carry:
                 self.remember(effect.label)
             case e.ReportState():
                 hands.uplink.send(Send(state_of(self._hands, effect, self._choice)), now)
-            case MeasureLatency():
+            case e.MeasureLatency():
                 bundle = hands.inference.bundle
                 self._tell(self._latency.start(effect, self.serving, bundle, now, training=hands.lessons.busy), now)
             case _:
@@ -239,14 +239,14 @@ class Carry:
             hands.installed.commit(release, candidate.artifact, effect.manifest, effect.proof, running=running)
         except StoreError as error:
             self.drop("pointer-failed", str(error))
-            return e.InstallFailed(release, str(error))
-        with suppress(StoreError):  # a boot raises it again
+            return InstallFailed(release, str(error))
+        with suppress(StoreError):  # the next boot raises it
             hands.trust.raise_floor(release)
         hands.installer.take(release)
         self.serve(candidate, fitted)
-        hands.fetcher.collect(hands.installed.named_blobs() | files_of(candidate.artifact) | self._wanted)
+        hands.fetcher.collect(hands.installed.named_blobs() | hashes_of(candidate.artifact) | self._wanted)
         self._wanted.clear()
-        return e.Installed(release)
+        return Installed(release)
 
     def _exchange(self, release: int) -> None:
         """The same release with the same head, answered by its plan from the next frame on."""
@@ -264,7 +264,7 @@ class Carry:
         if candidate is not None:
             candidate.runner.close()
         if not effect.keep_files:
-            serving = files_of(self.serving) if self.serving else set()
+            serving = hashes_of(self.serving) if self.serving else set()
             hands.fetcher.collect(hands.installed.named_blobs() | serving | self._wanted)
 
     def _adopt(self) -> None:

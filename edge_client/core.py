@@ -24,8 +24,6 @@ from edge_client.effects import (
     Fetched,
     FetchFailed,
     Forget,
-    Installed,
-    InstallFailed,
     Linked,
     Passed,
     PatchFailed,
@@ -36,7 +34,7 @@ from edge_client.effects import (
     TrainFailed,
     Unlinked,
 )
-from edge_client.offers import Offered, Running, Unproven
+from edge_client.offers import Installed, InstallFailed, Offered, Running, Unproven
 from edge_client.plan_effects import Planned
 from edge_client.refitting import Refitting
 from edge_client.releasing import Releasing
@@ -84,11 +82,9 @@ class Remembered:
         answered: number of the last round that was answered.
         spent: the privacy budget allows no further report.
         attempts: release → loads of it that had no outcome.
-        floor: counter below which no release is taken.
     """
 
     running: Running = field(default_factory=Running)
-    floor: int = 0
     answered: int = 0
     spent: bool = False
     attempts: Mapping[int, int] = field(default_factory=dict)
@@ -113,7 +109,6 @@ class DeviceCore:
             tier=profile.tier,
             running=remembered.running,
             attempts=remembered.attempts,
-            floor=remembered.floor,
             variants=profile.variants,
         )
         self._answering = Answering(
@@ -155,7 +150,7 @@ class DeviceCore:
         parts = (self._releasing, self._answering, self._refitting)
         return min([self._report_at, *(at for part in parts if (at := part.next_deadline()) is not None)])
 
-    def _dispatch(self, event: Event, now: float) -> list[Effect]:  # noqa: C901, PLR0911, PLR0912 - one per event
+    def _dispatch(self, event: Event, now: float) -> list[Effect]:  # noqa: C901, PLR0911, PLR0912 - one return per event
         match event:
             case m.Envelope():
                 return self._receive(event.header, event.body)
@@ -205,7 +200,7 @@ class DeviceCore:
                     return [Remember(body)]
                 return [Drop("wrong-task", f"a label for task {body.task!r} came to {self._profile.spec.name!r}")]
             case m.Measure():
-                return [measuring.asked(header, body, self._profile.spec)]
+                return measuring.asked(header, body, self._profile.spec)
             case m.RoundCall():
                 return self._answering.called(body)
             case (

@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from edge_client.measuring import MeasureLatency
-from edge_client.offers import Offered, Unproven
+from edge_client.offers import Installed, InstallFailed, Offered, Unproven
 from edge_client.plan_effects import BuildPlan, Exchange, Planned
 from edge_protocol.blobs import BlobRef
 from edge_protocol.effects import Drop, Send
@@ -30,7 +29,8 @@ class Patch:
     """Make a weights payload from the running one and a fetched delta; answered by `Fetched` or `PatchFailed`.
 
     Attributes:
-        base, delta: hashes of the payload to begin with, and of the delta.
+        base: hash of the payload to begin with.
+        delta: hash of the delta.
         ref: what must come out.
     """
 
@@ -131,6 +131,14 @@ class ReportState:
 
     session: str
     release: int
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureLatency:
+    """Measure the serving student beside the frames, and answer; `asked` is the id of the message that wants it."""
+
+    asked: bytes
+    seconds: float
 
 
 Effect: TypeAlias = (
@@ -236,21 +244,6 @@ class Passed:
 @dataclass(frozen=True, slots=True)
 class Failed:
     """The candidate did not stand its probation."""
-
-    release: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Installed:
-    """The pointer names the candidate, and it answers frames."""
-
-    release: int
-
-
-@dataclass(frozen=True, slots=True)
-class InstallFailed:
-    """The disk refused the pointer: the release that ran still runs."""
 
     release: int
     reason: str

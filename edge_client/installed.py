@@ -142,8 +142,8 @@ class InstalledStore:
         Args:
             release: its counter.
             artifact: its files.
-            manifest: its manifest, as it was published.
-            proof: why that is trusted.
+            manifest: as it was listed.
+            proof: why it is trusted.
             running: counter of the release that serves, 0 for none. When the current pointer names another one, it is
                 damaged, and must not take the place of the one that the device fell back to. None: it is not.
 

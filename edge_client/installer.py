@@ -142,20 +142,16 @@ class Installer:
     def _check(self, request: Check) -> Checked | CheckFailed:
         self.candidate, self._before_mb = None, self._memory_mb()
         try:
-            loaded = load_release(request.release, request.artifact, self._blob, self._threads)
-        except (RoadcastError, OSError) as error:
-            return CheckFailed(request.release, str(error))
-        self.candidate = loaded  # whoever discards it closes it
-        try:
+            self.candidate = load_release(request.release, request.artifact, self._blob, self._threads)
             self._check_memory()
-        except DeploymentError as error:
+        except (RoadcastError, OSError) as error:  # whoever discards the candidate closes it
             return CheckFailed(request.release, str(error))
         return Checked(request.release)
 
     def _check_memory(self) -> None:
-        grown, bound = self._memory_mb() - self._before_mb, self._config.memory_mb
-        if grown > bound:
-            raise DeploymentError(f"the agent grew by {grown:.0f} MB with the candidate, allowed are {bound}")
+        grown, allowed = self._memory_mb() - self._before_mb, self._config.memory_mb
+        if grown > allowed:
+            raise DeploymentError(f"the agent grew by {grown:.0f} MB with the candidate, allowed are {allowed}")
 
     def _plan(self, release: int) -> None:
         """Put the candidate into TensorRT; whatever comes of it, the deployment goes on."""
@@ -163,7 +159,7 @@ class Installer:
         if before is not None and before.release == release and self.planner.wanted:
             memory_mb = self._memory_mb()
             after = self._planned(before, lambda: self._superseded or self.candidate is not before)
-            self._before_mb += self._memory_mb() - memory_mb  # the planner has bounds of its own for it
+            self._before_mb += self._memory_mb() - memory_mb  # a plan brings the GPU's libraries, in bounds of its own
             if self.candidate is before:
                 self.candidate, note = after, after.note
         self._tell(Planned(release, note))
@@ -212,9 +208,7 @@ class Installer:
             self._check_memory()
         except RoadcastError as error:
             return Failed(request.release, str(error))
-        except (
-            Exception
-        ) as error:  # a runtime's own errors share no base class, and a dead thread would hang the device
+        except Exception as error:  # a runtime's own errors share no base class, and this thread must live
             LOG.exception("release %d on probation", request.release)
             return Failed(request.release, f"{type(error).__name__}: {error}")
         LOG.info("release %d stood its probation: %s", request.release, verdict)

@@ -14,8 +14,8 @@ import msgspec
 
 from edge_client.config import DeviceConfig
 from edge_client.disk import write_atomic
+from edge_client.effects import MeasureLatency
 from edge_client.latency_job import ERROR, JOB, RESULT, LatencyJob, LatencyResult
-from edge_client.measuring import MeasureLatency
 from edge_client.pipelines import Bundle
 from edge_protocol.errors import RoadcastError
 from edge_protocol.manifest import Artifact

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from edge_client.effects import Effect, MeasureLatency
 from edge_protocol.effects import Drop
 from edge_protocol.messages import Header, Measure
 from edge_protocol.task import TaskSpec
 
 
-@dataclass(frozen=True, slots=True)
-class MeasureLatency:
-    """Measure the serving student beside the frames, and answer; `asked` is the id of the message that wants it."""
-
-    asked: bytes
-    seconds: float
-
-
-def asked(header: Header, measure: Measure, spec: TaskSpec) -> MeasureLatency | Drop:
+def asked(header: Header, measure: Measure, spec: TaskSpec) -> list[Effect]:
     """Take the request, if it is for this device's task."""
     if measure.task == spec.name:
-        return MeasureLatency(header.message_id, measure.seconds)
-    return Drop("wrong-task", f"asked to measure task {measure.task!r}, this device has {spec.name!r}")
+        return [MeasureLatency(header.message_id, measure.seconds)]
+    return [Drop("wrong-task", f"asked to measure task {measure.task!r}, this device has {spec.name!r}")]

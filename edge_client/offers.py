@@ -1,4 +1,4 @@
-"""What a deployment is about: the release that runs, the one that is wanted, and whether it suits; pure."""
+"""What a deployment is about: the release that runs, the one wanted, whether it suits and what came of it; pure."""
 
 from __future__ import annotations
 
@@ -13,14 +13,6 @@ from edge_protocol.trust import Proof
 
 MAX_ATTEMPTS = 3
 """Loads of a release that may end in a crash of the agent before it is left alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """What answers frames: release counter (0: none) and hash of the weights payload."""
-
-    release: int = 0
-    weights: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +39,19 @@ class Unproven:
 
 
 @dataclass(frozen=True, slots=True)
+class Running:
+    """What answers frames: release counter (0: none) and hash of the weights payload."""
+
+    release: int = 0
+    weights: str = ""
+
+
+def hashes_of(artifact: Artifact) -> set[str]:
+    """Of the files that a device keeps of an artifact."""
+    return {artifact.template.sha256, artifact.weights.sha256, artifact.golden.sha256}
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
     """A release that passed every check that needs no file; what is taken of it, and the plain artifact behind that."""
 
@@ -59,6 +64,21 @@ class Offer:
         """Everything that may have been fetched for it, `delta` among them."""
         files = self.artifact
         return [files.template, files.weights, files.golden, *([delta] if delta else [])]
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """The pointer names the candidate, and it answers frames."""
+
+    release: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstallFailed:
+    """The disk refused the pointer: the release that ran still runs."""
+
+    release: int
+    reason: str
 
 
 def judge(manifest: ReleaseManifest, fleet: str, spec: TaskSpec, tier: Tier, attempts: Mapping[int, int]) -> Artifact:

@@ -23,8 +23,6 @@ from edge_client.effects import (
     Fetched,
     FetchFailed,
     Install,
-    Installed,
-    InstallFailed,
     Passed,
     Patch,
     PatchFailed,
@@ -34,7 +32,7 @@ from edge_client.effects import (
     Trained,
     TrainFailed,
 )
-from edge_client.offers import Offer, Offered, Running, Unproven, judge
+from edge_client.offers import Installed, InstallFailed, Offer, Offered, Running, Unproven, judge
 from edge_client.plan_effects import BuildPlan, Exchange, Planned
 from edge_protocol.blobs import BlobRef
 from edge_protocol.effects import Drop, Send
@@ -57,7 +55,6 @@ class Releasing:
         variants: of artifacts that it takes before the plain one.
         running: what the disk says is installed.
         attempts: release → loads of it that were never followed by an outcome.
-        floor: counter below which nothing is taken, even when the device fell back below it.
     """
 
     def __init__(
@@ -69,10 +66,9 @@ class Releasing:
         tier: Tier,
         running: Running,
         attempts: Mapping[int, int],
-        floor: int = 0,
         variants: Sequence[str] = (),
     ) -> None:
-        self.running, self._floor = running, max(floor, running.release)
+        self.running = running
         self.stage = Stage.COMMITTED if running.release else Stage.IDLE
         self.job: int | None = None
         self._fleet, self._spec, self._tier = fleet, spec, tier
@@ -125,9 +121,8 @@ class Releasing:
             return self._refuse(manifest.counter, str(error))
         if manifest.counter == self.running.release and manifest.artifact_of(self._tier, self.running.weights):
             return self._keep()
-        newest = max(self.target, self._floor - 1)
-        if manifest.counter <= newest:
-            reason = f"release {manifest.counter} is not newer than {newest}; a device never goes back"
+        if manifest.counter <= self.target:
+            reason = f"release {manifest.counter} is not newer than {self.target}; a device never goes back"
             return [Drop("old-release", reason)]
         begun, superseded = self._clear()
         if self._offer is not None and self.stage is Stage.ROLLED_BACK:
@@ -232,7 +227,6 @@ class Releasing:
             return self._pause(event, now)
         self.running = Running(event.release, self._offer.artifact.weights.sha256)
         self._delta, self._note = None, self._next_note
-        self._floor = max(self._floor, event.release)
         return self._step(Step.PASS)
 
     def _give_up(self, event: CheckFailed | Failed) -> list[Effect]:

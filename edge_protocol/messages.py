@@ -82,7 +82,7 @@ class Header(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RunningTask(msgspec.Struct, frozen=True, array_like=True):
-    """What a device runs for one task: tier, student and release (0: the factory model or none)."""
+    """What a device runs for one task: tier, student and release (0: none)."""
 
     task: Name
     label_space: Name

@@ -14,21 +14,8 @@ from tuf.api.serialization import DeserializationError
 from broker_server.store.engine import translated
 from edge_protocol.errors import StoreError
 from edge_protocol.files import write_atomic
-from edge_protocol.ids import TaskId
-from edge_protocol.trust import Proof, role_of
 
 T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
-
-
-def proof_in(folder: Path, task: TaskId) -> Proof:
-    """Why a task's releases are trusted, as it stands in a server's folder of signed metadata.
-
-    Raises:
-        StoreError: it cannot be read.
-    """
-    roles = RoleFolder(folder)
-    roots = tuple(roles.read(f"{version}.root") for version in range(1, roles.root_version + 1))
-    return Proof(roots=roots, targets=roles.read("targets"), releases=roles.read(role_of(task)))
 
 
 class RoleFolder:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from edge_protocol.errors import ConfigError
-from edge_protocol.identity.files import IdentityFiles
+
+if TYPE_CHECKING:
+    from edge_protocol.identity.files import IdentityFiles
 
 FileName = Annotated[str, Meta(min_length=1, max_length=4096)]
 
@@ -61,6 +63,8 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         Raises:
             ConfigError: the configuration does not name all three files.
         """
+        from edge_protocol.identity.files import IdentityFiles  # noqa: PLC0415 - X.509 costs an agent's start dearly
+
         if self.ca_file is None or self.cert_file is None or self.key_file is None:
             raise ConfigError("broker: give ca_file, cert_file and key_file: enrolment writes them")
         return IdentityFiles(Path(self.ca_file), Path(self.cert_file), Path(self.key_file))

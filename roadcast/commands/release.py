@@ -100,10 +100,12 @@ def factory(
     json: JsonFlag = False,
 ) -> None:
     """Write a release as the factory model of boards: they boot into it offline, with nothing else on their disk."""
+    from broker_server.config import TrustConfig
+    from broker_server.keys import Keys
+    from broker_server.signed_roles import SignedRoles
     from broker_server.status import open_database
     from broker_server.store.blobs import BlobFolder
-    from broker_server.store.roles import proof_in
-    from edge_client.factory import write_factory
+    from edge_client.factory import proof_of, write_factory
     from edge_protocol.errors import ConfigError, NotReadyError
     from edge_protocol.ids import TaskId
     from edge_protocol.task import TIERS
@@ -117,9 +119,9 @@ def factory(
         database.close()
     if not found:
         raise NotReadyError(f"{state_dir}: no such release of {task!r}; see: roadcast release list")
-    blobs = BlobFolder(state_dir / "blobs")
-    proof = proof_in(state_dir / "tuf", TaskId(task))
-    number = write_factory(folder, found[-1].manifest, proof, tier, blobs.read)
+    blobs, manifest = BlobFolder(state_dir / "blobs"), found[-1].manifest
+    metadata = SignedRoles(state_dir / "tuf", Keys([]), TrustConfig()).files()
+    number = write_factory(folder, manifest, proof_of(manifest, TaskId(task), metadata, time.time()), tier, blobs.read)
     said = {"task": task, "release": number, "folder": str(folder)}
     emit(said, json, lambda told: f"{told['folder']}: release {told['release']} of {told['task']}")
 

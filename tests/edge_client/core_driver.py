@@ -11,7 +11,6 @@ import numpy as np
 
 from edge_client import effects as e
 from edge_client.core import DeviceCore, Profile, Remembered
-from edge_client.offers import Offered
 from edge_client.plan_effects import Planned
 from edge_models.tasks import load_task
 from edge_protocol import messages as m
@@ -52,11 +51,11 @@ def signed(
     fleet: str = FLEET,
     base: int = 0,
     variants: tuple[str, ...] = (),
-) -> Offered:
+) -> e.Offered:
     """A proven release of small files."""
     files = (artifact(counter, tier, base), *(artifact(counter, tier, variant=each) for each in variants))
     manifest = ReleaseManifest(fleet, counter, spec, 1.0, files, {})
-    return Offered(encode_manifest(manifest), manifest, PROOF)
+    return e.Offered(encode_manifest(manifest), manifest, PROOF)
 
 
 def call(number: int, release: int, *, collecting: bool = True, spec: TaskSpec = SPEC) -> m.RoundCall:
@@ -97,9 +96,9 @@ class Driver:
         )
         self.core = DeviceCore(who, self.remembered, self.clock.now)
 
-    def say(self, body: m.Body | Offered) -> list[e.Effect]:
+    def say(self, body: m.Body | e.Offered) -> list[e.Effect]:
         """A message from the server; an offer as the gate lets it through."""
-        if isinstance(body, Offered):
+        if isinstance(body, e.Offered):
             return self.do(body)
         header = m.Header(FLEET, SERVER, os.urandom(16), b"centre00", 1, 1.7e9, True)
         return self.do(m.Envelope(header, body))

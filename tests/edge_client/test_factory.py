@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from edge_client.agent import Agent
-from edge_client.factory import write_factory
+from edge_client.factory import proof_of, write_factory
 from edge_models.tasks import load_task
 from edge_protocol.blobs import BlobRef
 from edge_protocol.errors import ConfigError, IncompatibleError
-from edge_protocol.manifest import decode_manifest
+from edge_protocol.ids import TaskId
+from edge_protocol.task import Tier
 from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
 from edge_protocol.trust import Proof
 from tests.edge_client.device_rig import DeviceRig, device_config
@@ -23,10 +24,12 @@ from tests.fakes.small_centre import artifact_files, manifest_of, signed_fleet
 from tests.fakes.waiting import wait_for
 
 
-def release_of(counter: int, seed: int = 0) -> tuple[bytes, Proof, Callable[[BlobRef], bytes]]:
-    """A release's manifest, why it is trusted, and what reads its files."""
-    manifest, blobs = manifest_of(counter, {"nano": artifact_files(seed=seed)}, spec=load_task("vehicle"))
-    return *signed_fleet().prove(manifest), lambda ref: b"".join(blobs[ref])
+def release_of(counter: int, seed: int = 0) -> tuple[bytes, Proof, Tier | None, Callable[[BlobRef], bytes]]:
+    """A release, why it is trusted, the tier, and what reads its files."""
+    made, blobs = manifest_of(counter, {"nano": artifact_files(seed=seed)}, spec=load_task("vehicle"))
+    manifest, fleet = signed_fleet().release(made), signed_fleet()
+    proof = proof_of(manifest, TaskId("vehicle"), fleet.files(), fleet.now)
+    return manifest, proof, "nano", lambda ref: b"".join(blobs[ref])
 
 
 def tree_of(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -39,8 +42,7 @@ def tree_of(folder: Path) -> dict[str, tuple[bytes, int]]:
 @pytest.fixture
 def factory(tmp_path: Path) -> Path:
     """A factory model of release 3."""
-    data, proof, read = release_of(3)
-    assert write_factory(tmp_path / "factory", data, proof, "nano", read) == 3
+    assert write_factory(tmp_path / "factory", *release_of(3)) == 3
     return tmp_path / "factory"
 
 
@@ -97,11 +99,11 @@ def test_releases_come_before_it_and_their_loss_leads_back_to_it(tmp_path: Path,
     assert tree_of(factory) == before
 
 
-@pytest.mark.parametrize("damage", ["unproven", "blob", "torn", "missing"])
+@pytest.mark.parametrize("damage", ["unsigned", "blob", "torn", "missing"])
 def test_a_damaged_factory_model_does_not_run(tmp_path: Path, factory: Path, damage: str) -> None:
     """It is checked at every boot like any release; the device goes on without one, and is told so."""
-    stranger = {"trusted_root": SignedFleet().root.decode()} if damage == "unproven" else {}
-    config = device_config(tmp_path, factory=str(factory), **stranger)
+    strange = {"trusted_root": SignedFleet().root.decode()} if damage == "unsigned" else {}
+    config = device_config(tmp_path, factory=str(factory), **strange)
     pointer = factory / "vehicle" / "current.json"
     if damage == "blob":
         next(factory.glob("blobs/*/data")).write_bytes(b"damaged")
@@ -117,10 +119,9 @@ def test_a_damaged_factory_model_does_not_run(tmp_path: Path, factory: Path, dam
 
 def test_a_folder_that_holds_one_is_not_written_again(factory: Path) -> None:
     """What boards came with never changes; a tier that the release does not have is refused."""
-    data, proof, read = release_of(9, seed=1)
+    manifest, proof, tier, read = release_of(9, seed=1)
     with pytest.raises(ConfigError, match="holds a factory model already"):
-        write_factory(factory, data, proof, "nano", read)
+        write_factory(factory, manifest, proof, tier, read)
     with pytest.raises(IncompatibleError, match="no artifact for tier 'base'"):
-        write_factory(factory.parent / "other", data, proof, "base", read)
-    assert decode_manifest(data).counter == 9
+        write_factory(factory.parent / "other", manifest, proof, "base", read)
     assert not os.path.lexists(factory.parent / "other")

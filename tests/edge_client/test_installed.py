@@ -31,8 +31,8 @@ def commit(folder: Path, counter: int, running: int | None = None) -> InstalledS
         place = folder / "blobs" / ref.sha256
         place.mkdir(parents=True, exist_ok=True)
         (place / "data").write_bytes(text.encode())
-    proved = signed_fleet().prove(ReleaseManifest(FLEET, counter, SPEC, 1.0, (files,), {}))
-    store.commit(counter, files, *proved, running=running)
+    proven = signed_fleet().prove(ReleaseManifest(FLEET, counter, SPEC, 1.0, (files,), {}))
+    store.commit(counter, files, *proven, running=running)
     return store
 
 

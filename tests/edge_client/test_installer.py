@@ -25,7 +25,6 @@ from tests.edge_client.device_rig import device_config
 from tests.fakes.small_centre import Files, artifact_files
 
 SPEC = load_task("vehicle")
-QUICK = {"frames": 1, "wait_s": 0, "memory_mb": 100}
 
 
 class Bench:
@@ -33,12 +32,12 @@ class Bench:
 
     def __init__(self, folder: Path, memory_mb: Iterator[float]) -> None:
         self.folder, self.answers = folder, Queue[Any]()
-        config = device_config(folder, probation=QUICK)
+        config = device_config(folder, probation={"frames": 1, "wait_s": 0, "memory_mb": 100})
         self.installer = Installer(
             spec=SPEC,
             config=config,
-            blob=lambda sha256: folder / sha256,
-            planner=Planner(config, lambda sha256: folder / sha256),
+            planner=Planner(config, self.blob, None),
+            blob=self.blob,
             seen=Seen(1.0),
             stored=lambda _: np.zeros((0, 3, 32, 32), np.uint8),
             prepare=lambda raw: raw.astype(np.float32),
@@ -48,6 +47,10 @@ class Bench:
             memory_mb=lambda: next(memory_mb),
         )
         self.installer.start()
+
+    def blob(self, sha256: str) -> Path:
+        """Where a file is."""
+        return self.folder / sha256
 
     def check(self, files: Files, release: int = 1) -> Any:
         """What comes of a check."""

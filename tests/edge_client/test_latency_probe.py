@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from edge_client.effects import MeasureLatency
 from edge_client.latency_job import LEAST_QUERIES
 from edge_client.latency_probe import PATIENCE_S, LatencyProbe
-from edge_client.measuring import MeasureLatency
 from edge_client.pipelines import Bundle
 from edge_models.tasks import load_task
 from edge_protocol import messages as m

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edge_client import effects as e
 from edge_client.core import Remembered
-from edge_client.offers import MAX_ATTEMPTS, Offered, Running, Unproven
+from edge_client.offers import MAX_ATTEMPTS, Running
 from edge_client.plan_effects import BuildPlan, Planned
 from edge_models.tasks import load_task
 from edge_protocol import messages as m
@@ -69,17 +69,6 @@ def test_a_disk_that_refuses_pauses_the_deployment_and_keeps_what_was_fetched() 
     assert driver.core.running.release == 2
 
 
-def test_a_device_that_fell_back_takes_nothing_below_what_it_once_committed() -> None:
-    """The floor is not what runs: the release that was lost is taken again, one between the two is not."""
-    driver = Driver(Remembered(running=Running(1, artifact(1).weights.sha256), floor=5))
-    driver.do(e.Linked())
-    for counter in (1, 2, 4):
-        driver.say(signed(counter))
-    assert [drop.reason for drop in driver.all(Drop)] == ["old-release", "old-release"]
-    driver.install(5)
-    assert driver.core.running.release == 5
-
-
 def test_what_a_superseded_release_fetched_is_let_go_once_the_next_one_said_what_it_shares() -> None:
     """Files of releases that are never installed do not pile up."""
     driver = linked(1)
@@ -98,7 +87,8 @@ def reach_install(driver: Driver, counter: int) -> None:
     driver.do(e.Checked(counter))
     driver.do(e.Trained(driver.last(e.Train).job, None))
     driver.do(Planned(counter))
-    assert driver.do(e.Passed(counter)) == [e.Install(counter, signed(counter).data, signed(counter).proof)]
+    offered = signed(counter)
+    assert driver.do(e.Passed(counter)) == [e.Install(counter, offered.data, offered.proof)]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +101,7 @@ def reach_install(driver: Driver, counter: int) -> None:
     ],
     ids=["wrong tier", "wrong fleet", "wrong task", "wrong label space"],
 )
-def test_a_release_that_does_not_fit_is_rejected_with_the_reason(offer: Callable[[], Offered], reason: str) -> None:
+def test_a_release_that_does_not_fit_is_rejected_with_the_reason(offer: Callable[[], e.Offered], reason: str) -> None:
     """Nothing is fetched; the server is told why; the next good release is taken."""
     driver = linked()
     wrong = offer()
@@ -127,7 +117,7 @@ def test_a_release_that_does_not_fit_is_rejected_with_the_reason(offer: Callable
 def test_an_unproven_release_is_told_and_taken_once_it_is_proven() -> None:
     """The server learns why nothing happens; the same release is not refused for good."""
     driver = linked()
-    driver.do(Unproven(signed(1).data, "timestamp: version 3 expired"))
+    driver.do(e.Unproven(signed(1).data, "timestamp: version 3 expired"))
     last = driver.sent(m.Deployment)[-1]
     assert (last.state, last.release, last.reason) == ("rejected", 0, "timestamp: version 3 expired")
     driver.install(1)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,29 +29,20 @@ from edge_client.plan_effects import BuildPlan, Planned
 from edge_client.trust_store import TrustStore
 from edge_protocol import messages as m
 from edge_protocol.effects import Send
-from edge_protocol.errors import StoreError
 from edge_protocol.ids import DeviceId
-from edge_protocol.manifest import ReleaseManifest
 from edge_protocol.topics import ChunkTopic, MetadataTopic, ReleaseTopic, Topics
 from tests.edge_client.core_driver import SPEC
 from tests.fakes.signed_fleet import SignedFleet
 from tests.fakes.small_centre import FLEET
 
-DEVICE = DeviceId("cam-1")
 TOPICS = Topics(FLEET)
+DESIRED = ReleaseTopic(SPEC.task_id)
 
 
-@dataclass(frozen=True)
-class Published:
-    """A release as a broker retains it: its manifest, and the signed metadata of that moment."""
-
-    manifest: bytes
-    metadata: Mapping[str, bytes]
-
-
-def publish(fleet: SignedFleet, manifest: ReleaseManifest) -> Published:
-    """List a release."""
-    return Published(fleet.release(manifest), fleet.files())
+@lru_cache(maxsize=1)
+def model_fleet() -> SignedFleet:
+    """Who signs for model devices, and for nobody else: what is listed here stays listed."""
+    return SignedFleet()
 
 
 class Killed(BaseException):
@@ -148,12 +138,15 @@ class ModelInstaller:
     """Loads when the test says so; what it loads is on the disk, and right."""
 
     def __init__(self, fetcher: Fetcher) -> None:
-        self._fetcher, self.asked = fetcher, list[e.Check | BuildPlan | e.Probe]()
+        self._fetcher, self.asked = fetcher, list[e.Check | e.Probe | BuildPlan]()
         self.candidate: Candidate | None = None
 
-    def ask(self, request: e.Check | BuildPlan | e.Probe) -> None:
+    def ask(self, request: e.Check | e.Probe | BuildPlan) -> None:
         """Queue."""
         self.asked.append(request)
+
+    def serves(self, candidate: Candidate) -> None:
+        """Take note."""
 
     def answer(self, *, well: bool) -> e.Event:
         """Answer the oldest request."""
@@ -165,15 +158,9 @@ class ModelInstaller:
                 self.candidate = Candidate(release, artifact, student, None) if well else None  # type: ignore[arg-type]
                 return e.Checked(release) if well else e.CheckFailed(release, "it cannot be loaded")
             case BuildPlan(release):
-                return Planned(release, "" if well else "no TensorRT here")
+                return Planned(release)
             case e.Probe(release):
                 return e.Passed(release) if well and self.candidate else e.Failed(release, "it is slow")
-
-    def serves(self, candidate: Candidate) -> None:
-        """Take note."""
-
-    def exchange(self, _release: int) -> None:
-        """There is no plan."""
 
     def take(self, release: int) -> Candidate | None:
         """Hand the candidate over."""
@@ -190,14 +177,12 @@ class ModelDevice:
 
     Attributes:
         folder: its state directory.
-        root: that it was commissioned with.
         now: seconds.
         told: what it said about its deployment, since it was started.
         job: of the training under way.
     """
 
     folder: Path
-    root: bytes
     now: float = 0.0
     told: list[m.Deployment] = field(default_factory=list)
     job: int | None = None
@@ -207,28 +192,27 @@ class ModelDevice:
         self.disk, self.link = ModelDisk(), Asked()
         self.fetcher = Fetcher(self.folder / "blobs", TOPICS, self.link, disk=self.disk)
         self.store = InstalledStore(self.folder / SPEC.name, self.disk)
-        self.trust = TrustStore(self.folder / SPEC.name, self.root, self.disk)
         self.installer = ModelInstaller(self.fetcher)
+        fleet = model_fleet()
+        self.trust = TrustStore(self.folder / SPEC.name, fleet.root, self.disk)
+        self.gate = Gate(SPEC.task_id, DeviceId("cam-1"), TOPICS, self.trust, self.link.subscribe, lambda: fleet.now)
         self.inference = SimpleNamespace(bundle=None, swap=lambda bundle: setattr(self.inference, "bundle", bundle))
-        config = SimpleNamespace(state_dir=str(self.folder))
         nothing = SimpleNamespace(drain=list, add=lambda _: 0, serving=lambda *_, **__: None, poll=lambda _: [])
         hands = SimpleNamespace(
-            config=config,
-            spec=SPEC,
             fetcher=self.fetcher,
             installed=self.store,
-            trust=self.trust,
-            gate=Gate(SPEC.task_id, DEVICE, TOPICS, self.trust, self.link.subscribe),
             installer=self.installer,
+            trust=self.trust,
+            gate=self.gate,
+            config=SimpleNamespace(state_dir=self.folder),
+            spec=SPEC,
             inference=self.inference,
             lessons=SimpleNamespace(start=self._train, stop=self._stop, refitted=lambda _: None, poll=lambda _: []),
             uplink=SimpleNamespace(send=self._say),
             transport=SimpleNamespace(connected=True),
             drops=Counter(),
             outbox=SimpleNamespace(relink=lambda: None),
-            replay=nothing,
-            seen=nothing,
-            drift=nothing,
+            **dict.fromkeys(("replay", "seen", "drift"), nothing),
         )
         self.carry = Carry(hands)  # type: ignore[arg-type]
         running = Running()
@@ -236,12 +220,10 @@ class ModelDevice:
             self.store.begin_attempt(found.release)
             self.store.end_attempt(found.release)
             self.carry.serve(Candidate(found.release, found.artifact, None, None), None)  # type: ignore[arg-type]
-            with suppress(StoreError):
-                self.trust.raise_floor(found.release)
+            self.trust.raise_floor(found.release)
             running = Running(found.release, found.artifact.weights.sha256)
-        who = Profile(fleet=FLEET, device=DEVICE, tier="nano", spec=SPEC, report_interval_s=1e9)
-        remembered = Remembered(running=running, floor=self.trust.release_floor, attempts=self.store.attempts())
-        self.core = DeviceCore(who, remembered, self.now)
+        who = Profile(fleet=FLEET, device=DeviceId("cam-1"), tier="nano", spec=SPEC, report_interval_s=1e9)
+        self.core = DeviceCore(who, Remembered(running=running, attempts=self.store.attempts()), self.now)
 
     @property
     def running(self) -> int:
@@ -250,18 +232,16 @@ class ModelDevice:
 
     def booting(self) -> list[Any]:
         """What the disk would boot."""
-        return resolve(self.folder / SPEC.name, self.folder / "blobs", spec=SPEC, tier="nano", root=self.root)[0]
+        root = model_fleet().root
+        return resolve(self.folder / SPEC.name, self.folder / "blobs", spec=SPEC, tier="nano", root=root)[0]
 
     def feed(self, event: e.Event, _now: float = 0.0) -> None:
         """Give the brain an event, and do what it wants done."""
         self._perform(self.core.handle(event, self.now))
 
-    def offer(self, release: Published) -> None:
-        """The desired release comes, and what proves it."""
-        for name, data in release.metadata.items():
-            for event in self.carry.metadata(MetadataTopic(name), data, self.now):
-                self.feed(event)
-        for event in self.carry.offered(ReleaseTopic(SPEC.task_id), m.ReleaseOffer(release.manifest), self.now):
+    def offer(self, manifest: bytes) -> None:
+        """The desired release comes."""
+        for event in self.carry.offered(DESIRED, m.ReleaseOffer(manifest), self.now):
             self.feed(event)
 
     def connect(self, *, up: bool) -> None:
@@ -270,6 +250,9 @@ class ModelDevice:
         if up:
             self.carry.relink()
         self.feed(e.Linked() if up else e.Unlinked())
+        for name, data in model_fleet().files().items() if up else ():
+            for event in self.carry.metadata(MetadataTopic(name), data, self.now):
+                self.feed(event)
 
     def chunk(self, topic: str, payload: bytes) -> None:
         """A chunk comes in."""
@@ -292,13 +275,12 @@ class ModelDevice:
             self.feed(e.Trained(job, None) if well else e.TrainFailed(job, "no memory"))
 
     def check_what_serves(self) -> None:
-        """Fail unless what answers frames is whole on the disk under the pointer, and proven."""
+        """Fail unless what answers frames is whole on the disk under the pointer, and signed."""
         served = self.carry.serving
         if served is None:
             assert not self.running
             return
-        found = self.booting()[0]
-        assert (found.release, found.artifact) == (self.running, served)
+        assert [(found.release, found.artifact) for found in self.booting()[:1]] == [(self.running, served)]
         for ref in (served.template, served.weights, served.golden):
             assert sha256(self.fetcher.path(ref.sha256).read_bytes()).hexdigest() == ref.sha256
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -15,17 +16,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from edge_client.deployment import BUSY, Stage
-from edge_protocol.manifest import ReleaseManifest
-from tests.edge_client.core_driver import SPEC, artifact, signed
-from tests.fakes.signed_fleet import SignedFleet
-from tests.fakes.small_centre import FLEET, signed_fleet
-from tests.faults.model_device import TOPICS, Killed, ModelDevice, Published, publish
+from edge_protocol.blobs import cut
+from edge_protocol.manifest import ReleaseManifest, encode_manifest
+from tests.edge_client.core_driver import SPEC, artifact
+from tests.fakes.small_centre import FLEET
+from tests.faults.model_device import TOPICS, Killed, ModelDevice, model_fleet
 
-NEWEST = 6
-ENOUGH_ROUNDS, ENOUGH_STEPS = 60, 150
+NEWEST, TAKEN_BACK, FINAL = 6, 38, 39
+"""Plain releases; those that bring the files of a plain one again; the one that a device is brought to in the end."""
+ENOUGH_ROUNDS, ENOUGH_STEPS = 60, 200
 """Within which a deployment with nothing in its way ends: turns of the device, steps on the disk."""
-
-
 MOST_BLOBS = 5 + 3
 """Two releases that share a template, and weights, golden answers and delta of a third."""
 
@@ -33,7 +33,7 @@ MOST_BLOBS = 5 + 3
 def texts() -> dict[str, bytes]:
     """Every chunk that the broker may hold, by topic: `core_driver.artifact` makes blobs of one chunk."""
     every = ["template"]
-    for counter in range(NEWEST + 200):
+    for counter in range(FINAL + 1):
         every += [f"weights {counter}", f"golden {counter}", f"delta {counter} to {counter + 1}"]
     refs = {text: cut_text(text) for text in every}
     return {TOPICS.chunk(sha, 0): text.encode() for text, sha in refs.items()}
@@ -41,17 +41,25 @@ def texts() -> dict[str, bytes]:
 
 def cut_text(text: str) -> str:
     """Hash of a text."""
-    from edge_protocol.blobs import cut  # noqa: PLC0415
-
     return cut(text.encode())[0].sha256
 
 
 CHUNKS = texts()
 
 
-def taken_back(counter: int, to: int) -> ReleaseManifest:
-    """The files of an earlier release under a new counter."""
-    return ReleaseManifest(FLEET, counter, SPEC, 1.0, (artifact(to),), {})
+@lru_cache(maxsize=1)
+def listed() -> dict[int, bytes]:
+    """Every release that signed metadata list: manifests by counter."""
+    named = {counter: artifact(counter) for counter in (*range(1, NEWEST + 1), FINAL)}
+    named |= {counter: artifact(1 + counter % NEWEST) for counter in range(NEWEST + 1, TAKEN_BACK)}
+    named |= {counter: artifact(counter, base=counter - 1) for counter in range(2, NEWEST, 2)}
+    made = {counter: ReleaseManifest(FLEET, counter, SPEC, 1.0, (files,), {}) for counter, files in named.items()}
+    return {counter: model_fleet().release(manifest) for counter, manifest in made.items()}
+
+
+def unlisted(counter: int) -> bytes:
+    """A release that nobody has signed."""
+    return encode_manifest(ReleaseManifest(FLEET, counter, SPEC, 2.0, (artifact(counter),), {}))
 
 
 class Deployments(RuleBasedStateMachine):
@@ -60,9 +68,7 @@ class Deployments(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(mkdtemp(prefix="model-"))
-        self.fleet, self.stranger = SignedFleet(tasks=[SPEC.name]), signed_fleet()
-        self.floor, self.highest, self.sent = 0, 0, list[Published]()
-        self.made: dict[int, Published] = {}
+        self.floor, self.highest, self.sent = 0, 0, list[bytes]()
 
     def teardown(self) -> None:
         """From wherever it is, the device comes to a release that nothing hinders; then remove its folder."""
@@ -75,25 +81,25 @@ class Deployments(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         """The first boot."""
-        self.device = ModelDevice(self.folder, self.fleet.root)
+        listed()
+        self.device = ModelDevice(self.folder)
 
-    @rule(counter=st.integers(1, NEWEST), base=st.booleans())
-    def publish(self, counter: int, base: bool) -> None:
+    @rule(counter=st.integers(1, NEWEST))
+    def publish(self, counter: int) -> None:
         """A release is offered, new or not, perhaps with a delta that leads nowhere."""
-        self.offer(self.published(signed(counter, base=counter - 1 if base else 0).manifest))
+        self.offer(listed()[counter])
 
-    @rule(to=st.integers(1, NEWEST))
-    def take_back(self, to: int) -> None:
+    @rule()
+    def take_back(self) -> None:
         """Old files are offered under a new counter."""
-        self.highest = max(self.highest, NEWEST) + 1
-        self.offer(self.published(taken_back(self.highest, to)))
+        self.highest = min(max(self.highest, NEWEST) + 1, TAKEN_BACK - 1)
+        self.offer(listed()[self.highest])
 
     @rule(counter=st.integers(1, 2 * NEWEST))
     def attack(self, counter: int) -> None:
-        """A stranger offers a release, and one that was listed is forged."""
-        self.offer(publish(self.stranger, signed(counter).manifest))
-        true = self.published(signed(counter).manifest)
-        self.offer(Published(true.manifest[:-1] + b"\x01", true.metadata))
+        """A stranger offers a release, and a listed one is forged."""
+        self.offer(unlisted(counter))
+        self.offer(listed()[counter][:-1] + b"\x01")
 
     @rule(data=st.data())
     def replay(self, data: st.DataObject) -> None:
@@ -161,25 +167,19 @@ class Deployments(RuleBasedStateMachine):
         self.device.disk.full = full
 
     @invariant()
-    def serves_what_is_proven_and_on_the_disk(self) -> None:
+    def serves_what_is_signed_and_on_the_disk(self) -> None:
         """What answers frames is what the pointer names, whole; its counter never falls."""
         if not hasattr(self, "device"):
             return
         self.device.check_what_serves()
         assert self.device.running >= self.floor
         self.floor = self.device.running
+        assert self.device.trust.release_floor >= self.floor
         if self.device.core._releasing.stage is Stage.FETCHING:
             held = len(list((self.folder / "blobs").iterdir()))
             assert held <= MOST_BLOBS, "files of releases that nobody wants any more pile up"
 
-    def published(self, manifest: ReleaseManifest) -> Published:
-        """The one release of this number."""
-        counter = manifest.counter
-        if counter not in self.made:
-            self.made[counter] = publish(self.fleet, manifest)
-        return self.made[counter]
-
-    def offer(self, release: Published) -> None:
+    def offer(self, release: bytes) -> None:
         """Offer, and remember."""
         self.sent.append(release)
         self.act(lambda: self.device.offer(release))
@@ -195,15 +195,15 @@ class Deployments(RuleBasedStateMachine):
         """The next process on the same folder, with a link."""
         now, full = self.device.now, self.device.disk.full
         self.device.fetcher.close()
-        self.device = ModelDevice(self.folder, self.fleet.root, now)
+        self.device = ModelDevice(self.folder, now)
         self.device.disk.full = full
 
     def settle(self) -> None:
         """With nothing in its way, a new release is reached in few steps, and then nothing is written any more."""
         self.device.disk.kill_in, self.device.disk.full = None, False
         self.device.connect(up=True)
-        final, begun = max(self.highest, NEWEST) + 100, self.device.disk.steps
-        self.device.offer(self.published(taken_back(final, final)))
+        final, begun = FINAL, self.device.disk.steps
+        self.device.offer(listed()[final])
         for _ in range(ENOUGH_ROUNDS):
             self.turn()
             if self.device.running == final:
@@ -211,7 +211,6 @@ class Deployments(RuleBasedStateMachine):
         assert self.device.running == final, f"{self.device.core.stage} after {ENOUGH_ROUNDS} turns"
         assert self.device.disk.steps - begun <= ENOUGH_STEPS
         self.device.check_what_serves()
-        assert self.device.trust.release_floor == final
         told = self.device.told[-1]
         assert (told.state, told.release, told.running) == ("committed", final, final)
         kept = {path.name for path in (self.folder / "blobs").iterdir()}
@@ -250,7 +249,7 @@ def quiet_log() -> Iterator[None]:
 
 @pytest.mark.timeout(600)
 def test_any_short_schedule_leaves_a_device_right() -> None:
-    """Counters never fall, nothing unproven runs, what is told is on the disk, and it ends in few steps."""
+    """Counters never fall, nothing unsigned runs, what is told is on the disk, and it ends in few steps."""
     run_state_machine_as_test(Deployments, settings=QUICK)
 
 
@@ -264,18 +263,19 @@ def test_any_schedule_leaves_a_device_right() -> None:
 @pytest.mark.parametrize("reboots", [False, True], ids=["superseded", "with a reboot between"])
 def test_files_of_releases_that_are_never_installed_do_not_pile_up(tmp_path: Path, reboots: bool) -> None:
     """Each offer is superseded when half of it is there."""
-    fleet = SignedFleet(tasks=[SPEC.name])
-    device = ModelDevice(tmp_path, fleet.root)
+    releases = listed()
+    device = ModelDevice(tmp_path)
     device.connect(up=True)
-    for counter in range(1, 20):
-        device.offer(publish(fleet, signed(counter).manifest))
-        for text in ("template", f"weights {counter}"):
+    for counter in (*range(1, NEWEST + 1), *range(NEWEST + 1, 20)):
+        device.offer(releases[counter])
+        files = counter if counter <= NEWEST else 1 + counter % NEWEST
+        for text in ("template", f"weights {files}"):
             topic = TOPICS.chunk(cut_text(text), 0)
             if topic in device.link.filters:
                 device.chunk(topic, CHUNKS[topic])
         assert len(list((tmp_path / "blobs").iterdir())) <= 3
         if reboots:
             device.fetcher.close()
-            device = ModelDevice(tmp_path, fleet.root)
+            device = ModelDevice(tmp_path)
             device.connect(up=True)
     device.fetcher.close()

@@ -221,8 +221,7 @@ def test_a_full_file_system_keeps_no_device_from_serving(tiny: Path, tmp_path: P
 @pytest.mark.timeout(300)
 def test_a_new_device_on_a_full_file_system_serves_its_factory_model(tiny: Path, tmp_path: Path) -> None:
     """With nothing of its own and no room for anything it answers frames, and says what it could not keep."""
-    data, proof, read = release_of(3)
-    write_factory(tmp_path / "factory", data, proof, "nano", read)
+    write_factory(tmp_path / "factory", *release_of(3))
     with ballast(tiny):
         rig = FullRig(device_config(tmp_path, state_dir=str(tiny), factory=str(tmp_path / "factory")))
         assert rig.agent.core.running.release == 3
