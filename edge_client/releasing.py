@@ -32,13 +32,12 @@ from edge_client.effects import (
     Trained,
     TrainFailed,
 )
-from edge_client.offers import MAX_ATTEMPTS, Installed, InstallFailed, Offer, Offered, Running, Unproven
+from edge_client.offers import Installed, InstallFailed, Offer, Offered, Running, Unproven, judge
 from edge_client.plan_effects import BuildPlan, Exchange, Planned
 from edge_protocol.blobs import BlobRef
 from edge_protocol.effects import Drop, Send
 from edge_protocol.errors import IncompatibleError
 from edge_protocol.fsm import step
-from edge_protocol.manifest import Artifact, ReleaseManifest
 from edge_protocol.messages import Deployment
 from edge_protocol.task import TaskSpec, Tier
 
@@ -115,7 +114,7 @@ class Releasing:
         if offered.data == self._refused or (self._offer is not None and offered.data == self._offer.offered.data):
             return []
         try:
-            plain = self._judge(manifest)
+            plain = judge(manifest, self._fleet, self._spec, self._tier, self._attempts)
         except IncompatibleError as error:
             self._refused = offered.data
             return self._refuse(manifest.counter, str(error))
@@ -135,22 +134,6 @@ class Releasing:
     def unproven(self, event: Unproven) -> list[Effect]:
         """Say that a release was offered which nothing proves; it is taken when something does."""
         return self._refuse(0, event.reason)
-
-    def _judge(self, manifest: ReleaseManifest) -> Artifact:
-        """Return the plain files for this device."""
-        ours, theirs = self._spec, manifest.task
-        if manifest.fleet != self._fleet:
-            raise IncompatibleError(f"release {manifest.counter} is of fleet {manifest.fleet!r}, not {self._fleet!r}")
-        if theirs.name != ours.name or theirs.label_space != ours.label_space:
-            raise IncompatibleError(
-                f"release {manifest.counter} is of task {theirs.name!r} with label space {theirs.label_space}, "
-                f"this device does {ours.name!r} with {ours.label_space}"
-            )
-        if self._attempts.get(manifest.counter, 0) >= MAX_ATTEMPTS:
-            raise IncompatibleError(
-                f"release {manifest.counter} took the agent down {MAX_ATTEMPTS} times; it is left alone"
-            )
-        return manifest.artifact_for(self._tier)
 
     def _keep(self) -> list[Effect]:
         """The desired release is the one that runs. A newer one that ended stays refused, one to be retried goes on."""

@@ -20,6 +20,8 @@ UNITS: Mapping[str, Mapping[str, float]] = {
     "power_w": {"mW": 1e-3, "W": 1.0},
 }
 """Budget → unit → how many of the budget's own unit it is."""
+SERVING: Mapping[str, str] = {"ort": "onnxruntime", "trt": "tensorrt"}
+"""Runner that was measured → what a device's configuration calls it; a device serves with no other."""
 _QUANTITY = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?) ?([A-Za-z]{1,3})")
 Limit = Annotated[float, Meta(gt=0)] | None
 
@@ -64,7 +66,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def settings(self) -> dict[str, str]:
         """What the device's configuration has to say."""
-        return {"tier": self.tier, "precision": "plain" if self.precision == "fp32" else "int8"}
+        precision = "plain" if self.precision == "fp32" else "int8"
+        return {"tier": self.tier, "precision": precision, "runner": SERVING[self.runner]}
 
 
 def parse_budget(budget: Literal["latency_p95_ms", "memory_mb", "power_w"], text: str) -> float:
@@ -97,6 +100,8 @@ def judge(result: Result, spec: TaskSpec, budgets: Budgets) -> Candidate:
     )
     if task != spec.name or spec.students.get(tier) != student:  # type: ignore[call-overload]  # any text
         return _rejected(found, [f"measured {result.subject.model!r}, which is no student of task {spec.name!r}"])
+    if found.runner not in SERVING:
+        return _rejected(found, [f"measured with {found.runner}, which no device serves with"])
     if result.scenario != "single-stream" or result.samples != 1:
         return _rejected(
             found, [f"measured as {result.scenario} with {result.samples} samples a query, not one by one"]

@@ -70,7 +70,8 @@ def read_payload(weights: bytes) -> Tensors:
 def _scaled(
     name: str, steps: npt.NDArray[np.generic] | None, scale: npt.NDArray[np.generic]
 ) -> npt.NDArray[np.float32]:
-    if steps is None or steps.dtype != np.int8 or scale.shape != (*steps.shape[:1], *(1 for _ in steps.shape[1:])):
+    shape = None if steps is None else (*steps.shape[:1], *(1 for _ in steps.shape[1:]))
+    if steps is None or steps.dtype != np.int8 or scale.shape != shape or scale.dtype not in (np.float16, np.float32):
         raise IncompatibleError(f"weight {name!r} and its scale {scale.shape} do not belong together; fetch them again")
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by name
         found: npt.NDArray[np.float32] = steps.astype(np.float32) * scale.astype(np.float32)

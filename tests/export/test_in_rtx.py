@@ -7,8 +7,8 @@ from functools import lru_cache
 import numpy as np
 import onnx
 import pytest
-from safetensors.numpy import load
 
+from devices.runners.payload import read_payload
 from edge_models.tasks import load_task
 from edge_protocol.errors import IncompatibleError
 from edge_protocol.task import Tier
@@ -45,7 +45,7 @@ def test_every_student_is_taken_and_every_weight_replaceable(task: str, tier: Ti
     """Template and payload as a device lays them out: parsed, a plan built, no weight that a refit cannot reach."""
     files = artifact_files(task, tier)
     found = check_in_rtx(files.template, files.weights)
-    assert found.weights == len(load(files.weights))
+    assert found.weights == len(read_payload(files.weights))
     assert found.fixed == ()
     assert found.layers == {}
     assert found.plan_bytes > 10_000

@@ -42,7 +42,7 @@ def test_a_result_within_its_budgets_fits() -> None:
     assert (found.latency_p95_ms, found.memory_mb) == (2.0, 80.0)
     assert found.power_w == pytest.approx(5.0)
     assert found.rejected == ()
-    assert found.settings == {"tier": "nano", "precision": "plain"}
+    assert found.settings == {"tier": "nano", "precision": "plain", "runner": "onnxruntime"}
 
 
 def test_the_boards_own_power_counts_before_its_processors() -> None:
@@ -63,6 +63,11 @@ def test_the_boards_own_power_counts_before_its_processors() -> None:
         (result([MS] * 900 + [9 * MS] * 100), Budgets(latency_p95_ms=2), "p95 9 ms, at most 2"),
         (measured(scenario="offline"), Budgets(), "measured as offline with 64 samples"),
         (measured(samples=2), Budgets(), "2 samples a query"),
+        (
+            measured(subject=msgspec.structs.replace(SUBJECT, runner="ort-cuda")),
+            Budgets(),
+            "which no device serves with",
+        ),
         (
             measured(subject=msgspec.structs.replace(SUBJECT, model="speed nano mlp")),
             Budgets(),
@@ -96,7 +101,8 @@ def test_the_largest_student_that_fits_is_chosen_and_of_it_the_fastest() -> None
         one("nano", 0.5),
     ]
     assert choose(found) is found[2]
-    assert found[2].settings == {"tier": "small", "precision": "int8"}
+    assert found[2].settings == {"tier": "small", "precision": "int8", "runner": "onnxruntime"}
+    assert one(precision="int8-trt", runner="trt").settings["runner"] == "tensorrt", "which decides the variant too"
     assert choose([one("nano", None), one("nano", 5.0)]) == one("nano", 5.0)
     assert choose([]) is None
 

@@ -83,12 +83,13 @@ def test_steps_of_a_scale_are_read_as_the_weight() -> None:
         (in_steps(scale=np.ones((1, 1, 1, 1), np.float32)), "'conv.weight' and its scale .* do not belong together"),
         (in_steps(scale=np.ones(1 << 16, np.float32)), "do not belong together"),
         (in_steps(scale=np.array(1, np.float32)), "do not belong together"),
+        (in_steps(scale=np.ones_like(in_steps()["conv.weight" + SCALE], np.int32)), "do not belong together"),
         (in_steps(steps=load(PAYLOAD)["conv.weight"]), "do not belong together"),
         ({"gone" + SCALE: np.ones((2, 1), np.float32)}, "'gone' and its scale .* do not belong together"),
         (in_steps(scale=in_steps()["conv.weight" + SCALE] * np.float32(np.nan)), "'conv.weight'.*not a finite number"),
         (in_steps(scale=in_steps()["conv.weight" + SCALE] * np.float32(3e38)), "'conv.weight'.*not a finite number"),
     ],
-    ids=["one for all", "long", "scalar", "no steps", "no weight", "NaN", "overflow"],
+    ids=["one for all", "long", "scalar", "whole", "no steps", "no weight", "NaN", "overflow"],
 )
 def test_a_scale_that_does_not_fit_is_refused(tensors: dict[str, np.ndarray], message: str) -> None:
     """It is never stretched over a weight, and no number that is not finite comes of it."""

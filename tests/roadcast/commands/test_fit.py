@@ -66,7 +66,7 @@ def test_results_of_another_board_are_compared_and_one_chosen(
         ("base", 1),
     ]
     assert found["choice"]["precision"] == "int8-cpu"
-    assert found["settings"] == {"tier": "small", "precision": "int8"}
+    assert found["settings"] == {"tier": "small", "precision": "int8", "runner": "onnxruntime"}
 
 
 def test_when_none_fits_the_table_is_shown_and_the_code_is_3(
