@@ -20,7 +20,7 @@ from time import monotonic
 from edge_client import board
 from edge_client.board_telemetry import watch_this_board
 from edge_client.board_watch import BoardWatch
-from edge_client.build import MakeTransport, Parts, build_parts, label_file, mqtt_link
+from edge_client.build import MakeTransport, Parts, build_parts, label_file, make_fetcher, mqtt_link
 from edge_client.carry import Carry
 from edge_client.config import DeviceConfig
 from edge_client.core import DeviceCore, Remembered
@@ -93,7 +93,7 @@ class Agent:
         will = LastWill(self._topics.online(config.device_id), encode(stamp.header(), m.Presence(online=False)))
         self.transport = (make_transport or partial(mqtt_link, config))(self._inbox, will)
         self._watch = watch_this_board(config, self._inbox.put)
-        fetcher = Fetcher(state / "blobs", self._topics, self.transport, disk=disk)
+        fetcher = make_fetcher(config, self._topics, self.transport, self._inbox.put, disk)
         self._installed = InstalledStore(state / self.spec.name, disk)
         self._installer = self._make_installer(parts, fetcher)
         self._drops: Counter[str] = Counter()

@@ -15,19 +15,24 @@ from devices.preprocess import Preprocess
 from devices.sources import Source, open_source
 from edge_client.account import Account
 from edge_client.config import DeviceConfig, SourceConfig
+from edge_client.disk import Disk
+from edge_client.fetcher import Fetcher
 from edge_client.inference import Feed
 from edge_client.installer import Prepare
 from edge_client.labels import image_samples, open_commissioning, series_samples
+from edge_client.mirror import Mirror
 from edge_client.moving_objects import MovingObjectsConfig
 from edge_client.pipelines import Objects, Pipeline, Series, WholeSample
 from edge_client.replay import ReplayStore
 from edge_client.results import Tally
 from edge_client.seen import Seen
 from edge_models.windows import LiveWindows, Scale
+from edge_protocol.blobs import BlobRef
 from edge_protocol.errors import ConfigError
 from edge_protocol.messages import IntervalResult
 from edge_protocol.task import ImageInput, SeriesInput, TaskSpec
-from edge_protocol.transport.base import Inbox, LastWill, Transport
+from edge_protocol.topics import Topics
+from edge_protocol.transport.base import Inbox, LastWill, Received, Transport
 from edge_protocol.transport.settings import read_password, tls_context
 
 Emit = Callable[[IntervalResult], None]
@@ -125,6 +130,23 @@ def _commission_series(config: DeviceConfig, spec: TaskSpec, replay: ReplayStore
 def label_file(config: DeviceConfig) -> Path | None:
     """Where the label file is, None when there is none."""
     return Path(config.state_dir) / config.labels.file if config.labels.file else None
+
+
+def make_fetcher(
+    config: DeviceConfig, topics: Topics, link: Transport, put: Callable[[object], None], disk: Disk | None
+) -> Fetcher:
+    """Make what pulls blobs; the chunks of a mirror come into the inbox as the broker's do.
+
+    Raises:
+        ConfigError: the certificates for the mirror cannot be used.
+    """
+    policy, state = config.fetch, Path(config.state_dir)
+
+    def deliver(ref: BlobRef, index: int, data: bytes) -> None:
+        put(Received(topics.chunk(ref.sha256, index), data))
+
+    mirror = Mirror(policy.mirror, deliver, policy.mirror_ca_file) if policy.mirror is not None else None
+    return Fetcher(state / "blobs", topics, link, disk=disk, mirror=mirror, policy=policy, device=config.device)
 
 
 def mqtt_link(config: DeviceConfig, inbox: Inbox, will: LastWill) -> Transport:

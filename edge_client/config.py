@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from devices.preprocess import PreprocessConfig
 from edge_client.drift import DriftConfig
+from edge_client.fetch_policy import FetchConfig
 from edge_client.governor import PauseConfig
 from edge_client.moving_objects.config import Line
 from edge_models.head_weights import HeadType
@@ -151,7 +152,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         trusted_keys: public keys (64 hex digits) whose releases it takes.
         state_dir: where it keeps everything.
         sources: what it looks at.
-        labels, preprocess, replay, train, personal, drift, privacy, probation: see there.
+        labels, preprocess, replay, train, personal, drift, privacy, probation, fetch: see there.
         report_interval_s: seconds between two reports of its state and its board.
         metrics_file: Prometheus file to write the board's readings to, for node_exporter's textfile collector.
         threads: that one inference may use.
@@ -174,6 +175,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     drift: DriftConfig = DriftConfig()
     privacy: PrivacyConfig = PrivacyConfig()
     probation: ProbationConfig = ProbationConfig()
+    fetch: FetchConfig = FetchConfig()
     report_interval_s: Annotated[float, Meta(gt=0, le=86_400)] = 10.0
     metrics_file: Text | None = None
     threads: Annotated[int, Meta(ge=1, le=64)] = 1

@@ -174,6 +174,13 @@ class FetchFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchHeld:
+    """Fetching waits for an hour or another link, and why; "" when it goes on."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class PatchFailed:
     """No payload of this hash came out of a delta: its base is damaged or another one, or the delta is."""
 
@@ -258,6 +265,7 @@ Event: TypeAlias = (
     | Unlinked
     | Fetched
     | FetchFailed
+    | FetchHeld
     | PatchFailed
     | Checked
     | CheckFailed

@@ -7,22 +7,25 @@ is written, so it does not matter where it came from, how often, or in which ord
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeAlias
+from typing import BinaryIO, TypeAlias
 
 from edge_client.blob_files import BlobFiles
+from edge_client.chunk_sources import ChunkSources, Subscriptions
 from edge_client.disk import Disk
-from edge_client.effects import Fetched, FetchFailed
+from edge_client.effects import Fetched, FetchFailed, FetchHeld
+from edge_client.fetch_policy import FetchConfig, Gate
+from edge_client.mirror import Mirror
 from edge_client.pace import MOST, TIMEOUT_S, Pace
+from edge_client.surroundings import Look, Lookout
 from edge_protocol.blobs import BlobRef, Pull
 from edge_protocol.effects import Drop, Send
 from edge_protocol.errors import DigestError, StoreError
 from edge_protocol.messages import Need
 from edge_protocol.topics import ChunkTopic, Topics
 
-Outcome: TypeAlias = Fetched | FetchFailed | Send | Drop
+Outcome: TypeAlias = Fetched | FetchFailed | FetchHeld | Send | Drop
 VAIN_BEFORE_NEED = 2
 """Times a chunk is asked of the broker in vain before the server is asked to publish it again."""
 NEED_AHEAD = 32
@@ -31,24 +34,11 @@ IDLE_BEFORE_NEXT = 4
 """Requests in a row that ran out while no chunk came, after which the next blob goes first: 75 s with these pauses."""
 
 
-class Subscriptions(Protocol):
-    """The part of a transport that a fetcher uses."""
-
-    def subscribe(self, filters: Iterable[str]) -> None:
-        """Add filters."""
-        ...
-
-    def unsubscribe(self, filters: Iterable[str]) -> None:
-        """Remove filters."""
-        ...
-
-
 @dataclass(slots=True)
 class _Active:
     pull: Pull
     file: BinaryIO
     vain: Counter[int] = field(default_factory=Counter)
-    asked: set[int] = field(default_factory=set)
     idle: int = 0
 
 
@@ -62,6 +52,10 @@ class Fetcher:
         window: chunks in flight at most; fewer on a link that they fill.
         timeout_s: seconds after which a chunk is asked for again, at least.
         disk: how to write.
+        mirror: what is asked before the broker; its chunks come as the broker's do.
+        policy: when to fetch, and how fast.
+        look: finds out what the policy asks for.
+        device: its name.
     """
 
     def __init__(
@@ -73,10 +67,15 @@ class Fetcher:
         window: int = MOST,
         timeout_s: float = TIMEOUT_S,
         disk: Disk | None = None,
+        mirror: Mirror | None = None,
+        policy: FetchConfig | None = None,
+        look: Look | None = None,
+        device: str = "",
     ) -> None:
         self._files = BlobFiles(folder, disk)
-        self._topics, self._link = topics, link
-        self._pace = Pace(window, timeout_s)
+        self._sources = ChunkSources(topics, link, mirror, Pace(window, timeout_s), device)
+        policy = policy or FetchConfig()
+        self._gate, self._look, self._held = Gate(policy), look or Lookout(policy, folder.parent), ""
         self._queue: dict[str, BlobRef] = {}
         self._active: _Active | None = None
 
@@ -89,6 +88,15 @@ class Fetcher:
         """Where a blob is, or will be."""
         return self._files.path(sha256)
 
+    def counts(self) -> dict[str, int]:
+        """What there is to say of fetching: bytes to come of the blob under way, bytes by HTTP, whether it is held."""
+        pull = self._active.pull if self._active else None
+        return {
+            **({"fetch_bytes_left": (pull.ref.chunks - len(pull.have)) * pull.ref.chunk_bytes} if pull else {}),
+            **({"fetch_held": 1} if pull and self._held else {}),
+            **({"bytes_mirror": self._sources.bytes_mirror} if self._sources.bytes_mirror else {}),
+        }
+
     def fetch(self, ref: BlobRef, now: float) -> list[Outcome]:
         """Begin to fetch a blob, or say at once that it is there."""
         if ref.sha256 in self._queue:
@@ -96,6 +104,7 @@ class Fetcher:
         if self._files.holds(ref.sha256):
             return [Fetched(ref.sha256)]
         self._queue[ref.sha256] = ref
+        self._held = ""  # whoever asks hears why it waits
         return self.tick(now)
 
     def abandon(self, sha256: str) -> None:
@@ -120,20 +129,16 @@ class Fetcher:
             return [Drop("bad-chunk", str(error))]
         except StoreError as error:
             return [*self._fail(str(error), disk=True), *self.tick(now)]
-        if fresh and waited_s is None:
-            self._pace.came_late()
-        elif waited_s is not None and len(payload) == pull.ref.chunk_bytes:
-            self._pace.came(waited_s)
-        if topic.index in active.asked:
-            active.asked.discard(topic.index)
-            self._link.unsubscribe([self._topics.chunk(topic.sha256, topic.index)])
-        return self.tick(now) if fresh else []
+        if not fresh:
+            self._sources.unsubscribe(pull.ref, topic.index)
+            return []
+        self._sources.came(pull.ref, topic.index, waited_s, now)
+        return self.tick(now)
 
     def relink(self) -> None:
         """The link was lost and is back: ask anew."""
-        self._pace.relink()
-        if self._active is not None:
-            self._forget(self._active)
+        if self._sources.relink() and self._active is not None:
+            self._active.pull.forget()
 
     def tick(self, now: float) -> list[Outcome]:
         """Ask for what is missing and due at `now` (s)."""
@@ -151,8 +156,11 @@ class Fetcher:
         return outcome
 
     def next_deadline(self) -> float | None:
-        """Time at which a request runs out (s)."""
-        return self._active.pull.next_deadline() if self._active else None
+        """Time at which a request runs out, or the policy allows the next (s)."""
+        if self._active is None or not self._sources.usable:
+            return None
+        times = self._active.pull.next_deadline(), self._sources.next_deadline(), self._gate.next_deadline()
+        return min((at for at in times if at is not None), default=None)
 
     def put(self, sha256: str, data: bytes) -> None:
         """Keep a blob that was made here; the caller has checked its hash.
@@ -173,6 +181,8 @@ class Fetcher:
     def close(self) -> None:
         """Let go of the file; what was written stays for the next start."""
         self._close()
+        self._sources.close()
+        self._look.close()
 
     def _open(self) -> tuple[_Active | None, list[Outcome]]:
         ref = next(iter(self._queue.values()))
@@ -184,15 +194,28 @@ class Fetcher:
         return self._active, []
 
     def _ask(self, active: _Active, now: float) -> list[Outcome]:
-        pull = active.pull
-        pull.window, pull.timeout_s = self._pace.window, self._pace.timeout_s
-        wanted, stale = pull.ask(now)
+        pull, sources, outcome = active.pull, self._sources, list[Outcome]()
+        if failure := sources.failure(now):
+            pull.forget()
+            outcome.append(Drop("mirror-failed", failure))
+        most = self._gate.chunks(pull.ref.chunk_bytes, self._look(now), now)
+        if self._gate.reason != self._held:
+            self._held = self._gate.reason
+            outcome.append(FetchHeld(self._held and f"waits: {self._held}"))
+        if most == 0 or not sources.usable:
+            return outcome
+        pull.window, pull.timeout_s = sources.window, sources.timeout_s
+        wanted, stale = pull.ask(now, most)
+        self._gate.spend(len(wanted) * pull.ref.chunk_bytes)
         if stale:
-            self._pace.lost(now)
-            self._link.unsubscribe([self._topics.chunk(pull.ref.sha256, index) for index in stale])
-        active.asked |= set(wanted)
-        if wanted:
-            self._link.subscribe([self._topics.chunk(pull.ref.sha256, index) for index in wanted])
+            sources.ask_again(pull.ref, stale, now)
+        if len(wanted) > len(stale):
+            sources.ask(pull.ref, wanted[len(stale) :], now)
+        return [*outcome, *self._miss(active, stale)]
+
+    def _miss(self, active: _Active, stale: list[int]) -> list[Outcome]:
+        """Have the server publish again what the broker was asked for in vain; let the next blob go first."""
+        pull = active.pull
         active.vain.update(stale)
         lost = tuple(index for index in stale if active.vain[index] >= VAIN_BEFORE_NEED and index not in pull.have)
         active.idle += bool(stale)
@@ -222,13 +245,6 @@ class Fetcher:
 
     def _close(self) -> None:
         if self._active is not None:
-            self._forget(self._active)
+            self._sources.forget()
             self._active.file.close()
             self._active = None
-
-    def _forget(self, active: _Active) -> None:
-        if active.asked:
-            sha256 = active.pull.ref.sha256
-            self._link.unsubscribe([self._topics.chunk(sha256, index) for index in sorted(active.asked)])
-        active.asked.clear()
-        active.pull.forget()
