@@ -125,13 +125,9 @@ class ChunkSources:
             del self._subscribed[topic]
             self._link.unsubscribe([topic])
 
-    def relink(self) -> bool:
-        """The link is new; return whether something was asked of the old one."""
+    def relink(self) -> None:
+        """The link is new. What the old one was asked for is asked of it too: the transport renews subscriptions."""
         self._pace.relink()
-        lost = bool(self._subscribed) or not self.mirrored
-        if lost:
-            self.forget()
-        return lost
 
     def forget(self) -> None:
         """Nothing is wanted any more of what was asked for."""

@@ -78,6 +78,7 @@ class Fetcher:
         self._gate, self._look, self._held = Gate(policy), look or Lookout(policy, folder.parent), ""
         self._queue: dict[str, BlobRef] = {}
         self._active: _Active | None = None
+        self._renewed = False
 
     @property
     def folder(self) -> Path:
@@ -136,9 +137,9 @@ class Fetcher:
         return self.tick(now)
 
     def relink(self) -> None:
-        """The link was lost and is back: ask anew."""
-        if self._sources.relink() and self._active is not None:
-            self._active.pull.forget()
+        """The link was lost and is back: what is under way is waited for from now on."""
+        self._sources.relink()
+        self._renewed = True
 
     def tick(self, now: float) -> list[Outcome]:
         """Ask for what is missing and due at `now` (s)."""
@@ -195,6 +196,9 @@ class Fetcher:
 
     def _ask(self, active: _Active, now: float) -> list[Outcome]:
         pull, sources, outcome = active.pull, self._sources, list[Outcome]()
+        if self._renewed:
+            self._renewed = False
+            pull.renew(now)
         if failure := sources.failure(now):
             pull.forget()
             outcome.append(Drop("mirror-failed", failure))

@@ -1,8 +1,9 @@
 """How many chunks may be under way, and when one counts as lost; pure: owns no clock, no chunk and no link.
 
-The window follows the delay, as in LEDBAT (RFC 6817): it grows while a chunk's round trip is near the shortest that was
-seen, and shrinks once chunks wait `TARGET_S` behind each other, so that a message sent meanwhile waits no longer than
-that. A chunk that did not come halves it. The time after which one counts as lost follows the round trip (RFC 6298).
+The window follows the delay, as in LEDBAT (RFC 6817): the first chunk of a link goes alone and tells its round trip;
+the window grows while round trips are near the shortest, and shrinks once chunks wait `TARGET_S` behind each other, so
+that a message sent meanwhile waits little longer than that. A chunk that did not come halves it. The time after which
+one counts as lost follows the round trip (RFC 6298).
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from math import inf
 MOST = 64
 LEAST = 2
 """Chunks under way at least: with one alone the link would be idle for a round trip each."""
-TARGET_S = 0.2
+TARGET_S = 0.1
 TIMEOUT_S = 5.0
 LONGEST_TIMEOUT_S = 60.0
-_NEWEST = 4
+GROWTH = 0.5
+"""Chunks that a window grows by in a round trip, at most; what it does is felt a round trip later."""
+_NEWEST = 3
 """Round trips whose shortest stands for now: a single slow one is a busy processor, not a full link."""
 
 
@@ -36,7 +39,7 @@ class Pace:
     @property
     def window(self) -> int:
         """Chunks that may be under way now."""
-        return int(self._window)
+        return int(self._window) if self._newest else 1
 
     @property
     def timeout_s(self) -> float:
@@ -55,14 +58,16 @@ class Pace:
         self._estimate(seconds)
         self._newest.append(seconds)
         self._shortest_s = min(self._shortest_s, seconds)
-        queued = min(self._newest) - self._shortest_s
+        usual_s = seconds if self._starting else min(self._newest)
+        queued = usual_s - self._shortest_s
         if self._starting and queued < TARGET_S:
             self._window += 1
         elif self._starting:
             self._starting = False
-            self._window *= self._shortest_s / min(self._newest)
+            self._window *= self._shortest_s / usual_s
         else:
-            self._window += max((TARGET_S - queued) / TARGET_S, -1.0) / self._window
+            off = (TARGET_S - queued) / TARGET_S
+            self._window += max(min(off, GROWTH), -1.0) / self._window
         self._window = min(max(self._window, self._least), self._most)
 
     def came_late(self) -> None:

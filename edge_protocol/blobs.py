@@ -132,6 +132,11 @@ class Pull:
         self._asked.clear()
         self._again.clear()
 
+    def renew(self, now: float) -> None:
+        """What was asked for was asked for once more, of another connection."""
+        self._again.update(self._asked)
+        self._asked = dict.fromkeys(self._asked, now)
+
     def waited_s(self, index: int, now: float) -> float | None:
         """Seconds since a chunk was asked for; None when it was not, or more than once, and nobody knows which came."""
         at = self._asked.get(index)

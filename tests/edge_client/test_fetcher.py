@@ -91,7 +91,7 @@ class Rig:
 
 
 def test_a_blob_arrives_whole_with_a_window_of_chunks_asked_for_at_a_time(tmp_path: Path) -> None:
-    """It begins with two, grows, and never exceeds the most; in the end nothing is subscribed, and no part is left."""
+    """It begins with one, grows, and never exceeds the most; in the end nothing is subscribed, and no part is left."""
     rig = Rig(tmp_path / "blobs")
     ref = rig.publish(DATA)
     rig.fetch(ref)
@@ -99,7 +99,7 @@ def test_a_blob_arrives_whole_with_a_window_of_chunks_asked_for_at_a_time(tmp_pa
     while not rig.said:
         rig.turn(most=1)
         subscribed.append(len(rig.link._filters))
-    assert subscribed[0] == 2
+    assert subscribed[0] == 1
     assert max(subscribed) == rig.window
     assert rig.said == [Fetched(ref.sha256)]
     assert rig.fetcher.path(ref.sha256).read_bytes() == DATA
@@ -220,8 +220,28 @@ def test_a_process_killed_at_any_chunk_goes_on_where_it_was(tmp_path: Path) -> N
         second.fetcher.close()
 
 
-def test_a_new_link_is_asked_anew(tmp_path: Path) -> None:
-    """What an old connection was asked for does not come on the new one."""
+def test_a_new_link_is_asked_once_by_the_renewed_subscriptions(tmp_path: Path) -> None:
+    """What was under way comes once on the new link, not once for the transport and once for the fetcher."""
+    rig = Rig(tmp_path / "blobs")
+    ref = rig.publish(DATA)
+    rig.fetch(ref)
+    rig.turn(most=4)
+    rig.link.cut()
+    rig.inbox.queue.clear()
+    rig.clock.advance(600)
+    rig.link.start()
+    rig.fetcher.relink()
+    before = rig.link.traffic.messages_down
+    had = len(rig.fetcher._active.pull.have)  # type: ignore[union-attr]
+    rig.said += rig.fetcher.tick(rig.clock.now)
+    rig.finish(turns=30)
+    assert rig.said == [Fetched(ref.sha256)]
+    assert rig.link.traffic.messages_down - before < ref.chunks - had
+    assert rig.fetcher.path(ref.sha256).read_bytes() == DATA
+
+
+def test_what_a_new_link_does_not_bring_is_asked_again(tmp_path: Path) -> None:
+    """It was renewed and lost once more."""
     rig = Rig(tmp_path / "blobs")
     ref = rig.publish(DATA)
     rig.fetch(ref)
