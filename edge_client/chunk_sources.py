@@ -13,6 +13,8 @@ from edge_protocol.blobs import BlobRef
 from edge_protocol.topics import Topics
 
 MIRROR_WINDOW = 16
+UNSUBSCRIBE_BATCH = 8
+"""Filters that a packet holds; on a fast link, what is had need not be unsubscribed at once."""
 MIRROR_SILENCE_S = 60.0
 """A mirror that sends no whole chunk for so long is left for the broker."""
 MIRROR_PAUSE_S, MIRROR_LONGEST_PAUSE_S = 60.0, 3600.0
@@ -53,6 +55,7 @@ class ChunkSources:
         self._topics, self._link, self._mirror, self._pace = topics, link, mirror, pace
         self._pause = Backoff(device, MIRROR_PAUSE_S, MIRROR_LONGEST_PAUSE_S)
         self._subscribed: dict[str, None] = {}
+        self._had: list[str] = []
         self._heard_s = inf
         self.mirrored = mirror is not None
 
@@ -123,7 +126,10 @@ class ChunkSources:
         topic = self._topics.chunk(ref.sha256, index)
         if topic in self._subscribed:
             del self._subscribed[topic]
-            self._link.unsubscribe([topic])
+            self._had.append(topic)
+        if len(self._had) >= min(UNSUBSCRIBE_BATCH, max(self._pace.window // 4, 1)):
+            self._link.unsubscribe(self._had)
+            self._had = []
 
     def relink(self) -> None:
         """The link is new. What the old one was asked for is asked of it too: the transport renews subscriptions."""
@@ -131,9 +137,9 @@ class ChunkSources:
 
     def forget(self) -> None:
         """Nothing is wanted any more of what was asked for."""
-        if self._subscribed:
-            self._link.unsubscribe(self._subscribed)
-            self._subscribed = {}
+        if self._subscribed or self._had:
+            self._link.unsubscribe([*self._had, *self._subscribed])
+            self._subscribed, self._had = {}, []
         if self._mirror is not None:
             self._mirror.withdraw()
         self._heard_s = inf
