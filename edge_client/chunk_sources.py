@@ -128,6 +128,11 @@ class ChunkSources:
             del self._subscribed[topic]
             self._had.append(topic)
         if len(self._had) >= min(UNSUBSCRIBE_BATCH, max(self._pace.window // 4, 1)):
+            self.settle()
+
+    def settle(self) -> None:
+        """Unsubscribe what is had; before a link comes back, for that renews every subscription."""
+        if self._had:
             self._link.unsubscribe(self._had)
             self._had = []
 

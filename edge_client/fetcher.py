@@ -207,6 +207,7 @@ class Fetcher:
             self._held = self._gate.reason
             outcome.append(FetchHeld(self._held and f"waits: {self._held}"))
         if most == 0 or not sources.usable:
+            sources.settle()
             return outcome
         pull.window, pull.timeout_s = sources.window, sources.timeout_s
         wanted, stale = pull.ask(now, most)

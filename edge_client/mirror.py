@@ -63,10 +63,11 @@ class Mirror:
         self.bytes_down = 0
         self._base, self._deliver = check_address(base), deliver
         self._tls = _tls(ca_file) if ca_file or self._base.startswith("https:") else None
-        self._changed = threading.Condition()  # guards the five below
+        self._changed = threading.Condition()  # guards the six below
         self._wanted: dict[int, BlobRef] = {}
         self._generation = 0
         self._failure = ""
+        self._busy = False
         self._closed = False
         self._thread: threading.Thread | None = None
         self._connection: HTTPConnection | None = None
@@ -87,7 +88,7 @@ class Mirror:
             self._wanted.clear()
             self._generation += 1
             self._failure = ""
-            connection = self._connection
+            connection = self._connection if self._busy else None
         link = connection.sock if connection is not None else None
         if link is not None:
             with suppress(OSError):
@@ -122,6 +123,7 @@ class Mirror:
 
     def _next(self) -> _Run | None:
         with self._changed:
+            self._busy = False
             while not self._wanted and not self._closed:
                 self._changed.wait()
             if self._closed:
@@ -131,6 +133,7 @@ class Mirror:
             while stop in self._wanted and stop - first < RUN:
                 del self._wanted[stop]
                 stop += 1
+            self._busy = True
             return _Run(ref, first, stop, self._generation)
 
     def _fetch(self, run: _Run) -> None:

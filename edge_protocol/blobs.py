@@ -110,7 +110,7 @@ class Pull:
         return [i for i in range(self.ref.chunks) if i not in self.have]
 
     def ask(self, now: float, most: int = MAX_CHUNKS) -> tuple[list[int], list[int]]:
-        """Choose what to ask for, and remember it as asked for at `now`; in batches of a quarter of the window or more.
+        """Choose what to ask for, and remember it as asked for at `now`; once a quarter of the window is free.
 
         Args:
             now: seconds, by any clock that only moves forward.
@@ -121,8 +121,9 @@ class Pull:
         """
         due = [i for i, at in self._asked.items() if now - at >= self.timeout_s]
         stale = due[:most]
-        room = min(self.window - len(self._asked), most - len(stale))
-        fresh = self._fresh(room) if room >= self.window // 4 or not self._asked else []
+        room = self.window - len(self._asked)
+        batch = room >= self.window // 4 or not self._asked
+        fresh = self._fresh(min(room, most - len(stale))) if batch else []
         self.retries += len(stale)
         self._again.update(stale)
         self._asked.update(dict.fromkeys([*stale, *fresh], now))

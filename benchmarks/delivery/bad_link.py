@@ -129,7 +129,7 @@ def fetch(ref: BlobRef, data: bytes, pace: Pace, port: int, centre: MqttTranspor
         ]
         for helper in helpers:
             helper.start()
-        pump(fetcher, ref, device, inbox, arm)
+        pump(fetcher, ref, inbox, arm)
         arm.seconds, arm.carried = time.monotonic() - begun, link.carried["down"]
         over.set()
         for helper in helpers:
@@ -140,7 +140,7 @@ def fetch(ref: BlobRef, data: bytes, pace: Pace, port: int, centre: MqttTranspor
     return arm
 
 
-def pump(fetcher: Fetcher, ref: BlobRef, device: MqttTransport, inbox: Queue[object], arm: Arm) -> None:
+def pump(fetcher: Fetcher, ref: BlobRef, inbox: Queue[object], arm: Arm) -> None:
     """What the agent's pump does for a fetcher, until the blob is there."""
     said = fetcher.fetch(ref, time.monotonic())
     while Fetched(ref.sha256) not in said:
@@ -157,7 +157,7 @@ def pump(fetcher: Fetcher, ref: BlobRef, device: MqttTransport, inbox: Queue[obj
                 said = fetcher.chunk(topic, event.payload, now)
                 continue
             arm.latencies.append(now - _STAMP.unpack_from(event.payload)[0])
-        said = fetcher.tick(now) if device.connected else []
+        said = fetcher.tick(now)
 
 
 def trouble(link: Link, over: threading.Event) -> None:

@@ -83,8 +83,7 @@ class Pair:
                 assert isinstance(topic, ChunkTopic)
                 self.came.append(topic.index)
                 self._hear(self.fetcher.chunk(topic, event.payload, now), now)
-        if self.device.connected:
-            self._hear(self.fetcher.tick(now), now)
+        self._hear(self.fetcher.tick(now), now)
         time.sleep(0.002)
 
     def until_fetched(self, sha256: str, within_s: float = 20) -> None:
