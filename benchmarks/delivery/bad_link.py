@@ -2,8 +2,8 @@
 
 The window that follows the delay stands beside the fixed one of 16 chunks that was there before. Control messages go to
 the device four times a second while it fetches. Bytes sent again are all that crossed towards the device beyond what
-has to cross once (payload, the packets around each chunk, control messages): chunks that came twice or were cut off, and
-handshakes.
+has to cross once (payload, the packets around each chunk, control messages): chunks that came twice or were cut off,
+and handshakes.
 """
 
 from __future__ import annotations
