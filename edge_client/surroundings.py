@@ -61,14 +61,17 @@ class Lookout:
             self._command = None
 
     def _file(self) -> bool:
+        """What the file says; one that is there and cannot be read counts as a metered link."""
         path = self._config.metered_file
         if path is None:
             return False
         try:
             with Path(path).open("rb") as file:
                 said = file.read(16)
-        except OSError:
+        except FileNotFoundError:
             return False
+        except OSError:
+            return True
         return said.decode(errors="replace").strip().lower() not in _NO
 
     def _asked(self, now: float) -> bool:

@@ -32,6 +32,7 @@ def test_a_file_tells_whether_the_link_is_metered(tmp_path: Path, said: str | No
     if said is not None:
         path.write_text(said)
     assert not look(LOOK_S / 2).metered
+    assert Lookout(FetchConfig(metered_file=str(tmp_path)), tmp_path)(0.0).metered, "a folder in its place"
     assert look(LOOK_S).metered is metered
 
 
