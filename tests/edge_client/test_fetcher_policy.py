@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from queue import Queue
 
 import pytest
 
@@ -211,8 +210,6 @@ def test_with_neither_mirror_nor_broker_it_waits_for_either(tmp_path: Path, serv
     wait_for(failed, "failure of the mirror")
     assert rig.fetcher.next_deadline() is None
     rig.link.start()
-    rig.inbox = Queue()
-    rig.link._delivery._inbox = rig.inbox
     rig.fetcher.relink()
     until(rig, ref.sha256)
     rig.fetcher.close()
