@@ -16,10 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_client.effects import Fetched, FetchFailed
-from edge_client.fetcher import NEED_AHEAD, Fetcher, Outcome
+from edge_client.fetcher import Fetcher, Outcome
 from edge_protocol.blobs import BlobRef, cut
-from edge_protocol.effects import Drop, Send
-from edge_protocol.messages import Need
+from edge_protocol.effects import Drop
 from edge_protocol.topics import ChunkTopic, Topics
 from edge_protocol.transport.base import Received
 from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
@@ -148,55 +147,6 @@ def test_loss_repeats_reordering_and_corruption_end_in_the_same_bytes(
     assert rig.fetcher.path(ref.sha256).read_bytes() == DATA[:12_345]
     assert {x.reason for x in rig.all(Drop)} <= {"bad-chunk"}
     shutil.rmtree(folder)
-
-
-def test_chunks_that_the_broker_lost_are_asked_of_the_server(tmp_path: Path) -> None:
-    """After asking the broker twice in vain, Need names the lost chunks first; republished, they complete it."""
-    rig = Rig(tmp_path / "blobs")
-    ref = rig.publish(DATA, without=frozenset({3, 17}))
-    rig.fetch(ref)
-    for _ in range(60):
-        rig.turn()
-        rig.clock.advance(3)
-        rig.said += rig.fetcher.tick(rig.clock.now)
-    needs = [x.body for x in rig.all(Send)]
-    assert needs
-    assert needs[0].indices[0] == 3
-    assert {3, 17} <= {index for need in needs for index in need.indices}
-    assert all(isinstance(need, Need) and need.sha256 == ref.sha256 for need in needs)
-    rig.publish(DATA)
-    rig.finish()
-    assert rig.fetcher.path(ref.sha256).read_bytes() == DATA
-
-
-def test_a_broker_that_lost_every_chunk_is_filled_by_need_alone_at_a_good_pace(tmp_path: Path) -> None:
-    """A server that only answers needs: all 40 chunks in less than 90 s, pauses do not pile up."""
-    rig = Rig(tmp_path / "blobs")
-    ref, chunks = cut(DATA, CHUNK)
-    begun = rig.clock.now
-    rig.fetch(ref)
-    while Fetched(ref.sha256) not in rig.said:
-        rig.clock.advance(0.5)
-        rig.turn()
-        heard = len(rig.said)
-        rig.said += rig.fetcher.tick(rig.clock.now)
-        for index in [index for said in rig.said[heard:] if isinstance(said, Send) for index in said.body.indices]:  # type: ignore[union-attr]
-            rig.broker.route(TOPICS.chunk(ref.sha256, index), chunks[index], retain=True)
-        assert rig.clock.now - begun < 90
-
-
-def test_a_broker_without_its_store_is_not_flooded(tmp_path: Path) -> None:
-    """When nothing comes, the window shrinks and the pauses grow."""
-    rig = Rig(tmp_path / "blobs")
-    ref, _ = cut(DATA, CHUNK)
-    rig.fetch(ref)
-    for _ in range(100):
-        rig.clock.advance(3)
-        rig.said += rig.fetcher.tick(rig.clock.now)
-    needs = [x.body for x in rig.all(Send)]
-    assert 2 <= len(needs) <= 12
-    assert max(len(need.indices) for need in needs) <= NEED_AHEAD
-    rig.fetcher.close()
 
 
 def test_a_process_killed_at_any_chunk_goes_on_where_it_was(tmp_path: Path) -> None:
