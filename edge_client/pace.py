@@ -14,7 +14,7 @@ from math import inf
 MOST = 64
 LEAST = 2
 """Chunks under way at least: with one alone the link would be idle for a round trip each."""
-TARGET_S = 0.1
+TARGET_S = 0.15
 TIMEOUT_S = 5.0
 LONGEST_TIMEOUT_S = 60.0
 GROWTH = 0.5
