@@ -170,6 +170,13 @@ class Releasing:
             return []
         return [*self._step(Step.FETCHED), Check(self._offer.counter, self._offer.artifact)]
 
+    def held(self, reason: str) -> list[Effect]:
+        """The policy keeps the files waiting, or does not any more; operators see why."""
+        if self.stage is not Stage.FETCHING or reason == self._reason:
+            return []
+        self._reason = reason
+        return [self.status()]
+
     def patch_failed(self, event: PatchFailed) -> list[Effect]:
         """The delta leads nowhere: the whole payload is fetched instead, once."""
         if self.stage is not Stage.FETCHING or self._offer is None or event.sha256 not in self._lacking:
