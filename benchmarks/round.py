@@ -21,6 +21,7 @@ import numpy as np
 
 from benchmarks.harness import Options, Outcome, Spread, Target, run, spread
 from broker_server.broadcast import Broadcast
+from broker_server.conduct import Conduct
 from broker_server.config import FleetConfig, RoundsConfig, TrustConfig
 from broker_server.coordinator import Coordinator
 from broker_server.effects import Distil
@@ -28,6 +29,7 @@ from broker_server.events import ReleaseStored
 from broker_server.keys import Keys
 from broker_server.publisher import Publisher
 from broker_server.pump import Pump, Speaker
+from broker_server.quotas import QuotaConfig
 from broker_server.records import ReleaseRecord
 from broker_server.signed_roles import SignedRoles
 from broker_server.store.blobs import BlobFolder
@@ -68,6 +70,7 @@ class Bench:
         self.asked: list[Distil] = []
         roles = SignedRoles(folder / "tuf", Keys([]), TrustConfig())
         self.pump = Pump(
+            conduct=Conduct(QuotaConfig(), 1_000_000, {}),
             coordinator=self.coordinator,
             database=self.database,
             transport=self.transport,

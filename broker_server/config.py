@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from broker_server.distil_job import DistilSettings
 from broker_server.judge import JudgeRules
+from broker_server.quotas import QuotaConfig
 from broker_server.rollout_plan import Plan
 from edge_protocol.config import load_config
 from edge_protocol.errors import ConfigError
@@ -92,6 +93,7 @@ class FleetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         keep_messages_s: how long the answer to a durable message is remembered.
         keep_messages: most answers remembered.
         keep_results_s: how long interval results are kept.
+        quota: what one device may send; more is dropped, counted and shown in the status.
         tags: tag → device names that bear it, which may hold ``*``; for ``rollout start --to tag=…``.
     """
 
@@ -101,6 +103,7 @@ class FleetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     keep_messages_s: Seconds = 7 * 86_400.0
     keep_messages: Positive = 500_000
     keep_results_s: Seconds = 90 * 86_400.0
+    quota: QuotaConfig = QuotaConfig()
     tags: dict[str, tuple[str, ...]] = {}
 
 
@@ -187,8 +190,11 @@ def _anchored(config: ServerConfig, home: Path) -> ServerConfig:
         for name, task in config.tasks.items()
     }
     passphrase = at(config.key_passphrase_file) if config.key_passphrase_file else None
+    files = ("password_file", "ca_file", "cert_file", "key_file")
+    named = {name: at(file) for name in files if (file := getattr(config.broker, name)) is not None}
     return msgspec.structs.replace(
         config,
+        broker=msgspec.structs.replace(config.broker, **named),
         state_dir=at(config.state_dir),
         keys_dir=at(config.keys_dir),
         key_passphrase_file=passphrase,

@@ -25,9 +25,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from securesystemslib.signer import CryptoSigner, Key, Signer, SSlibKey
 
-from broker_server.store.blobs import write_atomic
 from broker_server.store.engine import translated
 from edge_protocol.errors import ConfigError
+from edge_protocol.files import write_atomic
 
 PEM = "pem:"
 Passphrase = Callable[[str], str]

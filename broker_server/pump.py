@@ -15,6 +15,7 @@ from typing import get_args
 
 from broker_server import effects as e
 from broker_server.broadcast import Broadcast
+from broker_server.conduct import Conduct
 from broker_server.coordinator import Coordinator
 from broker_server.events import Distilled, JobFailed, Ordered, ReleaseStored
 from broker_server.publisher import Publisher
@@ -65,6 +66,7 @@ class Pump:
         self,
         *,
         coordinator: Coordinator,
+        conduct: Conduct,
         database: Database,
         transport: Transport,
         publisher: Publisher,
@@ -78,7 +80,7 @@ class Pump:
         self.connected = False
         self._coordinator, self._database, self._transport = coordinator, database, transport
         self._publisher, self._broadcast, self._workshop = publisher, broadcast, workshop
-        self._topics, self._speaker, self._inbox = topics, speaker, inbox
+        self._topics, self._speaker, self._inbox, self._conduct = topics, speaker, inbox, conduct
         self._pending: deque[e.Effect] = deque()
         self._out: deque[tuple[str, bytes]] = deque(maxlen=MAX_WAITING)
         self._poll_at = 0.0
@@ -152,6 +154,8 @@ class Pump:
     def _receive(self, event: Received, now: float) -> list[e.Effect]:
         try:
             match self._topics.parse(event.topic):
+                case Uplink(device) if event.retained:
+                    return [Drop("retained-uplink", f"{event.topic!r}: {device} left a message with the broker")]
                 case Uplink(device, kind):
                     return self._message(event, kind, device, now)
                 case Presence(device):
@@ -165,12 +169,16 @@ class Pump:
             return [Drop(error.reason, f"{event.topic[:120]}: {error}")]
 
     def _message(self, event: Received, kind: str, device: DeviceId, now: float) -> list[e.Effect]:
+        if reason := self._conduct.refusal(device, len(event.payload), now):
+            return [Drop(reason, f"{event.topic[:120]}: {device} said too much")]
         try:
             envelope = decode(event.payload, kind=kind, fleet=self._topics.fleet, sender=device)  # type: ignore[arg-type]
         except ProtocolError as error:
             dropped = Drop(error.reason, f"{event.topic[:120]}: {error}")
             told = f"{error.reason}: {error}"[:MAX_REASON]
             return [dropped, *(self._coordinator.unreadable(device, told, now) if kind == "knowledge" else [])]
+        if kind == "birth" and self._conduct.born(device, envelope.header.boot_id, now):
+            log.warning("%s: two boards take turns under this name; revoke it, and look for the other one", device)
         return self._coordinator.handle(envelope, now)
 
     def _flush(self) -> None:

@@ -27,12 +27,13 @@ from safetensors import SafetensorError, safe_open
 from broker_server.records import ReleaseRecord, RolloutRecord
 from broker_server.rollout_plan import Plan
 from broker_server.signed_roles import SignedRoles
-from broker_server.store.blobs import BlobFolder, sync_folder, write_atomic
+from broker_server.store.blobs import BlobFolder
 from broker_server.store.database import Database
 from broker_server.store.engine import translated
 from edge_protocol.blobs import BlobRef
 from edge_protocol.delta import make_delta
 from edge_protocol.errors import ArtifactError, DigestError, StoreError
+from edge_protocol.files import sync_folder, write_atomic
 from edge_protocol.ids import TaskId
 from edge_protocol.manifest import Artifact, Delta, ReleaseManifest, decode_manifest, encode_manifest
 from edge_protocol.task import TIERS, TaskSpec, Tier

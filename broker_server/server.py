@@ -16,6 +16,8 @@ from queue import Full, Queue
 from types import FrameType
 
 from broker_server.broadcast import Broadcast
+from broker_server.conduct import Conduct
+from broker_server.conduct_file import ConductFile, read_conduct
 from broker_server.config import ServerConfig
 from broker_server.coordinator import Coordinator
 from broker_server.events import Outcome
@@ -30,7 +32,7 @@ from broker_server.store.database import Database
 from broker_server.store.engine import translated
 from broker_server.task_rounds import TaskRounds
 from broker_server.workshop import Desk, Distiller, Workshop, worker_process
-from edge_protocol.errors import NotReadyError, RoadcastError
+from edge_protocol.errors import NotReadyError, RoadcastError, StoreError
 from edge_protocol.ids import FleetId
 from edge_protocol.topics import Topics
 from edge_protocol.transport.base import Inbox, Transport
@@ -103,6 +105,8 @@ class Server:
         desk = Desk(config, specs, self.database, self._releases, blobs, salt, seams.clock, self._done)
         distilling, making = seams.executors
         self._workshop = Workshop(desk, seams.distiller, distilling=distilling, making=making)
+        self.conduct = Conduct(config.devices.quota, config.devices.max_devices, read_conduct(state))
+        self._conduct_file = ConductFile(state, self.conduct)
         self.pump = self._make_pump()
         self._prune_at, self._renew_at = 0.0, 0.0
 
@@ -113,6 +117,7 @@ class Server:
         )
         return Pump(
             coordinator=self.coordinator,
+            conduct=self.conduct,
             database=self.database,
             transport=self.transport,
             publisher=self.publisher,
@@ -149,7 +154,12 @@ class Server:
             self.database.prune(
                 messages_before_s=now - keep.keep_messages_s, results_before_s=now - keep.keep_results_s
             )
-        return self.pump.step(now, timeout_s)
+        taken = self.pump.step(now, timeout_s)
+        try:
+            self._conduct_file.save(now)
+        except StoreError as error:
+            log.warning("what devices did is not written down: %s", error)
+        return taken
 
     def run(self) -> None:
         """Step until `stop`."""

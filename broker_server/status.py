@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from broker_server.conduct_file import read_conduct
 from broker_server.records import DeviceRecord, ReleaseRecord, RoundRecord, StoredState
 from broker_server.rollout_fates import Fate
 from broker_server.store.database import Database
@@ -36,7 +37,7 @@ def open_database(state_dir: Path) -> Database:
 
 
 def status(database: Database) -> dict[str, Any]:
-    """Tasks with their rounds and releases, and devices with what each runs and how it is doing.
+    """Tasks with their rounds and releases, and devices with what each runs, how it is doing and what it did wrong.
 
     Raises:
         StoreError: the disk refused.
@@ -44,6 +45,7 @@ def status(database: Database) -> dict[str, Any]:
     rounds, releases = database.rounds(limit=NEWEST_ROUNDS), database.releases()
     states = {(s.device, s.state.task): s for s in database.states()}
     boards, measured = database.telemetry(), database.measurements()
+    offences = msgspec.to_builtins(read_conduct(database.path.parent))
     tasks = sorted({r.task for r in rounds} | {r.task for r in releases})
     return {
         "tasks": {
@@ -54,9 +56,11 @@ def status(database: Database) -> dict[str, Any]:
             for task in tasks
         },
         "devices": [
-            _device(device, states, measured) | {"telemetry": boards.get(device.device)}
+            _device(device, states, measured)
+            | {"telemetry": boards.get(device.device), "offences": offences.get(device.device, {})}
             for device in database.devices()
         ],
+        "offences": offences,
     }
 
 

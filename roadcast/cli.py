@@ -20,6 +20,7 @@ class Root(LazyGroup):
             ("server", "Run the server: rounds, distillation, releases.", True),
             ("client", "Run one device: answer frames, learn, report.", True),
             ("broker", "Run a private MQTT broker.", True),
+            ("ca", "Certify devices, the server and the broker, and take it back.", True),
             ("devices", "Look at the board that this runs on, and at those of a fleet.", True),
             ("doctor", "Check that this board is ready to serve.", False),
             ("flash", "Put devices into trees and images, onto cards, or onto boards over SSH.", True),

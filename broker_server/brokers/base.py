@@ -77,6 +77,10 @@ class Broker(ABC):
     def arguments(self, file: Path) -> list[str]:
         """Arguments that make the program read `file`."""
 
+    def answers(self) -> bool:
+        """Tell whether it accepts a client."""
+        return answers(self.settings.host, self.port, timeout_s=1.0)
+
     @property
     def settings(self) -> BrokerSettings:
         """How a client on this machine reaches it."""
@@ -173,7 +177,7 @@ class Broker(ABC):
 
     def _await_answer(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + self.options.start_timeout_s
-        while not answers(self.settings.host, self.port, timeout_s=1.0):
+        while not self.answers():
             if process.poll() is not None:
                 raise NotReadyError(f"broker {self.kind} ended with code {process.returncode}: {self._last_words()}")
             if time.monotonic() > deadline:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from hashlib import sha256
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from broker_server.store.engine import translated
 from edge_protocol.blobs import CHUNK_BYTES, BlobRef, cut
 from edge_protocol.errors import DigestError
+from edge_protocol.files import write_atomic
 
 
 class BlobFolder:
@@ -61,38 +60,3 @@ class BlobFolder:
             data = file.read(ref.chunk_bytes)
         ref.check_chunk(index, data)
         return data
-
-
-def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write a file so that a crash leaves the old one or the new one, never half of one.
-
-    Raises:
-        StoreError: the disk refused; `path` is as it was.
-    """
-    with translated(str(path)):
-        temporary = _write_beside(path, data, mode)
-        temporary.replace(path)
-        sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the disk remember names made, moved or removed in a folder."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_beside(path: Path, data: bytes, mode: int) -> Path:
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:16]}-", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            os.fchmod(file.fileno(), mode)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            temporary.unlink()
-            raise
-    return temporary

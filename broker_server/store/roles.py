@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 
-from broker_server.store.blobs import write_atomic
 from broker_server.store.engine import translated
 from edge_protocol.errors import StoreError
+from edge_protocol.files import write_atomic
 
 T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
 

@@ -83,11 +83,16 @@ def make_plan(
         enabled.append(POWER_UNIT)
     if install.cameras:
         files.append(_text(units.RULES, units.camera_rules(install)))
-    return Plan(tuple(files), tuple(_enabled(unit) for unit in enabled))
+    links = [_enabled(unit) for unit in enabled]
+    if (tree.get("broker") or {}).get("cert_file"):
+        files.append(_text(f"{_UNITS}/{units.RENEW_UNIT}", units.renew_unit(install, state_dir)))
+        files.append(_text(f"{_UNITS}/{units.RENEW_TIMER}", units.renew_timer()))
+        links.append(_enabled(units.RENEW_TIMER, "timers"))
+    return Plan(tuple(files), tuple(links))
 
 
-def _enabled(unit: str) -> PlannedLink:
-    return PlannedLink(f"{_UNITS}/multi-user.target.wants/{unit}", f"{_UNITS}/{unit}")
+def _enabled(unit: str, by: str = "multi-user") -> PlannedLink:
+    return PlannedLink(f"{_UNITS}/{by}.target.wants/{unit}", f"{_UNITS}/{unit}")
 
 
 def _check_state(tree: Mapping[str, Any], install: InstallConfig) -> None:

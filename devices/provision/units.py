@@ -8,6 +8,8 @@ from devices.provision.wheels import REQUIREMENTS
 
 AGENT_UNIT = "roadcast-agent.service"
 SETUP_UNIT = "roadcast-setup.service"
+RENEW_UNIT = "roadcast-renew.service"
+RENEW_TIMER = "roadcast-renew.timer"
 RULES = "/etc/udev/rules.d/70-roadcast.rules"
 ACTIVATION = f"""systemd-sysusers /etc/sysusers.d/roadcast.conf
 systemd-tmpfiles --create /etc/tmpfiles.d/roadcast.conf
@@ -70,6 +72,43 @@ LogRateLimitBurst=200
 
 [Install]
 WantedBy=multi-user.target
+"""
+
+
+def renew_unit(install: InstallConfig, state_dir: str) -> str:
+    """Renew the device's certificate when it is due; the agent takes it up at its next connection."""
+    return f"""[Unit]
+Description=Renew the certificate of the Roadcast device
+Wants=network-online.target
+After=network-online.target time-sync.target
+
+[Service]
+Type=oneshot
+User={install.user}
+ExecStart={install.prefix}/venv/bin/roadcast client renew --config {CONFIG_DIR}/device.yaml
+UMask=0027
+ReadWritePaths={state_dir}
+CapabilityBoundingSet=
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+"""
+
+
+def renew_timer() -> str:
+    """Look every day, each device at another hour."""
+    return """[Unit]
+Description=Renew the certificate of the Roadcast device when it is due
+
+[Timer]
+OnCalendar=daily
+RandomizedDelaySec=6h
+Persistent=true
+
+[Install]
+WantedBy=timers.target
 """
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from edge_protocol.errors import ConfigError
+
+if TYPE_CHECKING:
+    from edge_protocol.identity.files import IdentityFiles
 
 FileName = Annotated[str, Meta(min_length=1, max_length=4096)]
 
@@ -24,7 +27,8 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         username: sent to the broker when given.
         password_file: file whose first line is the password; passwords never stand in a configuration.
         ca_file: PEM certificates to trust; turns TLS on.
-        cert_file, key_file: this client's own PEM certificate and key; need `ca_file`.
+        cert_file, key_file: this client's own PEM certificate and key; need `ca_file`. The broker of
+            ``roadcast broker config`` takes the certificate's name for the client's.
         max_packet_bytes: larger messages are refused here, before the broker closes the link over them.
         window: messages that may wait for the broker's acknowledgement at once.
         reconnect_max_s: longest pause between two attempts; the shortest is drawn at random for each client.
@@ -52,6 +56,33 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         if self.password_file is not None and self.username is None:
             raise ConfigError("broker: password_file needs username")
 
+    @property
+    def identity(self) -> IdentityFiles:
+        """Where enrolment puts what this client is known by.
+
+        Raises:
+            ConfigError: the configuration does not name all three files.
+        """
+        from edge_protocol.identity.files import IdentityFiles  # noqa: PLC0415 - X.509 costs an agent's start dearly
+
+        if self.ca_file is None or self.cert_file is None or self.key_file is None:
+            raise ConfigError("broker: give ca_file, cert_file and key_file: enrolment writes them")
+        return IdentityFiles(Path(self.ca_file), Path(self.cert_file), Path(self.key_file))
+
+
+class _RenewedContext(ssl.SSLContext):
+    """Shows the certificate that lies on disk when a connection begins: renewing it needs no restart.
+
+    A file that cannot be used then fails that connection, and the next one tries again.
+    """
+
+    identity: IdentityFiles
+
+    def wrap_socket(self, *arguments: Any, **named: Any) -> ssl.SSLSocket:  # noqa: ANN401  as ssl declares it
+        """Load what is there now."""
+        self.load_cert_chain(self.identity.certificate, self.identity.key)
+        return super().wrap_socket(*arguments, **named)
+
 
 def read_password(settings: BrokerSettings) -> str | None:
     """Read the first line of the password file, when there is one.
@@ -76,10 +107,16 @@ def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
     if settings.ca_file is None:
         return None
     try:
-        context = ssl.create_default_context(cafile=settings.ca_file)
-        if settings.cert_file is not None:
+        if settings.cert_file is None:
+            context = ssl.create_default_context(cafile=settings.ca_file)
+        else:
+            settings.identity.settle()
+            context = _RenewedContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.identity = settings.identity
+            context.load_verify_locations(settings.ca_file)
             context.load_cert_chain(settings.cert_file, settings.key_file)
     except OSError as error:  # ssl.SSLError is one
-        raise ConfigError(f"broker: cannot use ca_file, cert_file or key_file: {error}") from error
+        told = f"cannot use ca_file, cert_file or key_file: {error}"
+        raise ConfigError(f"broker: {told}; `roadcast client enrol` writes all three") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context

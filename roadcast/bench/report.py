@@ -14,6 +14,8 @@ from roadcast.demo import svg
 _POINTS = 240
 """Of a line: more than a screen shows apart."""
 _SHADES = 5
+STAGES = ("capture", "decode", "preprocess", "infer", "head", "encode", "publish")
+"""In the order of a frame's way; others come after them."""
 _CHART = 290
 """Height of one chart below another."""
 _SOAKED = {
@@ -51,7 +53,7 @@ def page(results: Sequence[Result]) -> str:
 
 def plot(result: Result) -> str:
     """The distribution of one result's latencies as an SVG file that needs nothing else."""
-    drawn = _distribution([result], [name(result)])
+    drawn = _distribution([result], [""])
     return drawn.replace(">", f' xmlns="http://www.w3.org/2000/svg">\n<style>\n{_css()}</style>', 1)
 
 
@@ -82,16 +84,19 @@ def _css() -> str:
 
 
 def _cards(results: Sequence[Result]) -> Iterator[str]:
-    names = _distinct([name(result) for result in results])
+    several = len(results) > 1
+    keys = [f"#{number}" if several else "" for number in range(1, len(results) + 1)]
+    names = [f"{key} {name(result)}".lstrip() for key, result in zip(keys, results, strict=True)]
+    legend = svg.legend(names) if several else ""
     yield _card("Results", "milliseconds per query", _table(results, names), wide=True)
     remarks = [
         f"<li>{escape(n)}: {escape(text)}</li>" for n, r in zip(names, results, strict=True) for text in r.remarks
     ]
     if remarks:
         yield _card("To be taken with care", "what the runs remarked upon", f"<ul>{''.join(remarks)}</ul>", wide=True)
-    yield _card("Distribution", "share of queries answered within a time", _distribution(results, names))
-    yield _card("Timeline", "median of neighbouring queries", _timeline(results, names))
-    yield _card("Stages", "mean milliseconds of each step of a query", _stages(results, names))
+    yield _card("Distribution", "share of queries answered within a time", _distribution(results, keys) + legend)
+    yield _card("Timeline", "median of neighbouring queries", _timeline(results, keys) + legend)
+    yield _card("Stages", "mean milliseconds of each step of a query", _stages(results, keys))
     yield _card("Model by device", "p90 in milliseconds; darker is slower", _heat(results), wide=True)
 
 
@@ -121,7 +126,8 @@ def _timeline(results: Sequence[Result], names: Sequence[str]) -> str:
 
 
 def _stages(results: Sequence[Result], names: Sequence[str]) -> str:
-    stages = list(dict.fromkeys(stage for result in results for stage in result.stages))
+    told = dict.fromkeys(stage for result in results for stage in result.stages)
+    stages = sorted(told, key=lambda stage: STAGES.index(stage) if stage in STAGES else len(STAGES))
     means = [[r.stages[stage].mean_ms if stage in r.stages else 0.0 for stage in stages] for r in results]
     return svg.stacked_rows(names, stages, means, title="stages", text="{:.3g} ms".format)
 
@@ -164,13 +170,9 @@ def _table(results: Sequence[Result], names: Sequence[str]) -> str:
         )
         cells = "".join(f"<td class=text>{escape(text)}</td>" for text in texts)
         rows.append(f"<tr>{cells}{''.join(f'<td>{figure}</td>' for figure in figures)}</tr>")
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    kinds = ["<th class=text>", "<th class=text>", *["<th>"] * (len(columns) - 2)]
+    head = "".join(f"{kind}{escape(column)}</th>" for kind, column in zip(kinds, columns, strict=True))
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    """The same names, with a number where one is there more than once."""
-    return [f"{one} #{names[:at].count(one) + 1}" if names.count(one) > 1 else one for at, one in enumerate(names)]
 
 
 def _ms(value: float | None) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge_protocol.errors import ConfigError, StoreError
+from roadcast import enrolment
 from roadcast.output import JsonFlag, emit
 
 if TYPE_CHECKING:
@@ -121,6 +122,33 @@ def _learning(found: TrainResult, drift: DriftFile, kept: set[str]) -> str:
         for each in hard
     ]
     return "\n".join(lines)
+
+
+@app.command()
+def enrol(
+    *,
+    config: ConfigFile,
+    token: enrolment.Token = None,
+    csr_out: enrolment.RequestOut = None,
+    install: enrolment.Install = None,
+    authority: enrolment.AuthorityFile = None,
+    json: JsonFlag = False,
+) -> None:
+    """Make this device's key here, and get its certificate: with a token over HTTPS, or by files; safe to repeat."""
+    found = load_device(config)
+    enrolment.enrol(
+        found.broker.identity,
+        found.device,
+        enrolment.Way(token=token, csr_out=csr_out, install=install, authority=authority),
+        json=json,
+    )
+
+
+@app.command()
+def renew(*, config: ConfigFile, force: enrolment.Force = False, json: JsonFlag = False) -> None:
+    """Renew the certificate when a third of its life or less is left; for a timer. A running agent takes it up."""
+    found = load_device(config)
+    enrolment.renew(found.broker.identity, found.device, force=force, json=json)
 
 
 @app.command()

@@ -17,6 +17,8 @@ from roadcast.ssh_options import KNOWN_HOSTS, AskPassword, Identity, KnownHosts,
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from devices.findings import Finding
+
 app = typer.Typer()
 Wait = Annotated[float, typer.Option("--wait", help="Seconds to wait for the server's answer.", min=0)]
 StateDir = Annotated[Path, typer.Option("--state-dir", help="The server's state folder.")]
@@ -144,6 +146,7 @@ def health(device: dict[str, Any]) -> dict[str, Any]:
     values = {} if told is None else told["values"]
     warm = {name.partition(".")[2]: value for name, value in values.items() if name.startswith("temperature_celsius.")}
     bad = [finding for finding in judge([Sample(0.0, values)]) if finding.level != "ok"]
+    bad += [_offence(reason, done["count"], done["last_s"]) for reason, done in device["offences"].items()]
     return {
         "device": device["device"],
         "state": device["state"],
@@ -153,6 +156,19 @@ def health(device: dict[str, Any]) -> dict[str, Any]:
         "watts": values.get("board_power_watts"),
         "findings": bad,
     }
+
+
+def _offence(reason: str, count: int, last_s: float) -> Finding:
+    from devices.findings import Finding
+
+    says = {
+        "clone": "two boards take turns under this name",
+        "quota-messages": "messages dropped, too many a second",
+        "quota-bytes": "messages dropped, too many bytes a day",
+    }.get(reason, reason)
+    last = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(last_s))
+    fix = "roadcast ca revoke NAME; roadcast broker refresh" if reason == "clone" else "look at the device's log"
+    return Finding(reason, "fail" if reason == "clone" else "warn", f"{says} ({count} times, last {last} UTC)", fix)
 
 
 def _status(state_dir: Path) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edge_protocol.ids import SERVER
+from roadcast import enrolment
 from roadcast.output import JsonFlag, emit, log_to_stderr, table, warn
 
 if TYPE_CHECKING:
@@ -67,6 +69,35 @@ def check(*, config: ConfigFile, json: JsonFlag = False) -> None:
 
 
 @app.command()
+def enrol(
+    *,
+    config: ConfigFile,
+    token: enrolment.Token = None,
+    csr_out: enrolment.RequestOut = None,
+    install: enrolment.Install = None,
+    authority: enrolment.AuthorityFile = None,
+    json: JsonFlag = False,
+) -> None:
+    """Make the server's key here, and get its certificate: with a token for 'server', or by files; safe to repeat."""
+    from broker_server.config import read_config
+
+    enrolment.enrol(
+        read_config(config, environment=os.environ).broker.identity,
+        SERVER,
+        enrolment.Way(token=token, csr_out=csr_out, install=install, authority=authority),
+        json=json,
+    )
+
+
+@app.command()
+def renew(*, config: ConfigFile, force: enrolment.Force = False, json: JsonFlag = False) -> None:
+    """Renew the server's certificate when a third of its life or less is left; a running server takes it up."""
+    from broker_server.config import read_config
+
+    enrolment.renew(read_config(config, environment=os.environ).broker.identity, SERVER, force=force, json=json)
+
+
+@app.command()
 def schema(*, json: JsonFlag = True) -> None:  # noqa: ARG001  # a schema is JSON with and without the flag
     """Print the JSON Schema of the configuration, for editors."""
     from broker_server.config import ServerConfig
@@ -98,7 +129,9 @@ def _table(found: dict[str, Any]) -> Any:  # noqa: ANN401 - whatever rich draws
         for device in found["devices"]
         for task, runs in device["tasks"].items()
     ]
-    rounds = "; ".join(_headline(task, held) for task, held in found["tasks"].items())
+    told = [_headline(task, held) for task, held in found["tasks"].items()]
+    told += [f"{name}: {', '.join(done)}, see roadcast devices list" for name, done in found["offences"].items()]
+    rounds = "; ".join(told)
     return table(rounds, ("device", "state", "task", "tier", "student", "release", "deployment", "p95 ms"), rows)
 
 

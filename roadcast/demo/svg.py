@@ -9,7 +9,7 @@ from math import ceil, floor, log10
 
 Text = Callable[[float], str]
 _WIDTH, _HEIGHT = 560, 280
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 96, 14, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 96, 14, 40
 _LABEL_GAP = 13
 _COLOURS = 8
 _ROW, _LETTER = 26, 7

@@ -17,6 +17,7 @@ tasks:
   vehicle: {task: vehicle, anchors: a.npz, proxies: /data/p.npz, validation: v.npz, rounds: {limit: 3}}
   mine: {task: mine.yaml, anchors: a.npz, proxies: p.npz, validation: v.npz}
 distil: {steps: 5, timeout_s: 60}
+broker: {ca_file: id/ca.pem, cert_file: /etc/own.pem, key_file: id/own.key}
 """
 
 
@@ -31,6 +32,7 @@ def test_paths_begin_at_the_file_and_names_of_tasks_stay_names(tmp_path: Path) -
     assert config.tasks["vehicle"].proxies == "/data/p.npz"
     assert config.tasks["mine"].task == str(tmp_path / "mine.yaml")
     assert config.tasks["mine"].rounds.limit is None
+    assert (config.broker.ca_file, config.broker.cert_file) == (str(tmp_path / "id" / "ca.pem"), "/etc/own.pem")
 
 
 @pytest.mark.parametrize(

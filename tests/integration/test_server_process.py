@@ -25,6 +25,7 @@ from edge_models.tasks import load_task
 from edge_protocol.ids import TaskId
 from edge_protocol.messages import RoundCall
 from edge_protocol.transport.mqtt import mqtt_transport
+from edge_protocol.transport.settings import BrokerSettings
 from edge_protocol.trust import commissioned
 from tests.fakes.brokers import mosquitto_broker
 from tests.fakes.centre import centre_config, write_artifacts, write_packs
@@ -39,10 +40,10 @@ WITHIN_S = 60.0
 class Centre:
     """A server as a process, on a release that was pushed before it started."""
 
-    def __init__(self, folder: Path, broker: Broker) -> None:
+    def __init__(self, folder: Path, broker: BrokerSettings) -> None:
         self.truth = write_packs(folder)["proxies"].targets
         rounds = RoundsConfig(limit=1, quorum=4, wait_for=4, deadline_s=600, pause_s=0)
-        config = msgspec.structs.replace(centre_config(folder, rounds=rounds), broker=broker.settings)
+        config = msgspec.structs.replace(centre_config(folder, rounds=rounds), broker=broker)
         self.file = folder / "server.yaml"
         self.file.write_text(yaml.safe_dump(msgspec.to_builtins(config)))
         self.config: ServerConfig = read_config(self.file)
@@ -111,7 +112,7 @@ def started(fleet: FleetSimulator) -> Iterator[FleetSimulator]:
 
 def test_killed_mid_round_the_server_goes_on_without_asking_again(tmp_path: Path, mosquitto_broker: Broker) -> None:
     """A server killed with three of four reports on disk takes only the fourth after its restart."""
-    centre, late = Centre(tmp_path, mosquitto_broker), {"dev-3"}
+    centre, late = Centre(tmp_path, mosquitto_broker.settings), {"dev-3"}
     with started(centre.fleet(lambda device: device not in late)) as fleet:
         with centre.running() as process:
             drive(fleet, lambda: sum(d.acks[True, ""] for d in fleet.devices if d.reports) >= 3 * 3, "acks of reports")
@@ -132,7 +133,7 @@ def test_killed_mid_round_the_server_goes_on_without_asking_again(tmp_path: Path
 
 def test_a_broker_that_forgot_everything_is_filled_again(tmp_path: Path, mosquitto_broker: Broker) -> None:
     """After a broker lost its store, a new device still finds manifest, round and every chunk."""
-    centre = Centre(tmp_path, mosquitto_broker)
+    centre = Centre(tmp_path, mosquitto_broker.settings)
     with centre.running():
         with started(centre.fleet(lambda _: False)) as fleet:
             drive(fleet, lambda: all(d.running == 1 for d in fleet.devices), "first deployment")
@@ -147,7 +148,7 @@ def test_a_broker_that_forgot_everything_is_filled_again(tmp_path: Path, mosquit
 
 def test_the_server_says_what_a_device_must_trust(tmp_path: Path, mosquitto_broker: Broker) -> None:
     """The first thing that the process prints names fleet, broker and the root that devices begin with."""
-    centre = Centre(tmp_path, mosquitto_broker)
+    centre = Centre(tmp_path, mosquitto_broker.settings)
     with centre.running() as process:
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None

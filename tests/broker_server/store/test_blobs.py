@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import resource
-import signal
 from pathlib import Path
 
 import pytest
 
-from broker_server.store.blobs import BlobFolder, write_atomic
+from broker_server.store.blobs import BlobFolder
 from edge_protocol.blobs import cut
 from edge_protocol.errors import DigestError, StoreError
 
@@ -49,22 +47,6 @@ def test_a_blob_cut_short_by_a_crash_is_written_again(tmp_path: Path) -> None:
     ref = blobs.put(DATA)
     (tmp_path / ref.sha256).write_bytes(DATA[:10])
     assert blobs.read(blobs.put(DATA)) == DATA
-
-
-def test_a_disk_that_refuses_leaves_nothing_behind(tmp_path: Path) -> None:
-    """A write that the system cuts off raises StoreError, keeps the old file, and removes its own."""
-    path = tmp_path / "file"
-    write_atomic(path, b"old")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    try:
-        with pytest.raises(StoreError, match="file"):
-            write_atomic(path, bytes(100_000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
-    assert (path.read_bytes(), [p.name for p in tmp_path.iterdir()]) == (b"old", ["file"])
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ WHEELS = {
     "numpy-2.2.6-cp310-cp310-manylinux_2_17_aarch64.manylinux2014_aarch64.whl": b"theirs",
 }
 AGENT = "/etc/systemd/system/roadcast-agent.service"
+UNITS = "/etc/systemd/system"
 SETUP = "/etc/systemd/system/roadcast-setup.service"
 
 
@@ -70,6 +71,19 @@ def test_the_agent_is_watched_limited_and_not_tried_again_in_vain() -> None:
         assert wanted in lines
     assert "NoNewPrivileges=yes" in lines
     assert "ReadWritePaths=/mnt/nvme/state" in _text(_plan(tree={**TREE, "state_dir": "/mnt/nvme/state"}), AGENT)
+
+
+def test_a_device_with_a_certificate_renews_it() -> None:
+    """A timer starts the renewal as the agent's user, which may write where the state is; without one there is none."""
+    identity = {"ca_file": "/var/lib/roadcast/id/ca.pem", "cert_file": "/var/lib/roadcast/id/own.pem"}
+    plan = _plan(tree={**TREE, "broker": identity})
+    service = _text(plan, f"{UNITS}/roadcast-renew.service")
+    assert "client renew --config /etc/roadcast/device.yaml" in service
+    assert "ReadWritePaths=/var/lib/roadcast\n" in service
+    assert "User=roadcast" in service
+    assert f"{UNITS}/timers.target.wants/roadcast-renew.timer" in {link.path for link in plan.links}
+    assert "Persistent=true" in _text(plan, f"{UNITS}/roadcast-renew.timer")
+    assert not any("renew" in file.path for file in _plan(tree={**TREE, "broker": {"host": "a"}}).files)
 
 
 def test_without_wheels_nothing_is_set_up() -> None:
@@ -182,9 +196,9 @@ def test_systemd_takes_the_units(changes: dict[str, Any], tmp_path: Path) -> Non
         program.write_text("#!/bin/sh\n")
         program.chmod(0o755)
     python = shutil.which("true")
-    plan = _plan(prefix=str(prefix), python=python, **changes)
-    units = [Path(file.path) for file in plan.files if file.path.endswith(".service")]
-    assert len(units) == 2 + ("power_mode" in changes)
+    plan = _plan(prefix=str(prefix), python=python, tree={**TREE, "broker": {"cert_file": "own.pem"}}, **changes)
+    units = [Path(file.path) for file in plan.files if file.path.endswith((".service", ".timer"))]
+    assert len(units) == 4 + ("power_mode" in changes)
     for unit in units:
         (tmp_path / unit.name).write_text(_text(plan, str(unit)))
     command = ["systemd-analyze", "verify", "--man=no", *(str(tmp_path / unit.name) for unit in units)]

@@ -10,6 +10,7 @@ import pytest
 from edge_protocol.config import load_config
 from edge_protocol.errors import ConfigError
 from edge_protocol.transport.settings import BrokerSettings, read_password, tls_context
+from tests.fakes.authority import NOW, certified, make_authority
 from tests.fakes.certificates import Authority
 
 
@@ -49,3 +50,18 @@ def test_certificates_are_loaded(tmp_path: Path) -> None:
     assert context.verify_mode == ssl.CERT_REQUIRED
     assert context.check_hostname
     assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+
+
+def test_an_identity_is_where_the_configuration_says(tmp_path: Path) -> None:
+    """Three names make an identity, fewer are an error that says which; what a crash left is finished at the start."""
+    authority = make_authority(tmp_path / "ca")
+    files = certified(authority, tmp_path / "cam", "cam-1")
+    settings = BrokerSettings(ca_file=str(files.ca), cert_file=str(files.certificate), key_file=str(files.key))
+    assert settings.identity == files
+    with pytest.raises(ConfigError, match="give ca_file, cert_file and key_file"):
+        _ = BrokerSettings(ca_file="a").identity
+    steps = files.steps(authority.sign(files.request("cam-1"), "cam-1", (), NOW), authority.anchors, "cam-1")
+    for step in steps[:3]:
+        step()
+    assert tls_context(settings) is not None
+    assert not files.next_certificate.exists()

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from broker_server.brokers.base import answers
-from edge_protocol.errors import NotReadyError, StoreError, TransportError
+from broker_server.brokers.secure import SecureMosquitto
+from broker_server.ca.folder import CertificateAuthority
+from edge_protocol.errors import ConfigError, NotReadyError, StoreError, TransportError
+from edge_protocol.identity.certificates import make_key, make_request
+from roadcast.cli import app as root
 from roadcast.commands.broker import app, watch
 from tests.fakes.brokers import make_broker
 from tests.fakes.waiting import wait_for
@@ -77,3 +83,65 @@ def _interrupt_when(folder: Path) -> None:
     wait_for(lambda: [f for f in folder.glob("*.log") if "roadcast-probe" in f.read_text() or f.stem == "nats"], "log")
     wait_for(lambda: signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL, "handler")
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_secure_broker_is_configured_run_and_refreshed(tmp_path: Path) -> None:
+    """From `ca init` to a running broker that refuses plain clients; a refresh ends the sessions of the revoked."""
+    make_broker("mosquitto", tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    ca, out = str(tmp_path / "ca"), str(tmp_path / "broker")
+    for line in (
+        ["ca", "init", "--dir", ca, "--fleet", "sim"],
+        ["broker", "config", "--out", out, "--host", "127.0.0.1", "--port", str(port), "--ca", ca],
+    ):
+        assert CliRunner().invoke(root, line, catch_exceptions=False).exit_code == 0
+    command = [sys.executable, "-m", "roadcast", "broker", "run", "--secure", out]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert b"mosquitto at 127.0.0.1" in process.stdout.readline()
+        assert not answers("127.0.0.1", port, timeout_s=1)
+        make_authority_revoke(tmp_path / "ca")
+        refresh = ["broker", "refresh", "--dir", out, "--ca", ca, "--json"]
+        done = CliRunner().invoke(root, refresh, catch_exceptions=False)
+        assert json.loads(done.stdout) == {"ended": ["cam-1"]}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+def make_authority_revoke(folder: Path) -> None:
+    """Certify a device, and revoke it."""
+    authority = CertificateAuthority.open(folder, None, time.time())
+    authority.sign(make_request(make_key(), "cam-1"), "cam-1", (), time.time())
+    authority.ledger.revoke("cam-1", time.time(), "stolen")
+
+
+def test_a_broker_whose_authority_is_elsewhere(tmp_path: Path) -> None:
+    """Requests are written and each step that is left is named; done as named, the broker runs and takes a new list."""
+    make_broker("mosquitto", tmp_path)
+    ca, out = tmp_path / "ca", tmp_path / "b"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    def roadcast(*arguments: object) -> str:
+        done = CliRunner().invoke(root, [str(each) for each in arguments], catch_exceptions=False)
+        assert done.exit_code == 0
+        return done.stdout
+
+    roadcast("ca", "init", "--dir", ca, "--fleet", "sim")
+    line = ("broker", "config", "--out", out, "--host", "127.0.0.1", "--port", port)
+    with pytest.raises(ConfigError, match="--fleet NAME"):
+        roadcast(*line)
+    todo = roadcast(*line, "--fleet", "sim").splitlines()
+    for step in todo[:2]:
+        _, _, _, name, request, _, certificate, *hosts = step.split()
+        roadcast("ca", "sign", name, out / request, "--dir", ca, "--out", out / certificate, *hosts)
+    roadcast("ca", "crl", "--dir", ca, "--out", out / "crl.pem")
+    (out / "ca.pem").write_bytes((ca / "ca.pem").read_bytes())
+    with SecureMosquitto(out, start_timeout_s=60) as broker:
+        assert broker.running
+        roadcast("ca", "crl", "--dir", ca, "--out", tmp_path / "crl.pem")
+        said = roadcast("broker", "refresh", "--dir", out, "--crl", tmp_path / "crl.pem", "--end", "cam-1", "--json")
+        assert json.loads(said) == {"ended": ["cam-1"]}
+        with pytest.raises(ConfigError, match="give --ca"):
+            roadcast("broker", "refresh", "--dir", out)

@@ -16,6 +16,7 @@ from edge_protocol.errors import ConfigError, TransportError
 from roadcast.commands.flash import app
 from roadcast.site_files import read_plan
 from tests.fakes import images
+from tests.fakes.l4t import l4t_tree
 from tests.fakes.sshd import SKIP_REASON, Sshd
 
 SITE: dict[str, Any] = {
@@ -180,6 +181,33 @@ def test_a_device_is_written_onto_a_card_in_one_go(site: Path) -> None:
     assert sorted(site.parent.iterdir()) == sorted([*beside, site.parent / "disk"])
     inside = images.Inside(site.parent / "disk", images.layout(image)[0]["start"] * 512)
     assert b"device: cam-2" in inside.read("/etc/roadcast/device.yaml")
+
+
+def test_nvidia_s_tool_is_announced_with_what_would_stop_it(site: Path) -> None:
+    """A dry run with --then-flash: the command, no board in recovery mode, and nothing written."""
+    root = l4t_tree(site.parent / "l4t")
+    command = ["--site", str(site), "--device", "cam-1", "--rootfs", str(root), "--dry-run"]
+    told = CliRunner().invoke(app, [*command, "--then-flash", "jetson-orin-nano-devkit:nvme0n1p1"]).stdout
+    assert "would run: ./tools/kernel_flash/l4t_initrd_flash.sh" in told
+    assert "fail\trecovery" in told or "ok\trecovery" in told  # whatever is plugged into this machine
+    assert not (root / "etc/roadcast").exists()
+    assert not (site.parent / "l4t/called").exists()
+
+
+def test_options_that_do_not_go_together_are_refused(site: Path) -> None:
+    """A disk as a device, a block map of what a site changes, NVIDIA's tool without its tree, altered wheels."""
+    image = ["--image", str(site.parent / "x.img")]
+    (site.parent / "disk").touch()
+    (site.parent / "wheels/requirements.txt").write_text("roadcast==0.1.0 --hash=sha256:00\n")
+    for command, says in {
+        ("--device", "/dev/sdb", *image): "--disk /dev/sdX",
+        ("--disk", str(site.parent / "disk"), "--bmap", "x", *image): "leave one of them out",
+        ("--then-flash", "board", *image): "--rootfs Linux_for_Tegra/rootfs",
+        ("--device", "cam-1", *image): "lists other wheels",
+    }.items():
+        failed = CliRunner().invoke(app, ["--site", str(site), *command]).exception
+        assert isinstance(failed, ConfigError)
+        assert says in str(failed)
 
 
 def test_a_tree_or_targets_are_named(site: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from broker_server.conduct import Offence
 from broker_server.effects import SaveDevice, SaveProgress, SaveReport, SaveState, SaveTelemetry
 from broker_server.records import DeviceRecord, DeviceTask, ProgressRecord, StoredReport, StoredState
 from broker_server.store.database import Database
@@ -57,6 +58,11 @@ def test_the_fleet_s_boards_are_listed(tmp_path: Path) -> None:
     lines = CliRunner().invoke(app, command, catch_exceptions=False).stdout.splitlines()
     assert lines[1].startswith("cam-1\tonline\tOrin Nano\t54.0 °C\t12.48 W\tthrottled: slowed down")
     assert lines[2] == "cam-2\tstale\tOrin Nano\t-\t-\t-"
+    told = {"cam-2": {"clone": Offence(3, 60.0), "quota-bytes": Offence(9, 60.0)}}
+    (tmp_path / "conduct.json").write_bytes(msgspec.json.encode(told))
+    line = CliRunner().invoke(app, command, catch_exceptions=False).stdout.splitlines()[2]
+    assert "clone: two boards take turns under this name (3 times, last 1970-01-01 00:01:00 UTC)" in line
+    assert "quota-bytes: messages dropped, too many bytes a day (9 times" in line
 
 
 def test_one_device_is_shown_whole(tmp_path: Path) -> None:
