@@ -98,21 +98,20 @@ class Authority:
         """Make everything, and run both services."""
         for command in self._begin:
             steps.roadcast(*command)
-        broker = self._folder / "broker"
-        serve = ("--host", HOST, "--port", self._service, "--broker", broker)
+        broker, service = self._folder / "broker", ("--host", HOST, "--port", self._service)
         with ExitStack() as services:
-            for port, command in (
-                (self.port, ("broker", "run", "--secure", broker)),
-                (self._service, ("ca", "serve", "--dir", self._ca, *serve)),
-            ):
-                with steps.step(f"roadcast {command[0]} {command[1]} (a service)"):
-                    services.enter_context(serving(self._folder / f"{command[0]}.log", *command))
-                    wait_for(lambda port=port: _answers(port), f"port {port}", within_s=_STARTS_S)  # type: ignore[misc]
+            self._serve(services, steps, self.port, "broker", "run", "--secure", broker)
+            self._serve(services, steps, self._service, "ca", "serve", "--dir", self._ca, *service, "--broker", broker)
             yield
 
     def token(self, name: str, steps: Steps) -> str:
         """A token for a name."""
         return steps.roadcast("ca", "token", name, "--dir", self._ca, "--url", self.url)
+
+    def _serve(self, services: ExitStack, steps: Steps, port: int, *command: object) -> None:
+        with steps.step(f"roadcast {command[0]} {command[1]} (a service)"):
+            services.enter_context(serving(self._folder / f"{command[0]}.log", *command))
+            wait_for(lambda: _answers(port), f"an answer at port {port}", within_s=_STARTS_S)
 
 
 def _answers(port: int) -> bool:

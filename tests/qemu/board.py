@@ -17,12 +17,13 @@ import psutil
 
 from devices.provision.units import ACTIVATION, AGENT_UNIT, SETUP_UNIT
 from tests.fakes.waiting import wait_for
+from tests.qemu.debian import PROCESSOR
 from tests.qemu.services import Service, read_service
 
 BASIC = (
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LC_ALL=C.UTF-8",
-    "QEMU_CPU=cortex-a72",
+    PROCESSOR,
 )
 """What systemd gives every service, and which processor QEMU is to be: that of a Raspberry Pi 4."""
 _PROCESSOR = """processor\t: {number}

@@ -8,16 +8,22 @@ a run that was cut off goes on with the first one that is missing.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from devices.provision.wheels import pins_for, target_of
 from edge_protocol.errors import NotReadyError, RoadcastError
 
 ROOT = Path(__file__).resolve().parents[2]
 SUITE, PYTHON, BOARD = "bookworm", "3.11", "raspberry-pi-4"
+PROCESSOR = "QEMU_CPU=cortex-a72"
+"""That of the board; QEMU's own choice has every extension, and programs start more slowly on it."""
 PACKAGES = "python3,python3-venv,ca-certificates,systemd-sysv"
+TRAINING = ("torch==2.10.0", "sympy", "networkx", "jinja2", "filelock", "fsspec", "mpmath", "markupsafe")
+"""Torch 2.10 is the last one seen whose aarch64 wheel is for CPUs; 2.13's does not load without CUDA's libraries."""
 TOOLS = {
     "debootstrap": "debootstrap",
     "qemu-aarch64-static": "qemu-user-static",
@@ -62,7 +68,7 @@ def root_filesystem() -> Path:
         shutil.rmtree(tree, ignore_errors=True)
         _run("debootstrap", "--arch=arm64", "--foreign", "--variant=minbase", f"--include={PACKAGES}", SUITE, tree)
         first.touch()
-    clean = ("env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8")
+    clean = ("env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8", PROCESSOR)
     alone = ("unshare", "--mount", "--pid", "--fork", "--kill-child", *clean, "chroot", tree)
     _run(*alone, "/debootstrap/debootstrap", "--second-stage")
     _run(*alone, "apt-get", "clean")
@@ -74,18 +80,30 @@ def root_filesystem() -> Path:
     return made
 
 
-def wheelhouse(*extras: str) -> Path:
+def wheelhouse() -> Path:
     """A folder with every wheel that the board needs; ours is built anew from the source, the others are kept."""
-    folder = cache() / "-".join(("wheels", *extras))
+    folder = cache() / "wheels"
     command = [sys.executable, "-m", "roadcast", "flash", "wheels", "--board", BOARD, "--python", PYTHON]
-    command += ["--out", str(folder), *(f"--extra={extra}" for extra in extras)]
-    kept = [path for path in cache().glob("wheels*") if (path / "requirements.txt").exists()]
-    command += [f"--find-links={path}" for path in kept]
-    offline = [[*command, "--offline"]] if folder in kept else []
-    for attempt in (*offline, command):
+    command += ["--out", str(folder)]
+    offline = [*command, "--find-links", str(folder), "--offline"]
+    for attempt in ([offline] if (folder / "requirements.txt").exists() else []) + [command]:
         if subprocess.run(attempt, stdout=subprocess.DEVNULL, check=False).returncode == 0:
             return folder
     raise NotReadyError(f"no wheelhouse in {folder}; pip says why above")
+
+
+def training_wheels() -> list[Path]:
+    """What training adds, in files: torch for CPUs and what it imports, the others at our versions."""
+    folder = cache() / "training"
+    if not (folder / "complete").exists():
+        pinned = re.sub(r"(?m)^torch==.*\n", "", pins_for((ROOT / "constraints.txt").read_text("utf-8"), PYTHON))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "pins").write_text(pinned)
+        platforms = [f"--platform={tag}" for tag in target_of(BOARD, None, PYTHON).platforms]
+        command = ["download", "--no-deps", "--only-binary=:all:", "--python-version", PYTHON, *platforms]
+        _run(sys.executable, "-m", "pip", *command, "--constraint", folder / "pins", "--dest", folder, *TRAINING)
+        (folder / "complete").touch()
+    return sorted(folder.glob("*.whl"))
 
 
 def unpack(tar: Path, root: Path) -> Path:

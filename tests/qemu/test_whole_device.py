@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,6 +88,29 @@ def cut_off_while_it_installs(board: Board, centre: Centre) -> None:
     board.start_agent(WITHIN_S)
 
 
+def answer_a_round(board: Board, centre: Centre, services: ExitStack) -> None:
+    """Put torch onto the board, hold a round, and wait for its report."""
+    there = board.root / "opt/training"
+    there.mkdir()
+    with (steps := Steps()).step("torch"):
+        for wheel in debian.training_wheels():
+            shutil.copy(wheel, there)
+        names = [f"/opt/training/{path.name}" for path in there.iterdir()]
+        python = f"{ROADCAST.rpartition('/')[0]}/python"
+        board.run(python, "-m", "pip", "install", "--no-index", "--no-deps", "--no-compile", *names)
+        board.run(python, "-c", "import edge_models.fit")  # as root: compiled once, and only what is imported
+    centre.hold(rounds=1)
+    services.enter_context(centre.running())
+
+    def round_of() -> dict[str, Any]:
+        return next((r for r in centre.status()["tasks"][TASK]["rounds"] if r["number"] == 1), {})
+
+    with steps.step("a round opened, trained for and answered"):
+        wait_for(lambda: round_of().get("reports") == 1 or round_of().get("refused"), "a report", within_s=2 * WITHIN_S)
+    say(steps)
+    assert not round_of()["refused"]
+
+
 def test_a_device_from_blank_to_online_and_through_the_loss_of_power(tmp_path: Path, board: Board) -> None:
     """Flashed, enrolled over mutual TLS, online, on release 1; two power cuts in release 2, which serves in the end."""
     before, steps, authority = Steps(), Steps(), Authority(tmp_path, FLEET)
@@ -95,7 +121,8 @@ def test_a_device_from_blank_to_online_and_through_the_loss_of_power(tmp_path: P
         centre.push(seed=0)
         token = authority.token("server", before)
         before.roadcast("server", "enrol", "--config", centre.file, "--token", token)
-        services.enter_context(centre.running())
+        server = services.enter_context(ExitStack())
+        server.enter_context(centre.running())
         first_use(board, authority, centre, wheels, steps)
         say(f"once for a fleet:\n{before}\nfor this device:\n{steps}")
 
@@ -111,4 +138,7 @@ def test_a_device_from_blank_to_online_and_through_the_loss_of_power(tmp_path: P
         frames = centre.state()["counts"]["frames"]
         wait_for(lambda: centre.state()["counts"]["frames"] > frames, "more frames", within_s=WITHIN_S)
         say(roadcast("devices", "list", "--state-dir", tmp_path / "server"))
+        if os.environ.get("ROADCAST_QEMU_TRAIN"):
+            server.close()
+            answer_a_round(board, centre, server)
         assert board.stop_agent() == 0
