@@ -65,9 +65,9 @@ class Board:
         processors = self._log.with_name("cpuinfo")
         processors.write_text("".join(_PROCESSOR.format(number=number) for number in range(os.cpu_count() or 1)))
         command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
-        self._power = subprocess.Popen(
-            [*command, "sh", "-ec", _BOOT, str(self.root), str(processors)], stdout=subprocess.PIPE
-        )
+        with self._log.open("ab") as log:  # unshare complains when what it watches over is killed
+            command += ["sh", "-ec", _BOOT, str(self.root), str(processors)]
+            self._power = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
         assert self._power.stdout is not None
         assert self._power.stdout.readline() == b"up\n"
         (first,) = psutil.Process(self._power.pid).children()
