@@ -25,15 +25,15 @@ BASIC = (
     "LC_ALL=C.UTF-8",
     PROCESSOR,
 )
-"""What systemd gives every service, and which processor QEMU is to be: that of a Raspberry Pi 4."""
+"""What systemd gives every service, and which processor QEMU is to be: that of a Raspberry Pi 5."""
 _PROCESSOR = """processor\t: {number}
 BogoMIPS\t: 108.00
-Features\t: fp asimd evtstrm crc32 cpuid
+Features\t: fp asimd evtstrm crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp
 CPU implementer\t: 0x41
 CPU architecture: 8
-CPU variant\t: 0x0
-CPU part\t: 0xd08
-CPU revision\t: 3
+CPU variant\t: 0x4
+CPU part\t: 0xd0b
+CPU revision\t: 1
 
 """
 """Of ``/proc/cpuinfo``: QEMU before 8.1 shows that of the machine below, on which ONNX Runtime's reader crashes."""

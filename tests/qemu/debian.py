@@ -18,9 +18,9 @@ from devices.provision.wheels import pins_for, target_of
 from edge_protocol.errors import NotReadyError, RoadcastError
 
 ROOT = Path(__file__).resolve().parents[2]
-SUITE, PYTHON, BOARD = "bookworm", "3.11", "raspberry-pi-4"
-PROCESSOR = "QEMU_CPU=cortex-a72"
-"""That of the board; QEMU's own choice has every extension, and programs start more slowly on it."""
+SUITE, PYTHON, BOARD = "bookworm", "3.11", "raspberry-pi-5"
+PROCESSOR = "QEMU_CPU=cortex-a76"
+"""That of the board; QEMU's own choice has every extension, and no board has."""
 PACKAGES = "python3,python3-venv,ca-certificates,systemd-sysv"
 TRAINING = ("torch==2.10.0", "sympy", "networkx", "jinja2", "filelock", "fsspec", "mpmath", "markupsafe")
 """Torch 2.10 is the last one seen whose aarch64 wheel is for CPUs; 2.13's does not load without CUDA's libraries."""
