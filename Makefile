@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 DEV := --group dev
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test slow rtx check format bench resolve docs clean
+.PHONY: help venv demo test slow rtx qemu check format bench resolve docs clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,10 @@ slow: $(STAMP)  ## run the tests that take more than a minute
 rtx: $(STAMP)  ## fetch TensorRT's parser for CPUs (100 MB) and let it judge every student that is exported
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt tensorrt-rtx
 	$(BIN)/python -m pytest -m rtx tests/export tests/roadcast/commands/test_export.py $(ARGS)
+
+qemu: $(STAMP)  ## flash a whole aarch64 Debian and run it under QEMU (root; the first time it makes what is missing, 15 minutes)
+	$(BIN)/python -m tests.qemu.debian
+	$(BIN)/python -m pytest -s -m qemu tests/qemu $(ARGS)
 
 check: $(STAMP)  ## lint, format, types, import contracts
 	$(BIN)/ruff check .
