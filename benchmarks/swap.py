@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from safetensors.numpy import load
 
 from benchmarks.harness import Options, Outcome, Spread, Target, interleaved, ratios, run, spread
 from devices.preprocess import Preprocess
@@ -133,7 +132,7 @@ def _store(built: BuiltArtifact, spec: TaskSpec, tier: Tier, folder: Path) -> Ar
 
 
 def _bare(built: BuiltArtifact) -> Callable[[], object]:
-    data = inlined(built.template, load(built.weights))
+    data = inlined(built.template, built.weights)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return lambda: onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])

@@ -16,18 +16,21 @@ from edge_models.students import Student, build_student
 from edge_protocol.errors import DistillationError, RoadcastError
 from edge_protocol.task import TaskSpec, Tier
 from export import BuiltArtifact, build_artifact
+from export.payload import Form
 
 
-def export_candidate(cache: Path, student: Student, spec: TaskSpec, tier: Tier, x: F4) -> BuiltArtifact:
-    """Build a candidate's artifact; a template is the same for every release, so it is traced once and kept."""
+def export_candidate(
+    cache: Path, student: Student, spec: TaskSpec, tier: Tier, x: F4, *, form: Form = "int8", base: bytes = b""
+) -> BuiltArtifact:
+    """Build a candidate's artifact; a template is the same for every release, so it is kept in `cache`."""
     tracer = f"torch{torch.__version__}-onnx{version('onnx')}-script{version('onnxscript')}"
     kept = cache / f"{spec.label_space}-{spec.students[tier]}-{tracer}.onnx"
     if kept.exists():
         try:
-            return build_artifact(spec, tier, student, x, template=kept.read_bytes())
+            return build_artifact(spec, tier, student, x, template=kept.read_bytes(), form=form, base=base)
         except RoadcastError:
             kept.unlink()  # traced by another version of the student: trace again
-    artifact = build_artifact(spec, tier, student, x)
+    artifact = build_artifact(spec, tier, student, x, form=form, base=base)
     cache.mkdir(parents=True, exist_ok=True)
     write_file(kept, artifact.template)
     return artifact
@@ -59,6 +62,12 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors by name; the folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, save({name: value.contiguous() for name, value in tensors.items()}))
+
+
+def released_payload(current: str | None, tier: Tier) -> bytes:
+    """A tier's weights payload in the folder of the current release; b"" when there is none."""
+    path = Path(current or "") / f"{tier}.weights.safetensors"
+    return path.read_bytes() if current and path.is_file() else b""
 
 
 def load_student(path: Path, spec: TaskSpec, tier: Tier) -> Student:

@@ -34,6 +34,8 @@ class DistilSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
     Attributes:
         strategy: rule that fuses reports into a teacher; see `broker_server.strategies`.
+        payload: form of the weights that devices fetch: INT8 steps, or twice the bytes in fp16.
+        variants: built of each candidate beside the plain artifact, and released where they keep their limits.
         first_steps: of the optimiser, per student, on the anchors for the first release.
         steps: of the optimiser, per student, in a round.
         temperature: T of the distillation loss.
@@ -55,6 +57,8 @@ class DistilSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """
 
     strategy: str = "feddistill"
+    payload: Literal["int8", "fp16"] = "int8"
+    variants: tuple[Literal["int8-cpu", "int8-trt"], ...] = ()
     first_steps: Annotated[int, Meta(ge=1)] = 400
     steps: Annotated[int, Meta(ge=1)] = 150
     temperature: Annotated[float, Meta(gt=0)] = 1.0
@@ -86,8 +90,8 @@ class DistilJob(msgspec.Struct, frozen=True, kw_only=True):
         anchors, proxies, validation: packs: labelled, unlabelled, labelled.
         proxy: hash of the proxy blob that reports must have answered; "" for the first release.
         salt: hex, secret: where the hidden anchors stand among the proxies.
-        current: folder with ``<tier>.safetensors`` (and maybe ``<tier>.training.safetensors``) of the current release;
-            None to train on the anchors from scratch.
+        current: folder with ``<tier>.safetensors`` (and maybe ``<tier>.training.safetensors`` and
+            ``<tier>.weights.safetensors``) of the current release; None to train on the anchors from scratch.
         base: tier → SHA-256 of the current release's weights payload.
         environment: versions of whoever wrote the job: checkpoints of other versions are not gone on from.
         reports: file names under ``reports/``; filled in by `write_job`.

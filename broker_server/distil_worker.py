@@ -22,9 +22,11 @@ from broker_server.candidate_files import (
     leave_candidate,
     load_student,
     load_tensors,
+    released_payload,
     save_tensors,
     write_file,
 )
+from broker_server.candidate_variants import leave_variant
 from broker_server.cohorts import Mask, cohorts_of, compare
 from broker_server.distil_job import DistilJob, DistilResult, DistilSettings, Failure, Paired, Scores, read_job
 from broker_server.distiller import (
@@ -40,7 +42,7 @@ from broker_server.distiller import (
 from broker_server.proxy_set import Asked, build, drawn, load_samples, mingle
 from broker_server.round_manifest import MANIFEST, describe, encoded, input_hashes
 from broker_server.strategies import HiddenAnchors, Strategy, make_strategy
-from broker_server.strategies.base import check_report
+from broker_server.strategies.base import F4, check_report
 from broker_server.training import Lesson, Training, compute_device
 from devices.packs import open_pack
 from edge_models.samples import Samples
@@ -50,6 +52,8 @@ from edge_protocol.errors import DistillationError, RemoteProtocolError, Roadcas
 from edge_protocol.ids import DeviceId
 from edge_protocol.messages import KnowledgeReport
 from edge_protocol.task import TIERS, TaskSpec, Tier
+from export import BuiltArtifact
+from export.payload import served
 
 EXPORT_BATCH = 8
 Say = Callable[[Mapping[str, object]], None]
@@ -96,13 +100,13 @@ def run_job(job_dir: Path, say: Say) -> DistilResult:
     for tier in TIERS:
         training = _teach(tier, bench, lessons, say)
         candidate = training.average.cpu()
-        artifact = export_candidate(job_dir.parent / "templates", candidate, bench.spec, tier, x[:EXPORT_BATCH].numpy())
-        leave_candidate(job_dir / "candidate" / tier, candidate, artifact)
+        base = released_payload(bench.job.current, tier)
+        artifact = _leave(tier, bench, candidate, base, (x.numpy(), valid.numpy()), say)
         if strategy is not None:
             save_tensors(job_dir / "candidate" / tier / "training.safetensors", training.tensors())
         parameters[tier] = artifact.parameters
-        both = {"current": bench.current.get(tier), "candidate": candidate}
-        said = {which: answer(student, valid)[1] for which, student in both.items() if student}
+        both = {"current": (bench.current.get(tier), base), "candidate": (candidate, artifact.weights)}
+        said = {which: answer(served(one, payload), valid)[1] for which, (one, payload) in both.items() if one}
         truth, scale = bench.validation.targets, bench.validation.scale
         metrics[tier] = {which: plugin.score(bench.spec, logits, truth, scale) for which, logits in said.items()}
         if bench.current:
@@ -121,6 +125,30 @@ def run_job(job_dir: Path, say: Say) -> DistilResult:
     write_file(job_dir / MANIFEST, encoded(manifest))
     write_file(job_dir / "result.json", msgspec.json.encode(result))
     return result
+
+
+def _leave(tier: Tier, bench: Bench, candidate: Student, base: bytes, inputs: tuple[F4, F4], say: Say) -> BuiltArtifact:
+    """Write a tier's candidate: artifact, student, and the variants that keep their limits.
+
+    Args:
+        tier: which.
+        bench: of the job.
+        candidate: the student.
+        base: payload of the current release.
+        inputs: of the proxies and of the validation samples, as students take them.
+        say: is told which variants are missing, and why.
+    """
+    asked, valid = inputs
+    plan, spec, folder = bench.job.settings, bench.spec, bench.folder / "candidate" / tier
+    artifact = export_candidate(
+        bench.folder.parent / "templates", candidate, spec, tier, asked[:EXPORT_BATCH], form=plan.payload, base=base
+    )
+    leave_candidate(folder, candidate, artifact)
+    for variant in plan.variants:
+        held = valid, bench.validation
+        missing = leave_variant(folder, variant, spec, artifact, calibration=asked, held=held)
+        say({"stage": "variant", "tier": tier, "variant": variant, "missing": missing})
+    return artifact
 
 
 def open_bench(folder: Path) -> Bench:

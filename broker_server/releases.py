@@ -5,10 +5,12 @@
     releases/<task>/<counter>/manifest.bin          the manifest, whose hash signed metadata list
     releases/<task>/<counter>/<tier>.safetensors    float32 state dict: the student
     releases/<task>/<counter>/<tier>.training.safetensors    where the next round's training goes on
+    releases/<task>/<counter>/<tier>.weights.safetensors     plain weights payload, whose scales the next one keeps
 
 An artifact folder, from the distiller or pushed by an operator, holds for each tier::
 
     <tier>/template.onnx  weights.safetensors  golden.safetensors  state.safetensors  training.safetensors
+    <tier>/<variant>/template.onnx  weights.safetensors  golden.safetensors    maybe, of each that passed its gates
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from edge_protocol.delta import make_delta
 from edge_protocol.errors import ArtifactError, DigestError, StoreError
 from edge_protocol.files import sync_folder, write_atomic
 from edge_protocol.ids import TaskId
-from edge_protocol.manifest import Artifact, Delta, ReleaseManifest, decode_manifest, encode_manifest
+from edge_protocol.manifest import SCALE, VARIANTS, Artifact, Delta, ReleaseManifest, decode_manifest, encode_manifest
 from edge_protocol.task import TIERS, TaskSpec, Tier
 
 DELTA_BASES = 2
@@ -144,8 +146,9 @@ class ReleaseFolder:
             task=spec,
             created_s=now,
             artifacts=tuple(
-                self._artifact(spec, artifacts / tier, tier, self._bases(spec.task_id, tier))
+                self._artifact(spec, artifacts / tier / variant, tier, variant)
                 for tier in _tiers(artifacts)
+                for variant in ("", *variants_in(artifacts / tier))
             ),
             metrics=dict(origin.metrics),
             round=origin.round or 0,
@@ -195,15 +198,17 @@ class ReleaseFolder:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def _artifact(self, spec: TaskSpec, folder: Path, tier: Tier, bases: list[BlobRef]) -> Artifact:
+    def _artifact(self, spec: TaskSpec, folder: Path, tier: Tier, variant: str) -> Artifact:
         template, weights, golden = (self._blobs.put(_file(folder / name)) for name in _FILES)
-        parameters, deltas = _parameters(folder), self._deltas(weights, bases)
-        return Artifact(tier, spec.students[tier], template, weights, golden, parameters, deltas)
+        parameters, deltas = _parameters(folder), self._deltas(weights, self._bases(spec.task_id, tier, variant))
+        return Artifact(tier, spec.students[tier], template, weights, golden, parameters, deltas, variant)
 
-    def _bases(self, task: TaskId, tier: Tier) -> list[BlobRef]:
+    def _bases(self, task: TaskId, tier: Tier, variant: str) -> list[BlobRef]:
         """Weights of the last releases, newest first, each once."""
         manifests = (decode_manifest(r.manifest) for r in self._database.releases(task)[-DELTA_BASES:])
-        found = [a.weights for manifest in manifests for a in manifest.artifacts if a.tier == tier]
+        found = [
+            a.weights for manifest in manifests for a in manifest.artifacts if (a.tier, a.variant) == (tier, variant)
+        ]
         return list({ref.sha256: ref for ref in reversed(found)}.values())
 
     def _deltas(self, weights: BlobRef, bases: list[BlobRef]) -> tuple[Delta, ...]:
@@ -224,16 +229,21 @@ class ReleaseFolder:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
         for tier in _tiers(artifacts):
-            for name, kept in (("state", tier), ("training", f"{tier}.training")):
+            for name, kept in (("state", tier), ("training", f"{tier}.training"), ("weights", f"{tier}.weights")):
                 source = artifacts / tier / f"{name}.safetensors"
                 if source.exists():
                     write_atomic(folder / f"{kept}.safetensors", _file(source))
 
 
 def payloads(record: ReleaseRecord) -> dict[str, str]:
-    """Hashes of the weights payloads, by tier."""
+    """Hashes of the plain artifacts' weights payloads, by tier."""
     manifest = decode_manifest(record.manifest)
-    return {artifact.tier: artifact.weights.sha256 for artifact in manifest.artifacts}
+    return {artifact.tier: artifact.weights.sha256 for artifact in manifest.artifacts if not artifact.variant}
+
+
+def variants_in(folder: Path) -> list[str]:
+    """Which variants a tier's folder holds as artifacts."""
+    return [variant for variant in VARIANTS if (folder / variant / "weights.safetensors").is_file()]
 
 
 def _tiers(artifacts: Path) -> list[Tier]:
@@ -256,7 +266,7 @@ def _file(path: Path) -> bytes:
 def _parameters(folder: Path) -> int:
     try:
         with safe_open(folder / "weights.safetensors", framework="numpy") as file:
-            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - not a mapping
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys() if not name.endswith(SCALE))  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError) as error:
         raise ArtifactError(
             f"{folder / 'weights.safetensors'}: not safetensors: {error}; export the tier again"

@@ -7,7 +7,7 @@ committed, with the hash of the running weights, counts; silence past the deadli
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -75,11 +75,11 @@ class Rollout:
 
     Args:
         record: what is written down of it.
-        weights: tier → hash of the weights payload that a device must run.
+        weights: tier → hashes of the weights payloads that a device may run: of the plain artifact and its variants.
     """
 
     record: RolloutRecord
-    weights: Mapping[str, str]
+    weights: Mapping[str, Collection[str]]
     devices: dict[DeviceId, ProgressRecord] = field(default_factory=dict)
     counts: Counter[Fate] = field(default_factory=Counter)
     _waiting: OrderedDict[DeviceId, float] = field(default_factory=OrderedDict)
@@ -175,7 +175,7 @@ class Rollout:
             return [*effects, *self._mark(device, Sign.FAIL, now, f"{state}: {told.reason}")]
         if state != "committed":
             return effects
-        if told.running == counter and told.weights == self.weights.get(tier):
+        if told.running == counter and told.weights in self.weights.get(tier, ()):
             return [*effects, *self._mark(device, Sign.COMMIT, now)]
         known = self.devices.get(device)
         if told.running == counter:

@@ -169,7 +169,9 @@ class Rollouts:
         return iter(list(self._held.get(task, {}).values()))
 
     def _add(self, release: ReleaseRecord, record: RolloutRecord) -> _Held:
-        weights: dict[str, str] = {a.tier: a.weights.sha256 for a in decode_manifest(release.manifest).artifacts}
+        weights: dict[str, set[str]] = {}
+        for artifact in decode_manifest(release.manifest).artifacts:
+            weights.setdefault(artifact.tier, set()).add(artifact.weights.sha256)
         held = _Held(release, Rollout(record, weights))
         self._held.setdefault(release.task, {})[release.counter] = held
         return held

@@ -35,7 +35,8 @@ class RoundManifest(msgspec.Struct, frozen=True, kw_only=True):
         inputs: file → SHA-256: ``job.json`` and reports relative to the job's folder; packs, the task's file and the
             starting state of the training absolute.
         reports: device → round in which it said what counts here; older ones have aged by the difference.
-        outputs: file → SHA-256 of the candidate, relative to the job's folder.
+        outputs: file → SHA-256 of the candidate, relative to the job's folder; without its variants, which are there or
+            not by times that were measured.
         result: scores, trust and refusals.
     """
 
@@ -85,7 +86,7 @@ def describe(
     Raises:
         OSError: a file is gone.
     """
-    outputs = sorted(path for path in (job_dir / "candidate").rglob("*") if path.is_file())
+    outputs = sorted(path for path in (job_dir / "candidate").glob("*/*") if path.is_file())
     return RoundManifest(
         task=job.task,
         round=job.round,

@@ -110,6 +110,7 @@ def release_details(record: ReleaseRecord) -> dict[str, Any]:
         "artifacts": [
             {
                 "tier": artifact.tier,
+                "variant": artifact.variant,
                 "student": artifact.student,
                 "parameters": artifact.parameters,
                 "files": {

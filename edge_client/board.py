@@ -10,6 +10,7 @@ from devices.boards import Machine
 from devices.boards.host import read_memory, read_model
 from edge_client.config import DeviceConfig
 from edge_client.core import Profile
+from edge_client.planner import wants_tensorrt
 from edge_protocol.task import TaskSpec
 
 
@@ -28,7 +29,15 @@ def profile(config: DeviceConfig, spec: TaskSpec, machine: Machine | None = None
         runtime=f"onnxruntime {_version('onnxruntime')}"[:64],
         cores=os.cpu_count() or 0,
         memory_bytes=read_memory(here).total or 0,
+        variants=_variants(config, here),
     )
+
+
+def _variants(config: DeviceConfig, machine: Machine) -> tuple[str, ...]:
+    """Variants of an artifact that it takes before the plain one."""
+    if config.precision == "plain":
+        return ()
+    return ("int8-trt",) if wants_tensorrt(config.runner, machine) else ("int8-cpu",)
 
 
 def _version(name: str) -> str:

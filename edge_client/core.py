@@ -23,6 +23,7 @@ from edge_client.effects import (
     Failed,
     Fetched,
     FetchFailed,
+    FetchHeld,
     Forget,
     Linked,
     Passed,
@@ -53,6 +54,7 @@ class Profile:
     Attributes:
         fleet, device: its names in topics.
         tier: which student fits it.
+        variants: of that student's artifacts which it takes before the plain one.
         spec: its task.
         report_interval_s: seconds between two reports of its state.
         board, software, runtime: for people.
@@ -69,6 +71,7 @@ class Profile:
     runtime: str = ""
     cores: int = 0
     memory_bytes: int = 0
+    variants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +110,7 @@ class DeviceCore:
             tier=profile.tier,
             running=remembered.running,
             attempts=remembered.attempts,
+            variants=profile.variants,
         )
         self._answering = Answering(
             device=profile.device, spec=profile.spec, answered=remembered.answered, spent=remembered.spent
@@ -147,7 +151,7 @@ class DeviceCore:
         parts = (self._releasing, self._answering, self._refitting)
         return min([self._report_at, *(at for part in parts if (at := part.next_deadline()) is not None)])
 
-    def _dispatch(self, event: Event, now: float) -> list[Effect]:  # noqa: C901, PLR0911, PLR0912 - one return per event
+    def _dispatch(self, event: Event, now: float) -> list[Effect]:  # noqa: C901, PLR0911, PLR0912 - one case per event
         match event:
             case m.Envelope():
                 return self._receive(event.header, event.body)
@@ -158,6 +162,8 @@ class DeviceCore:
                 return []
             case Fetched() | FetchFailed():
                 return self._fetched(event, now)
+            case FetchHeld():
+                return self._releasing.held(event.reason)
             case PatchFailed():
                 return self._releasing.patch_failed(event)
             case Checked() | CheckFailed():

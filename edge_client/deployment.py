@@ -31,6 +31,7 @@ class Step(Enum):
     KEEP = "keep"
     ACCEPT = "accept"
     FETCHED = "fetched"
+    FALL_BACK = "fall-back"
     BUILD = "build"
     BUILT = "built"
     PASS = "pass"  # noqa: S105  # a probation is passed; no secret
@@ -56,14 +57,16 @@ DEPLOYMENT: Table[Stage, Step] = {
     (_S.STAGED, _E.BUILD): _S.BUILDING,
     (_S.STAGED, _E.FAIL): _S.ROLLED_BACK,
     (_S.STAGED, _E.PAUSE): _S.PAUSED,
+    (_S.STAGED, _E.FALL_BACK): _S.FETCHING,
     (_S.BUILDING, _E.BUILT): _S.PROBATION,
     (_S.PROBATION, _E.PASS): _S.COMMITTED,
     (_S.PROBATION, _E.FAIL): _S.ROLLED_BACK,
     (_S.PROBATION, _E.PAUSE): _S.PAUSED,
+    (_S.PROBATION, _E.FALL_BACK): _S.FETCHING,
     (_S.PAUSED, _E.RETRY): _S.FETCHING,
     (_S.FAILED, _E.RETRY): _S.FETCHING,
     **{(state, _E.OFFER): _S.OFFERED for state in (*BUSY, _S.COMMITTED, *ENDED)},
 }
 """A newer offer takes the place of whatever is under way. COMMITTED is reached through PROBATION, or kept when the
-offer is the release that runs already. FAILED and PAUSED, for want of a link or of room, are tried again; ROLLED_BACK
-is not: the release itself is at fault."""
+offer is the release that runs already. A variant that fails here gives way to the plain artifact of its release. FAILED
+and PAUSED, for want of a link or of room, are tried again; ROLLED_BACK is not: the release itself is at fault."""

@@ -47,7 +47,7 @@ def write_factory(
         folder: made when it is missing.
         manifest: of the release, as it was listed.
         proof: why it is trusted; the device checks it again at every boot.
-        tier: of the boards; None for all that the release has.
+        tier: of the boards; None for all that the release has. Of each the plain artifact, which runs everywhere.
         read: gives the bytes of a file.
 
     Raises:
@@ -56,7 +56,8 @@ def write_factory(
         RoadcastError: a file cannot be read, or the disk refused.
     """
     release = decode_manifest(manifest)
-    artifacts = release.artifacts if tier is None else (release.artifact_for(tier),)
+    plain = [each for each in release.artifacts if not each.variant]
+    artifacts = plain if tier is None else [release.artifact_for(tier)]
     place = folder / release.task.name
     if (place / "current.json").exists():
         raise ConfigError(f"{place}: holds a factory model already; name a new folder, or remove it first")

@@ -116,7 +116,7 @@ def _check(path: Path, blobs: Path, spec: TaskSpec, tier: Tier, root: bytes) -> 
         raise IncompatibleError(
             f"the pointer names release {pointer.release}, its manifest another one or another task"
         )
-    artifact = manifest.artifact_for(tier)
+    artifact = manifest.artifact_of(tier, pointer.weights) or manifest.artifact_for(tier)
     for ref in (artifact.template, artifact.weights, artifact.golden):
         if file_sha256(blobs / ref.sha256 / "data") != ref.sha256:
             raise StoreError(f"blob {ref.sha256[:12]} of release {pointer.release} is missing or damaged")

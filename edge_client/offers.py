@@ -1,11 +1,14 @@
-"""What a deployment is about: the release that runs, the one that is wanted, what came of it; owns no decision."""
+"""What a deployment is about: the release that runs, the one wanted, whether it suits and what came of it; pure."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge_protocol.blobs import BlobRef
+from edge_protocol.errors import IncompatibleError
 from edge_protocol.manifest import Artifact, ReleaseManifest
+from edge_protocol.task import TaskSpec, Tier
 from edge_protocol.trust import Proof
 
 MAX_ATTEMPTS = 3
@@ -50,11 +53,12 @@ def hashes_of(artifact: Artifact) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A release that passed every check that needs no file."""
+    """A release that passed every check that needs no file; what is taken of it, and the plain artifact behind that."""
 
     counter: int
     offered: Offered
     artifact: Artifact
+    plain: Artifact
 
     def files(self, delta: BlobRef | None) -> list[BlobRef]:
         """Everything that may have been fetched for it, `delta` among them."""
@@ -75,3 +79,29 @@ class InstallFailed:
 
     release: int
     reason: str
+
+
+def judge(manifest: ReleaseManifest, fleet: str, spec: TaskSpec, tier: Tier, attempts: Mapping[int, int]) -> Artifact:
+    """The plain files of a release for a device.
+
+    Args:
+        manifest: of the release.
+        fleet: the device's.
+        spec: the device's task.
+        tier: the device's.
+        attempts: release → loads of it that were never followed by an outcome.
+
+    Raises:
+        IncompatibleError: it is of another fleet or task, took the agent down too often, or has nothing for the tier.
+    """
+    theirs, counter = manifest.task, manifest.counter
+    if manifest.fleet != fleet:
+        raise IncompatibleError(f"release {counter} is of fleet {manifest.fleet!r}, not {fleet!r}")
+    if theirs.name != spec.name or theirs.label_space != spec.label_space:
+        raise IncompatibleError(
+            f"release {counter} is of task {theirs.name!r} with label space {theirs.label_space}, "
+            f"this device does {spec.name!r} with {spec.label_space}"
+        )
+    if attempts.get(counter, 0) >= MAX_ATTEMPTS:
+        raise IncompatibleError(f"release {counter} took the agent down {MAX_ATTEMPTS} times; it is left alone")
+    return manifest.artifact_for(tier)

@@ -6,7 +6,8 @@ or on the device's own, and the device still ends at the newest one that it can 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from edge_client.backoff import Backoff
 from edge_client.deployment import BUSY, DEPLOYMENT, ENDED, Stage, Step
@@ -31,13 +32,12 @@ from edge_client.effects import (
     Trained,
     TrainFailed,
 )
-from edge_client.offers import MAX_ATTEMPTS, Installed, InstallFailed, Offer, Offered, Running, Unproven
+from edge_client.offers import Installed, InstallFailed, Offer, Offered, Running, Unproven, judge
 from edge_client.plan_effects import BuildPlan, Exchange, Planned
 from edge_protocol.blobs import BlobRef
 from edge_protocol.effects import Drop, Send
 from edge_protocol.errors import IncompatibleError
 from edge_protocol.fsm import step
-from edge_protocol.manifest import Artifact, ReleaseManifest
 from edge_protocol.messages import Deployment
 from edge_protocol.task import TaskSpec, Tier
 
@@ -52,6 +52,7 @@ class Releasing:
         device: the device's name, for the spread of retries.
         spec: the task.
         tier: the device's tier.
+        variants: of artifacts that it takes before the plain one.
         running: what the disk says is installed.
         attempts: release → loads of it that were never followed by an outcome.
     """
@@ -65,11 +66,12 @@ class Releasing:
         tier: Tier,
         running: Running,
         attempts: Mapping[int, int],
+        variants: Sequence[str] = (),
     ) -> None:
         self.running = running
         self.stage = Stage.COMMITTED if running.release else Stage.IDLE
         self.job: int | None = None
-        self._fleet, self._spec, self._tier = fleet, spec, tier
+        self._fleet, self._spec, self._tier, self._variants = fleet, spec, tier, tuple(variants)
         self._attempts = dict(attempts)
         self._offer: Offer | None = None
         self._refused = b""
@@ -112,11 +114,11 @@ class Releasing:
         if offered.data == self._refused or (self._offer is not None and offered.data == self._offer.offered.data):
             return []
         try:
-            artifact = self._judge(manifest)
+            plain = judge(manifest, self._fleet, self._spec, self._tier, self._attempts)
         except IncompatibleError as error:
             self._refused = offered.data
             return self._refuse(manifest.counter, str(error))
-        if manifest.counter == self.running.release and artifact.weights.sha256 == self.running.weights:
+        if manifest.counter == self.running.release and manifest.artifact_of(self._tier, self.running.weights):
             return self._keep()
         if manifest.counter <= self.target:
             reason = f"release {manifest.counter} is not newer than {self.target}; a device never goes back"
@@ -124,29 +126,14 @@ class Releasing:
         begun, superseded = self._clear()
         if self._offer is not None and self.stage is Stage.ROLLED_BACK:
             self._refused = self._offer.offered.data
-        self._offer = Offer(manifest.counter, offered, artifact)
+        chosen = manifest.artifact_for(self._tier, self._variants)
+        self._offer = Offer(manifest.counter, offered, chosen, plain)
         self._shown = manifest.counter
         return [*begun, *self._step(Step.OFFER), *self._step(Step.ACCEPT), *self._fetch(), *superseded]
 
     def unproven(self, event: Unproven) -> list[Effect]:
         """Say that a release was offered which nothing proves; it is taken when something does."""
         return self._refuse(0, event.reason)
-
-    def _judge(self, manifest: ReleaseManifest) -> Artifact:
-        """Return the files for this device."""
-        ours, theirs = self._spec, manifest.task
-        if manifest.fleet != self._fleet:
-            raise IncompatibleError(f"release {manifest.counter} is of fleet {manifest.fleet!r}, not {self._fleet!r}")
-        if theirs.name != ours.name or theirs.label_space != ours.label_space:
-            raise IncompatibleError(
-                f"release {manifest.counter} is of task {theirs.name!r} with label space {theirs.label_space}, "
-                f"this device does {ours.name!r} with {ours.label_space}"
-            )
-        if self._attempts.get(manifest.counter, 0) >= MAX_ATTEMPTS:
-            raise IncompatibleError(
-                f"release {manifest.counter} took the agent down {MAX_ATTEMPTS} times; it is left alone"
-            )
-        return manifest.artifact_for(self._tier)
 
     def _keep(self) -> list[Effect]:
         """The desired release is the one that runs. A newer one that ended stays refused, one to be retried goes on."""
@@ -182,6 +169,13 @@ class Releasing:
         if self._lacking:
             return []
         return [*self._step(Step.FETCHED), Check(self._offer.counter, self._offer.artifact)]
+
+    def held(self, reason: str) -> list[Effect]:
+        """The policy keeps the files waiting, or does not any more; operators see why."""
+        if self.stage is not Stage.FETCHING or reason == self._reason:
+            return []
+        self._reason = reason
+        return [self.status()]
 
     def patch_failed(self, event: PatchFailed) -> list[Effect]:
         """The delta leads nowhere: the whole payload is fetched instead, once."""
@@ -242,11 +236,15 @@ class Releasing:
         return self._step(Step.PASS)
 
     def _roll_back(self, event: CheckFailed | Failed) -> list[Effect]:
-        """The release itself is at fault: its files go, and it is not tried again."""
+        """The release itself is at fault: its files go, for good; a variant gives way to the plain artifact."""
         assert self._offer is not None
+        gone: list[Effect] = [*(Abandon(ref.sha256) for ref in self._offer.files(self._delta)), Discard(event.release)]
+        if variant := self._offer.artifact.variant:
+            self._offer = replace(self._offer, artifact=self._offer.plain)
+            gone.insert(0, Drop("variant-failed", f"{variant}: {event.reason}"))
+            return [*gone, *self._step(Step.FALL_BACK), *self._fetch()]
         self._reason = event.reason
-        gone = [Abandon(ref.sha256) for ref in self._offer.files(self._delta)]
-        return [*self._step(Step.FAIL), *gone, Discard(event.release)]
+        return [*self._step(Step.FAIL), *gone]
 
     def _pause(self, event: CheckFailed | InstallFailed, now: float) -> list[Effect]:
         """Wait for the disk; what was fetched is kept, so that nothing is fetched again."""
@@ -267,8 +265,7 @@ class Releasing:
     def _fetch(self, *, whole: bool = False) -> list[Effect]:
         """Get the files; the weights by a delta from the running ones where the release has one."""
         assert self._offer is not None
-        self._reason = ""
-        files = self._offer.artifact
+        self._reason, files = "", self._offer.artifact
         self._delta = None if whole else files.delta_from(self.running.weights)
         refs = {ref.sha256: ref for ref in (files.template, self._delta or files.weights, files.golden)}
         self._lacking = set(refs)

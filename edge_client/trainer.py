@@ -27,6 +27,7 @@ from safetensors.numpy import load, save
 from devices.preprocess import Preprocess
 from devices.runners.base import Runner
 from devices.runners.ort_runner import OrtRunner
+from devices.runners.payload import read_payload
 from edge_client.costs import Meter, board_watts
 from edge_client.disk import write_atomic
 from edge_client.hard_examples import hardest
@@ -221,9 +222,9 @@ def shared_head(weights: bytes) -> HeadWeights:
         IncompatibleError: the payload holds none.
     """
     try:
-        tensors = load(weights)
+        tensors = read_payload(weights)
         return HeadWeights(tensors["head.weight"].astype(np.float32), tensors["head.bias"].astype(np.float32))
-    except (KeyError, SafetensorError) as error:
+    except KeyError as error:
         raise IncompatibleError(f"weights payload holds no shared head: {error}") from error
 
 

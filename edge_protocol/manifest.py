@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -13,6 +14,10 @@ from edge_protocol.messages import Count, Name, Seconds, Sha256, Text, Values, c
 from edge_protocol.task import TaskSpec, Tier
 
 MAX_DELTAS = 4
+SCALE = ":scale"
+"""Behind the name of a weight that a payload holds in whole steps: the name of the steps' sizes."""
+VARIANTS = ("int8-cpu", "int8-trt")
+"""Of an artifact, beside the plain one; a device takes no other, and a server releases no other."""
 
 
 class Delta(msgspec.Struct, frozen=True, array_like=True):
@@ -28,16 +33,17 @@ class Delta(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Artifact(msgspec.Struct, frozen=True, array_like=True):
-    """The files of one tier.
+    """The files of one tier, in one variant.
 
     Attributes:
         tier: which boards it fits.
         student: name of the architecture.
         template: ONNX graph with replaceable initializers; rarely changes.
-        weights: safetensors of named initializers for that template; changes every release.
+        weights: safetensors of named initializers for that template, some in steps of a `SCALE`; changes every release.
         golden: safetensors of ``inputs`` and the ``features`` and ``logits`` they must give.
         parameters: number of weights.
         deltas: shorter ways to `weights` for devices that run an earlier release.
+        variant: what it is made for, such as ``int8-cpu``; "" for the plain one, which runs everywhere.
     """
 
     tier: Tier
@@ -47,6 +53,7 @@ class Artifact(msgspec.Struct, frozen=True, array_like=True):
     golden: BlobRef
     parameters: Count
     deltas: Annotated[tuple[Delta, ...], Meta(max_length=MAX_DELTAS)] = ()
+    variant: Name = ""
 
     def delta_from(self, weights: str) -> BlobRef | None:
         """The difference from a weights payload, if there is one."""
@@ -60,7 +67,7 @@ class ReleaseManifest(msgspec.Struct, frozen=True, array_like=True):
         counter: counts up from 1 per task; a device never goes back by itself.
         task: the whole task, so that preprocessing and label space travel with the weights.
         created_s: seconds since 1970.
-        artifacts: one per tier.
+        artifacts: of each tier the plain one, then its variants: who knows no variants takes the first.
         metrics: what the judge measured, per tier and overall.
         round: the round that made it; 0 for the first release.
         notes: for people.
@@ -78,19 +85,24 @@ class ReleaseManifest(msgspec.Struct, frozen=True, array_like=True):
     def __post_init__(self) -> None:
         check_finite(self.metrics)
 
-    def artifact_for(self, tier: Tier) -> Artifact:
-        """The files for a tier.
+    def artifact_for(self, tier: Tier, variants: Sequence[str] = ()) -> Artifact:
+        """The files for a tier: of its variants the first that is there, else the plain one.
 
         Raises:
             IncompatibleError: the release has none for it.
         """
-        for artifact in self.artifacts:
-            if artifact.tier == tier:
-                return artifact
+        for variant in (*variants, ""):
+            for artifact in self.artifacts:
+                if (artifact.tier, artifact.variant) == (tier, variant):
+                    return artifact
         tiers = ", ".join(artifact.tier for artifact in self.artifacts)
         raise IncompatibleError(
             f"release {self.counter} of {self.task.name!r} has no artifact for tier {tier!r}; it has {tiers}"
         )
+
+    def artifact_of(self, tier: Tier, weights: str) -> Artifact | None:
+        """The files for a tier that have this weights payload, whatever their variant."""
+        return next((a for a in self.artifacts if a.tier == tier and a.weights.sha256 == weights), None)
 
     @property
     def blobs(self) -> tuple[BlobRef, ...]:

@@ -13,7 +13,7 @@ from edge_protocol.errors import ExportError
 from edge_protocol.task import TaskSpec, Tier
 from export.golden import SAMPLES, make_golden
 from export.parity import ParityReport, check_parity
-from export.payload import weights_payload
+from export.payload import Form, weights_payload
 from export.template import build_template
 
 
@@ -23,7 +23,7 @@ class BuiltArtifact:
 
     Attributes:
         template: ONNX graph without weights; the same bytes for every release of the same student.
-        weights: safetensors of fp16 tensors, named as the template names them.
+        weights: payload of tensors, named as the template names them.
         golden: safetensors of ``inputs`` and the ``features`` and ``logits`` they must give.
         parameters: number of weights.
         parity: what the gate measured.
@@ -37,7 +37,14 @@ class BuiltArtifact:
 
 
 def build_artifact(
-    spec: TaskSpec, tier: Tier, student: Student, x: npt.ArrayLike, *, template: bytes | None = None
+    spec: TaskSpec,
+    tier: Tier,
+    student: Student,
+    x: npt.ArrayLike,
+    *,
+    template: bytes | None = None,
+    form: Form = "int8",
+    base: bytes = b"",
 ) -> BuiltArtifact:
     """Export a student and check what was exported.
 
@@ -47,6 +54,8 @@ def build_artifact(
         student: in any mode; not changed.
         x: (N, *input shape) float32, one or more preprocessed samples of the task.
         template: from an earlier build of the same student; saves seconds.
+        form: of the payload's numbers.
+        base: as for `weights_payload`.
 
     Raises:
         ExportError: it cannot be exported, or `x` has another shape.
@@ -58,7 +67,7 @@ def build_artifact(
             f"task {spec.name!r}, tier {tier!r}: sample inputs are {inputs.shape}, not (N, *{spec.input.shape})"
         )
     template = template or build_template(student, spec.input.shape)
-    weights = weights_payload(student, template)
+    weights = weights_payload(student, template, form=form, base=base)
     parity = check_parity(student, template, weights, inputs)
     with OrtRunner(template, weights) as runner:
         golden = make_golden(runner, np.resize(inputs, (SAMPLES, *spec.input.shape)))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from math import prod
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto
 from safetensors.numpy import save
 
+from devices.runners.payload import read_payload
 from edge_protocol.errors import ExportError
 
 INPUT = "input"
@@ -96,13 +96,14 @@ def _shapes(values: Iterable[ValueInfoProto]) -> dict[str, list[int | str]]:
     }
 
 
-def inlined(template: bytes, weights: Mapping[str, npt.NDArray[np.generic]]) -> bytes:
-    """Return one self-contained ONNX file: the template with these weights in it, of the types it declares.
+def inlined(template: bytes, payload: bytes) -> bytes:
+    """Return one self-contained ONNX file: the template with a payload's weights in it, of the types it declares.
 
     Raises:
         ExportError: not a template, or a weight is missing.
+        IncompatibleError: the payload is damaged.
     """
-    model = read_template(template)
+    model, weights = read_template(template), read_payload(payload)
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
             if tensor.name not in weights:

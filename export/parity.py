@@ -10,7 +10,7 @@ import torch
 from devices.runners.ort_runner import OrtRunner
 from edge_models.students import Student
 from edge_protocol.errors import ParityError
-from export.fold import folded
+from export.payload import served
 
 BATCHES = (1, 2, 7, 64)
 TOLERANCE = 1e-4
@@ -35,7 +35,7 @@ class ParityReport(msgspec.Struct, frozen=True):
 
 
 def check_parity(student: Student, template: bytes, weights: bytes, x: F4) -> ParityReport:
-    """Compare the deployed files with the student, both with weights rounded to fp16.
+    """Compare the deployed files with the student, both with weights rounded as the payload says.
 
     Args:
         student: not changed.
@@ -46,7 +46,7 @@ def check_parity(student: Student, template: bytes, weights: bytes, x: F4) -> Pa
     Raises:
         ParityError: names output, batch and difference.
     """
-    plain = _rounded(folded(student))
+    plain = served(student, weights)
     noise = np.random.default_rng(0).normal(0, 0.1, (max(BATCHES), *x.shape[1:]))
     inputs = (np.resize(x, noise.shape) + noise).astype(np.float32)
     worst = {"features": 0.0, "logits": 0.0}
@@ -58,13 +58,6 @@ def check_parity(student: Student, template: bytes, weights: bytes, x: F4) -> Pa
             for name, reference in expected.items():
                 worst[name] = max(worst[name], _difference(name, batch, getattr(answer, name), reference.numpy()))
         return ParityReport(BATCHES, worst["features"], worst["logits"], runner.provider)
-
-
-def _rounded(plain: Student) -> Student:
-    with torch.no_grad():
-        for tensor in plain.state_dict().values():
-            tensor.copy_(tensor.half().float())
-    return plain
 
 
 def _difference(name: str, batch: int, given: F4, reference: F4) -> float:

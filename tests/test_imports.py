@@ -30,6 +30,7 @@ NOT_ON_A_DEVICE = (
 TORCH_HOMES = (
     "edge_models.augment",
     "broker_server.candidate_files",
+    "broker_server.candidate_variants",
     "broker_server.distil_worker",
     "broker_server.distiller",
     "broker_server.training",
@@ -46,6 +47,7 @@ TORCH_HOMES = (
 SQL_HOMES = ("broker_server.store", "broker_server.migrations")
 """Modules that may import SQLAlchemy and Alembic."""
 SERVER_SHELLS = (
+    "broker_server.blob_export",
     "broker_server.broadcast",
     "broker_server.key_setup",
     "broker_server.keys",

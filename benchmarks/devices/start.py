@@ -14,8 +14,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from safetensors.numpy import load
-
 from benchmarks.agent_overhead import apart, build, device_of
 from benchmarks.harness import Options, Outcome, Target, ratios, run, spread
 from edge_models.tasks import load_task
@@ -58,7 +56,7 @@ def measure(options: Options) -> Outcome:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         built = apart(build, spec)
-        (folder / "student.onnx").write_bytes(inlined(built.template, load(built.weights)))
+        (folder / "student.onnx").write_bytes(inlined(built.template, built.weights))
         config = device_of(folder, spec, built)
         seconds: dict[str, list[float]] = {"script": [], "agent": []}
         cpu: dict[str, list[float]] = {"script": [], "agent": []}

@@ -15,7 +15,6 @@ from functools import partial
 
 import numpy as np
 from onnxruntime import InferenceSession
-from safetensors.numpy import load
 
 from benchmarks.harness import Options, Outcome, Target, interleaved, ratios, run, spread
 from devices.runners.onnx_file import open_file
@@ -46,7 +45,7 @@ def measure(options: Options) -> Outcome:
             begun = time.process_time()
             built = build_artifact(spec, tier, student, x)
             export_s = time.process_time() - begun
-            full = inlined(built.template, load(built.weights))
+            full = inlined(built.template, built.weights)
             cases: dict[str, Callable[[], InferenceSession]] = {
                 "swap": partial(open_student, built.template, built.weights),
                 "written": partial(_written, built),
@@ -79,7 +78,7 @@ def measure(options: Options) -> Outcome:
 
 
 def _written(built: BuiltArtifact) -> InferenceSession:
-    return open_file(inlined(built.template, load(built.weights)))
+    return open_file(inlined(built.template, built.weights))
 
 
 if __name__ == "__main__":

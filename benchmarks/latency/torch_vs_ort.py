@@ -16,7 +16,6 @@ from contextlib import ExitStack
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.numpy import load
 
 from benchmarks.harness import Options, Outcome, Spread, Target, interleaved, ratios, run
 from devices.runners.onnx_file import OnnxFile
@@ -73,7 +72,7 @@ def measure(options: Options) -> Outcome:
 def full_model(spec: TaskSpec, tier: Tier, student: Student, x: F4) -> bytes:
     """The student as one ONNX file with its weights inside; x (N, *input shape) is what the export traces."""
     built = build_artifact(spec, tier, student, x)
-    return inlined(built.template, load(built.weights))
+    return inlined(built.template, built.weights)
 
 
 def compiled_student(student: Student, x: F4) -> tuple[Callable[[torch.Tensor], object], float]:

@@ -7,6 +7,7 @@ or under labels; devices that share weights of one architecture; and devices alo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -72,7 +73,7 @@ def taught(
         seed: of the partition and of everything else.
         pooled: whether the labels are everybody's, and not the server's alone.
         watch: is shown every round's ballots.
-        keep: is shown the students at the end.
+        keep: is shown the students after each round.
         settings: of the distillation, in place of the product's.
     """
     plan = msgspec.structs.replace(setting.distil(seed), strategy=strategy, **settings)
@@ -91,7 +92,7 @@ def taught(
             train(trainings[tier], [lesson, beside], round_plan, plan.steps, pace, progress=lambda *_: None)
             students[tier] = trainings[tier].average
         curve.append(float(np.mean([_accuracy(student, test, world.test) for student in students.values()])))
-    keep(students)
+        keep(deepcopy(students))
     up = sum(answers.bytes_up) / (setting.rounds * len(world.devices))
     raw = RAW * len(labels) / (setting.rounds * len(world.devices)) if pooled else 0.0
     return {

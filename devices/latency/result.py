@@ -114,6 +114,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", tag=
     raw: Raw
     draw: Draw | None = None
 
+    @property
+    def watts(self) -> float | None:
+        """Mean draw of the board, else of its CPU packages; None: neither was measured."""
+        if self.draw is not None:
+            return self.draw.watts
+        return None if self.energy_mj_per_sample is None else self.energy_mj_per_sample * self.samples_per_s / 1e3
+
 
 def summarise(nanoseconds: Sequence[int]) -> Summary:
     """Summarise times, at least one; none is left out."""

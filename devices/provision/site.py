@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from devices.latency.fit import Budgets
 from edge_protocol.errors import ConfigError
 
 Absolute = Annotated[str, Meta(pattern=r"^(/[A-Za-z0-9._+-]+)+\Z", max_length=1024)]
@@ -122,6 +123,7 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         devices: by device what is different there; sections are merged, lists are replaced.
         install: see there.
         ssh: by device where it is reached.
+        budgets: what serving may cost on these boards, for `roadcast devices fit`.
         network: by device its network configuration, netplan's form (version 2), for cloud-init.
     """
 
@@ -129,6 +131,7 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     devices: dict[str, dict[str, Any]] = {}
     install: InstallConfig = InstallConfig()
     ssh: dict[str, SshConfig] = {}
+    budgets: Budgets = Budgets()
     network: dict[str, dict[str, Any]] = {}
 
     def tree_of(self, device: str | None) -> dict[str, Any]:

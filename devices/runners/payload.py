@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from edge_protocol.errors import IncompatibleError, StoreError
+from edge_protocol.manifest import SCALE
 
 Tensors = dict[str, npt.NDArray[np.generic]]
 DTYPES: Final[Mapping[int, type[np.generic]]] = {
@@ -44,10 +45,10 @@ class Place(NamedTuple):
 
 
 def read_payload(weights: bytes) -> Tensors:
-    """Read a payload: numbers of floating point as FP32, integers of a quantised student as they are.
+    """Read a payload: floating point, and steps of a scale, as FP32; integers of a quantised student as they are.
 
     Raises:
-        IncompatibleError: truncated, or a weight is not a finite number.
+        IncompatibleError: truncated, a weight is not a finite number, or a scale does not fit its weight.
     """
     try:
         tensors: Tensors = load(weights)
@@ -55,12 +56,26 @@ def read_payload(weights: bytes) -> Tensors:
         raise IncompatibleError(
             f"weights payload of {len(weights)} bytes cannot be read: {error}; fetch it again"
         ) from error
+    for scale in [name for name in tensors if name.endswith(SCALE)]:
+        name = scale.removesuffix(SCALE)
+        tensors[name] = _scaled(name, tensors.get(name), tensors.pop(scale))
     for name, array in tensors.items():
         if np.issubdtype(array.dtype, np.floating):
             if not np.isfinite(array).all():
                 raise IncompatibleError(f"weight {name!r} ({array.dtype}) holds something that is not a finite number")
             tensors[name] = np.asarray(array, np.float32, order="C")
     return tensors
+
+
+def _scaled(
+    name: str, steps: npt.NDArray[np.generic] | None, scale: npt.NDArray[np.generic]
+) -> npt.NDArray[np.float32]:
+    shape = None if steps is None else (*steps.shape[:1], *(1 for _ in steps.shape[1:]))
+    if steps is None or steps.dtype != np.int8 or scale.shape != shape or scale.dtype not in (np.float16, np.float32):
+        raise IncompatibleError(f"weight {name!r} and its scale {scale.shape} do not belong together; fetch them again")
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by name
+        found: npt.NDArray[np.float32] = steps.astype(np.float32) * scale.astype(np.float32)
+    return found
 
 
 def places(template: bytes) -> dict[str, Place]:

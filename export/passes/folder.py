@@ -8,10 +8,10 @@ from pathlib import Path
 from shutil import rmtree
 
 import msgspec
-from safetensors.numpy import load
 
 from edge_models.samples import Samples
 from edge_protocol.errors import StoreError
+from edge_protocol.manifest import VARIANTS as RELEASED
 from export.folder import STATE, TEMPLATE, WEIGHTS, read_card, read_part, write_artifact
 from export.graph import inlined
 from export.passes.gates import Limits
@@ -44,8 +44,8 @@ def write_variant(
 ) -> VariantReport:
     """Build one variant of a folder's student, and write it when it passes its gate.
 
-    INT8 becomes a folder of its own, an artifact as any other; ``fp16`` becomes one ONNX file, which TensorRT parses.
-    The report is written in any case.
+    INT8 becomes a folder of its own, an artifact as any other, as a release carries it; ``fp16`` becomes one ONNX file,
+    which TensorRT parses. The report is written in any case.
 
     Args:
         folder: of ``export build``.
@@ -60,16 +60,16 @@ def write_variant(
         StoreError: the disk refuses.
     """
     card = read_card(folder)
-    full = inlined(read_part(folder, TEMPLATE), load(read_part(folder, WEIGHTS)))
+    full = inlined(read_part(folder, TEMPLATE), read_part(folder, WEIGHTS))
     made, report = build_variant(
         variant, card.task, full, calibration=calibration, held=held, limits=limits, slowdown=slowdown
     )
-    artifact = to_artifact(full, made, held[0], card.parameters) if made and variant != "fp16" else None
+    artifact = to_artifact(full, made, held[0], card.parameters) if made and variant in RELEASED else None
     place = folder / variant
     with _writing(place):
         place.mkdir(exist_ok=True)
         (place / REPORT).write_bytes(msgspec.json.format(msgspec.json.encode(report)))
-        if artifact is None and made is not None:
+        if variant != "int8-cpu" and made is not None:
             (place / f"{variant}.onnx").write_bytes(made)
     if artifact is not None:
         write_artifact(place, artifact, card.task, card.tier, precision=variant)
@@ -86,7 +86,7 @@ def self_contained(path: Path) -> bytes:
         ExportError: the folder's files do not belong together.
     """
     if path.is_dir():
-        return inlined(read_part(path, TEMPLATE), load(read_part(path, WEIGHTS)))
+        return inlined(read_part(path, TEMPLATE), read_part(path, WEIGHTS))
     return read_part(path.parent, path.name)
 
 

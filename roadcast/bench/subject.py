@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load
 
 from devices.latency.load import Step
 from devices.latency.result import Subject
@@ -23,6 +22,7 @@ from devices.runners.onnx_file import OnnxFile, open_file
 from devices.runners.ort_proof import providers_that_ran
 from devices.runners.ort_providers import GpuRunner, Kind
 from devices.runners.ort_runner import OrtRunner, open_student
+from devices.runners.payload import read_payload
 from edge_models.head_weights import HeadWeights
 from edge_models.tasks import plugin_of
 from edge_protocol.codec import encode
@@ -136,7 +136,7 @@ def _simulated(spec: TaskSpec, count: int) -> Any:  # noqa: ANN401 - uint8 image
 
 
 def _whole_way(spec: TaskSpec, runner: Runner, weights: bytes, pool: Sequence[Any]) -> list[tuple[str, Step]]:
-    tensors = load(weights)
+    tensors = read_payload(weights)
     weight, bias = (tensors[f"head.{part}"].astype(np.float32) for part in ("weight", "bias"))
     head = HeadWeights(weight, bias)
     header = Header("bench", "bench", bytes(16), bytes(8), 0, 0.0, clock_trusted=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from roadcast.commands.fit import fit
 from roadcast.commands.fleet import app as fleet
 from roadcast.output import JsonFlag, emit, table
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from devices.telemetry.sampler import Sample
 
 app = typer.Typer(no_args_is_help=True)
+app.command()(fit)
 app.add_typer(fleet)
 Root = Annotated[
     Path | None, typer.Option(help="Folder of a recorded board, or of a root filesystem; without it this machine.")

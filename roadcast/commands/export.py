@@ -30,6 +30,10 @@ def build(
         Path | None, typer.Option(metavar="STATE", help="State dict as safetensors; fresh weights without it.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of fresh weights.")] = 0,
+    payload: Annotated[Literal["int8", "fp16"], typer.Option(help="Weights in INT8 steps, or in fp16.")] = "int8",
+    base: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Build of the release before: its scales stay, deltas are small.")
+    ] = None,
     variant: Annotated[
         list[str] | None, typer.Option(help="fp16, int8-cpu or int8-trt: build it too, within its limits; repeat.")
     ] = None,
@@ -49,7 +53,7 @@ def build(
 
     from edge_models.tasks import load_task
     from export import build_artifact
-    from export.folder import STATE, write_artifact
+    from export.folder import STATE, WEIGHTS, read_part, write_artifact
     from export.passes.folder import forget_variants
     from export.passes.variants import VARIANTS
 
@@ -59,7 +63,7 @@ def build(
     student = _student(spec, tier, weights, seed)
     progress(f"exporting {spec.name} {tier}: {spec.students[tier]}")
     inputs = np.random.default_rng(seed).normal(size=(4, *spec.input.shape)).astype(np.float32)
-    artifact = build_artifact(spec, tier, student, inputs)
+    artifact = build_artifact(spec, tier, student, inputs, form=payload, base=read_part(base, WEIGHTS) if base else b"")
     forget_variants(out)
     write_artifact(out, artifact, spec, tier)
     save_file(student.state_dict(), out / STATE)

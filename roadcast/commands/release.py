@@ -126,6 +126,32 @@ def factory(
     emit(said, json, lambda told: f"{told['folder']}: release {told['release']} of {told['task']}")
 
 
+@app.command("export-blobs")
+def export_blobs(
+    folder: Annotated[Path, typer.Argument(help="What a static HTTP server serves; made when it is missing.")],
+    *,
+    state_dir: StateDir,
+    prune: Annotated[bool, typer.Option("--prune", help="Delete blobs in it that nothing names any more.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Copy what devices fetch into a plain folder, one file per blob, for their `fetch: {mirror: …}`.
+
+    Run it after each release; the server may run meanwhile. Until a file is there, devices fetch it from the broker.
+    """
+    from broker_server.blob_export import export_blobs as export
+    from broker_server.blob_export import wanted_blobs
+    from broker_server.status import open_database
+    from broker_server.store.blobs import BlobFolder
+
+    database = open_database(state_dir)
+    try:
+        wanted = wanted_blobs(database)
+    finally:
+        database.close()
+    counts = export(wanted, BlobFolder(state_dir / "blobs"), folder, prune=prune)
+    emit(counts, json, lambda found: "  ".join(f"{name} {count}" for name, count in found.items()))
+
+
 def check_answers(folder: Path) -> None:
     """Run every tier of an artifact folder on its golden inputs.
 
@@ -133,13 +159,15 @@ def check_answers(folder: Path) -> None:
         NotReadyError: a file is missing.
         CheckFailedError: a file is broken, or answers differ.
     """
+    from broker_server.releases import variants_in
     from devices.runners.ort_runner import OrtRunner
     from edge_protocol.errors import ArtifactError, CheckFailedError, DeploymentError
     from edge_protocol.task import TIERS
     from export.folder import GOLDEN, TEMPLATE, WEIGHTS, read_part
     from export.golden import check_golden
 
-    for place in (folder / tier for tier in TIERS if (folder / tier).is_dir()):
+    plain = [folder / tier for tier in TIERS if (folder / tier).is_dir()]
+    for place in (tier / variant for tier in plain for variant in ("", *variants_in(tier))):
         template, weights, golden = (read_part(place, name) for name in (TEMPLATE, WEIGHTS, GOLDEN))
         try:
             with OrtRunner(template, weights) as runner:
@@ -155,9 +183,9 @@ def _table(found: list[dict[str, Any]]) -> Any:  # noqa: ANN401 - whatever rich 
 
 def _details(found: dict[str, Any]) -> Any:  # noqa: ANN401 - whatever rich draws
     rows = [
-        (artifact["tier"], artifact["student"], name, file["bytes"], file["sha256"])
+        (artifact["tier"], artifact["variant"], artifact["student"], name, file["bytes"], file["sha256"])
         for artifact in found["artifacts"]
         for name, file in artifact["files"].items()
     ]
     title = f"{found['task']}: release {found['counter']}, manifest {found['manifest'][:16]}"
-    return table(title, ("tier", "student", "file", "bytes", "sha256"), rows)
+    return table(title, ("tier", "variant", "student", "file", "bytes", "sha256"), rows)

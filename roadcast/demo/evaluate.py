@@ -91,7 +91,7 @@ class Judged:
     def releases(self, held: Held) -> Iterator[ReleaseScore]:
         """Score every tier of every release."""
         for counter, manifest in self.manifests.items():
-            for artifact in manifest.artifacts:
+            for artifact in [a for a in manifest.artifacts if not a.variant]:
                 said = self._answer(counter, artifact.tier, held)
                 yield ReleaseScore(
                     task=self.spec.name,

@@ -13,17 +13,21 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load, load_file
 
 from broker_server.distil_job import DistilJob, DistilResult, DistilSettings, read_result, write_job
 from broker_server.distil_worker import main
 from broker_server.judge import judge
 from broker_server.proxy_set import Asked, build, load_samples, mingle
+from broker_server.releases import variants_in
+from broker_server.round_manifest import MANIFEST, decoded
 from devices.packs import ImagePack, SeriesPack, save_pack
 from devices.runners.ort_runner import OrtRunner
 from edge_models.tasks import load_task
+from edge_protocol.delta import make_delta
 from edge_protocol.errors import DistillationError
 from edge_protocol.ids import DeviceId
+from edge_protocol.manifest import SCALE
 from edge_protocol.messages import KnowledgeReport
 from edge_protocol.task import TIERS
 from export.golden import check_golden
@@ -66,9 +70,9 @@ def round_job(first: tuple[Path, DistilJob], **changes: object) -> DistilJob:
     current = home / "current"
     current.mkdir(exist_ok=True)
     for tier in TIERS:
-        shutil.copy(
-            home / "jobs" / "speed-0" / "candidate" / tier / "state.safetensors", current / f"{tier}.safetensors"
-        )
+        made = home / "jobs" / "speed-0" / "candidate" / tier
+        shutil.copy(made / "state.safetensors", current / f"{tier}.safetensors")
+        shutil.copy(made / "weights.safetensors", current / f"{tier}.weights.safetensors")
     proxy = sha256(build(asked(job).samples)).hexdigest()
     return msgspec.structs.replace(job, round=1, release=1, proxy=proxy, current=str(current), **changes)
 
@@ -128,6 +132,43 @@ def test_a_round_hears_good_reports_and_names_bad_ones(first: tuple[Path, Distil
     assert "NaN" in result.devices["nan"]
     assert all(set(scores) == {"current", "candidate"} for scores in result.metrics.values())
     assert result.metrics["nano"]["current"] == read_result(first[0] / "jobs" / "speed-0").metrics["nano"]["candidate"]
+
+
+def test_a_candidate_keeps_the_scales_of_the_release_before(first: tuple[Path, DistilJob]) -> None:
+    """Then devices fetch a small delta; a server that is set to fp16 sends no scale, and no delta of the one before."""
+    job = round_job(first)
+    before = (Path(job.current or "") / "nano.weights.safetensors").read_bytes()
+    made = []
+    for form in ("int8", "fp16"):
+        folder = first[0] / "jobs" / f"in-{form}"
+        plan = msgspec.structs.replace(job.settings, payload=form)
+        assert run(folder, msgspec.structs.replace(job, settings=plan), {DeviceId("a"): report(job)})[0] == 0
+        made.append((folder / "candidate" / "nano" / "weights.safetensors").read_bytes())
+    old, new = load(before), load(made[0])
+    same = [(old[name] == new[name]).mean() for name in old if name.endswith(SCALE)]
+    assert same
+    assert np.mean(same) > 0.9
+    delta = make_delta(before, made[0])
+    assert delta is not None
+    assert len(delta) < 0.8 * len(made[0])
+    assert make_delta(before, made[1]) is None
+    assert {array.dtype for array in load(made[1]).values()} == {np.dtype(np.float16)}
+
+
+def test_variants_are_left_where_they_keep_their_limits(first: tuple[Path, DistilJob]) -> None:
+    """Each is told of; those that are missing say why, and the round's manifest depends on none."""
+    job = round_job(first)
+    folder = first[0] / "jobs" / "variants"
+    plan = msgspec.structs.replace(job.settings, variants=("int8-cpu",))
+    code, events = run(folder, msgspec.structs.replace(job, settings=plan), {DeviceId("a"): report(job)})
+    assert code == 0
+    told = {event["tier"]: event["missing"] for event in events if event["stage"] == "variant"}
+    assert set(told) == set(TIERS)
+    for tier, missing in told.items():
+        assert variants_in(folder / "candidate" / str(tier)) == ([] if missing else ["int8-cpu"])
+    names = decoded((folder / MANIFEST).read_bytes(), "manifest").outputs
+    assert names
+    assert not any("int8-cpu" in name for name in names)
 
 
 def test_a_killed_round_goes_on_where_it_was(first: tuple[Path, DistilJob]) -> None:

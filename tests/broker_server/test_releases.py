@@ -6,12 +6,13 @@ import threading
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from broker_server.releases import Provenance, ReleaseFolder
+from broker_server.releases import Provenance, ReleaseFolder, payloads
 from broker_server.store.blobs import BlobFolder
 from broker_server.store.database import Database
 from edge_protocol.delta import apply_delta
@@ -72,11 +73,14 @@ def test_a_release_is_signed_numbered_and_complete(
     assert sorted(p.name for p in releases.folder(TASK, 1).iterdir()) == [
         "base.safetensors",
         "base.training.safetensors",
+        "base.weights.safetensors",
         "manifest.bin",
         "nano.safetensors",
         "nano.training.safetensors",
+        "nano.weights.safetensors",
         "small.safetensors",
         "small.training.safetensors",
+        "small.weights.safetensors",
     ]
     assert releases.make(SPEC, artifacts, Provenance(None, {}), 8.0).counter == 2
 
@@ -109,6 +113,27 @@ def test_a_release_offers_deltas_from_the_last_two(
     assert listed == [1, 2, 3], "what was taken back is no release any more"
     with pytest.raises(ArtifactError, match="no release 9"):
         releases.again(TASK, 9, "", 2.0)
+
+
+def test_a_release_brings_the_variants_that_are_there(releases: ReleaseFolder, artifacts: Path, tmp_path: Path) -> None:
+    """Behind the plain artifact of their tier, each with deltas of its own; a folder that is none is left out."""
+    rng = np.random.default_rng(0)
+    plain, numbers = rng.normal(0, 0.1, 2000).astype(np.float16), rng.integers(-90, 90, 2000).astype(np.int8)
+    (artifacts / "nano" / "int8-trt").mkdir()
+    (artifacts / "nano" / "mine").mkdir()
+    for counter in range(2):
+        copytree(artifacts / "small", artifacts / "nano" / "int8-cpu", dirs_exist_ok=True)
+        save_file({"w": plain + np.float16(0.0005 * counter)}, artifacts / "nano" / "weights.safetensors")
+        save_file({"w": numbers + np.int8(counter)}, artifacts / "nano" / "int8-cpu" / "weights.safetensors")
+        last = decode_manifest(releases.make(SPEC, artifacts, Provenance(None, {}), 1.0).manifest)
+    found = [(a.tier, a.variant) for a in last.artifacts]
+    assert found == [("nano", ""), ("nano", "int8-cpu"), ("small", ""), ("base", "")]
+    int8, blobs = last.artifact_for("nano", ("int8-cpu",)), BlobFolder(tmp_path / "blobs")
+    (delta,) = int8.deltas
+    assert apply_delta((blobs.root / delta.base).read_bytes(), blobs.read(delta.blob)) == blobs.read(int8.weights)
+    assert set(payloads(releases.make(SPEC, artifacts, Provenance(None, {}), 1.0)).values()) == {
+        a.weights.sha256 for a in last.artifacts if not a.variant
+    }
 
 
 def test_two_that_push_at_once_get_two_counters(releases: ReleaseFolder, artifacts: Path, database: Database) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 
 from edge_client import effects as e
 from edge_client.core import DeviceCore, Profile, Remembered
-from edge_client.offers import Installed, Offered
 from edge_client.plan_effects import Planned
 from edge_models.tasks import load_task
 from edge_protocol import messages as m
@@ -35,8 +34,10 @@ def blob(text: str) -> Any:
     return cut(text.encode())[0]
 
 
-def artifact(counter: int, tier: Tier = "nano", base: int = 0) -> Artifact:
+def artifact(counter: int, tier: Tier = "nano", base: int = 0, variant: str = "") -> Artifact:
     """Files of a release; the template stays the same; with `base`, a delta from that release."""
+    if variant:
+        return Artifact(tier, "depthwise", *(blob(f"{variant} {each} {counter}") for each in "twg"), 1, (), variant)
     deltas = (Delta(blob(f"weights {base}").sha256, blob(f"delta {base} to {counter}")),) if base else ()
     files = blob("template"), blob(f"weights {counter}"), blob(f"golden {counter}")
     return Artifact(tier, "depthwise", *files, 1, deltas)
@@ -49,10 +50,12 @@ def signed(
     spec: TaskSpec = SPEC,
     fleet: str = FLEET,
     base: int = 0,
-) -> Offered:
+    variants: tuple[str, ...] = (),
+) -> e.Offered:
     """A proven release of small files."""
-    manifest = ReleaseManifest(fleet, counter, spec, 1.0, (artifact(counter, tier, base),), {})
-    return Offered(encode_manifest(manifest), manifest, PROOF)
+    files = (artifact(counter, tier, base), *(artifact(counter, tier, variant=each) for each in variants))
+    manifest = ReleaseManifest(fleet, counter, spec, 1.0, files, {})
+    return e.Offered(encode_manifest(manifest), manifest, PROOF)
 
 
 def call(number: int, release: int, *, collecting: bool = True, spec: TaskSpec = SPEC) -> m.RoundCall:
@@ -78,16 +81,24 @@ class Driver:
     """
 
     remembered: Remembered = field(default_factory=Remembered)
+    variants: tuple[str, ...] = ()
     effects: list[e.Effect] = field(default_factory=list)
     clock: FakeClock = field(default_factory=FakeClock)
 
     def __post_init__(self) -> None:
-        who = Profile(fleet=FLEET, device=DeviceId("cam-1"), tier="nano", spec=SPEC, report_interval_s=10)
+        who = Profile(
+            fleet=FLEET,
+            device=DeviceId("cam-1"),
+            tier="nano",
+            spec=SPEC,
+            report_interval_s=10,
+            variants=self.variants,
+        )
         self.core = DeviceCore(who, self.remembered, self.clock.now)
 
-    def say(self, body: m.Body | Offered) -> list[e.Effect]:
+    def say(self, body: m.Body | e.Offered) -> list[e.Effect]:
         """A message from the server; an offer as the gate lets it through."""
-        if isinstance(body, Offered):
+        if isinstance(body, e.Offered):
             return self.do(body)
         header = m.Header(FLEET, SERVER, os.urandom(16), b"centre00", 1, 1.7e9, True)
         return self.do(m.Envelope(header, body))
@@ -109,11 +120,11 @@ class Driver:
         self.do(e.Trained(self.last(e.Train).job, None))
         self.do(Planned(counter))
         self.do(e.Passed(counter))
-        self.do(Installed(counter))
+        self.do(e.Installed(counter))
 
-    def fetch(self, counter: int) -> None:
+    def fetch(self, counter: int, variant: str = "") -> None:
         """Everything of a release arrives."""
-        files = artifact(counter)
+        files = artifact(counter, variant=variant)
         for ref in (files.template, files.weights, files.golden):
             self.do(e.Fetched(ref.sha256))
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load
 
 from devices.runners.ort_runner import OrtRunner
 from devices.runners.trt_process import build_apart
@@ -158,7 +157,7 @@ def test_a_build_in_its_own_process_serves_and_ends_with_the_agent(tmp_path: Pat
 def quantised(target: Target) -> Files:
     """The student in INT8, as the exporter writes it."""
     files, x = artifact_files(), np.random.default_rng(0).normal(size=(16, 3, 32, 32)).astype(np.float32)
-    made, _ = apply([simplify, to_int8(target, "minmax", x)], inlined(files.template, load(files.weights)))
+    made, _ = apply([simplify, to_int8(target, "minmax", x)], inlined(files.template, files.weights))
     template, weights = outlined(made)
     with OrtRunner(template, weights) as runner:
         return Files(template, weights, make_golden(runner, x[:4]))

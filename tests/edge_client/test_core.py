@@ -6,7 +6,7 @@ import pytest
 
 from edge_client import effects as e
 from edge_client.core import Remembered
-from edge_client.offers import Installed, Running
+from edge_client.offers import Running
 from edge_client.plan_effects import Planned
 from edge_protocol import messages as m
 from edge_protocol.effects import Drop, Send
@@ -248,7 +248,7 @@ def test_a_release_takes_the_trainer_from_a_round_and_gives_it_back() -> None:
     driver.do(e.Trained(driver.last(e.Train).job, None))
     driver.do(Planned(2))
     driver.do(e.Passed(2))
-    driver.do(Installed(2))
+    driver.do(e.Installed(2))
     assert driver.core.running.release == 2
     assert len(driver.all(e.Train)) == 3, "round 2 asked for release 1, which is gone: it is not answered"
 

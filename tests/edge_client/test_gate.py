@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from edge_client.effects import Offered, Unproven
 from edge_client.gate import AGAIN_S, PATIENCE_S, Admission, Gate
-from edge_client.offers import Offered, Unproven
 from edge_client.trust_store import TrustStore
 from edge_protocol.effects import Drop
 from edge_protocol.ids import DeviceId, FleetId, TaskId

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from edge_client import effects as e
-from edge_client.offers import Installed
 from edge_client.plan_effects import Planned
 from edge_client.refitting import MAX_FAILURES
 from tests.edge_client.core_driver import Driver, blob, call, report, signed
@@ -91,7 +90,7 @@ def test_the_refit_of_a_release_that_failed_is_made_up_for() -> None:
     driver.do(e.TrainFailed(driver.last(e.Train).job, "put off: the board was hot for 600 s"))
     driver.do(Planned(1))
     driver.do(e.Passed(1))
-    driver.do(Installed(1))
+    driver.do(e.Installed(1))
     jobs = len(driver.all(e.Train))
     driver.wait(10)
     assert len(driver.all(e.Train)) == jobs

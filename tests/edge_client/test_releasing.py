@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edge_client import effects as e
 from edge_client.core import Remembered
-from edge_client.offers import MAX_ATTEMPTS, Installed, InstallFailed, Offered, Running, Unproven
+from edge_client.offers import MAX_ATTEMPTS, Running
 from edge_client.plan_effects import BuildPlan, Planned
 from edge_models.tasks import load_task
 from edge_protocol import messages as m
@@ -47,7 +47,7 @@ def test_the_candidate_is_installed_before_it_is_called_committed() -> None:
     driver = linked()
     reach_install(driver, 1)
     assert (driver.core.stage, driver.core.running.release) == ("probation", 0)
-    driver.do(Installed(1))
+    driver.do(e.Installed(1))
     assert (driver.core.stage, driver.core.running.release) == ("committed", 1)
 
 
@@ -60,12 +60,12 @@ def test_a_disk_that_refuses_pauses_the_deployment_and_keeps_what_was_fetched() 
     assert driver.core.stage == "paused"
     driver.until(lambda: driver.core.stage == "fetching")
     reach_install(driver, 2)
-    assert e.Discard(2, keep_files=True) in driver.do(InstallFailed(2, "no room"))
+    assert e.Discard(2, keep_files=True) in driver.do(e.InstallFailed(2, "no room"))
     told = driver.sent(m.Deployment)[-1]
     assert (told.state, told.running, told.reason) == ("paused", 1, "no room")
     driver.until(lambda: driver.core.stage == "fetching")
     reach_install(driver, 2)
-    driver.do(Installed(2))
+    driver.do(e.Installed(2))
     assert driver.core.running.release == 2
 
 
@@ -101,7 +101,7 @@ def reach_install(driver: Driver, counter: int) -> None:
     ],
     ids=["wrong tier", "wrong fleet", "wrong task", "wrong label space"],
 )
-def test_a_release_that_does_not_fit_is_rejected_with_the_reason(offer: Callable[[], Offered], reason: str) -> None:
+def test_a_release_that_does_not_fit_is_rejected_with_the_reason(offer: Callable[[], e.Offered], reason: str) -> None:
     """Nothing is fetched; the server is told why; the next good release is taken."""
     driver = linked()
     wrong = offer()
@@ -117,7 +117,7 @@ def test_a_release_that_does_not_fit_is_rejected_with_the_reason(offer: Callable
 def test_an_unproven_release_is_told_and_taken_once_it_is_proven() -> None:
     """The server learns why nothing happens; the same release is not refused for good."""
     driver = linked()
-    driver.do(Unproven(signed(1).data, "timestamp: version 3 expired"))
+    driver.do(e.Unproven(signed(1).data, "timestamp: version 3 expired"))
     last = driver.sent(m.Deployment)[-1]
     assert (last.state, last.release, last.reason) == ("rejected", 0, "timestamp: version 3 expired")
     driver.install(1)
@@ -207,7 +207,7 @@ def test_late_answers_of_an_old_release_change_nothing() -> None:
         e.CheckFailed(1, "late"),
         Planned(1),
         e.Passed(1),
-        Installed(1),
+        e.Installed(1),
         e.Failed(1, "late"),
         e.Trained(99, None),
     ):
@@ -311,4 +311,18 @@ def finish(driver: Driver) -> None:
             driver.do(e.Trained(train.job, None))
         driver.do(Planned(counter))
         driver.do(e.Passed(counter))
-        driver.do(Installed(counter))
+        driver.do(e.Installed(counter))
+
+
+def test_files_that_a_policy_keeps_waiting_are_a_reason_while_they_are_wanted() -> None:
+    """Told once, taken back when it goes on, and no business of a device that fetches nothing."""
+    driver = linked()
+    assert driver.do(e.FetchHeld("waits: the hours are 01:00-04:00")) == []
+    driver.say(signed(1))
+    for _ in range(2):
+        driver.do(e.FetchHeld("waits: the hours are 01:00-04:00"))
+    driver.do(e.FetchHeld(""))
+    told = [(d.state, d.reason) for d in driver.sent(m.Deployment)]
+    assert told[-3:] == [("fetching", ""), ("fetching", "waits: the hours are 01:00-04:00"), ("fetching", "")]
+    driver.fetch(1)
+    assert states(driver)[-1] == "staged"

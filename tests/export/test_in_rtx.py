@@ -7,8 +7,8 @@ from functools import lru_cache
 import numpy as np
 import onnx
 import pytest
-from safetensors.numpy import load
 
+from devices.runners.payload import read_payload
 from edge_models.tasks import load_task
 from edge_protocol.errors import IncompatibleError
 from edge_protocol.task import Tier
@@ -31,7 +31,7 @@ def passed(files: Files, task: str, recipe: Pass | Target) -> bytes:
     """A variant as one file, calibrated on noise: what it computes does not matter here, its types do."""
     x = np.random.default_rng(0).normal(size=(16, *load_task(task).input.shape)).astype(np.float32)
     last = to_int8(recipe, "minmax", x) if isinstance(recipe, str) else recipe
-    return apply([simplify, last], inlined(files.template, load(files.weights)))[0]
+    return apply([simplify, last], inlined(files.template, files.weights))[0]
 
 
 @lru_cache
@@ -45,7 +45,7 @@ def test_every_student_is_taken_and_every_weight_replaceable(task: str, tier: Ti
     """Template and payload as a device lays them out: parsed, a plan built, no weight that a refit cannot reach."""
     files = artifact_files(task, tier)
     found = check_in_rtx(files.template, files.weights)
-    assert found.weights == len(load(files.weights))
+    assert found.weights == len(read_payload(files.weights))
     assert found.fixed == ()
     assert found.layers == {}
     assert found.plan_bytes > 10_000

@@ -62,13 +62,30 @@ def artifact_files(task: str = "vehicle", tier: Tier = "nano", seed: int = 0) ->
     return Files(built.template, built.weights, built.golden, built.parameters)
 
 
+@lru_cache(maxsize=1)
+def int8_files() -> Files:
+    """The INT8 variant for CPUs of `artifact_files`, whatever its speed and accuracy."""
+    from export.graph import inlined  # noqa: PLC0415 - loads onnx
+    from export.passes.base import apply  # noqa: PLC0415
+    from export.passes.int8 import to_int8  # noqa: PLC0415
+    from export.passes.ship import to_artifact  # noqa: PLC0415
+    from export.passes.simplify import simplify  # noqa: PLC0415
+
+    plain = artifact_files()
+    x = np.random.default_rng(0).normal(size=(8, *load_task("vehicle").input.shape)).astype(np.float32)
+    full = inlined(plain.template, plain.weights)
+    made, _ = apply([simplify, to_int8("cpu", "minmax", x)], full)
+    built = to_artifact(full, made, x, plain.parameters)
+    return Files(built.template, built.weights, built.golden, built.parameters)
+
+
 def spoilt(files: Files, *, weights: float | None = None, golden: float | None = None) -> Files:
     """Files of which a tensor was set to a value: NaN weights, or golden answers that nothing gives."""
     changed = {}
     for name, value in (("weights", weights), ("golden", golden)):
         if value is not None:
             tensors: dict[str, Any] = {key: array.copy() for key, array in load(getattr(files, name)).items()}
-            key = "logits" if name == "golden" else min(tensors)
+            key = "logits" if name == "golden" else min(k for k in tensors if tensors[k].dtype == np.float16)
             tensors[key][...] = value
             changed[name] = save(tensors)
     return Files(**{"template": files.template, "weights": files.weights, "golden": files.golden, **changed})
@@ -81,23 +98,29 @@ def manifest_of(
     spec: TaskSpec,
     fleet: str = FLEET,
     base: Files | None = None,
+    int8: Files | None = None,
 ) -> tuple[ReleaseManifest, dict[BlobRef, list[bytes]]]:
-    """A manifest, and the chunks of every blob that it names; with `base`, deltas from its weights too."""
+    """A manifest, and the chunks of every blob that it names; with `base`, deltas from its weights too.
+
+    With `int8`, each tier has it as its variant for CPUs.
+    """
     blobs: dict[str, tuple[BlobRef, list[bytes]]] = {}
     artifacts = []
-    for tier, each in files.items():
+    variants = [(tier, "int8-cpu", int8) for tier in files if int8]
+    for tier, variant, each in [*((tier, "", each) for tier, each in files.items()), *variants]:
         refs = []
         for data in (each.template, each.weights, each.golden):
             ref, chunks = cut(data, 16 * 1024)
             blobs[ref.sha256] = (ref, chunks)
             refs.append(ref)
         deltas: tuple[Delta, ...] = ()
-        if base is not None and (made := make_delta(base.weights, each.weights)):
+        if base is not None and not variant and (made := make_delta(base.weights, each.weights)):
             ref, chunks = cut(made, 16 * 1024)
             blobs[ref.sha256] = (ref, chunks)
             deltas = (Delta(cut(base.weights)[0].sha256, ref),)
         template, weights, golden = refs
-        artifacts.append(Artifact(tier, spec.students[tier], template, weights, golden, each.parameters, deltas))
+        named = template, weights, golden
+        artifacts.append(Artifact(tier, spec.students[tier], *named, each.parameters, deltas, variant))
     manifest = ReleaseManifest(fleet, counter, spec, 1.0, tuple(artifacts), {"accuracy": 0.5})
     return manifest, dict(blobs.values())
 
@@ -139,10 +162,11 @@ class SmallCentre:
         task: str = "vehicle",
         base: Files | None = None,
         listed: bool = True,
+        int8: Files | None = None,
     ) -> m.ReleaseOffer:
-        """Publish a release: chunks, signed metadata that list it (or do not), manifest; with `base`, with deltas."""
+        """Publish a release: chunks, signed metadata that list it (or do not), manifest; deltas, a variant."""
         spec = load_task(task)
-        manifest, blobs = manifest_of(counter, files, spec=spec, base=base)
+        manifest, blobs = manifest_of(counter, files, spec=spec, base=base, int8=int8)
         for ref, chunks in blobs.items():
             self.blob(ref, chunks)
         offer = m.ReleaseOffer(signed_fleet().release(manifest) if listed else encode_manifest(manifest))

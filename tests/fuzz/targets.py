@@ -23,7 +23,7 @@ from edge_protocol.blobs import Pull, cut
 from edge_protocol.delta import apply_delta, make_delta
 from edge_protocol.errors import ArtifactError, DigestError, RemoteProtocolError, RoadcastError
 from edge_protocol.ids import SERVER, DeviceId, FleetId
-from edge_protocol.manifest import decode_manifest, encode_manifest
+from edge_protocol.manifest import SCALE, decode_manifest, encode_manifest
 from edge_protocol.topics import ChunkTopic, Topics
 from edge_protocol.vote_codec import CodedVotes, decode_votes, encode_votes
 from edge_protocol.votes import class_votes, forecast_votes
@@ -184,10 +184,11 @@ def _files() -> Iterator[tuple[str, Target]]:
     """Files of a release and of the disk: their hash is checked first, but a key holder may err and a disk may lie."""
     rng = np.random.default_rng(3)
     weights = save({"w": rng.normal(size=(3, 4)).astype(np.float16), "q": np.zeros(4, np.int8)})
+    steps = save({"w": np.ones((3, 4), np.int8), f"w{SCALE}": np.full((3, 1), 0.1, np.float32)})
     answers = rng.normal(size=(4, 3)).astype(np.float16)
     golden = save(dict.fromkeys(("inputs", "features", "logits"), answers))
     head = HeadWeights(rng.normal(size=(6, 64)).astype(np.float32), np.zeros(6, np.float32)).to_bytes()
-    yield "payload", Target(read_payload, [weights], ArtifactError, 10, in_safetensors)
+    yield "payload", Target(read_payload, [weights, steps], ArtifactError, 10, in_safetensors)
     yield "golden", Target(lambda data: check_golden(_Echo(), data), [golden], RoadcastError, 10, in_safetensors)  # type: ignore[arg-type]
     yield "head", Target(HeadWeights.from_bytes, [head], RoadcastError, 10, in_safetensors)
     yield "template", Target(places, [template()], ArtifactError, 9)

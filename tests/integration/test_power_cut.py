@@ -23,7 +23,7 @@ from tests.fakes.recording_disk import RecordingDisk, power_cuts
 from tests.fakes.small_centre import artifact_files, trusted_root
 
 SPEC = load_task("vehicle")
-LEAST_STATES = 300
+LEAST_STATES = 200
 
 
 class RecordedRig(DeviceRig):

@@ -33,7 +33,7 @@ def header(number: int, sender: str = "cam-1") -> m.Header:
 
 
 def manifest() -> ReleaseManifest:
-    """A release of a small camera task with one artifact."""
+    """A release of a small camera task with one artifact, plain and in INT8."""
     template, weights, golden = (cut(name * 50, 64)[0] for name in (b"template", b"weights", b"golden"))
     task = TaskSpec(
         name="vehicle",
@@ -46,7 +46,9 @@ def manifest() -> ReleaseManifest:
     )
     deltas = (Delta(sha256(b"weights of release 2").hexdigest(), cut(b"delta" * 20, 64)[0]),)
     artifact = Artifact("nano", "depthwise", template, weights, golden, 20_000, deltas)
-    return ReleaseManifest(FLEET, 3, task, 1_790_000_000.0, (artifact,), {"nano/accuracy": 0.75}, 2, "first light")
+    int8 = msgspec.structs.replace(artifact, deltas=(), variant="int8-cpu")
+    metrics = {"nano/accuracy": 0.75}
+    return ReleaseManifest(FLEET, 3, task, 1_790_000_000.0, (artifact, int8), metrics, 2, "first light")
 
 
 def examples() -> dict[str, tuple[m.Header, m.Body]]:

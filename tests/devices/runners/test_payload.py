@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 from safetensors.numpy import load, save
 
-from devices.runners.payload import lay_out, places
+from devices.runners.payload import lay_out, places, read_payload
 from edge_protocol.errors import IncompatibleError, StoreError
+from edge_protocol.manifest import SCALE
 from tests.fakes.student import PAYLOAD, TEMPLATE, WEIGHTS, graph
 
 
@@ -54,6 +55,46 @@ def test_a_payload_of_another_template_is_refused(change: Change, message: str, 
     with pytest.raises(IncompatibleError, match=message):
         lay_out(tmp_path, TEMPLATE, save(change(load(PAYLOAD))))
     assert not list(tmp_path.iterdir())
+
+
+def in_steps(scale: np.ndarray | None = None, steps: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """The payload with the convolution in whole steps of a scale."""
+    tensors = load(PAYLOAD)
+    shape = tensors["conv.weight"].shape
+    fitting = np.full((shape[0], *(1 for _ in shape[1:])), 0.5, np.float32)
+    counted = np.arange(np.prod(shape)).reshape(shape).astype(np.int8) if steps is None else steps
+    return {**tensors, "conv.weight": counted, "conv.weight" + SCALE: fitting if scale is None else scale}
+
+
+def test_steps_of_a_scale_are_read_as_the_weight() -> None:
+    """Each channel times its own scale, FP32; the scale itself is no weight."""
+    tensors = in_steps()
+    tensors["conv.weight" + SCALE][1] = 2.0
+    read = read_payload(save(tensors))
+    assert read.keys() == WEIGHTS.keys()
+    assert read["conv.weight"].dtype == np.float32
+    assert np.array_equal(read["conv.weight"][0], 0.5 * tensors["conv.weight"][0].astype(np.float32))
+    assert np.array_equal(read["conv.weight"][1], 2.0 * tensors["conv.weight"][1].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        (in_steps(scale=np.ones((1, 1, 1, 1), np.float32)), "'conv.weight' and its scale .* do not belong together"),
+        (in_steps(scale=np.ones(1 << 16, np.float32)), "do not belong together"),
+        (in_steps(scale=np.array(1, np.float32)), "do not belong together"),
+        (in_steps(scale=np.ones_like(in_steps()["conv.weight" + SCALE], np.int32)), "do not belong together"),
+        (in_steps(steps=load(PAYLOAD)["conv.weight"]), "do not belong together"),
+        ({"gone" + SCALE: np.ones((2, 1), np.float32)}, "'gone' and its scale .* do not belong together"),
+        (in_steps(scale=in_steps()["conv.weight" + SCALE] * np.float32(np.nan)), "'conv.weight'.*not a finite number"),
+        (in_steps(scale=in_steps()["conv.weight" + SCALE] * np.float32(3e38)), "'conv.weight'.*not a finite number"),
+    ],
+    ids=["one for all", "long", "scalar", "whole", "no steps", "no weight", "NaN", "overflow"],
+)
+def test_a_scale_that_does_not_fit_is_refused(tensors: dict[str, np.ndarray], message: str) -> None:
+    """It is never stretched over a weight, and no number that is not finite comes of it."""
+    with pytest.raises(IncompatibleError, match=message):
+        read_payload(save(tensors))
 
 
 @pytest.mark.parametrize("location", ["../etc/passwd", "/etc/passwd", "a/b", "..", "."])

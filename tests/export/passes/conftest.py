@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from safetensors.numpy import load
 
 from devices.preprocess import Preprocess
 from edge_models.samples import Samples
+from edge_models.students import Student
 from edge_models.tasks import plugin_of
 from edge_protocol.task import ImageInput, TaskSpec
-from export import BuiltArtifact
+from export import BuiltArtifact, build_artifact
 from export.graph import inlined
 from export.passes.gates import answers
 
 
 @pytest.fixture(scope="session")
+def artifact(spec: TaskSpec, student: Student, inputs: np.ndarray) -> BuiltArtifact:
+    """What is deployed of the student, in fp16: no quantisation has rounded its numbers yet."""
+    return build_artifact(spec, "small", student, inputs, form="fp16")
+
+
+@pytest.fixture(scope="session")
 def full(artifact: BuiltArtifact) -> bytes:
     """The residual student, template and weights in one file."""
-    return inlined(artifact.template, load(artifact.weights))
+    return inlined(artifact.template, artifact.weights)
 
 
 @pytest.fixture(scope="session")

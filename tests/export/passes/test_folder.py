@@ -8,11 +8,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from devices.runners.ort_runner import OrtRunner
 from edge_models.samples import Samples
 from edge_protocol.errors import NotReadyError, StoreError
 from edge_protocol.task import TaskSpec
 from export import BuiltArtifact
-from export.folder import GOLDEN, STATE, TEMPLATE, read_card, write_artifact
+from export.folder import GOLDEN, STATE, TEMPLATE, WEIGHTS, read_card, write_artifact
+from export.golden import check_golden
 from export.passes.folder import REPORT, forget_variants, self_contained, write_variant
 from export.passes.gates import Limits
 from export.passes.variants import Variant, VariantReport
@@ -43,6 +45,16 @@ def test_int8_is_an_artifact_of_its_own(variant: Variant, folder: Path, held: He
     assert msgspec.json.decode((folder / variant / REPORT).read_bytes(), type=VariantReport) == report
     assert read_card(folder).precision == "fp32"
     assert self_contained(folder) == full
+
+
+def test_int8_for_tensorrt_is_an_artifact_and_one_file(folder: Path, held: Held) -> None:
+    """A release carries the artifact, whose answers ONNX Runtime checks here; tools of TensorRT take the file."""
+    write(folder, "int8-trt", held, Limits(loss=1, sqnr_db=0, agreement=0))
+    place = folder / "int8-trt"
+    assert read_card(place).precision == "int8-trt"
+    assert (place / "int8-trt.onnx").is_file()
+    with OrtRunner(*((place / name).read_bytes() for name in (TEMPLATE, WEIGHTS))) as runner:
+        check_golden(runner, (place / GOLDEN).read_bytes())
 
 
 def test_what_does_not_pass_leaves_its_report_alone(folder: Path, held: Held) -> None:

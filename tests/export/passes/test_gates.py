@@ -66,9 +66,8 @@ def test_a_forecast_is_judged_by_its_error() -> None:
     samples = plugin_of(spec).simulate(spec, np.random.default_rng(0), 64)
     x = samples.raw.astype(np.float32)
     built = build_artifact(spec, "nano", build_student(spec, "nano"), x[:4])
-    from safetensors.numpy import load  # noqa: PLC0415 - one test's
 
-    full = inlined(built.template, load(built.weights))
+    full = inlined(built.template, built.weights)
     gate = judge(spec, full, with_bias(full, lambda bias: bias + 3), x, samples, Limits())
     assert gate.headline == "mae"
     assert gate.agreement is None

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
-from safetensors.numpy import load
 
 from devices.latency.load import Plan
 from devices.runners.ort_providers import NAMES
@@ -64,7 +63,7 @@ def test_the_steps_of_the_whole_way_are_a_devices_own(vehicle: Path) -> None:
 def test_a_file_of_ones_own_is_measured_in_batches(vehicle: Path, tmp_path: Path) -> None:
     """The same student as one ONNX file, eight samples a query."""
     path = tmp_path / "student.onnx"
-    path.write_bytes(inlined(read_part(vehicle, TEMPLATE), load(read_part(vehicle, WEIGHTS))))
+    path.write_bytes(inlined(read_part(vehicle, TEMPLATE), read_part(vehicle, WEIGHTS)))
     found = measured(run_job(path, Job(plan=Plan(scenario="multi-stream", queries=30, seconds=0, warm_up_seconds=0))))
     assert found.samples == 8
     assert found.samples_per_s > 0

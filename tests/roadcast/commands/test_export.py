@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from devices.packs import ImagePack, save_pack
 from edge_models.tasks import load_task, plugin_of
-from edge_protocol.errors import ExitCode
+from edge_protocol.errors import CheckFailedError, ExitCode
 from roadcast import output
 from roadcast.commands.export import app
 from roadcast.commands.release import check_answers
@@ -55,6 +55,27 @@ def test_build_then_check_then_inspect(built: Path, capsys: pytest.CaptureFixtur
     assert (facts["task"], facts["tier"], facts["student"]) == ("speed", "nano", "mlp")
     assert facts["weights"]["head.weight"] == [6, 64]
     assert facts["bytes"]["template.onnx"] < facts["bytes"]["weights.safetensors"]
+
+
+def test_a_build_beside_the_release_before_keeps_its_scales(built: Path, tmp_path: Path) -> None:
+    """Then its delta is small; --payload fp16 writes no scale."""
+    state = load_file(built / "state.safetensors")
+    save_file({name: 1.01 * tensor for name, tensor in state.items()}, tmp_path / "state.safetensors")
+    fixed = "build", "speed", "--weights", tmp_path / "state.safetensors", "-o"
+    assert call(*fixed, tmp_path / "next", "--base", built) == ExitCode.OK
+    assert call(*fixed, tmp_path / "alone") == ExitCode.OK
+    assert call(*fixed, tmp_path / "fp16", "--payload", "fp16") == ExitCode.OK
+    before, after, alone, half = (
+        load_file(folder / "weights.safetensors")
+        for folder in (built, tmp_path / "next", tmp_path / "alone", tmp_path / "fp16")
+    )
+    scales = [name for name in before if name.endswith(":scale")]
+    assert scales
+    assert all(torch.equal(before[name], after[name]) for name in scales)
+    assert not any(torch.equal(before[name], alone[name]) for name in scales)
+    assert set(half) == {name for name in before if name not in scales}
+    assert {tensor.dtype for tensor in half.values()} == {torch.float16}
+    assert call(*fixed, tmp_path / "lost", "--base", tmp_path) == ExitCode.NOT_READY
 
 
 def test_a_table_is_shown_without_json(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,6 +163,14 @@ def test_variants_are_written_beside_the_student(camera: Path, capsys: pytest.Ca
     (camera / "release").mkdir()
     (camera / "release" / "small").symlink_to(out / "int8-cpu")
     check_answers(camera / "release")
+    (camera / "whole").mkdir()
+    (camera / "whole" / "small").symlink_to(out)
+    check_answers(camera / "whole")  # with its variants
+    golden = (out / "int8-cpu" / "golden.safetensors").read_bytes()
+    (out / "int8-cpu" / "golden.safetensors").write_bytes((out / "golden.safetensors").read_bytes())
+    with pytest.raises(CheckFailedError, match=r"small/int8-cpu: .* is off the golden"):
+        check_answers(camera / "whole")
+    (out / "int8-cpu" / "golden.safetensors").write_bytes(golden)
     for name in ("int8-cpu", "int8-trt", "fp16"):
         assert json.loads((out / name / "report.json").read_text())["gate"]["samples"] == 28
     file = out / "fp16" / "fp16.onnx"
