@@ -122,7 +122,7 @@ class Asked:
     """What the fetcher has subscribed to."""
 
     def __init__(self) -> None:
-        self.filters: dict[str, None] = {}
+        self.filters, self.connected = dict[str, None](), True
 
     def subscribe(self, filters: Any) -> None:
         """Add."""
