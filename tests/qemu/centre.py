@@ -70,7 +70,7 @@ class Centre:
             "labels": {"commissioning": _PACK},
             "report_interval_s": 1,
             "probation": {"frames": 20, "wait_s": 60, "latency_factor": 1000},
-            "train": {"pause": {"hot_c": 150, "cool_c": 150}, "timeout_s": 3600},
+            "train": {"pause": {"hot_c": 150, "cool_c": 150}, "timeout_s": 3600, "nice": 0},
         }
         source = {"name": "road", "uri": f"pack://{_PACK}", "rate_hz": 2, "loop": True, "serving": "whole-sample"}
         site = {
