@@ -16,6 +16,7 @@ from devices.runners.payload import places, read_payload
 from edge_client import effects as e
 from edge_client.core import Remembered
 from edge_client.offers import Running
+from edge_client.pace import Pace
 from edge_models.head_weights import HeadWeights
 from edge_models.tasks import load_task
 from edge_protocol import codec
@@ -119,7 +120,7 @@ def test_corrupt_chunk_is_counted_and_fetched_again(tmp_path: Path) -> None:
         return [payload]
 
     rig.broker.fault = once
-    rig.agent.carry._hands.fetcher._timeout_s = 0.2
+    rig.agent.carry._hands.fetcher._sources._pace = Pace(timeout_s=0.2)
     rig.centre.release(1, {"nano": artifact_files()})
     rig.until(lambda: rig.agent.core.running.release == 1, "release 1")
     assert rig.agent._drops["bad-chunk"] >= len(spoilt)
