@@ -71,8 +71,7 @@ class Releasing:
         self.running = running
         self.stage = Stage.COMMITTED if running.release else Stage.IDLE
         self.job: int | None = None
-        self._fleet, self._spec, self._tier = fleet, spec, tier
-        self._variants = tuple(variants)
+        self._fleet, self._spec, self._tier, self._variants = fleet, spec, tier, tuple(variants)
         self._attempts = dict(attempts)
         self._offer: Offer | None = None
         self._refused = b""
@@ -261,8 +260,7 @@ class Releasing:
     def _fetch(self, *, whole: bool = False) -> list[Effect]:
         """Get the files; the weights by a delta from the running ones where the release has one."""
         assert self._offer is not None
-        self._reason = ""
-        files = self._offer.artifact
+        self._reason, files = "", self._offer.artifact
         self._delta = None if whole else files.delta_from(self.running.weights)
         refs = {ref.sha256: ref for ref in (files.template, self._delta or files.weights, files.golden)}
         self._lacking = set(refs)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from broker_server.store.engine import translated
 from edge_protocol.blobs import CHUNK_BYTES, BlobRef, cut
-from edge_protocol.errors import DigestError
+from edge_protocol.errors import DigestError, StoreError
 from edge_protocol.files import write_atomic
 
 
@@ -24,15 +24,16 @@ class BlobFolder:
             root.mkdir(parents=True, exist_ok=True)
 
     def put(self, data: bytes, chunk_bytes: int = CHUNK_BYTES) -> BlobRef:
-        """Keep bytes, safe against a power cut, and name them.
+        """Keep bytes, safe against a power cut, and name them; in place of those that were damaged.
 
         Raises:
             StoreError: the disk refused; nothing was kept.
         """
         ref, _ = cut(data, chunk_bytes)
-        path = self.root / ref.sha256
-        if not (path.exists() and path.stat().st_size == ref.size):
-            write_atomic(path, data)
+        try:
+            self.read(ref)
+        except (StoreError, DigestError):
+            write_atomic(self.root / ref.sha256, data)
         return ref
 
     def read(self, ref: BlobRef) -> bytes:

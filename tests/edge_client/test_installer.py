@@ -58,7 +58,8 @@ class Bench:
         for data in (files.template, files.weights, files.golden):
             (self.folder / cut(data)[0].sha256).write_bytes(data)
             refs.append(cut(data)[0])
-        self.installer.ask(Check(release, Artifact("nano", "depthwise", *refs, 1)))
+        template, weights, golden = refs
+        self.installer.ask(Check(release, Artifact("nano", "depthwise", template, weights, golden, 1)))
         return self.answers.get(timeout=60)
 
     def probe(self, release: int = 1) -> Any:

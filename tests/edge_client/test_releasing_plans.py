@@ -20,6 +20,7 @@ def test_a_release_without_a_plan_is_installed_and_says_why() -> None:
     assert driver.core.stage == "building"
     assert Drop("plan-failed", "no memory") in driver.do(Planned(1, "no memory"))
     driver.do(e.Passed(1))
+    driver.do(e.Installed(1))
     told = driver.sent(m.Deployment)[-1]
     assert (told.state, told.running, told.reason) == ("committed", 1, "no memory")
     driver.install(2)
@@ -53,4 +54,5 @@ def test_a_reason_of_the_probation_is_told_too() -> None:
     assert driver.do(Planned(2, "too slow")) == [Drop("plan-failed", "too slow")]
     assert driver.core.stage == "probation"
     driver.do(e.Passed(2))
+    driver.do(e.Installed(2))
     assert driver.sent(m.Deployment)[-1].reason == "too slow"

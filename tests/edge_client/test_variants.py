@@ -11,7 +11,7 @@ from edge_client import effects as e
 from edge_client.board import profile
 from edge_client.core import Remembered
 from edge_client.installed import InstalledStore, resolve
-from edge_client.offers import Offered, Running
+from edge_client.offers import Installed, Offered, Running
 from edge_client.plan_effects import Planned
 from edge_protocol import messages as m
 from edge_protocol.blobs import cut
@@ -107,7 +107,7 @@ def test_a_variant_that_is_no_good_here_gives_way_to_the_plain_artifact(at: str)
     driver.do(e.Trained(driver.last(e.Train).job, None))
     driver.do(Planned(1))
     driver.do(e.Passed(1))
-    driver.do(e.Installed(1))
+    driver.do(Installed(1))
     assert driver.core.running == Running(1, artifact(1).weights.sha256)
     assert driver.sent(m.Deployment)[-1].weights == artifact(1).weights.sha256
     assert driver.say(offer) == [], "the same release again changes nothing"

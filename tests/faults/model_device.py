@@ -196,7 +196,8 @@ class ModelDevice:
         fleet = model_fleet()
         self.trust = TrustStore(self.folder / SPEC.name, fleet.root, self.disk)
         self.gate = Gate(SPEC.task_id, DeviceId("cam-1"), TOPICS, self.trust, self.link.subscribe, lambda: fleet.now)
-        self.inference = SimpleNamespace(bundle=None, swap=lambda bundle: setattr(self.inference, "bundle", bundle))
+        self.inference = inference = SimpleNamespace(bundle=None)
+        inference.swap = lambda bundle: setattr(inference, "bundle", bundle)
         nothing = SimpleNamespace(drain=list, add=lambda _: 0, serving=lambda *_, **__: None, poll=lambda _: [])
         hands = SimpleNamespace(
             fetcher=self.fetcher,

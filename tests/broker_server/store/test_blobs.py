@@ -49,6 +49,15 @@ def test_a_blob_cut_short_by_a_crash_is_written_again(tmp_path: Path) -> None:
     assert blobs.read(blobs.put(DATA)) == DATA
 
 
+def test_a_blob_with_a_changed_byte_is_written_again(tmp_path: Path) -> None:
+    """Pushing a release again mends it, as the error of reading it says."""
+    blobs = BlobFolder(tmp_path)
+    ref = blobs.put(b"weights")
+    (tmp_path / ref.sha256).write_bytes(b"weighty")
+    assert blobs.put(b"weights") == ref
+    assert blobs.read(ref) == b"weights"
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     """A file where the folder should be is a StoreError."""
     (tmp_path / "blobs").write_bytes(b"")
