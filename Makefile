@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 DEV := --group dev
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test slow rtx check format bench resolve docs clean
+.PHONY: help venv demo test slow rtx qemu check format bench resolve docs clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,10 @@ rtx: $(STAMP)  ## fetch TensorRT's parser for CPUs (100 MB) and let it judge eve
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt tensorrt-rtx
 	$(BIN)/python -m pytest -m rtx tests/export tests/roadcast/commands/test_export.py $(ARGS)
 
+qemu: $(STAMP)  ## flash a whole aarch64 Debian and run it under QEMU (root; the first time it makes what is missing, 15 minutes)
+	$(BIN)/python -m tests.qemu.debian
+	$(BIN)/python -m pytest -s -m qemu tests/qemu $(ARGS)
+
 check: $(STAMP)  ## lint, format, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -52,7 +56,7 @@ format: $(STAMP)  ## let ruff rewrite what it can
 LEARNING := aggregate heads membership muenster report_codec robustness speed vehicle
 bench: $(STAMP)  ## run every benchmark in its quick form and check its target
 	@mkdir -p bench-out
-	@for name in $$(basename -s .py benchmarks/*.py | grep -v harness) $(LEARNING:%=learning.%) delivery.payload latency.int8 latency.loadgen latency.refit latency.runners latency.torch_vs_ort devices.telemetry devices.flash; do \
+	@for name in $$(basename -s .py benchmarks/*.py | grep -v harness) $(LEARNING:%=learning.%) delivery.payload delivery.bad_link delivery.fanout delivery.flash_writes latency.int8 latency.loadgen latency.refit latency.runners latency.torch_vs_ort devices.telemetry devices.flash; do \
 	  $(BIN)/python -m benchmarks.$$name --quick --check --json bench-out/$$name.json || exit $$?; done
 
 resolve: $(STAMP)  ## check that the edge set resolves to wheels for aarch64

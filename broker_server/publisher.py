@@ -127,9 +127,8 @@ class Publisher:
                 self._enqueue(self._urgent, topic, lambda payload=payload: payload)  # type: ignore[misc]
         probe = _Probe(now + PROBE_S)
         for ref in self._live.values():
-            ends = {self._topics.chunk(ref.sha256, index) for index in (0, ref.chunks - 1)}
-            if not ends & self._queue.keys():
-                probe.topics.update(dict.fromkeys(ends, ref.sha256))
+            sent = [t for i in range(ref.chunks) if (t := self._topics.chunk(ref.sha256, i)) not in self._queue]
+            probe.topics.update(dict.fromkeys({*sent[:1], *sent[-1:]}, ref.sha256))
         if probe.topics:
             self._probe = probe
             self._transport.subscribe(probe.topics)

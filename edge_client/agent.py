@@ -22,7 +22,7 @@ from edge_client import board
 from edge_client.board_telemetry import watch_this_board
 from edge_client.board_watch import BoardWatch
 from edge_client.boot import boot
-from edge_client.build import MakeTransport, Parts, build_parts, label_file, mqtt_link, open_memories, read_root
+from edge_client.build import MakeTransport, Parts, build_parts, make_fetcher, mqtt_link, open_memories, read_root
 from edge_client.carry import Carry
 from edge_client.config import DeviceConfig
 from edge_client.core import DeviceCore, Remembered
@@ -102,8 +102,7 @@ class Agent:
         will = LastWill(self._topics.online(config.device_id), encode(stamp.header(), m.Presence(online=False)))
         self.transport = (make_transport or partial(mqtt_link, config))(self._inbox, will)
         self._watch = watch_this_board(config, self._inbox.put, parts.cameras)
-        own, shelf = state / "blobs", Path(config.factory) / "blobs"
-        fetcher = Fetcher(own, self._topics, self.transport, disk=disk, shelf=shelf)
+        fetcher = make_fetcher(config, self._topics, self.transport, self._inbox.put, disk)
         self._installed = InstalledStore(state / self.spec.name, disk)
         self._gate = Gate(self.spec.task_id, config.device_id, self._topics, trust, self.transport.subscribe, wall)
         self._installer = self._make_installer(parts, fetcher, workshop)
@@ -133,7 +132,7 @@ class Agent:
             drops=self._drops,
         )
         self.carry = Carry(hands)
-        self._label_file = LabelFile(path) if (path := label_file(config)) else None
+        self._label_file = LabelFile(state / config.labels.file) if config.labels.file else None
         self._stopping = threading.Event()
         self._housekeeping_at, self._ask_again_at, self._frames_told = 0.0, inf, -1
         self.core = self._make_core(boot(hands, self.carry, root), parts)

@@ -17,9 +17,12 @@ from devices.sources import Source, open_source
 from edge_client.account import Account
 from edge_client.cameras import Cameras
 from edge_client.config import DeviceConfig, SourceConfig
+from edge_client.disk import Disk
+from edge_client.fetcher import Fetcher
 from edge_client.inference import Feed
 from edge_client.installer import Prepare
 from edge_client.labels import image_samples, open_commissioning, series_samples
+from edge_client.mirror import Mirror
 from edge_client.moving_objects import MovingObjectsConfig
 from edge_client.outbox import Outbox
 from edge_client.pipelines import Objects, Pipeline, Series, WholeSample
@@ -27,10 +30,12 @@ from edge_client.replay import Kept, ReplayStore
 from edge_client.results import Tally
 from edge_client.seen import Seen
 from edge_models.windows import LiveWindows, Scale
+from edge_protocol.blobs import BlobRef
 from edge_protocol.errors import ConfigError, DataError, StoreError, TrustError
 from edge_protocol.messages import IntervalResult
 from edge_protocol.task import ImageInput, SeriesInput, TaskSpec
-from edge_protocol.transport.base import Inbox, LastWill, Transport
+from edge_protocol.topics import Topics
+from edge_protocol.transport.base import Inbox, LastWill, Received, Transport
 from edge_protocol.transport.settings import read_password, tls_context
 from edge_protocol.trust import commissioned
 
@@ -180,9 +185,22 @@ def read_root(config: DeviceConfig) -> bytes:
     return root
 
 
-def label_file(config: DeviceConfig) -> Path | None:
-    """Where the label file is, None when there is none."""
-    return Path(config.state_dir) / config.labels.file if config.labels.file else None
+def make_fetcher(
+    config: DeviceConfig, topics: Topics, link: Transport, put: Callable[[object], None], disk: Disk | None
+) -> Fetcher:
+    """Make what pulls blobs; the chunks of a mirror come into the inbox as the broker's do.
+
+    Raises:
+        ConfigError: the certificates for the mirror cannot be used.
+    """
+    policy = config.fetch
+
+    def deliver(ref: BlobRef, index: int, data: bytes) -> None:
+        put(Received(topics.chunk(ref.sha256, index), data))
+
+    mirror = Mirror(policy.mirror, deliver, policy.mirror_ca_file) if policy.mirror is not None else None
+    own, shelf = Path(config.state_dir) / "blobs", Path(config.factory) / "blobs"
+    return Fetcher(own, topics, link, disk=disk, shelf=shelf, mirror=mirror, policy=policy, device=config.device)
 
 
 def mqtt_link(config: DeviceConfig, inbox: Inbox, will: LastWill) -> Transport:

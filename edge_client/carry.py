@@ -61,7 +61,7 @@ class Carry:
         """Sort what the fetcher says: events for the brain, the rest is done here."""
         events: list[e.Event] = []
         for outcome in outcomes:
-            if isinstance(outcome, e.Fetched | e.FetchFailed):
+            if isinstance(outcome, e.Fetched | e.FetchFailed | e.FetchHeld):
                 events.append(outcome)
             else:
                 events += self._do(outcome, now)
@@ -83,9 +83,8 @@ class Carry:
         """Say what has come of fetching and training by `now` (s)."""
         hands = self._hands
         self._tell(self._latency.poll(now), now)
-        fetched = hands.fetcher.tick(now) if hands.transport.connected else []
-        admitted = self._admitted(hands.gate.tick(now))
-        return [*self.outcomes(fetched, now), *admitted, *hands.lessons.poll(now), *hands.drift.poll(now)]
+        fetched, admitted = self.outcomes(hands.fetcher.tick(now), now), self._admitted(hands.gate.tick(now))
+        return [*fetched, *admitted, *hands.lessons.poll(now), *hands.drift.poll(now)]
 
     def relink(self) -> None:
         """The link is new: what was asked for and what was not acknowledged is due again."""
@@ -95,9 +94,8 @@ class Carry:
     def deadlines(self) -> list[float]:
         """Times at which something is due (s)."""
         hands = self._hands
-        if not hands.transport.connected:
-            return []
-        return [at for at in (hands.fetcher.next_deadline(), hands.outbox.next_deadline()) if at is not None]
+        resend = hands.outbox.next_deadline() if hands.transport.connected else None
+        return [at for at in (hands.fetcher.next_deadline(), resend) if at is not None]
 
     def drop(self, reason: str, detail: str) -> None:
         """Count something that was refused; the number of reasons is bounded."""

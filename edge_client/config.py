@@ -10,6 +10,7 @@ from msgspec import Meta
 from devices.preprocess import PreprocessConfig
 from devices.provision.site import FACTORY_DIR
 from edge_client.drift import DriftConfig
+from edge_client.fetch_policy import FetchConfig
 from edge_client.governor import PauseConfig
 from edge_client.moving_objects.config import Line
 from edge_models.head_weights import HeadType
@@ -176,7 +177,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         state_dir: where it keeps everything.
         factory: folder of the model that the board came with, never written; see ``roadcast release factory``.
         sources: what it looks at.
-        labels, preprocess, replay, train, personal, drift, privacy, probation, tensorrt: see there.
+        labels, preprocess, replay, train, personal, drift, privacy, probation, tensorrt, fetch: see there.
         runner: what answers frames: ``auto`` takes TensorRT on boards with a GPU for it. ONNX Runtime serves until a
             plan is there, and whenever there is none.
         report_interval_s: seconds between two reports of its state and its board.
@@ -205,6 +206,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     probation: ProbationConfig = ProbationConfig()
     runner: RunnerChoice = "auto"
     tensorrt: TensorrtConfig = TensorrtConfig()
+    fetch: FetchConfig = FetchConfig()
     report_interval_s: Annotated[float, Meta(gt=0, le=86_400)] = 10.0
     metrics_file: Text | None = None
     precision: Literal["plain", "int8"] = "plain"

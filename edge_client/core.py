@@ -23,6 +23,7 @@ from edge_client.effects import (
     Failed,
     Fetched,
     FetchFailed,
+    FetchHeld,
     Forget,
     Linked,
     Passed,
@@ -150,7 +151,7 @@ class DeviceCore:
         parts = (self._releasing, self._answering, self._refitting)
         return min([self._report_at, *(at for part in parts if (at := part.next_deadline()) is not None)])
 
-    def _dispatch(self, event: Event, now: float) -> list[Effect]:  # noqa: C901, PLR0911, PLR0912 - one return per event
+    def _dispatch(self, event: Event, now: float) -> list[Effect]:  # noqa: C901, PLR0911, PLR0912 - one case per event
         match event:
             case m.Envelope():
                 return self._receive(event.header, event.body)
@@ -161,6 +162,8 @@ class DeviceCore:
                 return []
             case Fetched() | FetchFailed():
                 return self._fetched(event, now)
+            case FetchHeld():
+                return self._releasing.held(event.reason)
             case PatchFailed():
                 return self._releasing.patch_failed(event)
             case Checked() | CheckFailed():

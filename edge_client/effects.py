@@ -5,8 +5,9 @@ Effects go from `core` to the shell, events come back. The server knows `Send` a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
+
+import msgspec
 
 from edge_client.offers import Installed, InstallFailed, Offered, Unproven
 from edge_client.plan_effects import BuildPlan, Exchange, Planned
@@ -17,15 +18,13 @@ from edge_protocol.messages import Envelope, KnowledgeReport, Label, RoundCall
 from edge_protocol.trust import Proof
 
 
-@dataclass(frozen=True, slots=True)
-class Fetch:
+class Fetch(msgspec.Struct, frozen=True):
     """Get a blob onto the disk; answered by `Fetched` or `FetchFailed`, at once when it is there already."""
 
     ref: BlobRef
 
 
-@dataclass(frozen=True, slots=True)
-class Patch:
+class Patch(msgspec.Struct, frozen=True):
     """Make a weights payload from the running one and a fetched delta; answered by `Fetched` or `PatchFailed`.
 
     Attributes:
@@ -39,23 +38,20 @@ class Patch:
     ref: BlobRef
 
 
-@dataclass(frozen=True, slots=True)
-class Abandon:
+class Abandon(msgspec.Struct, frozen=True):
     """Stop fetching a blob and free what was staged of it."""
 
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(msgspec.Struct, frozen=True):
     """Load a fetched release beside the running one, compare golden outputs; answered by `Checked` or `CheckFailed`."""
 
     release: int
     artifact: Artifact
 
 
-@dataclass(frozen=True, slots=True)
-class Train:
+class Train(msgspec.Struct, frozen=True):
     """Run a training job in a subprocess; answered by `Trained` or `TrainFailed`.
 
     Attributes:
@@ -71,22 +67,19 @@ class Train:
     call: RoundCall | None
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(msgspec.Struct, frozen=True):
     """End a training job; it is not answered any more."""
 
     job: int
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(msgspec.Struct, frozen=True):
     """Run the checked candidate beside the running release; answered by `Passed` or `Failed`."""
 
     release: int
 
 
-@dataclass(frozen=True, slots=True)
-class Install:
+class Install(msgspec.Struct, frozen=True):
     """Write the pointer, swap the candidate in, free what nothing names; answered by `Installed` or `InstallFailed`."""
 
     release: int
@@ -94,23 +87,20 @@ class Install:
     proof: Proof
 
 
-@dataclass(frozen=True, slots=True)
-class Discard:
+class Discard(msgspec.Struct, frozen=True):
     """Let the candidate go, and its files unless they are kept to try again; the running release is untouched."""
 
     release: int
     keep_files: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Adopt:
+class Adopt(msgspec.Struct, frozen=True):
     """Serve the personal head that a round's job has fitted on the running trunk."""
 
     job: int
 
 
-@dataclass(frozen=True, slots=True)
-class Forget:
+class Forget(msgspec.Struct, frozen=True):
     """The server has stored a message: clear it from the outbox; answered by `Delivered`."""
 
     message_id: bytes
@@ -118,23 +108,20 @@ class Forget:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Remember:
+class Remember(msgspec.Struct, frozen=True):
     """An operator named a sample: keep it as a labelled one."""
 
     label: Label
 
 
-@dataclass(frozen=True, slots=True)
-class ReportState:
+class ReportState(msgspec.Struct, frozen=True):
     """Measure, and publish a `DeviceState`."""
 
     session: str
     release: int
 
 
-@dataclass(frozen=True, slots=True)
-class MeasureLatency:
+class MeasureLatency(msgspec.Struct, frozen=True):
     """Measure the serving student beside the frames, and answer; `asked` is the id of the message that wants it."""
 
     asked: bytes
@@ -163,25 +150,21 @@ Effect: TypeAlias = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Linked:
+class Linked(msgspec.Struct, frozen=True):
     """The broker can be reached; subscriptions stand."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unlinked:
+class Unlinked(msgspec.Struct, frozen=True):
     """The broker cannot be reached; the transport goes on trying."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(msgspec.Struct, frozen=True):
     """A blob is on the disk, whole and checked."""
 
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class FetchFailed:
+class FetchFailed(msgspec.Struct, frozen=True):
     """A blob could not be stored; `disk` when it was the disk that refused."""
 
     sha256: str
@@ -189,23 +172,26 @@ class FetchFailed:
     disk: bool
 
 
-@dataclass(frozen=True, slots=True)
-class PatchFailed:
+class FetchHeld(msgspec.Struct, frozen=True):
+    """Fetching waits for an hour or another link, and why; "" when it goes on."""
+
+    reason: str
+
+
+class PatchFailed(msgspec.Struct, frozen=True):
     """No payload of this hash came out of a delta: its base is damaged or another one, or the delta is."""
 
     sha256: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(msgspec.Struct, frozen=True):
     """The candidate is loaded and answers its golden inputs as it must."""
 
     release: int
 
 
-@dataclass(frozen=True, slots=True)
-class CheckFailed:
+class CheckFailed(msgspec.Struct, frozen=True):
     """The candidate cannot be loaded, or answers its golden inputs otherwise; `disk` when the disk refused."""
 
     release: int
@@ -213,8 +199,7 @@ class CheckFailed:
     disk: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Trained:
+class Trained(msgspec.Struct, frozen=True):
     """A job ended well; `report` when it answered a round.
 
     Attributes:
@@ -226,46 +211,40 @@ class Trained:
     spent: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class TrainFailed:
+class TrainFailed(msgspec.Struct, frozen=True):
     """A job crashed, ran out of memory or time, or had nothing to read."""
 
     job: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Passed:
+class Passed(msgspec.Struct, frozen=True):
     """The candidate stood its probation."""
 
     release: int
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """The candidate did not stand its probation."""
 
     release: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(msgspec.Struct, frozen=True):
     """The outbox held an acknowledged message, of this round when it was a report."""
 
     round: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Drifted:
+class Drifted(msgspec.Struct, frozen=True):
     """What the device sees at an hour of the day (UTC), under a condition, is no longer what its head was fitted on."""
 
     hour: int
     condition: str
 
 
-@dataclass(frozen=True, slots=True)
-class Stopping:
+class Stopping(msgspec.Struct, frozen=True):
     """The agent is about to end."""
 
 
@@ -275,6 +254,7 @@ Event: TypeAlias = (
     | Unlinked
     | Fetched
     | FetchFailed
+    | FetchHeld
     | PatchFailed
     | Checked
     | CheckFailed

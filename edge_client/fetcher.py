@@ -1,47 +1,37 @@
-"""Pulls blobs from the broker onto the disk; owns ``blobs/``, and knows nothing of releases.
+"""Pulls blobs, from the broker or from an HTTP mirror of the same bytes, onto the disk; knows nothing of releases.
 
-A blob is fetched into ``blobs/<sha256>/part`` and becomes ``blobs/<sha256>/data`` when its whole hash is right. Which
-chunks of a part are good is told by their hashes alone, so a process killed at any byte goes on where it was.
+The chunks of a blob come from one source at a time, as the policy allows; each is checked against its hash before it
+is written, so it does not matter where it came from, how often, or in which order.
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeAlias
+from typing import BinaryIO, TypeAlias
 
-from edge_client.disk import Disk, file_sha256
-from edge_client.effects import Fetched, FetchFailed
+from edge_client.blob_files import BlobFiles
+from edge_client.chunk_sources import ChunkSources, Subscriptions
+from edge_client.disk import Disk
+from edge_client.effects import Fetched, FetchFailed, FetchHeld
+from edge_client.fetch_policy import Allowance, FetchConfig
+from edge_client.mirror import Mirror
+from edge_client.pace import MOST, TIMEOUT_S, Pace
+from edge_client.surroundings import Look, Lookout
 from edge_protocol.blobs import BlobRef, Pull
 from edge_protocol.effects import Drop, Send
 from edge_protocol.errors import DigestError, StoreError
 from edge_protocol.messages import Need
 from edge_protocol.topics import ChunkTopic, Topics
 
-Outcome: TypeAlias = Fetched | FetchFailed | Send | Drop
-WINDOW = 16
-LEAST_WINDOW = 2
-TIMEOUT_S = 5.0
-LONGEST_TIMEOUT_S = 60.0
+Outcome: TypeAlias = Fetched | FetchFailed | FetchHeld | Send | Drop
 VAIN_BEFORE_NEED = 2
 """Times a chunk is asked of the broker in vain before the server is asked to publish it again."""
+NEED_AHEAD = 32
+"""Missing chunks that the server is asked for in one go, when nothing comes of what is asked of the broker."""
 IDLE_BEFORE_NEXT = 4
 """Requests in a row that ran out while no chunk came, after which the next blob goes first: 75 s with these pauses."""
-
-
-class Subscriptions(Protocol):
-    """The part of a transport that a fetcher uses."""
-
-    def subscribe(self, filters: Iterable[str]) -> None:
-        """Add filters."""
-        ...
-
-    def unsubscribe(self, filters: Iterable[str]) -> None:
-        """Remove filters."""
-        ...
 
 
 @dataclass(slots=True)
@@ -49,7 +39,6 @@ class _Active:
     pull: Pull
     file: BinaryIO
     vain: Counter[int] = field(default_factory=Counter)
-    asked: set[int] = field(default_factory=set)
     idle: int = 0
 
 
@@ -60,10 +49,14 @@ class Fetcher:
         folder: ``blobs/`` of the state directory.
         topics: of the fleet.
         link: where to subscribe.
-        window: chunks in flight at most; fewer on a link that is slower than `timeout_s`.
-        timeout_s: seconds after which a chunk is asked for again.
+        window: chunks in flight at most; fewer on a link that they fill.
+        timeout_s: seconds after which a chunk is asked for again, at least.
         disk: how to write.
         shelf: a folder of blobs that is only read: what the board came with.
+        mirror: what is asked before the broker; its chunks come as the broker's do.
+        policy: when to fetch, and how fast.
+        look: finds out what the policy asks for.
+        device: its name.
     """
 
     def __init__(
@@ -72,36 +65,49 @@ class Fetcher:
         topics: Topics,
         link: Subscriptions,
         *,
-        window: int = WINDOW,
+        window: int = MOST,
         timeout_s: float = TIMEOUT_S,
         disk: Disk | None = None,
         shelf: Path | None = None,
+        mirror: Mirror | None = None,
+        policy: FetchConfig | None = None,
+        look: Look | None = None,
+        device: str = "",
     ) -> None:
-        self._disk, self._shelf = disk or Disk(), shelf
-        self._folder, self._topics, self._link = folder, topics, link
-        self._window, self._timeout_s = window, timeout_s
+        self._files = BlobFiles(folder, disk, shelf)
+        self._sources = ChunkSources(topics, link, mirror, Pace(window, timeout_s), device)
+        policy = policy or FetchConfig()
+        self._allowance, self._look, self._held = Allowance(policy), look or Lookout(policy, folder.parent), ""
         self._queue: dict[str, BlobRef] = {}
         self._active: _Active | None = None
+        self._renewed = False
 
     @property
     def folder(self) -> Path:
         """``blobs/``."""
-        return self._folder
+        return self._files.folder
 
     def path(self, sha256: str) -> Path:
         """Where a blob is, or will be."""
-        own = self._own(sha256)
-        if self._shelf is not None and not own.exists() and (shelved := self._shelf / sha256 / "data").exists():
-            return shelved
-        return own
+        return self._files.path(sha256)
+
+    def counts(self) -> dict[str, int]:
+        """What there is to say of fetching: bytes to come of the blob under way, bytes by HTTP, whether it is held."""
+        pull = self._active.pull if self._active else None
+        return {
+            **({"fetch_bytes_left": (pull.ref.chunks - len(pull.have)) * pull.ref.chunk_bytes} if pull else {}),
+            **({"fetch_held": 1} if pull and self._held else {}),
+            **({"bytes_mirror": self._sources.bytes_mirror} if self._sources.bytes_mirror else {}),
+        }
 
     def fetch(self, ref: BlobRef, now: float) -> list[Outcome]:
         """Begin to fetch a blob, or say at once that it is there."""
         if ref.sha256 in self._queue:
             return []
-        if file_sha256(self.path(ref.sha256)) == ref.sha256:
+        if self._files.holds(ref.sha256):
             return [Fetched(ref.sha256)]
         self._queue[ref.sha256] = ref
+        self._held = ""  # whoever asks hears why it waits
         return self.tick(now)
 
     def abandon(self, sha256: str) -> None:
@@ -109,31 +115,33 @@ class Fetcher:
         if self._queue.pop(sha256, None) is not None:
             if self._active is not None and self._active.pull.ref.sha256 == sha256:
                 self._close()
-            self._disk.remove_tree(self._folder / sha256)
+            self._files.drop(sha256)
 
     def chunk(self, topic: ChunkTopic, payload: bytes, now: float) -> list[Outcome]:
         """Take a chunk that came in; one that nobody asked for is ignored."""
         active = self._active
         if active is None or topic.sha256 != active.pull.ref.sha256:
             return []
+        pull, waited_s = active.pull, active.pull.waited_s(topic.index, now)
         try:
-            fresh = active.pull.take(topic.index, payload)
+            fresh = pull.take(topic.index, payload)
             if fresh:
                 active.idle = 0
-                self._write(active, topic.index, payload)
+                self._files.write(active.file, pull.ref, topic.index, payload)
         except DigestError as error:
             return [Drop("bad-chunk", str(error))]
         except StoreError as error:
             return [*self._fail(str(error), disk=True), *self.tick(now)]
-        if topic.index in active.asked:
-            active.asked.discard(topic.index)
-            self._link.unsubscribe([self._topics.chunk(topic.sha256, topic.index)])
-        return self.tick(now) if fresh else []
+        if not fresh:
+            self._sources.unsubscribe(pull.ref, topic.index)
+            return []
+        self._sources.came(pull.ref, topic.index, waited_s, now)
+        return self.tick(now)
 
     def relink(self) -> None:
-        """The link was lost and is back: ask anew."""
-        if self._active is not None:
-            self._forget(self._active)
+        """The link was lost and is back: what is under way is waited for from now on."""
+        self._sources.relink()
+        self._renewed = True
 
     def tick(self, now: float) -> list[Outcome]:
         """Ask for what is missing and due at `now` (s)."""
@@ -151,8 +159,11 @@ class Fetcher:
         return outcome
 
     def next_deadline(self) -> float | None:
-        """Time at which a request runs out (s)."""
-        return self._active.pull.next_deadline() if self._active else None
+        """Time at which a request runs out, or the policy allows the next (s)."""
+        if self._active is None or not self._sources.usable:
+            return None
+        times = self._active.pull.next_deadline(), self._sources.next_deadline(), self._allowance.next_deadline()
+        return min((at for at in times if at is not None), default=None)
 
     def put(self, sha256: str, data: bytes) -> None:
         """Keep a blob that was made here; the caller has checked its hash.
@@ -160,80 +171,75 @@ class Fetcher:
         Raises:
             StoreError: the disk refused.
         """
-        self._disk.write_atomic(self._own(sha256), data)
+        self._files.put(sha256, data)
 
     def drop(self, sha256: str) -> None:
         """Delete a blob that is of no use any more."""
-        self._disk.remove_tree(self._folder / sha256)
+        self._files.drop(sha256)
 
     def collect(self, keep: set[str]) -> list[str]:
         """Delete every blob that is neither in `keep` nor under way; return their hashes."""
-        gone = [entry.name for entry in self._folder.glob("*") if entry.name not in keep | self._queue.keys()]
-        for name in gone:
-            self._disk.remove_tree(self._folder / name)
-        return gone
+        return self._files.collect(keep | self._queue.keys())
 
     def close(self) -> None:
         """Let go of the file; what was written stays for the next start."""
         self._close()
-
-    def _own(self, sha256: str) -> Path:
-        return self._folder / sha256 / "data"
+        self._sources.close()
+        self._look.close()
 
     def _open(self) -> tuple[_Active | None, list[Outcome]]:
         ref = next(iter(self._queue.values()))
-        part = self._folder / ref.sha256 / "part"
         try:
-            self._disk.make_folder(part.parent)
-            file = self._disk.open(part)
-        except OSError as error:
-            return None, self._fail(f"cannot write {part}: {error.strerror or error}", disk=True)
-        pull = Pull(ref, _intact(file, ref), self._window, self._timeout_s)
-        self._active = _Active(pull, file)
+            file, have = self._files.open(ref)
+        except StoreError as error:
+            return None, self._fail(str(error), disk=True)
+        self._active = _Active(Pull(ref, have), file)
         return self._active, []
 
     def _ask(self, active: _Active, now: float) -> list[Outcome]:
-        pull = active.pull
-        wanted, stale = pull.ask(now)
+        pull, sources, outcome = active.pull, self._sources, list[Outcome]()
+        if self._renewed:
+            self._renewed = False
+            pull.renew(now)
+        if failure := sources.failure(now):
+            pull.forget()
+            outcome.append(Drop("mirror-failed", failure))
+        most = self._allowance.chunks(pull.ref.chunk_bytes, self._look(now), now)
+        if self._allowance.reason != self._held:
+            self._held = self._allowance.reason
+            outcome.append(FetchHeld(self._held and f"waits: {self._held}"))
+        if most == 0 or not sources.usable:
+            sources.settle()
+            return outcome
+        pull.window, pull.timeout_s = sources.window, sources.timeout_s
+        wanted, stale = pull.ask(now, most)
+        self._allowance.spend(len(wanted) * pull.ref.chunk_bytes)
         if stale:
-            pull.window = max(pull.window // 2, min(LEAST_WINDOW, self._window))
-            pull.timeout_s = min(pull.timeout_s * 2, LONGEST_TIMEOUT_S)
-            self._link.unsubscribe([self._topics.chunk(pull.ref.sha256, index) for index in stale])
-        active.asked |= set(wanted)
-        if wanted:
-            self._link.subscribe([self._topics.chunk(pull.ref.sha256, index) for index in wanted])
+            sources.ask_again(pull.ref, stale, now)
+        if len(wanted) > len(stale):
+            sources.ask(pull.ref, wanted[len(stale) :], now)
+        return [*outcome, *self._miss(active, stale)]
+
+    def _miss(self, active: _Active, stale: list[int]) -> list[Outcome]:
+        """Have the server publish again what the broker was asked for in vain; let the next blob go first."""
+        pull = active.pull
         active.vain.update(stale)
         lost = tuple(index for index in stale if active.vain[index] >= VAIN_BEFORE_NEED and index not in pull.have)
         active.idle += bool(stale)
         if active.idle >= IDLE_BEFORE_NEXT and len(self._queue) > 1:
             self._close()
             self._queue[pull.ref.sha256] = self._queue.pop(pull.ref.sha256)
+        if lost and active.idle >= VAIN_BEFORE_NEED:
+            lost = tuple(sorted({*lost, *pull.missing()[:NEED_AHEAD]}))
         return [Send(Need(pull.ref.sha256, lost))] if lost else []
 
-    def _write(self, active: _Active, index: int, payload: bytes) -> None:
-        """Chunks are not fsynced one by one: after a power cut their hashes tell which are good."""
-        try:
-            self._disk.write(active.file, payload, index * active.pull.ref.chunk_bytes)
-        except OSError as error:
-            message = f"cannot store blob {active.pull.ref.sha256[:12]}: {error.strerror or error}; free some space"
-            raise StoreError(message) from error
-
     def _finish(self, active: _Active) -> list[Outcome]:
-        """Every chunk is there: check the whole, make it durable, give it its name."""
+        """Every chunk is there."""
         ref = active.pull.ref
-        part = self._folder / ref.sha256 / "part"
         try:
-            self._disk.truncate(active.file, ref.size)
-            self._disk.sync(active.file)
-            if file_sha256(part) != ref.sha256:
-                return self._fail(f"blob {ref.sha256[:12]} does not match its hash although its chunks do", disk=False)
-            self._disk.rename(part, self._own(ref.sha256))
-            self._disk.sync_folder(part.parent)
-            self._disk.sync_folder(
-                self._folder
-            )  # an agent killed between making the folder and syncing it left that open
-        except OSError as error:
-            return self._fail(f"cannot store blob {ref.sha256[:12]}: {error.strerror or error}", disk=True)
+            self._files.finish(active.file, ref)
+        except (DigestError, StoreError) as error:
+            return self._fail(str(error), disk=isinstance(error, StoreError))
         self._close()
         del self._queue[ref.sha256]
         return [Fetched(ref.sha256)]
@@ -246,26 +252,6 @@ class Fetcher:
 
     def _close(self) -> None:
         if self._active is not None:
-            self._forget(self._active)
+            self._sources.forget()
             self._active.file.close()
             self._active = None
-
-    def _forget(self, active: _Active) -> None:
-        if active.asked:
-            sha256 = active.pull.ref.sha256
-            self._link.unsubscribe([self._topics.chunk(sha256, index) for index in sorted(active.asked)])
-        active.asked.clear()
-        active.pull.forget()
-
-
-def _intact(file: BinaryIO, ref: BlobRef) -> set[int]:
-    """Chunks of a part that were written whole."""
-    have = set()
-    for index in range(ref.chunks):
-        size = min(ref.chunk_bytes, ref.size - index * ref.chunk_bytes)
-        try:
-            ref.check_chunk(index, os.pread(file.fileno(), size, index * ref.chunk_bytes))
-        except DigestError:
-            continue
-        have.add(index)
-    return have

@@ -62,6 +62,7 @@ def state_of(hands: Hands, asked: ReportState, choice: HeadChoice | None) -> Dev
         **({} if hands.account.on else {"replay_samples": len(hands.replay), "drift_alarms": hands.drift.total}),
         "bytes_up": hands.transport.traffic.bytes_up,
         "bytes_down": hands.transport.traffic.bytes_down,
+        **hands.fetcher.counts(),
         "raw_bytes": hands.uplink.raw_bytes,
         **hands.installer.planner.counts,
         **{f"bytes:{kind}": count for kind, count in hands.uplink.sent.items()},

@@ -170,6 +170,13 @@ class Releasing:
             return []
         return [*self._step(Step.FETCHED), Check(self._offer.counter, self._offer.artifact)]
 
+    def held(self, reason: str) -> list[Effect]:
+        """The policy keeps the files waiting, or does not any more; operators see why."""
+        if self.stage is not Stage.FETCHING or reason == self._reason:
+            return []
+        self._reason = reason
+        return [self.status()]
+
     def patch_failed(self, event: PatchFailed) -> list[Effect]:
         """The delta leads nowhere: the whole payload is fetched instead, once."""
         if self.stage is not Stage.FETCHING or self._offer is None or event.sha256 not in self._lacking:
@@ -184,7 +191,7 @@ class Releasing:
         if isinstance(event, CheckFailed) and event.disk:
             return self._pause(event, now)
         if isinstance(event, CheckFailed):
-            return self._give_up(event)
+            return self._roll_back(event)
         self.job = job
         return [*self._step(Step.BUILD), Train(job, self._offer.counter, self._offer.artifact, None)]
 
@@ -214,7 +221,7 @@ class Releasing:
         if self.stage is not Stage.PROBATION or self._offer is None or event.release != self._offer.counter:
             return []
         if isinstance(event, Failed):
-            return self._give_up(event)
+            return self._roll_back(event)
         offered = self._offer.offered
         return [Install(event.release, offered.data, offered.proof)]
 
@@ -228,16 +235,14 @@ class Releasing:
         self._delta, self._note = None, self._next_note
         return self._step(Step.PASS)
 
-    def _give_up(self, event: CheckFailed | Failed) -> list[Effect]:
-        """A candidate is no good here: a variant gives way to the plain artifact, and that to what runs, for good."""
+    def _roll_back(self, event: CheckFailed | Failed) -> list[Effect]:
+        """The release itself is at fault: its files go, for good; a variant gives way to the plain artifact."""
         assert self._offer is not None
-        variant = self._offer.artifact.variant
-        gone: list[Effect] = [Abandon(ref.sha256) for ref in self._offer.files(self._delta)]
-        gone.append(Discard(event.release))
-        if variant:
+        gone: list[Effect] = [*(Abandon(ref.sha256) for ref in self._offer.files(self._delta)), Discard(event.release)]
+        if variant := self._offer.artifact.variant:
             self._offer = replace(self._offer, artifact=self._offer.plain)
-            dropped = Drop("variant-failed", f"{variant}: {event.reason}")
-            return [dropped, *gone, *self._step(Step.FALL_BACK), *self._fetch()]
+            gone.insert(0, Drop("variant-failed", f"{variant}: {event.reason}"))
+            return [*gone, *self._step(Step.FALL_BACK), *self._fetch()]
         self._reason = event.reason
         return [*self._step(Step.FAIL), *gone]
 

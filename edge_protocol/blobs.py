@@ -88,14 +88,17 @@ class Pull:
         have: indices already written down (a restart fills this from disk).
         window: chunks that may be asked for at once.
         timeout_s: after this long an asked-for chunk is asked for again.
+        retries: chunks asked for again so far.
     """
 
     ref: BlobRef
     have: set[int] = field(default_factory=set)
     window: int = 16
     timeout_s: float = 5.0
-    _asked: dict[int, float] = field(default_factory=dict)
     retries: int = 0
+    _asked: dict[int, float] = field(default_factory=dict)
+    _again: set[int] = field(default_factory=set)
+    _low: int = 0
 
     @property
     def complete(self) -> bool:
@@ -106,25 +109,40 @@ class Pull:
         """Indices not yet had, in order."""
         return [i for i in range(self.ref.chunks) if i not in self.have]
 
-    def ask(self, now: float) -> tuple[list[int], list[int]]:
-        """Choose what to ask for, and remember it as asked for at `now`.
+    def ask(self, now: float, most: int = MAX_CHUNKS) -> tuple[list[int], list[int]]:
+        """Choose what to ask for, and remember it as asked for at `now`; once a quarter of the window is free.
 
         Args:
             now: seconds, by any clock that only moves forward.
+            most: chunks to ask for in this call at most; what is due beyond them stays due.
 
         Returns:
             The indices to ask for, and those among them that were asked for in vain before.
         """
-        stale = [i for i, at in self._asked.items() if now - at >= self.timeout_s]
-        room = self.window - (len(self._asked) - len(stale))
-        fresh = [i for i in self.missing() if i not in self._asked][: max(room - len(stale), 0)]
+        due = [i for i, at in self._asked.items() if now - at >= self.timeout_s]
+        stale = due[:most]
+        room = self.window - len(self._asked)
+        batch = room >= self.window // 4 or not self._asked
+        fresh = self._fresh(min(room, most - len(stale))) if batch else []
         self.retries += len(stale)
+        self._again.update(stale)
         self._asked.update(dict.fromkeys([*stale, *fresh], now))
         return [*stale, *fresh], stale
 
     def forget(self) -> None:
         """Forget what was asked for: the connection that asked is gone."""
         self._asked.clear()
+        self._again.clear()
+
+    def renew(self, now: float) -> None:
+        """What was asked for was asked for once more, of another connection."""
+        self._again.update(self._asked)
+        self._asked = dict.fromkeys(self._asked, now)
+
+    def waited_s(self, index: int, now: float) -> float | None:
+        """Seconds since a chunk was asked for; None when it was not, or more than once, and nobody knows which came."""
+        at = self._asked.get(index)
+        return None if at is None or index in self._again else now - at
 
     def take(self, index: int, data: bytes) -> bool:
         """Check a chunk; return whether it is new and should be written down.
@@ -142,3 +160,15 @@ class Pull:
     def next_deadline(self) -> float | None:
         """Time at which the oldest request runs out, or None when nothing is asked for."""
         return min(self._asked.values()) + self.timeout_s if self._asked else None
+
+    def _fresh(self, most: int) -> list[int]:
+        """The first chunks that are neither had nor asked for."""
+        found: list[int] = []
+        index, held = self._low, True
+        while len(found) < most and index < self.ref.chunks:
+            if index not in self.have:
+                held = False
+                found += [index] * (index not in self._asked)
+            index += 1
+            self._low = index if held else self._low
+        return found

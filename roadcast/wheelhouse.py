@@ -7,6 +7,7 @@ is found in the wheels' own metadata and asked for. The hashes are written last:
 from __future__ import annotations
 
 import os
+import re
 import sys
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ from edge_protocol.errors import ConfigError, NotReadyError, StoreError
 _SOURCE = Path(__file__).resolve().parents[1]
 _TOLD = 1000
 """Characters of what pip complains of that are passed on."""
+_OWN_METADATA = re.compile(r"[^/]+\.dist-info/METADATA")
 _ROUNDS = 5
 """How often pip is asked again for what it left out."""
 
@@ -133,7 +135,7 @@ def _left_out(folder: Path, target: Target, extras: Sequence[str]) -> Iterator[s
 def _requires(wheel: Path) -> list[str]:
     try:
         with zipfile.ZipFile(wheel) as archive:
-            (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+            (name,) = (name for name in archive.namelist() if _OWN_METADATA.fullmatch(name))  # some carry others' along
             text = archive.read(name).decode("utf-8", "replace")
     except (zipfile.BadZipFile, ValueError, KeyError) as error:
         raise NotReadyError(f"{wheel.name} is no wheel: {error}") from error

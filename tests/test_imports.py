@@ -47,6 +47,7 @@ TORCH_HOMES = (
 SQL_HOMES = ("broker_server.store", "broker_server.migrations")
 """Modules that may import SQLAlchemy and Alembic."""
 SERVER_SHELLS = (
+    "broker_server.blob_export",
     "broker_server.broadcast",
     "broker_server.key_setup",
     "broker_server.keys",

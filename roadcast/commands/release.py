@@ -126,6 +126,32 @@ def factory(
     emit(said, json, lambda told: f"{told['folder']}: release {told['release']} of {told['task']}")
 
 
+@app.command("export-blobs")
+def export_blobs(
+    folder: Annotated[Path, typer.Argument(help="What a static HTTP server serves; made when it is missing.")],
+    *,
+    state_dir: StateDir,
+    prune: Annotated[bool, typer.Option("--prune", help="Delete blobs in it that nothing names any more.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Copy what devices fetch into a plain folder, one file per blob, for their `fetch: {mirror: …}`.
+
+    Run it after each release; the server may run meanwhile. Until a file is there, devices fetch it from the broker.
+    """
+    from broker_server.blob_export import export_blobs as export
+    from broker_server.blob_export import wanted_blobs
+    from broker_server.status import open_database
+    from broker_server.store.blobs import BlobFolder
+
+    database = open_database(state_dir)
+    try:
+        wanted = wanted_blobs(database)
+    finally:
+        database.close()
+    counts = export(wanted, BlobFolder(state_dir / "blobs"), folder, prune=prune)
+    emit(counts, json, lambda found: "  ".join(f"{name} {count}" for name, count in found.items()))
+
+
 def check_answers(folder: Path) -> None:
     """Run every tier of an artifact folder on its golden inputs.
 

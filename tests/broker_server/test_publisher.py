@@ -126,6 +126,25 @@ def test_a_broker_that_lost_its_store_is_filled_again(tmp_path: Path) -> None:
     assert scene.transport.traffic.messages_up == before + 4
 
 
+def test_a_broker_lost_while_chunks_still_wait_is_filled_with_those_it_had_too(tmp_path: Path) -> None:
+    """What is looked for is among the chunks that went out, wherever the queue stood when the link was lost."""
+    scene = Scene(tmp_path)
+    scene.transport.room = 4
+    ref = scene.blob(b"a", 10)
+    scene.publisher.hold(TASK, "release/1", (ref,))
+    scene.settle()
+    assert scene.chunks(ref) == [0, 1, 2, 3]
+    scene.transport.cut()
+    scene.broker.lose_store()
+    scene.transport.room = 10**9
+    scene.transport.start()
+    scene.publisher.connected(1.0)
+    scene.settle(1.0)
+    assert scene.chunks(ref) == [4, 5, 6, 7, 8, 9]
+    scene.settle(1.0 + PROBE_S)
+    assert scene.chunks(ref) == list(range(10))
+
+
 def test_what_was_held_without_a_link_goes_out_with_the_first_one(tmp_path: Path) -> None:
     """A server that starts before its broker publishes once it is there."""
     scene = Scene(tmp_path, connected=False)

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from edge_client.effects import Fetched, FetchFailed
 from edge_client.fetcher import Fetcher, Outcome
 from edge_protocol.blobs import BlobRef, cut
-from edge_protocol.effects import Drop, Send
-from edge_protocol.messages import Need
+from edge_protocol.effects import Drop
 from edge_protocol.topics import ChunkTopic, Topics
 from edge_protocol.transport.base import Received
 from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
@@ -91,12 +90,18 @@ class Rig:
 
 
 def test_a_blob_arrives_whole_with_a_window_of_chunks_asked_for_at_a_time(tmp_path: Path) -> None:
-    """Never more than the window is subscribed; in the end nothing is, and no part is left."""
+    """It begins with one, grows, and never exceeds the most; in the end nothing is subscribed, and no part is left."""
     rig = Rig(tmp_path / "blobs")
     ref = rig.publish(DATA)
     rig.fetch(ref)
-    assert len(rig.link._filters) == rig.window
-    rig.finish()
+    subscribed = [len(rig.link._filters)]
+    while not rig.said:
+        rig.turn(most=1)
+        subscribed.append(len(rig.link._filters))
+        active = rig.fetcher._active
+        assert active is None or len(active.pull._asked) <= rig.window
+    assert subscribed[0] == 1
+    assert rig.window <= max(subscribed) < rig.window + rig.window // 4
     assert rig.said == [Fetched(ref.sha256)]
     assert rig.fetcher.path(ref.sha256).read_bytes() == DATA
     assert not rig.link._filters
@@ -144,38 +149,6 @@ def test_loss_repeats_reordering_and_corruption_end_in_the_same_bytes(
     shutil.rmtree(folder)
 
 
-def test_chunks_that_the_broker_lost_are_asked_of_the_server(tmp_path: Path) -> None:
-    """After asking the broker twice in vain, Need names exactly the lost chunks; republished, they complete it."""
-    rig = Rig(tmp_path / "blobs")
-    ref = rig.publish(DATA, without=frozenset({3, 17}))
-    rig.fetch(ref)
-    for _ in range(60):
-        rig.turn()
-        rig.clock.advance(3)
-        rig.said += rig.fetcher.tick(rig.clock.now)
-    needs = [x.body for x in rig.all(Send)]
-    assert needs
-    assert {index for need in needs for index in need.indices} == {3, 17}
-    assert all(isinstance(need, Need) and need.sha256 == ref.sha256 for need in needs)
-    rig.publish(DATA)
-    rig.finish()
-    assert rig.fetcher.path(ref.sha256).read_bytes() == DATA
-
-
-def test_a_broker_without_its_store_is_not_flooded(tmp_path: Path) -> None:
-    """When nothing comes, the window shrinks and the pauses grow."""
-    rig = Rig(tmp_path / "blobs")
-    ref, _ = cut(DATA, CHUNK)
-    rig.fetch(ref)
-    for _ in range(100):
-        rig.clock.advance(3)
-        rig.said += rig.fetcher.tick(rig.clock.now)
-    needs = [x.body for x in rig.all(Send)]
-    assert 2 <= len(needs) <= 12
-    assert max(len(need.indices) for need in needs) <= rig.window
-    rig.fetcher.close()
-
-
 def test_a_process_killed_at_any_chunk_goes_on_where_it_was(tmp_path: Path) -> None:
     """A new fetcher on the same folder asks only for what is not written; a torn chunk is asked for again."""
     for at in (0, 1, 7, 39):
@@ -199,8 +172,28 @@ def test_a_process_killed_at_any_chunk_goes_on_where_it_was(tmp_path: Path) -> N
         second.fetcher.close()
 
 
-def test_a_new_link_is_asked_anew(tmp_path: Path) -> None:
-    """What an old connection was asked for does not come on the new one."""
+def test_a_new_link_is_asked_once_by_the_renewed_subscriptions(tmp_path: Path) -> None:
+    """What was under way comes once on the new link, not once for the transport and once for the fetcher."""
+    rig = Rig(tmp_path / "blobs")
+    ref = rig.publish(DATA)
+    rig.fetch(ref)
+    rig.turn(most=4)
+    rig.link.cut()
+    rig.inbox.queue.clear()
+    rig.clock.advance(600)
+    rig.link.start()
+    rig.fetcher.relink()
+    before = rig.link.traffic.messages_down
+    had = len(rig.fetcher._active.pull.have)  # type: ignore[union-attr]
+    rig.said += rig.fetcher.tick(rig.clock.now)
+    rig.finish(turns=30)
+    assert rig.said == [Fetched(ref.sha256)]
+    assert rig.link.traffic.messages_down - before < ref.chunks - had
+    assert rig.fetcher.path(ref.sha256).read_bytes() == DATA
+
+
+def test_what_a_new_link_does_not_bring_is_asked_again(tmp_path: Path) -> None:
+    """It was renewed and lost once more."""
     rig = Rig(tmp_path / "blobs")
     ref = rig.publish(DATA)
     rig.fetch(ref)

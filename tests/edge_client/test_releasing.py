@@ -312,3 +312,17 @@ def finish(driver: Driver) -> None:
         driver.do(Planned(counter))
         driver.do(e.Passed(counter))
         driver.do(e.Installed(counter))
+
+
+def test_files_that_a_policy_keeps_waiting_are_a_reason_while_they_are_wanted() -> None:
+    """Told once, taken back when it goes on, and no business of a device that fetches nothing."""
+    driver = linked()
+    assert driver.do(e.FetchHeld("waits: the hours are 01:00-04:00")) == []
+    driver.say(signed(1))
+    for _ in range(2):
+        driver.do(e.FetchHeld("waits: the hours are 01:00-04:00"))
+    driver.do(e.FetchHeld(""))
+    told = [(d.state, d.reason) for d in driver.sent(m.Deployment)]
+    assert told[-3:] == [("fetching", ""), ("fetching", "waits: the hours are 01:00-04:00"), ("fetching", "")]
+    driver.fetch(1)
+    assert states(driver)[-1] == "staged"

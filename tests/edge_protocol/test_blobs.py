@@ -75,6 +75,33 @@ def test_time_alone_makes_a_pull_ask_again() -> None:
     assert pull.retries == 4
 
 
+def test_fresh_chunks_are_asked_for_once_a_quarter_of_the_window_is_free() -> None:
+    """Few packets; and a limit from outside takes them one by one, however wide the window is."""
+    ref, chunks = cut(bytes(range(200)), 10)
+    pull = Pull(ref, window=8)
+    assert pull.ask(0.0) == ([0, 1, 2, 3, 4, 5, 6, 7], [])
+    pull.take(3, chunks[3])
+    assert pull.ask(0.0) == ([], [])
+    pull.take(0, chunks[0])
+    assert pull.ask(0.0, most=1) == ([8], [])
+    pull.take(1, chunks[1])
+    assert pull.ask(0.0, most=0) == ([], [])
+    assert pull.ask(0.0) == ([9, 10], [])
+
+
+def test_another_connection_is_given_its_own_time() -> None:
+    """What was renewed runs out later, and its round trip is nobody's measure."""
+    ref, chunks = cut(bytes(range(100)), 10)
+    pull = Pull(ref, window=2, timeout_s=5.0)
+    pull.ask(0.0)
+    assert pull.waited_s(0, 2.0) == 2.0
+    pull.renew(100.0)
+    assert pull.waited_s(0, 101.0) is None
+    assert pull.ask(104.0) == ([], [])
+    assert pull.ask(105.0) == ([0, 1], [0, 1])
+    assert pull.take(0, chunks[0])
+
+
 def test_a_chunk_that_does_not_exist_is_refused() -> None:
     """Indices outside the blob are no chunks."""
     ref, chunks = cut(b"abc")

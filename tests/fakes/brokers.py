@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from broker_server.brokers import Broker, BrokerKind, BrokerOptions, choose_broker
+from broker_server.brokers.mosquitto import Mosquitto
 from edge_protocol.errors import NotReadyError
 
 
@@ -41,3 +42,21 @@ def any_broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broke
     """Each of the real brokers in turn."""
     with make_broker(request.param, tmp_path) as broker:
         yield broker
+
+
+class LimitedMosquitto(Mosquitto):
+    """Mosquitto with other limits than ours.
+
+    Args:
+        options: as for any broker.
+        limits: configuration lines by their key; None leaves the broker its own default.
+    """
+
+    def __init__(self, options: BrokerOptions, limits: Mapping[str, int | None]) -> None:
+        super().__init__(options)
+        self._limits = limits
+
+    def configuration(self) -> str:
+        """Our configuration with these lines in place of its own."""
+        kept = [line for line in super().configuration().splitlines() if line.split(" ")[0] not in self._limits]
+        return "\n".join([*kept, *(f"{k} {v}" for k, v in self._limits.items() if v is not None), ""])

@@ -35,7 +35,7 @@ from tests.edge_client.core_driver import SPEC
 from tests.fakes.signed_fleet import SignedFleet
 from tests.fakes.small_centre import FLEET
 
-TOPICS = Topics(FLEET)
+TOPICS, DEVICE = Topics(FLEET), DeviceId("cam-1")
 DESIRED = ReleaseTopic(SPEC.task_id)
 
 
@@ -122,7 +122,7 @@ class Asked:
     """What the fetcher has subscribed to."""
 
     def __init__(self) -> None:
-        self.filters: dict[str, None] = {}
+        self.filters, self.connected = dict[str, None](), True
 
     def subscribe(self, filters: Any) -> None:
         """Add."""
@@ -195,8 +195,7 @@ class ModelDevice:
         self.installer = ModelInstaller(self.fetcher)
         fleet = model_fleet()
         self.trust = TrustStore(self.folder / SPEC.name, fleet.root, self.disk)
-        self.gate = Gate(SPEC.task_id, DeviceId("cam-1"), TOPICS, self.trust, self.link.subscribe, lambda: fleet.now)
-        self.inference = inference = SimpleNamespace(bundle=None)
+        inference = self.inference = SimpleNamespace(bundle=None)
         inference.swap = lambda bundle: setattr(inference, "bundle", bundle)
         nothing = SimpleNamespace(drain=list, add=lambda _: 0, serving=lambda *_, **__: None, poll=lambda _: [])
         hands = SimpleNamespace(
@@ -204,7 +203,7 @@ class ModelDevice:
             installed=self.store,
             installer=self.installer,
             trust=self.trust,
-            gate=self.gate,
+            gate=Gate(SPEC.task_id, DEVICE, TOPICS, self.trust, self.link.subscribe, lambda: fleet.now),
             config=SimpleNamespace(state_dir=self.folder),
             spec=SPEC,
             inference=self.inference,
@@ -223,7 +222,7 @@ class ModelDevice:
             self.carry.serve(Candidate(found.release, found.artifact, None, None), None)  # type: ignore[arg-type]
             self.trust.raise_floor(found.release)
             running = Running(found.release, found.artifact.weights.sha256)
-        who = Profile(fleet=FLEET, device=DeviceId("cam-1"), tier="nano", spec=SPEC, report_interval_s=1e9)
+        who = Profile(fleet=FLEET, device=DEVICE, tier="nano", spec=SPEC, report_interval_s=1e9)
         self.core = DeviceCore(who, Remembered(running=running, attempts=self.store.attempts()), self.now)
 
     @property

@@ -103,7 +103,7 @@ def _brain() -> Target:
     bodies.append(m.RoundCall("vehicle", spec.label_space, 5, 3, cut(b"proxies" * 20, 64)[0], 4e9, open=True))
 
     def feed(data: bytes) -> object:
-        kind: m.Kind = ("release", "command", "ack", "round")[len(data) % 4]  # type: ignore[assignment]
+        kind: m.Kind = ("release", "command", "ack", "round")[len(data) % 4]
         envelope = codec.decode(data, kind=kind, fleet=FLEET)
         core = DeviceCore(WHO, Remembered(), 0.0)
         try:

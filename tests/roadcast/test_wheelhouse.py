@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,13 @@ def test_a_second_run_writes_nothing_and_another_cleans_up(links: Path, tmp_path
     assert {"delta-1.1-py3-none-any.whl", "torch-1.0-py3-none-any.whl"} < set(filled.wheels)
     assert "delta-1.0-py3-none-any.whl" not in filled.wheels
     assert "onnxruntime-gpu==1.0" in (out / "requirements.txt").read_text()
+
+
+def test_a_wheel_that_carries_others_along_is_read_by_its_own_metadata(links: Path, tmp_path: Path) -> None:
+    """As setuptools does: the packages that are packed into it ask for nothing on its behalf."""
+    with zipfile.ZipFile(links / "delta-1.0-py3-none-any.whl", "a") as archive:
+        archive.writestr("delta/_vendor/other-2.0.dist-info/METADATA", "Name: other\nRequires-Dist: nobody-has-this\n")
+    assert "delta-1.0-py3-none-any.whl" in _fill(links, tmp_path / "out").wheels
 
 
 def test_pins_hold(links: Path, tmp_path: Path) -> None:

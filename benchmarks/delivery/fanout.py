@@ -1,0 +1,174 @@
+"""5 MB to N devices on one machine: from the first chunk published to the last device that has the bytes, verified.
+
+Beside it `mosquitto_sub`, a C program that writes the same messages to a file and checks nothing, subscribed to all of
+them before they are published. Devices are processes with the agent's transport and fetcher: they ask for chunks, check
+each, write it, check the whole and sync it. Both through one real Mosquitto, in turns. Files lie in memory where there
+is /dev/shm: a fleet has as many disks as devices. The 200 light receivers share a process and keep nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from queue import Queue
+
+import msgspec
+
+from benchmarks.delivery.light import receive_light
+from benchmarks.delivery.receiver import TASK, TOPICS
+from benchmarks.harness import Options, Outcome, Target, ratios, run, spread
+from broker_server.brokers import BrokerOptions, choose_broker
+from edge_protocol.blobs import BlobRef, cut
+from edge_protocol.errors import NotReadyError
+from edge_protocol.transport.mqtt import MqttTransport
+
+BYTES = 5_000_000
+COUNTS = (2, 8, 16)
+LIGHT = 200
+LEAST = 0.6
+"""Of mosquitto_sub's throughput, with 16 receivers."""
+
+
+def measure(options: Options) -> Outcome:
+    """Seconds until N devices have 5 MB, over those until N mosquitto_sub have it. --quick does less."""
+    if shutil.which("mosquitto_sub") is None:
+        raise NotReadyError("mosquitto_sub is not installed; run: apt install mosquitto-clients")
+    repeats = 2 if options.quick else 5
+    rows: list[list[object]] = [
+        ["receivers", "devices, s", "mosquitto_sub, s", "throughput over mosquitto_sub's", "CPU ms each"]
+    ]
+    figures: dict[str, object] = {}
+    place = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - a private folder is made in it
+    with tempfile.TemporaryDirectory(dir=place) as folder, ExitStack() as stack:
+        broker = stack.enter_context(choose_broker("mosquitto", options=BrokerOptions(state_dir=Path(folder) / "b")))
+        centre = MqttTransport(broker.settings, "centre", Queue())
+        stack.callback(centre.close)
+        centre.start()
+        for count in COUNTS:
+            seconds = compare(centre, broker.port, Path(folder) / str(count), count, repeats)
+            share = ratios(seconds["mosquitto_sub"], seconds["devices"])
+            found = {name: spread(values) for name, values in seconds.items()}
+            cpu = f"{1e3 * found['cpu'].median:.0f}, {1e3 * found['their cpu'].median:.0f}"
+            rows.append([count, found["devices"], found["mosquitto_sub"], share, cpu])
+            figures[str(count)] = {**found, "throughput": share}
+        settings = broker.settings
+        light = spread([once(centre, lambda ref: receive_light(settings, LIGHT, ref), seed) for seed in (90, 91)])
+        rows.append([f"{LIGHT} light, in one process", light, "", f"{LIGHT * BYTES / 1e6 / light.median:.0f} MB/s", ""])
+    figures["light"] = light
+    headline = f"{COUNTS[-1]} devices: {share.median:.2f} of mosquitto_sub's throughput"
+    return Outcome(
+        headline, figures, [Target("throughput over mosquitto_sub's", share.median, LEAST, at_most=False)], rows
+    )
+
+
+def compare(centre: MqttTransport, port: int, folder: Path, count: int, repeats: int) -> dict[str, list[float]]:
+    """Seconds of each side, in turns, after one turn that is not counted."""
+    seconds: dict[str, list[float]] = {"devices": [], "mosquitto_sub": [], "cpu": [], "their cpu": []}
+    with devices(port, folder, count) as fleet:
+        for turn in range(-1, repeats):
+            before = cpu_s(fleet)
+            ours = once(centre, lambda _: fleet_of(fleet), 1000 * count + 2 * turn)
+            between, children = cpu_s(fleet), resource.getrusage(resource.RUSAGE_CHILDREN)
+            theirs = once(centre, lambda ref: subscribers(port, folder, ref, count), 1000 * count + 2 * turn + 1, None)
+            if turn >= 0:
+                seconds["devices"].append(ours)
+                seconds["mosquitto_sub"].append(theirs)
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                used = after.ru_utime + after.ru_stime - children.ru_utime - children.ru_stime
+                seconds["cpu"].append((between - before) / count)
+                seconds["their cpu"].append(used / count)
+    return seconds
+
+
+Receive = Callable[[BlobRef], Callable[[], float]]
+"""Gets receivers ready for a blob; what it returns waits for the last of them, and says when that was."""
+
+
+def once(centre: MqttTransport, receive: Receive, seed: int, announced: str | None = TOPICS.release(TASK)) -> float:
+    """Publish a blob of its own, announce it to devices, and wait; then have the broker forget it."""
+    ref, chunks = cut(random.Random(seed).randbytes(BYTES))
+    wait = receive(ref)
+    begun = time.monotonic()
+    for index, chunk in enumerate(chunks):
+        publish(centre, TOPICS.chunk(ref.sha256, index), chunk)
+    if announced:
+        publish(centre, announced, msgspec.msgpack.encode(ref))
+    took = wait() - begun
+    for topic in [*filter(None, [announced]), *(TOPICS.chunk(ref.sha256, index) for index in range(ref.chunks))]:
+        publish(centre, topic, b"")
+    return took
+
+
+def publish(centre: MqttTransport, topic: str, payload: bytes) -> None:
+    """Hand over a retained message, as soon as it is taken."""
+    while not centre.publish(topic, payload, retain=True):
+        time.sleep(0.0005)
+
+
+@contextmanager
+def devices(port: int, folder: Path, count: int) -> Iterator[list[subprocess.Popen[str]]]:
+    """Start device processes, and end them."""
+    command = [sys.executable, "-m", "benchmarks.delivery.receiver", str(port)]
+    fleet = [
+        subprocess.Popen([*command, f"cam-{n}", str(folder / str(n))], stdout=subprocess.PIPE, text=True)
+        for n in range(count)
+    ]
+    try:
+        for device in fleet:
+            assert device.stdout is not None
+            assert device.stdout.readline() == "ready\n"
+        yield fleet
+    finally:
+        for device in fleet:
+            device.kill()
+            device.wait()
+            assert device.stdout is not None
+            device.stdout.close()
+
+
+def cpu_s(fleet: list[subprocess.Popen[str]]) -> float:
+    """CPU seconds of all devices so far (proc(5): utime and stime)."""
+    ticks = 0
+    for device in fleet:
+        words = Path(f"/proc/{device.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        ticks += int(words[11]) + int(words[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def fleet_of(fleet: list[subprocess.Popen[str]]) -> Callable[[], float]:
+    """Wait for what every device says."""
+    return lambda: max(float(device.stdout.readline()) for device in fleet if device.stdout is not None)
+
+
+def subscribers(port: int, folder: Path, ref: BlobRef, count: int) -> Callable[[], float]:
+    """Start mosquitto_sub, each to end after the last chunk."""
+    pattern, folder = TOPICS.chunk(ref.sha256, 0).removesuffix("0") + "+", folder / "sub"
+    folder.mkdir(parents=True, exist_ok=True)
+    running = []
+    for n in range(count):
+        with (folder / str(n)).open("wb") as file:
+            command = ["mosquitto_sub", "-p", str(port), "-q", "1", "-t", pattern, "-N", "-C", str(ref.chunks)]
+            running.append(subprocess.Popen(command, stdout=file))
+    time.sleep(1)  # until they have subscribed; one that is later still gets everything, as it is retained
+
+    def wait() -> float:
+        for each in running:
+            assert each.wait(120) == 0
+        ended = time.monotonic()
+        assert {(folder / str(n)).stat().st_size for n in range(count)} == {ref.size}
+        return ended
+
+    return wait
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(measure))

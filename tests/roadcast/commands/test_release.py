@@ -1,0 +1,92 @@
+"""`roadcast release export-blobs` as a user types it; the other commands are tried in test_server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from broker_server.config import RoundsConfig, ServerConfig
+from broker_server.setup import push_release
+from broker_server.status import open_database, release_details
+from edge_client.mirror import Mirror
+from edge_models.tasks import load_task
+from edge_protocol.errors import DigestError
+from edge_protocol.manifest import decode_manifest
+from roadcast.cli import app
+from tests.fakes.centre import centre_config, write_artifacts, write_packs
+from tests.fakes.range_server import RangeServer
+from tests.fakes.waiting import wait_for
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> ServerConfig:
+    """A server to which one release was pushed."""
+    write_packs(tmp_path)
+    write_artifacts(tmp_path / "mine", load_task("vehicle"))
+    made = centre_config(tmp_path, rounds=RoundsConfig(limit=0))
+    push_release(made, "vehicle", tmp_path / "mine", notes="", now=1.0)
+    return made
+
+
+def export(config: ServerConfig, folder: Path, *more: str) -> Any:
+    """Run the command."""
+    words = ["release", "export-blobs", str(folder), "--state-dir", config.state_dir, "--json", *more]
+    result = CliRunner().invoke(app, words)
+    if result.exit_code and isinstance(result.exception, Exception):
+        raise result.exception
+    return json.loads(result.stdout)
+
+
+def test_every_file_of_a_release_is_copied_once_and_what_nothing_names_goes(
+    config: ServerConfig, tmp_path: Path
+) -> None:
+    """A damaged copy is made anew; files that are no blobs are left alone."""
+    folder = tmp_path / "www"
+    first = export(config, folder)
+    names = {path.name for path in folder.iterdir()}
+    database = open_database(Path(config.state_dir))
+    details = release_details(database.releases()[0])
+    database.close()
+    assert names == {file["sha256"] for artifact in details["artifacts"] for file in artifact["files"].values()}
+    assert first["written"] == len(names)
+    (folder / "index.html").write_text("mine")
+    (folder / ("0" * 64)).write_bytes(b"old")
+    damaged = folder / min(names)
+    damaged.write_bytes(b"torn")
+    assert {**export(config, folder), "bytes": 0} == {
+        "written": 1,
+        "kept": len(names) - 1,
+        "deleted": 0,
+        "bytes": 0,
+    }
+    assert export(config, folder, "--prune")["deleted"] == 1
+    assert {path.name for path in folder.iterdir()} == names | {"index.html"}
+
+
+def test_what_is_damaged_at_the_server_is_said_and_not_copied(config: ServerConfig, tmp_path: Path) -> None:
+    """A mirror holds nothing that its devices would refuse."""
+    blob = min((Path(config.state_dir) / "blobs").iterdir())
+    blob.write_bytes(bytes(len(blob.read_bytes())))
+    with pytest.raises(DigestError, match="damaged"):
+        export(config, tmp_path / "www")
+    assert not (tmp_path / "www" / blob.name).exists()
+
+
+def test_a_device_reads_what_was_exported(config: ServerConfig, tmp_path: Path) -> None:
+    """Layout and hashes are those that a mirror is asked for."""
+    export(config, tmp_path / "www")
+    database = open_database(Path(config.state_dir))
+    (ref, *_) = decode_manifest(database.releases()[0].manifest).blobs
+    database.close()
+    got: dict[int, bytes] = {}
+    with RangeServer() as server:
+        server.files = {path.name: path.read_bytes() for path in (tmp_path / "www").iterdir()}
+        mirror = Mirror(server.base, lambda _, index, data: got.update({index: data}))
+        mirror.ask(ref, range(ref.chunks))
+        wait_for(lambda: len(got) == ref.chunks, "blob")
+        mirror.close()
+    assert b"".join(got[index] for index in sorted(got)) == (tmp_path / "www" / ref.sha256).read_bytes()
