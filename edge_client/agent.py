@@ -12,6 +12,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -92,8 +93,7 @@ class Agent:
     ) -> None:
         self.config, self.spec, state = config, load_task(config.task), Path(config.state_dir)
         self._inbox: Inbox = Queue(INBOX)
-        root = read_root(config)
-        trust = TrustStore(state / self.spec.name, root, disk)
+        trust = TrustStore(state / self.spec.name, root := read_root(config), disk)
         self._topics = Topics(config.fleet_id)
         stamp = Stamp(config.fleet_id, config.device_id, lambda: trust.clock_floor_s)
         self.outbox, self.replay, refused = open_memories(config)
@@ -109,28 +109,10 @@ class Agent:
         self._drops: Counter[str] = Counter({"state-in-memory": refused})
         kept = parts.seen.latest_samples
         self._uplink = Uplink(self._topics, config.device_id, stamp, self.outbox, self.transport, self._drops, kept)
-        watch, train = BoardWatch(self.inference), config.train
-        training = Training(state / "jobs", train.timeout_s, trainer, train.pause, watch)
+        train = config.train
+        training = Training(state / "jobs", train.timeout_s, trainer, train.pause, BoardWatch(self.inference))
         self._lessons = Lessons(config, self.spec, training, fetcher.path, lambda: self.carry.serving, parts.account)
-        hands = Hands(
-            config=config,
-            spec=self.spec,
-            outbox=self.outbox,
-            replay=self.replay,
-            seen=parts.seen,
-            drift=DriftWatch(state / "drift.json", config.drift, parts.seen.doubts),
-            fetcher=fetcher,
-            inference=self.inference,
-            installer=self._installer,
-            installed=self._installed,
-            trust=trust,
-            gate=self._gate,
-            lessons=self._lessons,
-            account=parts.account,
-            transport=self.transport,
-            uplink=self._uplink,
-            drops=self._drops,
-        )
+        hands = self._make_hands(parts, fetcher, trust)
         self.carry = Carry(hands)
         self._label_file = LabelFile(state / config.labels.file) if config.labels.file else None
         self._stopping = threading.Event()
@@ -270,13 +252,33 @@ class Agent:
         self._uplink.flush(now)
 
     def _drain_results(self, now: float) -> None:
-        while True:
-            try:
+        with suppress(Empty):
+            while True:
                 event = self._inbox.get_nowait()
-            except Empty:
-                return
-            if isinstance(event, m.IntervalResult):
-                self._uplink.send(Send(event, durable=True), now)
+                if isinstance(event, m.IntervalResult):
+                    self._uplink.send(Send(event, durable=True), now)
+
+    def _make_hands(self, parts: Parts, fetcher: Fetcher, trust: TrustStore) -> Hands:
+        config = self.config
+        return Hands(
+            config=config,
+            spec=self.spec,
+            outbox=self.outbox,
+            replay=self.replay,
+            seen=parts.seen,
+            drift=DriftWatch(Path(config.state_dir) / "drift.json", config.drift, parts.seen.doubts),
+            fetcher=fetcher,
+            inference=self.inference,
+            installer=self._installer,
+            installed=self._installed,
+            trust=trust,
+            gate=self._gate,
+            lessons=self._lessons,
+            account=parts.account,
+            transport=self.transport,
+            uplink=self._uplink,
+            drops=self._drops,
+        )
 
     def _make_installer(self, parts: Parts, fetcher: Fetcher, workshop: MakeWorkshop | None) -> Installer:
         return Installer(
