@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class BuildPlan:
+class BuildPlan(msgspec.Struct, frozen=True):
     """Load the checked candidate into TensorRT where the device is to use it; answered by `Planned`."""
 
     release: int
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(msgspec.Struct, frozen=True):
     """Answer frames with the plan that was made for the running release since it was installed."""
 
     release: int
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(msgspec.Struct, frozen=True):
     """A release is in TensorRT, or was not to be; `note` says why ONNX Runtime serves although it was to be."""
 
     release: int

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_models.tasks import load_task
@@ -241,7 +241,6 @@ def test_what_has_not_come_yet_is_no_attack(fleet: SignedFleet, lost: str) -> No
     refused("metadata-missing", commissioned(fleet.root), files)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(["2.root", "timestamp", "snapshot", "targets", "task-vehicle"]), st.data())
 def test_damaged_files_are_refused_and_never_crash(name: str, draw: st.DataObject) -> None:
     """A byte changed anywhere, or junk, in any role: a `TrustError`, unless nothing signed was changed."""

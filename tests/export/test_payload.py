@@ -54,7 +54,7 @@ def grown(student: Student, factor: float, *, part: str = CONV) -> Student:
 
 
 @given(st.floats(1 / 3.9, 3.9))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_scales_stay_those_of_the_base_while_they_fit(student: Student, artifact: BuiltArtifact, factor: float) -> None:
     """So that the difference of two releases is one of whole steps; every weight is within half a step."""
     other = grown(student, factor)

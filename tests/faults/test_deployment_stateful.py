@@ -235,7 +235,7 @@ class Deployments(RuleBasedStateMachine):
         device.tick(10.0)
 
 
-QUICK = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=60, stateful_step_count=40, suppress_health_check=list(HealthCheck))
 LONG = settings(QUICK, max_examples=800, stateful_step_count=80)
 
 

@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.provision.blockmap import Span, read_block_map
@@ -76,7 +76,6 @@ def test_another_image_s_is_refused() -> None:
         read_block_map(block_map(IMAGE, SPANS), len(IMAGE) + 1)
 
 
-@settings(deadline=None)
 @given(cut=st.integers(0, 900), junk=st.binary(max_size=40))
 def test_no_text_makes_the_reader_stumble(cut: int, junk: bytes) -> None:
     """Whatever comes, it is spans or a `DataError`."""

@@ -99,7 +99,7 @@ def test_a_file_without_a_table_is_one_partition() -> None:
 _DAMAGE = st.lists(st.tuples(st.integers(0, 2047), st.integers(0, 255)), max_size=12)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(damage=_DAMAGE, gpt=st.booleans())
 def test_no_table_makes_the_reader_stumble(damage: list[tuple[int, int]], gpt: bool) -> None:
     """Whatever a sector holds, it is a table within the image or a `DataError`, and soon."""

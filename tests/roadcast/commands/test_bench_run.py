@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +11,14 @@ import msgspec
 import pytest
 import yaml
 
-from broker_server.config import RoundsConfig
-from broker_server.setup import push_release
 from broker_server.status import open_database, status
 from devices.latency.result import read_result
 from devices.latency.soak import Soak
-from edge_models.tasks import load_task
 from edge_protocol.errors import ExitCode
 from edge_protocol.messages import Measured
-from edge_protocol.transport.memory import MemoryBroker
 from roadcast import output
 from roadcast.commands.server import app as server_app
-from tests.fakes.centre import centre_config, make_server, scripted_distiller, write_artifacts, write_packs
-from tests.fakes.clock import FakeClock
-from tests.fakes.fleet_simulator import FleetSimulator, in_memory
+from tests.fakes.running_centre import RunningCentre
 from tests.fakes.sshd import SKIP_REASON, Sshd
 from tests.fakes.waiting import wait_for
 from tests.roadcast.commands.test_bench import SHORT, call, model
@@ -70,43 +62,18 @@ def test_a_soak_is_shown_and_its_verdict_is_an_exit_code(
     assert call("report", tmp_path / "s.json", "-o", tmp_path / "r.html") == ExitCode.NOT_READY
 
 
-class Centre:
-    """A server and three devices in a thread; one refuses to measure."""
+class Centre(RunningCentre):
+    """Three devices; one refuses to measure."""
 
     def __init__(self, folder: Path) -> None:
-        write_packs(folder)
-        clock, broker = FakeClock(), MemoryBroker()
-        config = centre_config(folder, rounds=RoundsConfig(limit=0))
-        self.state_dir = config.state_dir
-        write_artifacts(folder / "mine", load_task("vehicle"))
-        push_release(config, "vehicle", folder / "mine", notes="", now=clock())
-        self._server = make_server(config, broker, clock, scripted_distiller([]))
-        spec, link = load_task("vehicle"), in_memory(broker)
-        self._fleet = FleetSimulator(link, spec, clock, 3, knowledge=lambda *_: None, measured=self._measured)
-        self._clock, self._over = clock, threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
+        super().__init__(folder, 3)
 
-    @staticmethod
-    def _measured(device: str, empty: Measured) -> Measured:
+    def measured(self, device: str, empty: Measured) -> Measured:
+        """The same figures for all, or a reason."""
         if device == "dev-1":
             return msgspec.structs.replace(empty, reason="the device trains already; ask again later")
         values = {"p50_ms": 1.25, "p95_ms": 1.5}
         return msgspec.structs.replace(empty, ran="CPUExecutionProvider", queries=900, values=values)
-
-    def _run(self) -> None:
-        self._server.start()
-        self._fleet.start()
-        while not self._over.is_set():
-            if not self._server.step() + self._fleet.step():
-                self._clock.advance(0.5)
-                time.sleep(0.002)
-
-    def close(self) -> None:
-        """End the thread and the server."""
-        self._over.set()
-        self._thread.join()
-        self._server.close()
 
 
 def test_a_device_is_measured_through_the_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

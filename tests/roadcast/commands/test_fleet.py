@@ -22,10 +22,11 @@ from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.messages import ClassVotes, DeviceState, KnowledgeReport, Telemetry
 from roadcast.commands.devices import app
 from tests.fakes.boards import fake_board
+from tests.fakes.running_centre import RunningCentre
 from tests.fakes.sshd import SKIP_REASON, Sshd
 from tests.fakes.target import tools_path
 from tests.fakes.waiting import wait_for
-from tests.roadcast.commands.test_bench_run import Centre, devices
+from tests.roadcast.commands.test_bench_run import devices
 
 CAM = DeviceId("cam-1")
 RUNS = DeviceTask(task=TaskId("vehicle"), label_space="ab", tier="nano", student="mlp", release=3)
@@ -122,7 +123,7 @@ def test_a_device_s_journal_comes_over_ssh(tmp_path: Path) -> None:
 
 def test_a_device_is_tagged_retired_and_taken_back_through_the_server(tmp_path: Path) -> None:
     """Each order is answered with how the device stands; a tag that is none and a second retirement are errors."""
-    centre = Centre(tmp_path)
+    centre = RunningCentre(tmp_path, 3)
     here = ("--state-dir", str(centre.state_dir))
     try:
         wait_for(lambda: len(devices(centre.state_dir)) == 3, "devices")
