@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ class NoTrust(FedDistill):
 
 
 RULES: Mapping[str, type[FedDistill]] = {"no density": NoDensity, "no trust": NoTrust}
-WITHOUT: Mapping[str, Mapping[str, object]] = {
+WITHOUT: Mapping[str, Mapping[str, Any]] = {
     "no age": {"half_life": 1e9},
     "no cap": {"device_cap": 1.0},
     "no shared voter": {"shared_share": 0.0},
