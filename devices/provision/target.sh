@@ -247,7 +247,9 @@ tell_systemd() {
     systemctl daemon-reload || return 1
   systemctl stop roadcast-setup.service 2>/dev/null # that it looks again for wheels; it may not be there
   systemctl restart --no-block roadcast-agent.service
-  [ ! -e "$root/etc/systemd/system/roadcast-power.service" ] || systemctl restart --no-block roadcast-power.service
+  for unit in roadcast-power.service roadcast-renew.timer; do
+    [ ! -e "$root/etc/systemd/system/$unit" ] || systemctl restart --no-block "$unit"
+  done
   [ ! -e "$root/etc/udev/rules.d/70-roadcast.rules" ] ||
     { udevadm control --reload && udevadm trigger --subsystem-match=video4linux; }
 }

@@ -17,7 +17,9 @@ if [ -d /run/systemd/system ]; then
   systemctl daemon-reload
   systemctl stop {SETUP_UNIT} 2>/dev/null || true
   systemctl restart --no-block {AGENT_UNIT}
-  if [ -e /etc/systemd/system/{POWER_UNIT} ]; then systemctl restart --no-block {POWER_UNIT}; fi
+  for unit in {POWER_UNIT} {RENEW_TIMER}; do
+    if [ -e /etc/systemd/system/$unit ]; then systemctl restart --no-block $unit; fi
+  done
   if [ -e {RULES} ]; then udevadm control --reload && udevadm trigger --subsystem-match=video4linux; fi
 fi"""
 """What systemd is told once the files are there, for a shell that stops at errors; without systemd nothing starts."""
@@ -81,11 +83,12 @@ def renew_unit(install: InstallConfig, state_dir: str) -> str:
 Description=Renew the certificate of the Roadcast device
 Wants=network-online.target
 After=network-online.target time-sync.target
+RequiresMountsFor={state_dir} {install.environment}
 
 [Service]
 Type=oneshot
 User={install.user}
-ExecStart={install.prefix}/venv/bin/roadcast client renew --config {CONFIG_DIR}/device.yaml
+ExecStart={install.environment}/bin/roadcast client renew --config {CONFIG_DIR}/device.yaml
 UMask=0027
 ReadWritePaths={state_dir}
 CapabilityBoundingSet=

@@ -185,13 +185,19 @@ def test_a_fleet_shares_what_it_shares() -> None:
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"volatile_logs": False, "system_packages": False, "user": "cam", "power_mode": "MODE_15W_6CORE"}],
+    [
+        {},
+        {"volatile_logs": False, "system_packages": False, "user": "cam", "power_mode": "MODE_15W_6CORE"},
+        {"venv": "data/environment"},
+    ],
 )
 def test_systemd_takes_the_units(changes: dict[str, Any], tmp_path: Path) -> None:
     """`systemd-analyze verify` finds nothing to say; the programs that they start are put where it looks for them."""
     prefix = tmp_path / "opt"
-    for name in ("venv/bin/roadcast", "venv/bin/python"):
-        program = prefix / name
+    changes = {name: str(tmp_path / value) if name == "venv" else value for name, value in changes.items()}
+    environment = Path(changes.get("venv", prefix / "venv"))
+    for name in ("roadcast", "python"):
+        program = environment / "bin" / name
         program.parent.mkdir(parents=True, exist_ok=True)
         program.write_text("#!/bin/sh\n")
         program.chmod(0o755)

@@ -14,7 +14,7 @@ from devices.provision.power_mode import POWER_UNIT
 from devices.provision.remote import question, work_of
 from devices.provision.rootfs import carry_out
 from devices.provision.ssh import _SCRIPT, Place, flash_target
-from devices.provision.units import RULES
+from devices.provision.units import RENEW_TIMER, RULES
 from edge_protocol.errors import NotReadyError, StoreError
 from tests.fakes.sshd import SKIP_REASON, Sshd
 from tests.fakes.target import LINK, PLAN, SECRET, UNIT, contents, flash, snapshot, tools_path
@@ -116,17 +116,18 @@ def test_every_shell_finds_each_file_under_its_own_name(shell: str, tree: Path) 
     assert actions == {name: "change" if name == "a b" else "keep" for name in names}
 
 
-def test_power_mode_and_cameras_take_effect_at_once(tree: Path, tmp_path: Path) -> None:
-    """Their unit and rules, where the plan has them, are not left for the next boot."""
+def test_power_mode_cameras_and_renewal_take_effect_at_once(tree: Path, tmp_path: Path) -> None:
+    """Their units and rules, where the plan has them, are not left for the next boot."""
     log = tmp_path / "log"
     names = ("systemctl", "systemd-sysusers", "systemd-tmpfiles", "udevadm")
     path = tools_path(tmp_path / "bin", **{name: f'echo "{name} $*" >>{log}' for name in names})
-    more = (PlannedFile(f"/etc/systemd/system/{POWER_UNIT}", b"[Service]\n"), PlannedFile(RULES, b"#\n"))
+    units = (POWER_UNIT, RENEW_TIMER)
+    more = (*(PlannedFile(f"/etc/systemd/system/{unit}", b"\n") for unit in units), PlannedFile(RULES, b"#\n"))
     with Sshd(tmp_path / "sshd", path) as sshd:
         plan = Plan((*PLAN.files, *more), PLAN.links)
         asyncio.run(flash_target(sshd.target(), plan, sshd.login, Place(str(tree), "/usr/bin/python3")))
     told = log.read_text()
-    assert f"systemctl restart --no-block {POWER_UNIT}" in told
+    assert all(f"systemctl restart --no-block {unit}\n" in told for unit in units)
     assert "udevadm control --reload\nudevadm trigger --subsystem-match=video4linux" in told
 
 
