@@ -247,7 +247,7 @@ tell_systemd() {
     systemctl daemon-reload || return 1
   systemctl stop roadcast-setup.service 2>/dev/null # that it looks again for wheels; it may not be there
   systemctl restart --no-block roadcast-agent.service
-  for unit in roadcast-power.service roadcast-renew.timer; do
+  for unit in roadcast-power.service roadcast-renew.timer roadcast-enrol.service; do
     [ ! -e "$root/etc/systemd/system/$unit" ] || systemctl restart --no-block "$unit"
   done
   [ ! -e "$root/etc/udev/rules.d/70-roadcast.rules" ] ||

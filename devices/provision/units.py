@@ -10,6 +10,7 @@ AGENT_UNIT = "roadcast-agent.service"
 SETUP_UNIT = "roadcast-setup.service"
 RENEW_UNIT = "roadcast-renew.service"
 RENEW_TIMER = "roadcast-renew.timer"
+ENROL_UNIT = "roadcast-enrol.service"
 RULES = "/etc/udev/rules.d/70-roadcast.rules"
 ACTIVATION = f"""systemd-sysusers /etc/sysusers.d/roadcast.conf
 systemd-tmpfiles --create /etc/tmpfiles.d/roadcast.conf
@@ -17,7 +18,7 @@ if [ -d /run/systemd/system ]; then
   systemctl daemon-reload
   systemctl stop {SETUP_UNIT} 2>/dev/null || true
   systemctl restart --no-block {AGENT_UNIT}
-  for unit in {POWER_UNIT} {RENEW_TIMER}; do
+  for unit in {POWER_UNIT} {RENEW_TIMER} {ENROL_UNIT}; do
     if [ -e /etc/systemd/system/$unit ]; then systemctl restart --no-block $unit; fi
   done
   if [ -e {RULES} ]; then udevadm control --reload && udevadm trigger --subsystem-match=video4linux; fi
@@ -79,17 +80,43 @@ WantedBy=multi-user.target
 
 def renew_unit(install: InstallConfig, state_dir: str) -> str:
     """Renew the device's certificate when it is due; the agent takes it up at its next connection."""
+    return _identity_unit("Renew the certificate of the Roadcast device", "renew", install, state_dir)
+
+
+def enrol_unit(install: InstallConfig, state_dir: str, token: str) -> str:
+    """Trade the token in a file for the device's first certificate, then throw it away; the key is made on the device.
+
+    It is tried until it is done. Neither the agent, which serves its factory model meanwhile, nor the boot waits.
+    """
+    condition = f"ConditionPathExists={token}\nAfter={SETUP_UNIT}\nStartLimitIntervalSec=0\n"
+    again = f"""EnvironmentFile={token}
+ExecStartPost=+/bin/rm -f {token}
+Restart=on-failure
+RestartSec=60
+RestartPreventExitStatus=2 78
+
+[Install]
+WantedBy=multi-user.target
+"""
+    return _identity_unit("Enrol the Roadcast device", "enrol", install, state_dir, condition, again)
+
+
+def _identity_unit(
+    says: str, command: str, install: InstallConfig, state_dir: str, condition: str = "", more: str = ""
+) -> str:
     return f"""[Unit]
-Description=Renew the certificate of the Roadcast device
+Description={says}
 Wants=network-online.target
 After=network-online.target time-sync.target
 RequiresMountsFor={state_dir} {install.environment}
-
+{condition}
 [Service]
 Type=oneshot
 User={install.user}
-ExecStart={install.environment}/bin/roadcast client renew --config {CONFIG_DIR}/device.yaml
+ExecStart={install.environment}/bin/roadcast client {command} --config {CONFIG_DIR}/device.yaml
 UMask=0027
+StateDirectory=roadcast
+StateDirectoryMode=0750
 ReadWritePaths={state_dir}
 CapabilityBoundingSet=
 NoNewPrivileges=yes
@@ -97,7 +124,7 @@ ProtectSystem=strict
 ProtectHome=yes
 PrivateTmp=yes
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
-"""
+{more}"""
 
 
 def renew_timer() -> str:

@@ -17,6 +17,7 @@ from devices.provision.rootfs import carry_out
 from devices.provision.site import CameraMatch, InstallConfig, Site
 from edge_protocol.config import load_config
 from edge_protocol.errors import ConfigError
+from edge_protocol.identity.token import EnrolmentToken
 
 TREE: dict[str, Any] = {"fleet": "city", "device": "cam-1", "state_dir": "/var/lib/roadcast"}
 WHEELS = {
@@ -202,9 +203,12 @@ def test_systemd_takes_the_units(changes: dict[str, Any], tmp_path: Path) -> Non
         program.write_text("#!/bin/sh\n")
         program.chmod(0o755)
     python = shutil.which("true")
-    plan = _plan(prefix=str(prefix), python=python, tree={**TREE, "broker": {"cert_file": "own.pem"}}, **changes)
+    places = {f"{what}_file": f"/var/lib/roadcast/{what}.pem" for what in ("ca", "cert", "key")}
+    token = EnrolmentToken("cam-1", "https://mq.example:8443", bytes(32), bytes(32)).text()
+    install = InstallConfig(prefix=str(prefix), python=python or "", wheels="wheels", **changes)
+    plan = make_plan({**TREE, "broker": places}, install, {}, WHEELS, token)
     units = [Path(file.path) for file in plan.files if file.path.endswith((".service", ".timer"))]
-    assert len(units) == 4 + ("power_mode" in changes)
+    assert len(units) == 5 + ("power_mode" in changes)
     for unit in units:
         (tmp_path / unit.name).write_text(_text(plan, str(unit)))
     command = ["systemd-analyze", "verify", "--man=no", *(str(tmp_path / unit.name) for unit in units)]
