@@ -10,6 +10,7 @@ import msgspec
 import yaml
 
 from devices.provision import units
+from devices.provision.environment import SETUP_SCRIPT
 from devices.provision.power_mode import POWER_SCRIPT, POWER_UNIT, power_unit
 from devices.provision.site import CONFIG_DIR, FACTORY_DIR, STATE_DIR, Absolute, InstallConfig
 from devices.provision.wheels import REQUIREMENTS, requirements
@@ -151,7 +152,8 @@ def _wheels(install: InstallConfig, wheels: Mapping[str, bytes]) -> list[Planned
     folder = f"{install.prefix}/wheels-{name_of_set}"
     setup = _text(f"{_UNITS}/{units.SETUP_UNIT}", units.setup_unit(install, name_of_set, folder))
     hashes = _text(f"{folder}/{REQUIREMENTS}", listed)
-    return [setup, hashes, *(PlannedFile(f"{folder}/{name}", wheels[name]) for name in sorted(wheels))]
+    script = _text(units.setup_script(install), SETUP_SCRIPT)
+    return [setup, script, hashes, *(PlannedFile(f"{folder}/{name}", wheels[name]) for name in sorted(wheels))]
 
 
 def _mode(path: str) -> int:

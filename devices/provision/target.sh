@@ -245,13 +245,16 @@ tell_systemd() {
   systemd-sysusers "$root/etc/sysusers.d/roadcast.conf" &&
     systemd-tmpfiles --create "$root/etc/tmpfiles.d/roadcast.conf" &&
     systemctl daemon-reload || return 1
-  systemctl stop roadcast-setup.service 2>/dev/null # that it looks again for wheels; it may not be there
-  systemctl restart --no-block roadcast-agent.service
+  if [ -e "$root/etc/systemd/system/roadcast-setup.service" ] && ! systemctl restart roadcast-setup.service; then
+    journalctl -u roadcast-setup.service -n 3 -o cat >&2
+    stop "the wheels could not be installed; the old agent runs on"
+  fi
   for unit in roadcast-power.service roadcast-renew.timer roadcast-enrol.service; do
     [ ! -e "$root/etc/systemd/system/$unit" ] || systemctl restart --no-block "$unit"
   done
   [ ! -e "$root/etc/udev/rules.d/70-roadcast.rules" ] ||
-    { udevadm control --reload && udevadm trigger --subsystem-match=video4linux; }
+    { udevadm control --reload && udevadm trigger --subsystem-match=video4linux; } || return 1
+  systemctl restart --no-block roadcast-agent.service # last: the old one runs until the wheels are installed
 }
 
 undo() {
@@ -268,10 +271,7 @@ undo() {
     rmdir -- "$folder" 2>/dev/null
   done
   rm -f -- "$marker"
-  if [ -n "$told" ]; then
-    systemctl daemon-reload
-    [ ! -e "$root/etc/systemd/system/roadcast-agent.service" ] || systemctl restart --no-block roadcast-agent.service
-  fi
+  [ -z "$told" ] || systemctl daemon-reload
 }
 
 root=${root%/}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from devices.provision.power_mode import POWER_UNIT
 from devices.provision.site import CONFIG_DIR, STATE_DIR, InstallConfig
-from devices.provision.wheels import REQUIREMENTS
 
 AGENT_UNIT = "roadcast-agent.service"
 SETUP_UNIT = "roadcast-setup.service"
@@ -16,14 +15,17 @@ ACTIVATION = f"""systemd-sysusers /etc/sysusers.d/roadcast.conf
 systemd-tmpfiles --create /etc/tmpfiles.d/roadcast.conf
 if [ -d /run/systemd/system ]; then
   systemctl daemon-reload
-  systemctl stop {SETUP_UNIT} 2>/dev/null || true
-  systemctl restart --no-block {AGENT_UNIT}
+  if [ -e /etc/systemd/system/{SETUP_UNIT} ]; then systemctl restart {SETUP_UNIT}; fi
   for unit in {POWER_UNIT} {RENEW_TIMER} {ENROL_UNIT}; do
     if [ -e /etc/systemd/system/$unit ]; then systemctl restart --no-block $unit; fi
   done
   if [ -e {RULES} ]; then udevadm control --reload && udevadm trigger --subsystem-match=video4linux; fi
+  systemctl restart --no-block {AGENT_UNIT}
 fi"""
-"""What systemd is told once the files are there, for a shell that stops at errors; without systemd nothing starts."""
+"""What systemd is told once the files are there, for a shell that stops at errors; without systemd nothing starts.
+
+The agent comes last: the old one runs until the wheels are installed, and on when they are not.
+"""
 
 
 def agent_unit(install: InstallConfig, state_dir: str) -> str:
@@ -31,7 +33,10 @@ def agent_unit(install: InstallConfig, state_dir: str) -> str:
 
     A wrong configuration (exit 78) or command line (2) is not tried again. `ProtectClock` would close all cameras.
     """
-    needs = f"Requires={SETUP_UNIT}\nAfter={SETUP_UNIT}\n" if install.wheels is not None else ""
+    needs = tidy = ""
+    if install.wheels is not None:  # a set-up that fails leaves an older environment, or none
+        needs = f"Wants={SETUP_UNIT}\nAfter={SETUP_UNIT}\nConditionPathExists={install.environment}/bin/roadcast\n"
+        tidy = f"ExecStartPost=-+/bin/sh {setup_script(install)} {install.environment}\n"
     needs += f"RequiresMountsFor={state_dir} {install.environment}\n"
     elsewhere = f"ReadWritePaths={state_dir}\n" if state_dir != STATE_DIR else ""
     return f"""[Unit]
@@ -44,7 +49,7 @@ After=network-online.target time-sync.target
 Type=notify
 User={install.user}
 ExecStart={install.environment}/bin/roadcast client run --config {CONFIG_DIR}/device.yaml
-Restart=always
+{tidy}Restart=always
 RestartSec=5
 RestartPreventExitStatus=2 78
 WatchdogSec={install.watchdog_s}
@@ -145,14 +150,12 @@ WantedBy=timers.target
 def setup_unit(install: InstallConfig, name_of_set: str, wheels: str) -> str:
     """Install the wheels once, without the network; again when their set is another, or the environment is gone.
 
-    Nothing is written but the virtual environment, so that the root, wheels and all, may be mounted read-only.
+    Nothing is written but the environment and its link, so that the root, wheels and all, may be mounted read-only.
     """
-    ready = f"{install.environment}/ready-{name_of_set}"
-    listed = f"--requirement {wheels}/{REQUIREMENTS}"
     system = " --system-site-packages" if install.system_packages else ""
     return f"""[Unit]
 Description=Install Roadcast from its wheels
-ConditionPathExists=!{ready}
+ConditionPathExists=!{install.environment}/ready-{name_of_set}
 Before={AGENT_UNIT}
 RequiresMountsFor={install.environment} {wheels}
 
@@ -160,11 +163,14 @@ RequiresMountsFor={install.environment} {wheels}
 Type=oneshot
 RemainAfterExit=yes
 Environment=PIP_NO_CACHE_DIR=1
-ExecStart={install.python} -m venv --clear{system} {install.environment}
-ExecStart={install.environment}/bin/python -m pip install --no-index --find-links {wheels} --require-hashes {listed}
-ExecStart=/bin/touch {ready}
+ExecStart=/bin/sh {setup_script(install)} {install.environment} {name_of_set} {install.python} {wheels}{system}
 TimeoutStartSec=1800
 """
+
+
+def setup_script(install: InstallConfig) -> str:
+    """Where the script of `environment` lies."""
+    return f"{install.prefix}/set-up.sh"
 
 
 def camera_rules(install: InstallConfig) -> str:

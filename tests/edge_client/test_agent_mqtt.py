@@ -61,7 +61,11 @@ def test_a_device_serves_its_factory_model_until_it_is_enrolled(
         agent.start()
 
         def until(condition: Callable[[], object], what: str) -> None:
-            wait_for(lambda: agent.turn() or condition(), what, within_s=60)
+            def turned() -> object:
+                agent.turn()
+                return condition()
+
+            wait_for(turned, what, within_s=60)
 
         until(lambda: agent.inference.counters.answered > 3, "answers of the factory model")
         until(lambda: agent._drops["connect-failed"] > 1, "more than one attempt")

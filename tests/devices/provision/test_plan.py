@@ -49,6 +49,7 @@ def test_a_plan_holds_all_that_a_device_needs() -> None:
         "/etc/sysusers.d/roadcast.conf",
         "/etc/tmpfiles.d/roadcast.conf",
         "/etc/systemd/journald.conf.d/roadcast.conf",
+        "/opt/roadcast/set-up.sh",
         f"{folder}/requirements.txt",
         *(f"{folder}/{name}" for name in WHEELS),
     }
@@ -91,7 +92,7 @@ def test_without_wheels_nothing_is_set_up() -> None:
     """Roadcast is there already: no set-up unit, and the agent needs none."""
     plan = make_plan(TREE, InstallConfig(), {}, {})
     assert SETUP not in {file.path for file in plan.files}
-    assert "roadcast-setup" not in _text(plan, AGENT)
+    assert not any(word in _text(plan, AGENT) for word in ("roadcast-setup", "set-up.sh", "Condition"))
 
 
 def test_a_root_that_is_read_only_is_no_hindrance() -> None:
@@ -100,8 +101,8 @@ def test_a_root_that_is_read_only_is_no_hindrance() -> None:
     agent, setup = _text(plan, AGENT), _text(plan, SETUP)
     assert "RequiresMountsFor=/data/state /data/venv\n" in agent
     assert "ExecStart=/data/venv/bin/roadcast client run" in agent
-    commands = [line for line in setup.splitlines() if line.startswith("ExecStart=")]
-    assert all("/data/venv" in line for line in commands)
+    assert "ExecStart=/bin/sh /opt/roadcast/set-up.sh /data/venv " in setup
+    assert "ExecStartPost=-+/bin/sh /opt/roadcast/set-up.sh /data/venv\n" in agent
     assert "ConditionPathExists=!/data/venv/ready-" in setup
     assert "RequiresMountsFor=/data/venv /opt/roadcast/wheels-" in setup
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from devices.provision.power_mode import POWER_UNIT
 from devices.provision.site import InstallConfig
-from devices.provision.units import ACTIVATION, AGENT_UNIT, RENEW_TIMER, renew_unit
+from devices.provision.units import ACTIVATION, AGENT_UNIT, RENEW_TIMER, SETUP_UNIT, renew_unit
 from tests.fakes.target import tools_path
 
 
@@ -39,6 +39,12 @@ def test_what_is_not_there_is_not_started(tmp_path: Path) -> None:
     assert [line for line in _activated(tmp_path, AGENT_UNIT) if " restart " in line] == [
         f"systemctl restart --no-block {AGENT_UNIT}"
     ]
+
+
+def test_the_agent_is_restarted_last(tmp_path: Path) -> None:
+    """The set-up is waited for; a shell that stops at errors leaves the old agent when the wheels are not installed."""
+    heard = _activated(tmp_path, SETUP_UNIT)
+    assert heard[-2:] == [f"systemctl restart {SETUP_UNIT}", f"systemctl restart --no-block {AGENT_UNIT}"]
 
 
 def test_renewal_runs_from_the_environment_that_the_agent_has() -> None:
