@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import yaml
@@ -17,6 +17,8 @@ from devices.provision.wheels import REQUIREMENTS, requirements
 from edge_protocol.errors import ConfigError
 from edge_protocol.identity.token import parse_token
 
+INSTALLED: Final = "/usr/lib/roadcast/installed"
+"""Where a plan leaves the list of its paths; see `leftovers`."""
 _UNITS = "/etc/systemd/system"
 _SECRET, _PLAIN = 0o640, 0o644
 
@@ -28,11 +30,13 @@ class PlannedFile(msgspec.Struct, frozen=True):
         path: absolute, on the device.
         content: its bytes.
         mode: permission bits.
+        once: the device uses it up: it is not brought again once the list on the device names it.
     """
 
     path: str
     content: bytes
     mode: int = _PLAIN
+    once: bool = False
 
 
 class PlannedLink(msgspec.Struct, frozen=True):
@@ -100,7 +104,14 @@ def make_plan(
         files.append(_text(f"{_UNITS}/{units.RENEW_UNIT}", units.renew_unit(install, state_dir)))
         files.append(_text(f"{_UNITS}/{units.RENEW_TIMER}", units.renew_timer()))
         links.append(_enabled(units.RENEW_TIMER, "timers"))
-    return Plan(tuple(files), tuple(links))
+    return Plan((*files, _listed(files, links)), tuple(links))
+
+
+def _listed(files: list[PlannedFile], links: list[PlannedLink]) -> PlannedFile:
+    """The list of a plan's paths; a folder of wheels is the plan's own, and ends with a slash."""
+    paths = {file.path for file in files} | {link.path for link in links} | {INSTALLED}
+    folders = {f"{path.rpartition('/')[0]}/" for path in paths if path.endswith(".whl")}
+    return _text(INSTALLED, "".join(f"{path}\n" for path in sorted(paths | folders)))
 
 
 def _enabled(unit: str, by: str = "multi-user") -> PlannedLink:
@@ -126,7 +137,7 @@ def _token(tree: Mapping[str, Any], token: str, state_dir: str) -> PlannedFile:
         says = f"agent.broker: enrolment writes ca_file, cert_file and key_file, so they must lie below {state_dir}"
         raise ConfigError(f"{says}, where the agent's user may write")
     name = f"{CONFIG_DIR}/token-{sha256(token.encode()).hexdigest()[:16]}"
-    return PlannedFile(name, f"ROADCAST_TOKEN={token.strip()}\n".encode(), _SECRET)
+    return PlannedFile(name, f"ROADCAST_TOKEN={token.strip()}\n".encode(), _SECRET, once=True)
 
 
 def _state_dir(tree: Mapping[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from devices.provision.power_mode import POWER_UNIT
 from devices.provision.site import CONFIG_DIR, STATE_DIR, InstallConfig
 
@@ -19,13 +21,32 @@ if [ -d /run/systemd/system ]; then
   for unit in {POWER_UNIT} {RENEW_TIMER} {ENROL_UNIT}; do
     if [ -e /etc/systemd/system/$unit ]; then systemctl restart --no-block $unit; fi
   done
-  if [ -e {RULES} ]; then udevadm control --reload && udevadm trigger --subsystem-match=video4linux; fi
+  if command -v udevadm >/dev/null; then udevadm control --reload; udevadm trigger --subsystem-match=video4linux; fi
   systemctl restart --no-block {AGENT_UNIT}
 fi"""
 """What systemd is told once the files are there, for a shell that stops at errors; without systemd nothing starts.
 
 The agent comes last: the old one runs until the wheels are installed, and on when they are not.
 """
+_UNITS = "/etc/systemd/system"
+_SOMETIMES = (SETUP_UNIT, POWER_UNIT, ENROL_UNIT, RENEW_TIMER, RENEW_UNIT)
+"""Units that not every plan has."""
+
+
+def activation(paths: Collection[str]) -> str:
+    """`ACTIVATION` after what an earlier plan left of ours, by name: for those who cannot read its list any more.
+
+    Args:
+        paths: of the plan's files.
+    """
+    lines = ["root=${DPKG_ROOT:-}"]
+    for unit in _SOMETIMES:
+        if f"{_UNITS}/{unit}" not in paths:
+            places = ("", "multi-user.target.wants/", "timers.target.wants/")
+            lines.append(f"if [ -d /run/systemd/system ]; then systemctl stop {unit} 2>/dev/null || true; fi")
+            lines.append("rm -f " + " ".join(f'"$root{_UNITS}/{place}{unit}"' for place in places))
+    lines += [] if RULES in paths else [f'rm -f "$root{RULES}"']
+    return "\n".join([*lines, ACTIVATION])
 
 
 def agent_unit(install: InstallConfig, state_dir: str) -> str:

@@ -50,6 +50,7 @@ def test_a_plan_holds_all_that_a_device_needs() -> None:
         "/etc/tmpfiles.d/roadcast.conf",
         "/etc/systemd/journald.conf.d/roadcast.conf",
         "/opt/roadcast/set-up.sh",
+        "/usr/lib/roadcast/installed",
         f"{folder}/requirements.txt",
         *(f"{folder}/{name}" for name in WHEELS),
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from devices.provision.plan import Plan, PlannedFile
+from devices.provision.plan import INSTALLED, Plan, PlannedFile
 from devices.provision.power_mode import POWER_UNIT
 from devices.provision.remote import question, work_of
 from devices.provision.rootfs import carry_out
@@ -138,16 +138,20 @@ def test_every_shell_finds_each_file_under_its_own_name(shell: str, tree: Path) 
 
 
 def test_power_mode_cameras_and_renewal_take_effect_at_once(tree: Path, tmp_path: Path) -> None:
-    """Their units and rules, where the plan has them, are not left for the next boot."""
+    """Their units and rules are not left for the next boot; what the next plan leaves out is stopped."""
     log = tmp_path / "log"
     names = ("systemctl", "systemd-sysusers", "systemd-tmpfiles", "udevadm")
     path = tools_path(tmp_path / "bin", **{name: f'echo "{name} $*" >>{log}' for name in names})
     units = (POWER_UNIT, RENEW_TIMER)
     more = (*(PlannedFile(f"/etc/systemd/system/{unit}", b"\n") for unit in units), PlannedFile(RULES, b"#\n"))
     with Sshd(tmp_path / "sshd", path) as sshd:
-        plan = Plan((*PLAN.files, *more), PLAN.links)
-        asyncio.run(flash_target(sshd.target(), plan, sshd.login, Place(str(tree), "/usr/bin/python3")))
-    told = log.read_text()
+        place = Place(str(tree), "/usr/bin/python3")
+        listed = PlannedFile(INSTALLED, "".join(f"{file.path}\n" for file in more).encode())
+        plan, less = Plan((*PLAN.files, *more, listed), PLAN.links), Plan((PlannedFile(INSTALLED, b""),), ())
+        asyncio.run(flash_target(sshd.target(), plan, sshd.login, place))
+        told = log.read_text()
+        asyncio.run(flash_target(sshd.target(), less, sshd.login, place))
+    assert all(f"systemctl stop {unit}\n" in log.read_text().removeprefix(told) for unit in units)
     assert all(f"systemctl restart --no-block {unit}\n" in told for unit in units)
     assert "udevadm control --reload\nudevadm trigger --subsystem-match=video4linux" in told
 

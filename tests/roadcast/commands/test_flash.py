@@ -88,7 +88,7 @@ def test_the_site_of_the_documentation_can_be_planned(tmp_path: Path) -> None:
     (tmp_path / "root.json").write_text("{}")
     (tmp_path / "wheels").mkdir()
     (tmp_path / "wheels/roadcast-0.1.0-py3-none-any.whl").touch()
-    assert len(read_plan(tmp_path / "site.yaml", "cam-2").files) == 11
+    assert len(read_plan(tmp_path / "site.yaml", "cam-2").files) == 12
 
 
 def test_a_dry_run_shows_the_difference(site: Path) -> None:
@@ -253,7 +253,7 @@ def test_an_inventory_is_flashed_over_ssh(site: Path) -> None:
         code, text = flash("cam-1", "--dry-run")
         assert code == 0
         assert "add\t/etc/roadcast/device.yaml" in text
-        assert "cam-1\t127.0.0.1\tplanned\t11\t-" in text
+        assert "cam-1\t127.0.0.1\tplanned\t12\t-" in text
         assert not (root / "etc/roadcast").exists()
         code, text = flash("all", "--json")
         one, two = json.loads(text)
