@@ -91,6 +91,21 @@ def test_the_site_of_the_documentation_can_be_planned(tmp_path: Path) -> None:
     assert len(read_plan(tmp_path / "site.yaml", "cam-2").files) == 12
 
 
+def test_a_network_that_a_way_does_not_set_is_said(site: Path) -> None:
+    """A tree gets none and the warning names whose; another device's is no matter, and a seed carries it."""
+    site.write_text(yaml.safe_dump({**SITE, "network": {"cam-1": {"version": 2}}}))
+
+    def warned(*way: str, device: str = "cam-1") -> str:
+        done = CliRunner().invoke(app, ["--site", str(site), "--device", device, *way], catch_exceptions=False)
+        return done.stderr
+
+    tree, folder = ("--rootfs", str(site.parent / "rootfs"), "--dry-run"), str(site.parent / "out")
+    assert "network of cam-1: not set" in " ".join(warned(*tree).split())
+    assert "network of cam-1: not set" in " ".join(warned("--deb", folder).split())
+    assert "network" not in warned(*tree, device="cam-2")
+    assert "network" not in warned("--cloud-init", folder)
+
+
 def test_a_dry_run_shows_the_difference(site: Path) -> None:
     """Units line by line, secrets not; nothing is written."""
     command = ["--site", str(site), "--rootfs", str(site.parent / "rootfs"), "--device", "cam-1", "--dry-run"]
