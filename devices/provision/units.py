@@ -40,7 +40,7 @@ After=network-online.target time-sync.target
 [Service]
 Type=notify
 User={install.user}
-ExecStart={install.environment}/bin/roadcast client run --config {CONFIG_DIR}/device.yaml
+ExecStart={install.environment}/bin/python -m roadcast.agent --config {CONFIG_DIR}/device.yaml
 Restart=always
 RestartSec=5
 RestartPreventExitStatus=2 78

@@ -98,7 +98,7 @@ def test_a_root_that_is_read_only_is_no_hindrance() -> None:
     plan = _plan(venv="/data/venv", tree={**TREE, "state_dir": "/data/state"})
     agent, setup = _text(plan, AGENT), _text(plan, SETUP)
     assert "RequiresMountsFor=/data/state /data/venv\n" in agent
-    assert "ExecStart=/data/venv/bin/roadcast client run" in agent
+    assert "ExecStart=/data/venv/bin/python -m roadcast.agent" in agent
     commands = [line for line in setup.splitlines() if line.startswith("ExecStart=")]
     assert all("/data/venv" in line for line in commands)
     assert "ConditionPathExists=!/data/venv/ready-" in setup
