@@ -22,7 +22,6 @@ from edge_client.fetcher import Fetcher
 from edge_client.inference import Feed
 from edge_client.installer import Prepare
 from edge_client.labels import image_samples, open_commissioning, series_samples
-from edge_client.mirror import Mirror
 from edge_client.moving_objects import MovingObjectsConfig
 from edge_client.outbox import Outbox
 from edge_client.pipelines import Objects, Pipeline, Series, WholeSample
@@ -198,7 +197,11 @@ def make_fetcher(
     def deliver(ref: BlobRef, index: int, data: bytes) -> None:
         put(Received(topics.chunk(ref.sha256, index), data))
 
-    mirror = Mirror(policy.mirror, deliver, policy.mirror_ca_file) if policy.mirror is not None else None
+    mirror = None
+    if policy.mirror is not None:
+        from edge_client.mirror import Mirror  # noqa: PLC0415  # HTTP is for devices that have a mirror
+
+        mirror = Mirror(policy.mirror, deliver, policy.mirror_ca_file)
     own, shelf = Path(config.state_dir) / "blobs", Path(config.factory) / "blobs"
     return Fetcher(own, topics, link, disk=disk, shelf=shelf, mirror=mirror, policy=policy, device=config.device)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from devices.provision.places import CONFIG_DIR, STATE_DIR
 from devices.provision.power_mode import POWER_UNIT
-from devices.provision.site import CONFIG_DIR, STATE_DIR, InstallConfig
+from devices.provision.site import InstallConfig
 from devices.provision.wheels import REQUIREMENTS
 
 AGENT_UNIT = "roadcast-agent.service"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from devices.provision.site import STATE_DIR, InstallConfig
+from devices.provision.places import STATE_DIR
+from devices.provision.site import InstallConfig
 from devices.provision.units import agent_unit, setup_unit
 from tests.qemu.services import read_service
 
