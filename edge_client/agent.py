@@ -60,7 +60,7 @@ INBOX = 4096
 _LONGEST_WAIT_S = 0.5
 _BUSY_WAIT_S = 0.1
 _HOUSEKEEPING_S = 1.0
-_CLOSE_S = 2.0
+_CLOSE_S, _ALONE_S = 2.0, 1.0
 _ASK_AGAIN_S = 10.0  # NATS has been seen to lose what is retained while it grants a filter
 _BURST = 64
 
@@ -138,11 +138,11 @@ class Agent:
         self._stopping.set()
 
     def start(self) -> None:
-        """Subscribe, connect, and begin to answer frames."""
+        """Begin to answer frames, then subscribe and connect: the first answer waits for nothing but its frame."""
         gc.freeze()  # what lives as long as the agent is not searched for garbage while frames wait
+        self.inference.start(wait_s=_ALONE_S)
         self.transport.subscribe([self._topics.every_downlink(self.config.device_id), *self._asked()])
         self._installer.start()
-        self.inference.start()
         self._watch.start()
         self.transport.start()
 

@@ -35,7 +35,7 @@ from edge_protocol.messages import IntervalResult
 from edge_protocol.task import ImageInput, SeriesInput, TaskSpec
 from edge_protocol.topics import Topics
 from edge_protocol.transport.base import Inbox, LastWill, Received, Transport
-from edge_protocol.transport.settings import read_password, tls_context
+from edge_protocol.transport.mqtt import mqtt_transport
 from edge_protocol.trust import commissioned
 
 LOG = logging.getLogger(__name__)
@@ -208,7 +208,4 @@ def make_fetcher(
 
 def mqtt_link(config: DeviceConfig, inbox: Inbox, will: LastWill) -> Transport:
     """Make the link to the broker that the configuration names."""
-    from edge_protocol.transport.mqtt import MqttTransport  # noqa: PLC0415  # simulations run without paho
-
-    settings, name = config.broker, f"{config.fleet}-{config.device}"
-    return MqttTransport(settings, name, inbox, will, password=read_password(settings), tls=tls_context(settings))
+    return mqtt_transport(config.broker, f"{config.fleet}-{config.device}", inbox, will)
