@@ -7,7 +7,6 @@ Threads: the pump (this module's loop; it alone touches the brain, the databases
 from __future__ import annotations
 
 import gc
-import logging
 import signal
 import threading
 from collections import Counter
@@ -55,7 +54,6 @@ from edge_protocol.ids import SERVER
 from edge_protocol.topics import ChunkTopic, Downlink, MetadataTopic, ReleaseTopic, RoundTopic, Topics
 from edge_protocol.transport.base import Connected, Disconnected, Inbox, LastWill, Received, Refused
 
-LOG = logging.getLogger(__name__)
 INBOX = 4096
 _LONGEST_WAIT_S = 0.5
 _BUSY_WAIT_S = 0.1
@@ -140,6 +138,7 @@ class Agent:
     def start(self) -> None:
         """Begin to answer frames, then subscribe and connect: the first answer waits for nothing but its frame."""
         gc.freeze()  # what lives as long as the agent is not searched for garbage while frames wait
+        gc.enable()
         self.inference.start(wait_s=_ALONE_S)
         self.transport.subscribe([self._topics.every_downlink(self.config.device_id), *self._asked()])
         self._installer.start()

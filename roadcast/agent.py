@@ -6,6 +6,7 @@ It goes around the command line and what that loads, so that the first frame is 
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import sys
@@ -27,6 +28,7 @@ def serve(config: Path, state_dir: Path | None = None, device: str | None = None
     Raises:
         RoadcastError: what `Agent` raises, or `load_device`.
     """
+    gc.disable()  # what is made until the agent starts lives as long as it does; then it turns this on again
     from edge_client.agent import Agent
 
     level = os.environ.get("ROADCAST_LOG", "WARNING").upper()

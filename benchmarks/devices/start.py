@@ -1,8 +1,9 @@
 """How soon a device answers: from the start of the agent's process to its first answer, against a bare script.
 
 The script imports ONNX Runtime and OpenCV, loads the same student as one file, scales a picture of noise and answers
-it. The agent is what the service starts: it has a release installed, proves it, checks every file's hash, opens its stores,
-and answers the first picture of a pack. Both are fresh processes in turn; what they read lies in the page cache, so a card's reading time is not in it.
+it. The agent is what the service starts: it has a release installed, proves it, checks every file's hash, opens its
+stores, and answers the first picture of a pack. Both are fresh processes in turn; what they read lies in the page
+cache, so a card's reading time is not in it.
 """
 
 from __future__ import annotations
@@ -43,13 +44,18 @@ mark("first answer")
 print(at)
 """
 AGENT = """
-import os, sys, threading, time
+import gc, os, sys, threading, time
+gc.disable()
 at = [("interpreter", time.monotonic(), time.process_time())]
 def mark(part): at.append((part, time.monotonic(), time.process_time()))
 from pathlib import Path
+import numpy, onnxruntime
+mark("imports as in the script")
+import tuf.api.metadata
+mark("imports that prove a release")
 from roadcast.agent import load_device
 from edge_client.agent import Agent
-mark("imports")
+mark("imports of the agent")
 config = load_device(Path(sys.argv[1]))
 mark("settings")
 agent = Agent(config)
