@@ -32,6 +32,7 @@ NOT_BEFORE_A_FRAME = (
     "rich",
     "paho",
     "http.client",
+    "ssl",
     "email",
     "asyncio",
     "statistics",

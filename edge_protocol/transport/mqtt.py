@@ -8,7 +8,6 @@ reported as `Refused` and ends in a new connection.
 
 from __future__ import annotations
 
-import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -24,6 +23,8 @@ from edge_protocol.transport.filters import check_filter
 from edge_protocol.transport.settings import BrokerSettings, read_password, tls_context
 
 if TYPE_CHECKING:
+    import ssl
+
     from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
     from paho.mqtt.reasoncodes import ReasonCode
 
