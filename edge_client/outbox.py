@@ -153,11 +153,6 @@ class Outbox:
         with _translated(self._path):
             return int(self._one("select coalesce(max(value), 0) from meta where key = 'answered'"))
 
-    @property
-    def size_bytes(self) -> int:
-        """Payload bytes held."""
-        return self._bytes
-
     def __len__(self) -> int:
         with _translated(self._path):
             return int(self._one("select count(*) from messages"))
