@@ -131,7 +131,7 @@ def test_the_command_tells_where_gpu_builds_come_from(links: Path, tmp_path: Pat
 
 
 def test_the_set_up_installs_from_hashed_wheels_only(tmp_path: Path) -> None:
-    """The unit's own lines, run here without a network: installed; with one byte changed on the card: refused."""
+    """The unit's own lines, run here without a network: installed, with bytecode; with one byte changed: refused."""
     wheel(tmp_path / "wheels", "roadcast", "0.1.0", needs=["alpha"])
     wheel(tmp_path / "wheels", "alpha")
     wheels = {path.name: path.read_bytes() for path in (tmp_path / "wheels").iterdir()}
@@ -152,6 +152,8 @@ def test_the_set_up_installs_from_hashed_wheels_only(tmp_path: Path) -> None:
         [tmp_path / "opt/venv/bin/roadcast"], env=bare, capture_output=True, text=True, check=True
     ).stdout
     assert said == "0.1.0\n"
+    compiled = {path.name.partition(".")[0] for path in (tmp_path / "opt/venv").rglob("__pycache__/*.pyc")}
+    assert {"roadcast", "alpha"} <= compiled  # the agent may write none there
     (alpha,) = (tmp_path / "opt").glob("wheels-*/alpha-*.whl")
     alpha.write_bytes(wheel(tmp_path / "other", "alpha", needs=[""]).read_bytes())
     done = subprocess.run(
