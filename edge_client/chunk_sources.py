@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import inf
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edge_client.backoff import Backoff
-from edge_client.mirror import Mirror
 from edge_client.pace import Pace
 from edge_protocol.blobs import BlobRef
 from edge_protocol.topics import Topics
+
+if TYPE_CHECKING:
+    from edge_client.mirror import Mirror
 
 MIRROR_WINDOW = 16
 UNSUBSCRIBE_BATCH = 8

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from devices.preprocess import PreprocessConfig
-from devices.provision.site import FACTORY_DIR
+from devices.provision.places import FACTORY_DIR
 from edge_client.drift import DriftConfig
 from edge_client.fetch_policy import FetchConfig
 from edge_client.governor import PauseConfig

@@ -7,8 +7,8 @@ rounds (`refitting`). The shell (`agent`) carries effects out and feeds their ou
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
+import msgspec
 from typing_extensions import assert_never
 
 from edge_client import measuring
@@ -47,8 +47,7 @@ from edge_protocol.ids import DeviceId, FleetId
 from edge_protocol.task import TaskSpec, Tier
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Profile:
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Who the device is; does not change while it runs.
 
     Attributes:
@@ -74,8 +73,7 @@ class Profile:
     variants: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Remembered:
+class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     """What the disk remembers of the last boot.
 
     Attributes:
@@ -85,10 +83,10 @@ class Remembered:
         attempts: release → loads of it that had no outcome.
     """
 
-    running: Running = field(default_factory=Running)
+    running: Running = Running()
     answered: int = 0
     spent: bool = False
-    attempts: Mapping[int, int] = field(default_factory=dict)
+    attempts: Mapping[int, int] = msgspec.field(default_factory=dict)
 
 
 class DeviceCore:

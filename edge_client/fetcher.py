@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from edge_client.blob_files import BlobFiles
 from edge_client.chunk_sources import ChunkSources, Subscriptions
 from edge_client.disk import Disk
 from edge_client.effects import Fetched, FetchFailed, FetchHeld
 from edge_client.fetch_policy import Allowance, FetchConfig
-from edge_client.mirror import Mirror
 from edge_client.pace import MOST, TIMEOUT_S, Pace
 from edge_client.surroundings import Look, Lookout
 from edge_protocol.blobs import BlobRef, Pull
@@ -24,6 +23,9 @@ from edge_protocol.effects import Drop, Send
 from edge_protocol.errors import DigestError, StoreError
 from edge_protocol.messages import Need
 from edge_protocol.topics import ChunkTopic, Topics
+
+if TYPE_CHECKING:
+    from edge_client.mirror import Mirror
 
 Outcome: TypeAlias = Fetched | FetchFailed | FetchHeld | Send | Drop
 VAIN_BEFORE_NEED = 2

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+
+import msgspec
 
 from edge_client.account import Account
 from edge_client.config import DeviceConfig
@@ -26,8 +27,7 @@ from edge_protocol.task import TaskSpec
 from edge_protocol.transport.base import Transport
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class Hands:
+class Hands(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The parts that effects are carried out on."""
 
     config: DeviceConfig

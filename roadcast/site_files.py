@@ -12,8 +12,9 @@ from devices.provision import cloud_init as nocloud
 from devices.provision import deb as debian
 from devices.provision.changes import Change
 from devices.provision.folder import write_folder
+from devices.provision.places import FACTORY_DIR
 from devices.provision.plan import Plan, make_plan
-from devices.provision.site import FACTORY_DIR, Site
+from devices.provision.site import Site
 from devices.provision.wheels import REQUIREMENTS, requirements
 from edge_client.config import DeviceConfig
 from edge_protocol.config import load_config

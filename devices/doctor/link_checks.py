@@ -13,8 +13,10 @@ from typing import Final
 
 import msgspec
 
+from devices.boards.machine import Machine
 from devices.doctor.round_trip import round_trip
 from devices.findings import Finding
+from devices.provision.units import AGENT_UNIT
 from edge_protocol.errors import ConfigError
 from edge_protocol.ids import DeviceId, FleetId
 from edge_protocol.topics import Topics
@@ -46,16 +48,29 @@ def check_certificates(settings: BrokerSettings, now_s: float) -> tuple[Finding,
     return (*found, *_secrets(settings))
 
 
-def check_broker(settings: BrokerSettings, fleet: FleetId, device: DeviceId, timeout_s: float = _TIMEOUT_S) -> Finding:
+def check_broker(
+    settings: BrokerSettings,
+    fleet: FleetId,
+    device: DeviceId,
+    timeout_s: float = _TIMEOUT_S,
+    machine: Machine | None = None,
+) -> Finding:
     """Connect under another name than the agent's, subscribe to the device's own topics, send a message, and leave.
+
+    A broker that names clients by their certificate would end a running agent's session for that: it is then left.
 
     Args:
         settings: of the broker.
         fleet: of the device.
         device: its name.
         timeout_s: how long to try.
+        machine: the board, this one when None.
     """
     where = f"{'mqtts' if settings.ca_file else 'mqtt'}://{settings.host}:{settings.port}"
+    here = machine or Machine()
+    if settings.cert_file is not None and here.run("systemctl", "is-active", AGENT_UNIT) == "active":
+        says = f"{where}: not tried, for it would cut the running agent off; the server's `devices list` shows its link"
+        return Finding("broker", "warn", says, f"sudo systemctl stop {AGENT_UNIT}  # to try it")
     inbox: Inbox = Queue(100)
     try:
         password, tls = read_password(settings), tls_context(settings)

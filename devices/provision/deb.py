@@ -16,8 +16,8 @@ from typing import Final
 import msgspec
 
 from devices.provision.changes import check_paths, parents
+from devices.provision.places import CONFIG_DIR
 from devices.provision.plan import Plan, PlannedLink
-from devices.provision.site import CONFIG_DIR
 from devices.provision.units import AGENT_UNIT, activation
 
 NAME: Final = "roadcast-device"

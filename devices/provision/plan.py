@@ -11,8 +11,9 @@ import yaml
 
 from devices.provision import units
 from devices.provision.environment import SETUP_SCRIPT
+from devices.provision.places import CONFIG_DIR, FACTORY_DIR, STATE_DIR
 from devices.provision.power_mode import POWER_SCRIPT, POWER_UNIT, power_unit
-from devices.provision.site import CONFIG_DIR, FACTORY_DIR, STATE_DIR, Absolute, InstallConfig
+from devices.provision.site import Absolute, InstallConfig
 from devices.provision.wheels import REQUIREMENTS, requirements
 from edge_protocol.errors import ConfigError
 from edge_protocol.identity.token import parse_token

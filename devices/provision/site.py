@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from devices.latency.fit import Budgets
+from devices.provision.places import CONFIG_DIR, STATE_DIR
 from edge_protocol.errors import ConfigError
 
 Absolute = Annotated[str, Meta(pattern=r"^(/[A-Za-z0-9._+-]+)+\Z", max_length=1024)]
 """An absolute path of plain characters: it stands in unit files."""
-STATE_DIR: Final = "/var/lib/roadcast"
-CONFIG_DIR: Final = "/etc/roadcast"
-FACTORY_DIR: Final = "/usr/lib/roadcast/factory"
-
 
 _Plain = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:+-]{1,96}\Z")]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from devices.provision.places import CONFIG_DIR, STATE_DIR
 from devices.provision.power_mode import POWER_UNIT
-from devices.provision.site import CONFIG_DIR, STATE_DIR, InstallConfig
+from devices.provision.site import InstallConfig
 
 AGENT_UNIT = "roadcast-agent.service"
 SETUP_UNIT = "roadcast-setup.service"
@@ -69,7 +70,7 @@ After=network-online.target time-sync.target
 [Service]
 Type=notify
 User={install.user}
-ExecStart={install.environment}/bin/roadcast client run --config {CONFIG_DIR}/device.yaml
+ExecStart={install.environment}/bin/python -m roadcast.agent --config {CONFIG_DIR}/device.yaml
 {tidy}Restart=always
 RestartSec=5
 RestartPreventExitStatus=2 78

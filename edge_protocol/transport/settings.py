@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ssl
 from pathlib import Path
-from socket import socket
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from msgspec import Meta
@@ -13,6 +11,8 @@ from msgspec import Meta
 from edge_protocol.errors import ConfigError
 
 if TYPE_CHECKING:
+    import ssl
+
     from edge_protocol.identity.files import IdentityFiles
 
 FileName = Annotated[str, Meta(min_length=1, max_length=4096)]
@@ -71,34 +71,9 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         return IdentityFiles(Path(self.ca_file), Path(self.cert_file), Path(self.key_file))
 
 
-class _RenewedContext(ssl.SSLContext):
-    """Trusts and shows what lies on disk when a connection begins: enrolling and renewing need no restart.
-
-    A file that cannot be used then fails that connection, and the next one tries again.
-    """
-
-    identity: IdentityFiles
-
-    def load(self) -> None:
-        """Take up what is there now. Raises OSError where that cannot be used."""
-        if is_awaited(self.identity):
-            raise FileNotFoundError(f"no certificate yet at {self.identity.certificate}; `enrol` gets it")
-        self.load_verify_locations(self.identity.ca)
-        self.load_cert_chain(self.identity.certificate, self.identity.key)
-
-    def wrap_socket(self, sock: socket, *arguments: Any, **named: Any) -> ssl.SSLSocket:  # noqa: ANN401  as ssl has it
-        """Begin a connection; the socket of one that cannot begin is closed."""
-        try:
-            self.load()
-        except OSError:
-            sock.close()
-            raise
-        return super().wrap_socket(sock, *arguments, **named)
-
-
-def is_awaited(identity: IdentityFiles) -> bool:
+def is_awaited(settings: BrokerSettings) -> bool:
     """Whether enrolment is still to come: no certificate is in its place."""
-    return not identity.certificate.exists()
+    return settings.cert_file is not None and not Path(settings.cert_file).exists()
 
 
 def read_password(settings: BrokerSettings) -> str | None:
@@ -127,17 +102,6 @@ def tls_context(settings: BrokerSettings, *, patient: bool = False) -> ssl.SSLCo
     """
     if settings.ca_file is None:
         return None
-    try:
-        if settings.cert_file is None:
-            context = ssl.create_default_context(cafile=settings.ca_file)
-        else:
-            settings.identity.settle()
-            context = _RenewedContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.identity = settings.identity
-            if not (patient and is_awaited(context.identity)):
-                context.load()
-    except OSError as error:  # ssl.SSLError is one
-        told = f"cannot use ca_file, cert_file or key_file: {error}"
-        raise ConfigError(f"broker: {told}; `roadcast client enrol` writes all three") from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
+    from edge_protocol.transport.tls import context  # noqa: PLC0415  # TLS is loaded by who uses it
+
+    return context(settings, patient=patient)

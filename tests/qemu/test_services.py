@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from devices.provision.site import STATE_DIR, InstallConfig
+from devices.provision.places import STATE_DIR
+from devices.provision.site import InstallConfig
 from devices.provision.units import agent_unit, setup_unit
 from tests.qemu.services import read_service
 
@@ -13,7 +14,7 @@ def test_the_agent_runs_as_its_user_with_what_its_unit_says() -> None:
     """User, environment, umask and the one command are the unit's; no condition keeps it from starting."""
     found = read_service(agent_unit(INSTALL, STATE_DIR))
     assert (found.user, found.umask, found.environment, found.unless) == ("edge", "0027", ("OMP_NUM_THREADS=1",), "")
-    assert [command[:3] for command in found.commands] == [("/opt/roadcast/venv/bin/roadcast", "client", "run")]
+    assert [command[:3] for command in found.commands] == [("/opt/roadcast/venv/bin/python", "-m", "roadcast.agent")]
 
 
 def test_the_set_up_runs_unless_it_is_done() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from devices.provision.site import CONFIG_DIR
+from devices.provision.places import CONFIG_DIR
 from tests.fakes.waiting import wait_for
 from tests.qemu import debian
 from tests.qemu.authority import Authority, Steps, roadcast

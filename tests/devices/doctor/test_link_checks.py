@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from broker_server.brokers import Broker
+from devices.boards import Machine
 from devices.doctor.link_checks import check_broker, check_certificates
 from edge_protocol.ids import DeviceId, FleetId
 from edge_protocol.transport.base import Received
@@ -112,3 +113,20 @@ def test_a_broker_that_does_not_answer_fails_with_a_reason() -> None:
     assert "127.0.0.1:9" in finding.says
     unread = BrokerSettings(port=9, username="x", password_file="/none")
     assert "password_file" in check_broker(unread, CITY, CAM).says
+
+
+def test_a_running_agent_is_not_cut_off(settings: BrokerSettings, tmp_path: Path) -> None:
+    """With a certificate and the service running nothing is tried; stopped, or without a certificate, it is."""
+    asked: list[tuple[str, ...]] = []
+
+    def running(argv: tuple[str, ...]) -> str:
+        asked.append(argv)
+        return "active\n"
+
+    found = check_broker(settings, CITY, CAM, machine=Machine(tmp_path, running))
+    assert (found.level, found.says.split(", ")[0]) == ("warn", "mqtts://127.0.0.1:9: not tried")
+    assert asked == [("systemctl", "is-active", "roadcast-agent.service")]
+    stopped = Machine(tmp_path, lambda _: None)
+    assert check_broker(settings, CITY, CAM, timeout_s=1, machine=stopped).level == "fail"
+    open_to_all = BrokerSettings(port=9)
+    assert check_broker(open_to_all, CITY, CAM, timeout_s=1, machine=Machine(tmp_path, running)).level == "fail"

@@ -68,6 +68,8 @@ def test_an_environment_is_swapped_when_it_is_whole_and_not_before(tmp_path: Pat
     assert (done.returncode, board.version()) == (0, "0.1.0"), done.stderr
     assert (board.link / f"ready-{board.line[3]}").exists()
     assert board.link.is_symlink()
+    compiled = {path.name.partition(".")[0] for path in board.link.resolve().rglob("__pycache__/*.pyc")}
+    assert {"roadcast", "alpha"} <= compiled, "the agent may write no bytecode there"
 
     wheel(new, "roadcast", "0.2.0", needs=["alpha"])
     board.flash(new)

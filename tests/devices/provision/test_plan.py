@@ -101,7 +101,7 @@ def test_a_root_that_is_read_only_is_no_hindrance() -> None:
     plan = _plan(venv="/data/venv", tree={**TREE, "state_dir": "/data/state"})
     agent, setup = _text(plan, AGENT), _text(plan, SETUP)
     assert "RequiresMountsFor=/data/state /data/venv\n" in agent
-    assert "ExecStart=/data/venv/bin/roadcast client run" in agent
+    assert "ExecStart=/data/venv/bin/python -m roadcast.agent" in agent
     assert "ExecStart=/bin/sh /opt/roadcast/set-up.sh /data/venv " in setup
     assert "ExecStartPost=-+/bin/sh /opt/roadcast/set-up.sh /data/venv\n" in agent
     assert "ConditionPathExists=!/data/venv/ready-" in setup
