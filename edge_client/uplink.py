@@ -72,7 +72,7 @@ class Uplink:
         if not effect.durable:
             self._publish(kind_of(effect.body), payload, retain=effect.retain)
             return
-        number = effect.body.round if isinstance(effect.body, m.KnowledgeReport) else None
+        number = effect.body.round if isinstance(effect.body, m.KnowledgeReport | m.PrototypeReport) else None
         try:
             dropped = self._outbox.put(
                 header.message_id, kind_of(effect.body), payload, slot=_slot(effect.body), number=number
@@ -123,7 +123,7 @@ class Uplink:
 def _slot(body: m.Body) -> str | None:
     """Newer state takes the place of older: only the last deployment state and the last report count."""
     match body:
-        case m.Deployment() | m.KnowledgeReport() | m.Measured():
+        case m.Deployment() | m.KnowledgeReport() | m.PrototypeReport() | m.Measured():
             return f"{kind_of(body)}/{body.task}"
         case _:
             return None
