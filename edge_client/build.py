@@ -16,7 +16,7 @@ from devices.preprocess import Preprocess
 from devices.sources import Source, open_source
 from edge_client.account import Account
 from edge_client.cameras import Cameras
-from edge_client.config import DeviceConfig, PrivacyConfig, SourceConfig
+from edge_client.config import DeviceConfig, SourceConfig
 from edge_client.disk import Disk
 from edge_client.fetcher import Fetcher
 from edge_client.inference import Feed
@@ -92,7 +92,8 @@ def build_parts(config: DeviceConfig, spec: TaskSpec, replay: ReplayStore, emit:
         SourceError: a series source cannot be opened to learn its sensors.
         StoreError: the privacy account is damaged.
     """
-    if config.privacy != PrivacyConfig() and spec.kind != "classify":
+    asked = (config.privacy.epsilon_per_report, config.privacy.prototype_k)
+    if asked != (None, None) and spec.kind != "classify":
         raise ConfigError(
             f"privacy: task {spec.name!r} forecasts; only classifiers can report with privacy, or class means"
         )

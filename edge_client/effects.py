@@ -14,7 +14,7 @@ from edge_client.plan_effects import BuildPlan, Exchange, Planned
 from edge_protocol.blobs import BlobRef
 from edge_protocol.effects import Drop, Send
 from edge_protocol.manifest import Artifact
-from edge_protocol.messages import Call, Envelope, KnowledgeReport, Label, PrototypeReport
+from edge_protocol.messages import Call, Envelope, FullReport, Label
 from edge_protocol.trust import Proof
 
 
@@ -207,7 +207,7 @@ class Trained(msgspec.Struct, frozen=True):
     """
 
     job: int
-    report: KnowledgeReport | PrototypeReport | None
+    report: FullReport | None
     spent: bool = False
 
 

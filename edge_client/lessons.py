@@ -22,7 +22,7 @@ from edge_client.training import Finished, Training
 from edge_models.head_weights import HeadWeights
 from edge_protocol.errors import RoadcastError, StoreError
 from edge_protocol.manifest import Artifact
-from edge_protocol.messages import Call, KnowledgeReport, PrototypeCall, PrototypeReport, RoundCall
+from edge_protocol.messages import Call, FullReport, PrototypeCall, RoundCall
 from edge_protocol.task import TaskSpec
 
 LESSON = "lesson.json"
@@ -151,7 +151,7 @@ class Lessons:
         self._fitted[finished.job] = Fitted(asked.release, head, result.choice)
         return Trained(finished.job, report, self._account.exhausted)
 
-    def _report(self, folder: Path, result: TrainResult, call: Call, release: int) -> KnowledgeReport | PrototypeReport:
+    def _report(self, folder: Path, result: TrainResult, call: Call, release: int) -> FullReport:
         """What answers a round, out of a job's files."""
         if isinstance(call, PrototypeCall):
             return read_prototypes(folder, spec=self._spec, tier=self._config.tier, call=call, release=release)

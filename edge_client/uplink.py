@@ -72,7 +72,7 @@ class Uplink:
         if not effect.durable:
             self._publish(kind_of(effect.body), payload, retain=effect.retain)
             return
-        number = effect.body.round if isinstance(effect.body, m.KnowledgeReport | m.PrototypeReport) else None
+        number = effect.body.round if isinstance(effect.body, m.FullReport) else None
         try:
             dropped = self._outbox.put(
                 header.message_id, kind_of(effect.body), payload, slot=_slot(effect.body), number=number

@@ -34,6 +34,7 @@ __all__ = [
     "Down",
     "Envelope",
     "ForecastVotes",
+    "FullReport",
     "Header",
     "IntervalResult",
     "Kind",
@@ -267,7 +268,8 @@ class Presence(msgspec.Struct, frozen=True, array_like=True, tag="presence"):
     online: bool
 
 
-Report: TypeAlias = KnowledgeReport | CodedReport | PrototypeReport
+FullReport: TypeAlias = KnowledgeReport | PrototypeReport
+Report: TypeAlias = FullReport | CodedReport
 Call: TypeAlias = RoundCall | PrototypeCall
 Up: TypeAlias = Birth | DeviceState | Report | Telemetry | Deployment | Need | IntervalResult | Measured
 Down: TypeAlias = Ack | Rebirth | Label | Measure
