@@ -116,7 +116,7 @@ class Agent:
         self.carry = Carry(hands)
         self._label_file = LabelFile(state / config.labels.file) if config.labels.file else None
         self._stopping = threading.Event()
-        self._housekeeping_at, self._ask_again_at, self._frames_told = 0.0, inf, -1
+        self._housekeeping_at, self._ask_again_at = 0.0, inf
         self.core = self._make_core(boot(hands, self.carry, root), parts)
 
     def run(self) -> None:
@@ -245,9 +245,7 @@ class Agent:
         if self._label_file is not None:
             for sample, label in self._label_file.poll():
                 self.carry.remember(m.Label(self.spec.name, sample[:64], label[:64]))
-        frames = self.inference.counters.frames
-        if frames != self._frames_told or self.inference.ended:
-            self._frames_told = frames
+        if self.inference.turned():
             notify("WATCHDOG=1")
         self._uplink.flush(now)
 

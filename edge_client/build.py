@@ -102,10 +102,19 @@ def build_parts(config: DeviceConfig, spec: TaskSpec, replay: ReplayStore, emit:
     if isinstance(spec.input, ImageInput):
         preprocess = Preprocess(spec.input, config.preprocess)
         _commission_images(config, spec, preprocess, replay)
-        feeds = [cameras.watch(_image_feed(source, spec, preprocess, seen, emit)) for source in config.sources]
+        feeds = [
+            cameras.watch(
+                _image_feed(source, spec, preprocess, seen, emit), period_s=source.rate_hz and 1 / source.rate_hz
+            )
+            for source in config.sources
+        ]
         return Parts(feeds, cameras, seen, preprocess.batch, account)
     scale = _commission_series(config, spec, replay)
-    feeds = [cameras.watch(_series_feed(source, spec, scale, seen, emit)) for source in config.sources]
+    assert isinstance(spec.input, SeriesInput)
+    feeds = [
+        cameras.watch(_series_feed(source, spec, scale, seen, emit), kind="logger_row", period_s=spec.input.interval_s)
+        for source in config.sources
+    ]
     return Parts(feeds, cameras, seen, lambda raw: np.ascontiguousarray(raw, np.float32), account)
 
 

@@ -94,6 +94,7 @@ class Inference:
         self._stopping = threading.Event()
         self._dropping = threading.Lock()  # readers share the counter of what gave way
         self._threads: list[threading.Thread] = []
+        self._turned: set[str] = set()  # a set's add and clear are one step each, so threads share it
 
     @property
     def bundle(self) -> Bundle | None:
@@ -104,6 +105,16 @@ class Inference:
     def ended(self) -> bool:
         """Whether every source has ended."""
         return all(feed.ended for feed in self._feeds)
+
+    def turned(self) -> bool:
+        """Whether every thread that still has work came round since this last was true.
+
+        A silent source does; a driver that does not come back, or a runtime that hangs, does not.
+        """
+        alive = self._turned >= {"", *(feed.name for feed in self._feeds if not feed.ended)}
+        if alive:
+            self._turned.clear()
+        return alive
 
     def swap(self, bundle: Bundle) -> None:
         """Answer with this bundle from the next frame on."""
@@ -136,12 +147,13 @@ class Inference:
 
     def _read(self, feed: Feed) -> None:
         while not self._stopping.is_set():
+            self._turned.add(feed.name)
             try:
                 with feed.opener() as source:
                     if self._drain(feed, source):
                         self._queue.put((feed, None, 0.0))
                         return
-            except RoadcastError as error:  # noqa: PERF203 - once a failure
+            except RoadcastError as error:
                 with self._dropping:
                     self.counters.source_failures += 1
                 LOG.warning("source %s: %s; it is opened again in %g s", feed.name, error, _REOPEN_S)
@@ -151,6 +163,7 @@ class Inference:
         """Read a source to its end; False when the agent stops first."""
         while not self._stopping.is_set():
             frame = source.read(_READ_S)
+            self._turned.add(feed.name)
             if frame is None:
                 if source.ended:
                     return True
@@ -188,6 +201,7 @@ class Inference:
         tick_at = 0.0
         while not self._stopping.is_set():
             arrived = self.answer_next()
+            self._turned.add("")
             if arrived >= tick_at:
                 tick_at = arrived + _TICK_S
                 for each in self._feeds:
