@@ -146,8 +146,10 @@ class PrototypeTeacher(Strategy):
         rule = self._kind(self._spec.outputs)
         limit, shares = float(np.linalg.norm(space.asked, axis=1).max()), self._shares(tier)
         voices = {device: (each.means, each.counts, shares[device]) for device, each in told.items()}
-        rest = 1 - np.sum([np.zeros(len(space.counts)), *shares.values()], axis=0)
-        voices[DeviceId(SERVER)] = (space.own, space.counts, rest.astype(np.float32))
+        rest = np.ones(len(space.counts), np.float32)
+        for share in shares.values():
+            rest = rest - share
+        voices[DeviceId(SERVER)] = (space.own, space.counts, rest)
         for device, (means, counts, share) in voices.items():
             held = (counts > 0).astype(np.uint8)
             parts = np.maximum(np.rint(share * PARTS), 1).astype(np.int64)
@@ -215,7 +217,7 @@ def _capped(counts: F8, own: I8, cap: float) -> F8:
     limit = counts.max(axis=0, initial=0)
     for _ in range(CAPPING):
         limit = np.minimum(limit, cap * (np.minimum(counts, limit).sum(axis=0) + own))
-    return np.minimum(counts, limit)
+    return np.asarray(np.minimum(counts, limit))
 
 
 def _shortened(means: F4, limit: float) -> F4:

@@ -17,8 +17,9 @@ from edge_protocol.task import FEATURES
 from tests.vectors.make import examples
 
 CLASSES = 6
-HEADER, REPORT = examples()["prototypes"]
-assert isinstance(REPORT, m.PrototypeReport)
+HEADER, _BODY = examples()["prototypes"]
+assert isinstance(_BODY, m.PrototypeReport)
+REPORT: m.PrototypeReport = _BODY
 
 
 def changed(**arrays: Array) -> m.PrototypeReport:

@@ -6,6 +6,7 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -126,7 +127,7 @@ def test_reports_that_do_not_fit_are_refused_with_a_reason_for_each_device(tmp_p
         means, counts = np.zeros((256, FEATURES), np.float32), np.zeros(256, np.int64)
         counts[6] = 5
         classes, rows, levels = told_arrays(means, counts)
-        odd = {
+        odd: dict[str, dict[str, Any]] = {
             "dev-0": {"label_space": "cd34"},
             "dev-1": {"release": call.release - 1},
             "dev-2": {"release": call.release + 1},

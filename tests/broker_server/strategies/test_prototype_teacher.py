@@ -138,7 +138,7 @@ def test_a_device_that_claims_many_samples_holds_no_more_than_the_cap() -> None:
     liar = told("nano", tuple(range(C)), turn=1, count=10**6)
     spoilt, clean = hear(teacher(device_cap=0.2), **honest, liar=liar), hear(teacher(device_cap=0.2), **honest)
     assert right(spoilt.teacher()) > right(clean.teacher()) - 0.03
-    assert spoilt.trust()["liar"] <= 0.2
+    assert spoilt.trust()[DeviceId("liar")] <= 0.2
 
 
 def test_a_class_without_a_prototype_stays_the_shared_models() -> None:
@@ -152,7 +152,7 @@ def test_old_class_means_fade() -> None:
     one = teacher(device_cap=1.0)
     one.hear(DeviceId("old"), told("nano", tuple(range(C))), 6)
     one.hear(DeviceId("new"), told("nano", tuple(range(C)), seed=1), 0)
-    assert one.trust()["old"] < one.trust()["new"] / 4
+    assert one.trust()[DeviceId("old")] < one.trust()[DeviceId("new")] / 4
 
 
 def test_the_shared_model_keeps_its_share() -> None:
@@ -163,7 +163,7 @@ def test_the_shared_model_keeps_its_share() -> None:
 
 def test_without_hidden_anchors_tiers_and_the_shared_model_count_alike() -> None:
     """Nothing says whom to trust: class means become as sharp as the shared model is, no sharper."""
-    spaces = {"nano": space("nano")}
+    spaces: dict[Tier, Space] = {"nano": space("nano")}
     one = PrototypeTeacher(PROTOTYPE_RULES["fedproto"], SPEC, 5, spaces, doubtful(), DistilSettings())
     hear(one, a=told("nano", tuple(range(C))))
     assert right(one.teacher()) >= right(doubtful())
