@@ -24,6 +24,7 @@ from edge_protocol.errors import RoadcastError
 LOG = logging.getLogger(__name__)
 _LATENCIES = 512
 _READ_S = 0.2
+_ROOM_S = 0.005
 _IDLE_S = 0.25
 _REOPEN_S = 5.0
 _TICK_S = 1.0
@@ -172,8 +173,11 @@ class Inference:
         return False
 
     def offer(self, feed: Feed, frame: Frame) -> None:
-        """Queue a frame; the oldest gives way when too many wait."""
-        if self._queue.qsize() >= self._limit:
+        """Queue a frame; the oldest gives way when too many wait, but a row waits: a window must have no holes."""
+        if frame.readings is not None:
+            while self._queue.qsize() >= self._limit and not self._stopping.wait(_ROOM_S):
+                pass
+        elif self._queue.qsize() >= self._limit:
             self._drop_oldest()
         self._queue.put((feed, frame, time.perf_counter()))
 
