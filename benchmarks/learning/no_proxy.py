@@ -123,7 +123,7 @@ def taught(arm: Arm, answers: Answers, students: Students, number: int, plan: Di
     strategy = make_strategy(plan, shared, anchors)
     if arm.strategy == VOTES:
         answers.collect(students, x, number, strategy)
-        size = answers.bytes_up[-1] / len(world.devices)
+        size = float(np.mean(answers.bytes_up[-len(world.devices) :]))
     return strategy.teacher().take(np.arange(len(unlabelled))), size
 
 

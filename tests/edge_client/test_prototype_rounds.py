@@ -26,6 +26,7 @@ from tests.edge_client.test_trainer import SPEED, VEHICLE, fill, job
 from tests.fakes.small_centre import artifact_files
 
 CLASSES = len(VEHICLE.labels)
+WITHIN_S = 400.0
 
 
 def asked(number: int, release: int, *, collecting: bool = True) -> m.PrototypeCall:
@@ -152,7 +153,7 @@ def test_damaged_class_means_are_no_report(tmp_path: Path, spoilt: str) -> None:
         read_prototypes(tmp_path, spec=VEHICLE, tier="nano", call=asked(1, 1), release=1)
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(900)
 def test_a_whole_device_answers_a_round_without_proxies(tmp_path: Path) -> None:
     """With the real trainer: one report of one message, its head serves, and a restart does not answer again."""
     labels = {"commissioning": f"{tmp_path}/images.npz"}
@@ -160,15 +161,15 @@ def test_a_whole_device_answers_a_round_without_proxies(tmp_path: Path) -> None:
     rig = DeviceRig(config, trainer=())
     rig.centre.release(1, {"nano": artifact_files()})
     rig.centre.ask(1, 1)
-    rig.until(lambda: rig.centre.of(m.PrototypeReport), "report", within_s=120)
+    rig.until(lambda: rig.centre.of(m.PrototypeReport), "report", within_s=WITHIN_S)
     (report,) = rig.centre.of(m.PrototypeReport)
     assert (report.round, report.release, report.tier) == (1, 1, "nano")
     assert (report.task, report.label_space) == ("vehicle", load_task("vehicle").label_space)
     assert told_values(report, CLASSES)[1].max() >= 4
-    rig.until(lambda: len(rig.agent.outbox) == 0, "the last ack")
+    rig.until(lambda: len(rig.agent.outbox) == 0, "the last ack", within_s=WITHIN_S)
     assert rig.agent.outbox.answered == 1
     rig.close()
     again = DeviceRig(config, rig.broker)
-    again.until(lambda: again.centre.of(m.DeviceState), "state")
+    again.until(lambda: again.centre.of(m.DeviceState), "state", within_s=WITHIN_S)
     assert not again.centre.of(m.PrototypeReport), "an answered round is not answered again"
     again.close()

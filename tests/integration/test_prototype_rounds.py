@@ -33,7 +33,7 @@ from tests.fakes.fleet_simulator import FleetSimulator, in_memory
 
 TASK = TaskId("vehicle")
 SPEC = load_task("vehicle")
-WITHIN_S = 400.0
+WITHIN_S = 900.0
 TIERS = {"cam-1": "nano", "cam-2": "base"}
 
 
@@ -48,7 +48,7 @@ def without_proxies(config: ServerConfig) -> ServerConfig:
     return msgspec.structs.replace(config, tasks=tasks)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_class_means_of_real_devices_become_a_release(tmp_path: Path) -> None:
     """Two whole agents of different tiers, real trainers, a server without a proxy pack, the real distiller and judge.
 
@@ -217,7 +217,7 @@ def test_a_server_that_is_killed_takes_the_rest_of_the_reports(tmp_path: Path, a
         second.close()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_a_round_of_class_means_can_be_done_again_bit_for_bit(tmp_path: Path) -> None:
     """The job's manifest is met by a replay, trained prototypes and all."""
     write_packs(tmp_path, samples=48)
