@@ -32,6 +32,7 @@ def profile(config: DeviceConfig, spec: TaskSpec, machine: Machine | None = None
         cores=os.cpu_count() or 0,
         memory_bytes=read_memory(here).total or 0,
         variants=_variants(config, here),
+        prototypes=config.privacy.prototype_k is not None,
     )
 
 

@@ -103,8 +103,11 @@ def build_parts(
         SourceError: a series source cannot be opened to learn its sensors.
         StoreError: the privacy account is damaged.
     """
-    if config.privacy.epsilon_per_report is not None and spec.kind != "classify":
-        raise ConfigError(f"privacy: task {spec.name!r} forecasts; only classifiers can report with privacy so far")
+    asked = (config.privacy.epsilon_per_report, config.privacy.prototype_k)
+    if asked != (None, None) and spec.kind != "classify":
+        raise ConfigError(
+            f"privacy: task {spec.name!r} forecasts; only classifiers can report with privacy, or class means"
+        )
     account = Account(Path(config.state_dir) / "privacy.json", config.privacy)
     seen, cameras = Seen(config.replay.every_s), Cameras(Path(config.state_dir))
     if isinstance(spec.input, ImageInput):

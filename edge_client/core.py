@@ -58,6 +58,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         report_interval_s: seconds between two reports of its state.
         board, software, runtime: for people.
         cores, memory_bytes: of the board.
+        prototypes: its installer lets it tell class means.
     """
 
     fleet: FleetId
@@ -71,6 +72,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     cores: int = 0
     memory_bytes: int = 0
     variants: tuple[str, ...] = ()
+    prototypes: bool = False
 
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +113,11 @@ class DeviceCore:
             variants=profile.variants,
         )
         self._answering = Answering(
-            device=profile.device, spec=profile.spec, answered=remembered.answered, spent=remembered.spent
+            device=profile.device,
+            spec=profile.spec,
+            answered=remembered.answered,
+            spent=remembered.spent,
+            prototypes=profile.prototypes,
         )
         self._refitting = Refitting(profile.device)
         self._jobs = 0
@@ -202,13 +208,14 @@ class DeviceCore:
                 return [Drop("wrong-task", f"a label for task {body.task!r} came to {self._profile.spec.name!r}")]
             case m.Measure():
                 return measuring.asked(header, body, self._profile.spec)
-            case m.RoundCall():
+            case m.RoundCall() | m.PrototypeCall():
                 return self._answering.called(body)
             case (
                 m.Birth()
                 | m.DeviceState()
                 | m.KnowledgeReport()
                 | m.CodedReport()
+                | m.PrototypeReport()
                 | m.Telemetry()
                 | m.Deployment()
                 | m.Need()
@@ -254,8 +261,10 @@ class DeviceCore:
     def _advance(self, now: float) -> list[Effect]:
         """Let the round go on, or make way for a deployment; refit when nobody else trains."""
         releasing, answering, release = self._releasing, self._answering, self.running.release
-        asked = answering.advance(release=release, settled=releasing.settled, blocked=releasing.wants_trainer, now=now)
-        free = releasing.settled and answering.phase not in {Phase.FETCHING, Phase.TRAINING}
+        settled, blocked, job = releasing.settled, releasing.wants_trainer, self._jobs + 1
+        asked = answering.advance(release=release, settled=settled, blocked=blocked, job=job, now=now)
+        self._jobs = max(self._jobs, answering.job or 0)
+        free = settled and answering.phase not in {Phase.FETCHING, Phase.TRAINING}
         refit = self._refitting.advance(release=release, free=free, job=self._jobs + 1, now=now)
         self._jobs = max(self._jobs, self._refitting.job or 0)
         return [*asked, *refit]

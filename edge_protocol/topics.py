@@ -8,7 +8,7 @@
     <prefix>/v1/<fleet>/d/<device>/release/<task> retained; a release that this device gets ahead of the fleet
     <prefix>/v1/<fleet>/all/release/<task>        retained; the desired state
     <prefix>/v1/<fleet>/all/tuf/<name>            retained signed metadata: what may be a release at all
-    <prefix>/v1/<fleet>/all/round/<task>          retained RoundCall
+    <prefix>/v1/<fleet>/all/round/<task>          retained RoundCall or PrototypeCall
     <prefix>/v1/<fleet>/blob/<sha256>/<index>     retained content-addressed chunk
 """
 

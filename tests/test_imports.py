@@ -50,6 +50,7 @@ TORCH_HOMES = (
     "broker_server.candidate_variants",
     "broker_server.distil_worker",
     "broker_server.distiller",
+    "broker_server.hearing",
     "broker_server.training",
     "edge_client.trainer",
     "edge_models.fit",

@@ -58,6 +58,8 @@ def test_the_documented_example_is_read_and_flags_go_before_environment_before_f
         ({"device": "server"}, "server's own name"),
         ({"device": "a/b"}, "device"),
         ({"privacy": {"epsilon_per_report": 9.0, "epsilon_total": 8.0}}, "exceeds"),
+        ({"privacy": {"epsilon_per_report": 1.0, "prototype_k": 10}}, "have no noise"),
+        ({"privacy": {"prototype_k": 2}}, "prototype_k"),
         ({"trusted_root": ""}, "trusted_root"),
         ({"sources": []}, "sources"),
         ({"sources": [{"name": "a", "uri": "x"}] * 2}, "same name"),
@@ -122,6 +124,8 @@ def test_sources_that_do_not_fit_are_named(tmp_path: Path) -> None:
     sensors = [{"name": "road", "uri": f"pack://{series}"}]
     with pytest.raises(ConfigError, match="only classifiers"):
         built(tmp_path, task="speed", sources=sensors, privacy={"epsilon_per_report": 1.0})
+    with pytest.raises(ConfigError, match="class means"):
+        built(tmp_path, task="speed", sources=sensors, privacy={"prototype_k": 10})
     with pytest.raises(ConfigError, match="3 sensors, the commissioning pack 2"):
         built(tmp_path, task="speed", sources=sensors, labels={"commissioning": str(history)})
     with pytest.raises(DataError, match="needs a series"):
