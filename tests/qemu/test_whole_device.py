@@ -30,7 +30,7 @@ CONFIG = f"{CONFIG_DIR}/device.yaml"
 @pytest.fixture
 def board(tmp_path: Path) -> Iterator[Board]:
     """A board with a blank Debian, off; whatever happens, no process and no mount of it is left."""
-    debian.prepare()
+    debian.prepare({})
     made = Board(debian.unpack(debian.root_filesystem(), tmp_path / "board"), tmp_path / "board.log")
     try:
         yield made
