@@ -47,6 +47,11 @@ class Steps:
         return "\n".join([*lines, f"{total:7.1f} s  in {len(self.taken)} steps"])
 
 
+def say(text: object) -> None:
+    """Print beside pytest's own output (`-s`)."""
+    sys.stdout.write(f"{text}\n")
+
+
 def roadcast(*arguments: object) -> str:
     """Run a command of ours to its end; return what it printed."""
     ran = subprocess.run(_command(arguments), capture_output=True, text=True, env=_environment(), check=False)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -20,6 +22,7 @@ from tests.qemu.authority import HOST, roadcast, serving
 DEVICE, TASK, FLEET = "cam-1", "vehicle", "sim"
 _PACK = "/etc/roadcast/anchors.npz"
 ROOT, STATE = "/etc/roadcast/root.json", "/var/lib/roadcast"
+ROADCAST, CONFIG = "/opt/roadcast/venv/bin/roadcast", "/etc/roadcast/device.yaml"
 
 
 class Centre:
@@ -28,11 +31,13 @@ class Centre:
     Args:
         folder: for everything of the centre.
         port: of the broker.
+        wheels: what a board installs.
         seen_as: under which address the device reaches it.
     """
 
-    def __init__(self, folder: Path, port: int, seen_as: str = HOST) -> None:
+    def __init__(self, folder: Path, port: int, wheels: Path, seen_as: str = HOST) -> None:
         self.folder, self._port, self._seen_as = folder, port, seen_as
+        (folder / "wheels").symlink_to(wheels)
         write_packs(folder, samples=48)
         self.hold(rounds=0)
 
@@ -57,10 +62,9 @@ class Centre:
         """Run the server."""
         return serving(self.folder / "server.log", "server", "run", "--config", self.file)
 
-    def site(self, wheels: Path, **install: Any) -> Path:
-        """Write the site of the device; what its section `install` is to say besides."""
+    def site(self, ssh: Mapping[str, Any] = MappingProxyType({}), **install: Any) -> Path:
+        """Write the site of the device; where SSH reaches it, and what the section `install` is to say besides."""
         (self.folder / "root.json").write_bytes(signed_roles(self._config).newest_root.read_bytes())
-        (self.folder / "wheels").symlink_to(wheels)
         agent: dict[str, Any] = {
             "fleet": FLEET,
             "tier": "nano",
@@ -78,6 +82,7 @@ class Centre:
             "agent": agent,
             "devices": {DEVICE: {"sources": [source]}},
             "install": {"wheels": "wheels", "copy": {_PACK: "anchors.npz", ROOT: "root.json"}, **install},
+            "ssh": {DEVICE: dict(ssh)} if ssh else {},
         }
         return self._write("site.yaml", site)
 

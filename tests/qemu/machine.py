@@ -7,12 +7,14 @@ the guest's kernel had not yet written to its disk is gone, and its journal is p
 from __future__ import annotations
 
 import shlex
-import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.fakes.images import Inside, tool
+from tests.fakes.images import Inside
 from tests.fakes.waiting import wait_for
+from tests.qemu import debian
 from tests.qemu.authority import HOST, free_port
 from tests.qemu.system_image import NAME, SystemImage
 
@@ -30,19 +32,23 @@ class Machine:
         image: what it boots.
         disk: its own copy of the image's disk, flashed.
         log: file that gets its serial console, and what SSH complains of.
+
+    Attributes:
+        image, disk: as they were given.
+        port: of this machine, that leads to its SSH server.
     """
 
     def __init__(self, image: SystemImage, disk: Path, log: Path) -> None:
-        self._image, self._disk, self._log = image, disk, log
-        self._port = free_port()
+        self.image, self.disk, self._log = image, disk, log
+        self.port = free_port()
         self._power: subprocess.Popen[bytes] | None = None
 
     def power_on(self, within_s: float) -> None:
         """Boot; wait until root can log in."""
         console = ("-chardev", f"file,id=console,path={self._log},append=on", "-serial", "chardev:console")
-        boots = ("-kernel", self._image.kernel, "-initrd", self._image.initrd, "-append", _KERNEL_LINE)
-        drive = ("-drive", f"file={self._disk},format=raw,if=none,id=disk", "-device", "virtio-blk-pci,drive=disk")
-        forward = f"user,id=wire,hostfwd=tcp:{HOST}:{self._port}-:22"
+        boots = ("-kernel", self.image.kernel, "-initrd", self.image.initrd, "-append", _KERNEL_LINE)
+        drive = ("-drive", f"file={self.disk},format=raw,if=none,id=disk", "-device", "virtio-blk-pci,drive=disk")
+        forward = f"user,id=wire,hostfwd=tcp:{HOST}:{self.port}-:22"
         wire = ("-netdev", forward, "-device", "virtio-net-pci,netdev=wire,romfile=")
         board = ("-M", "virt", "-cpu", "cortex-a76", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048")
         command = ("qemu-system-aarch64", *board, "-nodefaults", "-display", "none", *console, *boots, *drive, *wire)
@@ -78,14 +84,18 @@ class Machine:
         """What every boot so far has written to the serial console."""
         return self._log.read_text(errors="replace")
 
-    def disk_after(self, folder: Path) -> Inside:
+    @contextmanager
+    def disk_after(self, folder: Path) -> Iterator[Inside]:
         """What the next boot finds: a copy of the disk with its journal played back; the machine is off."""
         assert self._power is None
         copy = folder / "played-back.img"
-        tool("cp", "--sparse=always", str(self._disk), str(copy))
-        fixed = subprocess.run([shutil.which("e2fsck") or "e2fsck", "-fp", copy], capture_output=True, check=False)
-        assert fixed.returncode in {0, 1}, fixed.stdout
-        return Inside(copy)
+        try:
+            debian.run("cp", "--sparse=always", self.disk, copy)
+            fixed = subprocess.run(["e2fsck", "-fp", copy], capture_output=True, text=True, check=False)
+            assert fixed.returncode in {0, 1}, fixed.stdout
+            yield Inside(copy)
+        finally:
+            copy.unlink(missing_ok=True)
 
     def _answers(self) -> bool:
         assert self._power is not None
@@ -94,14 +104,14 @@ class Machine:
 
     def _ssh(self, *command: str, within_s: float) -> subprocess.CompletedProcess[str]:
         says = {
-            "UserKnownHostsFile": self._image.known_hosts,
+            "UserKnownHostsFile": self.image.known_hosts,
             "HostKeyAlias": NAME,
             "StrictHostKeyChecking": "yes",
             "BatchMode": "yes",
             "ConnectTimeout": "60",
         }
         options = [part for key, value in says.items() for part in ("-o", f"{key}={value}")]
-        reach = ("-F", "none", "-i", str(self._image.identity), "-p", str(self._port), *options, f"root@{HOST}")
+        reach = ("-F", "none", "-i", str(self.image.identity), "-p", str(self.port), *options, f"root@{HOST}")
         with self._log.open("ab") as log:
             return subprocess.run(
                 ["ssh", *reach, shlex.join(command)],

@@ -5,8 +5,10 @@ Made once and kept beside the rest, complete or not at all.
 
 from __future__ import annotations
 
+import base64
 import shutil
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from tests.qemu.debian import SUITE, cache, made_or_why_not, root_filesystem, run, run_below, unpack, wheelhouse
@@ -53,6 +55,11 @@ class SystemImage:
     def known_hosts(self) -> Path:
         """The machine's host key, under the name `NAME`."""
         return self.folder / "known_hosts"
+
+    def fingerprint(self) -> str:
+        """Of the host key, as a site names it."""
+        key = base64.b64decode(self.known_hosts.read_text().split()[2])
+        return f"SHA256:{base64.b64encode(sha256(key).digest()).decode().rstrip('=')}"
 
 
 def system_image() -> SystemImage:

@@ -16,11 +16,10 @@ from edge_client.installed import resolve
 from edge_models.tasks import load_task
 from tests.fakes.waiting import wait_for
 from tests.qemu import debian
-from tests.qemu.authority import Authority, Steps
-from tests.qemu.centre import DEVICE, FLEET, STATE, TASK, Centre
+from tests.qemu.authority import HOST, Authority, Steps, roadcast, say
+from tests.qemu.centre import CONFIG, DEVICE, FLEET, ROADCAST, STATE, TASK, Centre
 from tests.qemu.machine import PATIENCE_S, SEEN_AS, Machine
 from tests.qemu.system_image import TOOLS, system_image
-from tests.qemu.test_whole_device import CONFIG, ROADCAST, say
 
 pytestmark = [pytest.mark.qemu, pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(4 * 3600)]
 WATCHDOG_S, MEMORY_MB = 120, 1024
@@ -28,7 +27,7 @@ WATCHDOG_S, MEMORY_MB = 120, 1024
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
-    """A machine with a blank Debian, off; whatever happens, its process is not left."""
+    """A machine with a blank Debian, off; whatever happens, neither its process nor its disk is left."""
     debian.prepare(TOOLS)
     image, disk = system_image(), tmp_path / "disk.img"
     debian.run("cp", "--sparse=always", image.disk, disk)
@@ -40,10 +39,10 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         disk.unlink()
 
 
-def first_use(machine: Machine, disk: Path, authority: Authority, centre: Centre, steps: Steps) -> None:
+def first_use(machine: Machine, authority: Authority, centre: Centre, steps: Steps) -> None:
     """From a blank Debian to a device that `roadcast devices list` shows as online."""
-    site = centre.site(debian.wheelhouse(), watchdog_s=WATCHDOG_S, memory_mb=MEMORY_MB)
-    steps.roadcast("flash", "--site", site, "--device", DEVICE, "--image", disk)
+    site = centre.site(memory_mb=MEMORY_MB)
+    steps.roadcast("flash", "--site", site, "--device", DEVICE, "--image", machine.disk)
     with steps.step("first boot (no command), until root can log in"):
         machine.power_on(PATIENCE_S)
     with steps.step("set-up unit: virtual environment, wheels (no command)"):
@@ -59,6 +58,22 @@ def first_use(machine: Machine, disk: Path, authority: Authority, centre: Centre
     with steps.step("on the device: systemctl restart roadcast-agent, until it is online"):
         machine.run("systemctl", "restart", AGENT_UNIT, within_s=PATIENCE_S)
         wait_for(centre.listed, "device online", within_s=PATIENCE_S)
+
+
+def is_flashed_as_it_runs(machine: Machine, centre: Centre) -> None:
+    """Over SSH the running board takes another watchdog: systemd reads it and restarts; again, nothing is written."""
+    before = machine.unit(AGENT_UNIT)
+    reach = {"host": HOST, "port": machine.port, "fingerprint": machine.image.fingerprint()}
+    site = centre.site(reach, memory_mb=MEMORY_MB, watchdog_s=WATCHDOG_S)
+    flash = ("flash", "--site", site, "--ssh", DEVICE, "--identity", machine.image.identity)
+    assert "written" in roadcast(*flash)
+    machine.wait(f"systemctl is-active {AGENT_UNIT}", PATIENCE_S)
+    agent = machine.unit(AGENT_UNIT)
+    assert agent["MainPID"] != before["MainPID"]
+    assert (before["WatchdogUSec"], agent["WatchdogUSec"], agent["NRestarts"]) == ("5min", "2min", "0")
+    assert "unchanged" in roadcast(*flash)
+    assert machine.unit(AGENT_UNIT)["MainPID"] == agent["MainPID"]
+    serves_again(centre)
 
 
 def is_confined(machine: Machine) -> None:
@@ -100,7 +115,8 @@ def named_by_the_disk(machine: Machine, folder: Path) -> list[int]:
     state = folder / "found"
     shutil.rmtree(state, ignore_errors=True)
     state.mkdir()
-    machine.disk_after(folder).ask(f"rdump {STATE} {state}")
+    with machine.disk_after(folder) as disk:
+        disk.ask(f"rdump {STATE} {state}")
     found, root = state / "roadcast", (folder / "root.json").read_bytes()
     whole, skipped = resolve(found / TASK, found / "blobs", spec=load_task(TASK), tier="nano", root=root)
     assert not skipped
@@ -132,17 +148,18 @@ def test_a_system_from_image_to_online_and_through_the_loss_of_power(tmp_path: P
     authority = Authority(tmp_path, FLEET, SEEN_AS)
     with ExitStack() as services:
         services.enter_context(authority.running(before))
-        centre = Centre(tmp_path, authority.port, SEEN_AS)
+        centre = Centre(tmp_path, authority.port, debian.wheelhouse(), SEEN_AS)
         centre.push(seed=0)
         before.roadcast("server", "enrol", "--config", centre.file, "--token", authority.token("server", before))
         services.enter_context(centre.running())
-        first_use(machine, tmp_path / "disk.img", authority, centre, steps)
+        first_use(machine, authority, centre, steps)
         say(f"once for a fleet:\n{before}\nfor this device:\n{steps}")
 
         wait_for(lambda: centre.state().get("release") == 1, "release 1 serving", within_s=PATIENCE_S)
         say(machine.run("uname", "-a") + machine.run(ROADCAST, "version"))
         say(machine.run(ROADCAST, "doctor", "--config", CONFIG, user="roadcast", good=False))
         say(machine.run("systemd-analyze", "security", "--no-pager", AGENT_UNIT).splitlines()[-1])
+        is_flashed_as_it_runs(machine, centre)
         is_confined(machine)
         is_watched(machine, centre)
         machine.run("systemctl", "start", RENEW_UNIT, within_s=PATIENCE_S)
