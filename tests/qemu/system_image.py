@@ -96,7 +96,7 @@ def _furnish(tree: Path) -> None:
 
 def _take_out(tree: Path, image: SystemImage) -> None:
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "root", "-f", image.identity)
-    (tree / "root/.ssh").mkdir(mode=0o700)
+    (tree / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
     shutil.copy(image.identity.with_suffix(".pub"), tree / "root/.ssh/authorized_keys")
     kind, key, *_ = (tree / "etc/ssh/ssh_host_ed25519_key.pub").read_text().split()
     image.known_hosts.write_text(f"{NAME} {kind} {key}\n")
