@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import TypeAlias
 
-from edge_client.blob_files import BlobFiles
+from edge_client.blob_files import BlobFiles, Part
 from edge_client.chunk_sources import ChunkSources, Subscriptions
 from edge_client.disk import Disk
 from edge_client.effects import Fetched, FetchFailed, FetchHeld
@@ -37,7 +37,7 @@ IDLE_BEFORE_NEXT = 4
 @dataclass(slots=True)
 class _Active:
     pull: Pull
-    file: BinaryIO
+    part: Part
     vain: Counter[int] = field(default_factory=Counter)
     idle: int = 0
 
@@ -127,13 +127,13 @@ class Fetcher:
             fresh = pull.take(topic.index, payload)
             if fresh:
                 active.idle = 0
-                self._files.write(active.file, pull.ref, topic.index, payload)
+                self._files.write(active.part, topic.index, payload)
         except DigestError as error:
             return [Drop("bad-chunk", str(error))]
         except StoreError as error:
             return [*self._fail(str(error), disk=True), *self.tick(now)]
         if not fresh:
-            self._sources.unsubscribe(pull.ref, topic.index)
+            self._sources.had(pull.ref, topic.index)
             return []
         self._sources.came(pull.ref, topic.index, waited_s, now)
         return self.tick(now)
@@ -190,10 +190,10 @@ class Fetcher:
     def _open(self) -> tuple[_Active | None, list[Outcome]]:
         ref = next(iter(self._queue.values()))
         try:
-            file, have = self._files.open(ref)
+            part = self._files.open(ref)
         except StoreError as error:
             return None, self._fail(str(error), disk=True)
-        self._active = _Active(Pull(ref, have), file)
+        self._active = _Active(Pull(ref, part.have), part)
         return self._active, []
 
     def _ask(self, active: _Active, now: float) -> list[Outcome]:
@@ -213,6 +213,8 @@ class Fetcher:
             return outcome
         pull.window, pull.timeout_s = sources.window, sources.timeout_s
         wanted, stale = pull.ask(now, most)
+        if not wanted:
+            return outcome
         self._allowance.spend(len(wanted) * pull.ref.chunk_bytes)
         if stale:
             sources.ask_again(pull.ref, stale, now)
@@ -237,7 +239,7 @@ class Fetcher:
         """Every chunk is there."""
         ref = active.pull.ref
         try:
-            self._files.finish(active.file, ref)
+            self._files.finish(active.part)
         except (DigestError, StoreError) as error:
             return self._fail(str(error), disk=isinstance(error, StoreError))
         self._close()
@@ -253,5 +255,5 @@ class Fetcher:
     def _close(self) -> None:
         if self._active is not None:
             self._sources.forget()
-            self._active.file.close()
+            self._active.part.file.close()
             self._active = None

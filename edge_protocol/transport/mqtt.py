@@ -8,14 +8,14 @@ reported as `Refused` and ends in a new connection.
 
 from __future__ import annotations
 
-import socket
 import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from random import Random
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, error_string
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -27,10 +27,10 @@ from edge_protocol.transport.base import Connected, Disconnected, Inbox, LastWil
 from edge_protocol.transport.delivery import PATIENCE_S, Delivery
 from edge_protocol.transport.filters import check_filter
 from edge_protocol.transport.settings import BrokerSettings, read_password, tls_context
+from edge_protocol.transport.turns import Bell, send_at_once, turn
 
 SUBSCRIBE_BATCH: Final = 8
 """Filters in one SUBSCRIBE packet; hosted brokers take no more than eight."""
-_LOOP_S: Final = 0.5
 _LEAVE_S: Final = 2.0
 _JOIN_S: Final = 30.0
 _PACKET_OVERHEAD: Final = 9
@@ -180,21 +180,24 @@ class MqttTransport:
 
     def _connection(self) -> str:
         """Hold one connection; return why it ended."""
-        client = self._new_client()
+        with closing(Bell()) as bell:
+            return self._hold(self._new_client(bell), bell)
+
+    def _hold(self, client: Client, bell: Bell) -> str:
         try:
             client.connect(self._settings.host, self._settings.port, self._settings.keepalive_s)
         except (OSError, ValueError) as error:
             return str(error) or repr(error)
-        code, leave_by = MQTTErrorCode.MQTT_ERR_SUCCESS, float("inf")
-        while code == MQTTErrorCode.MQTT_ERR_SUCCESS and monotonic() < leave_by:
-            code = client.loop(_LOOP_S)
+        code, leave_by = 0, float("inf")
+        while not code and monotonic() < leave_by:
+            code = turn(client, bell)
             self._delivery.settle()
             if self._closing.is_set() and leave_by == float("inf"):
                 leave_by = monotonic() + _LEAVE_S
                 client.disconnect()
-        return "closed" if self._closing.is_set() else self._why_down or error_string(code)
+        return "closed" if self._closing.is_set() else self._why_down or error_string(MQTTErrorCode(code))
 
-    def _new_client(self) -> Client:
+    def _new_client(self, bell: Bell) -> Client:
         client = Client(
             CallbackAPIVersion.VERSION2,
             self._client_id,
@@ -204,8 +207,8 @@ class MqttTransport:
         )
         client.max_inflight_messages_set(self._settings.window)
         # Without this, paho writes to the socket from whichever thread publishes, beside its own loop.
-        client.on_socket_register_write = lambda *_: None
-        client.on_socket_open = _send_at_once
+        client.on_socket_register_write = bell.ring
+        client.on_socket_open = send_at_once
         client.on_connect = self._guarded(self._on_connect)
         client.on_disconnect = self._guarded(self._on_disconnect)
         client.on_publish = self._guarded(lambda client, *_: self._release(client))
@@ -293,8 +296,3 @@ def mqtt_transport(
         ConfigError: one of those files cannot be used.
     """
     return MqttTransport(settings, client_id, inbox, will, password=read_password(settings), tls=tls_context(settings))
-
-
-def _send_at_once(_client: Client, _userdata: Any, link: Any) -> None:  # noqa: ANN401  as paho declares it
-    """Turn Nagle's algorithm off: a small message would wait up to 40 ms for the acknowledgement of the one before."""
-    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
