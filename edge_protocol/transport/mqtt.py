@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ssl
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from random import Random
@@ -74,10 +73,9 @@ class MqttTransport:
         self._in_flight = 0
         self._generation = 0
         self._awaited: dict[int, tuple[str, ...]] = {}
-        # Three for the network thread only.
+        # Two for the network thread only.
         self._why_down = ""
         self._renewing: set[int] = set()
-        self._early: deque[Received] = deque()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -190,8 +188,7 @@ class MqttTransport:
             return str(error) or repr(error)
         code, leave_by = 0, float("inf")
         while not code and monotonic() < leave_by:
-            code = turn(client, bell)
-            self._delivery.settle()
+            code = turn(client, bell, lambda: self._delivery.deliver(_EARLY if self._renewing else 0))
             if self._closing.is_set() and leave_by == float("inf"):
                 leave_by = monotonic() + _LEAVE_S
                 client.disconnect()
@@ -242,16 +239,14 @@ class MqttTransport:
             self._awaited.clear()
             self._send_subscribe(client, list(self._filters))
             self._renewing = set(self._awaited)
-        self._early.clear()
+        self._delivery.forget()
         self._announce_once_renewed()
 
     def _announce_once_renewed(self) -> None:
-        """Say `Connected` when the broker has answered for every filter, and then what came meanwhile."""
+        """Say `Connected` when the broker has answered for every filter; what came meanwhile is delivered after it."""
         if not self._renewing:
             self._generation += 1
             self._delivery.put(Connected(self._generation))
-            while self._early:
-                self._delivery.put(self._early.popleft())
 
     def _on_disconnect(self, _: Client, __: DisconnectFlags, code: ReasonCode, *_rest: object) -> None:
         self._why_down = self._why_down or str(code)
@@ -269,9 +264,7 @@ class MqttTransport:
         topic, payload = message.topic, bytes(message.payload)
         self.traffic.bytes_down += len(topic.encode()) + len(payload)
         self.traffic.messages_down += 1
-        received = Received(topic, payload, message.retain)
-        early = self._renewing and len(self._early) < _EARLY
-        self._early.append(received) if early else self._delivery.put(received)
+        self._delivery.arrived(Received(topic, payload, message.retain))
 
     def _send_subscribe(self, client: Client, filters: list[str]) -> None:
         """Ask for filters, several in a packet; the lock is held, so that no SUBACK overtakes its note."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from edge_protocol.transport.turns import Bell, turn
+from edge_protocol.transport.turns import READS, Bell, turn
 
 LONG_S = 60.0
 """Nothing here waits for so long unless it is broken."""
@@ -106,10 +106,16 @@ class Scripted:
         return self.queued
 
     def loop_read(self) -> int:
-        """Read; what comes is acknowledged."""
+        """Read a byte; what comes is acknowledged."""
+        assert self.link is not None
+        self.link.recv(1)
         self.called.append("read")
         self.queued = True
         return self.read
+
+    def deliver(self) -> None:
+        """Hand on what was read."""
+        self.called.append("deliver")
 
     def loop_write(self) -> int:
         """Write."""
@@ -122,18 +128,26 @@ class Scripted:
         return 0 if self.link else 4
 
 
-def test_what_is_read_is_acknowledged_in_the_same_turn(bell: Bell, link: Link) -> None:
-    """The acknowledgement does not wait for another turn."""
-    link[1].send(b"x")
+def test_all_that_has_come_is_read_and_acknowledged_in_one_turn(bell: Bell, link: Link) -> None:
+    """The acknowledgements wait for the delivery, and not for another turn."""
+    link[1].send(b"abc")
     client = Scripted(link[0])
-    assert turn(client, bell) == 0
-    assert client.called == ["read", "write", "misc"]
+    assert turn(client, bell, client.deliver) == 0
+    assert client.called == ["read", "read", "read", "deliver", "write", "misc"]
+
+
+def test_a_peer_that_never_stops_is_acknowledged_and_kept_alive_all_the_same(bell: Bell, link: Link) -> None:
+    """A turn reads only so many packets."""
+    link[1].send(bytes(2 * READS))
+    client = Scripted(link[0])
+    assert turn(client, bell, client.deliver) == 0
+    assert client.called == [*["read"] * READS, "deliver", "write", "misc"]
 
 
 def test_a_connection_that_is_gone_ends_the_turn_with_its_code(bell: Bell, link: Link) -> None:
-    """A fault of reading is not followed by writing; without a socket nobody waits."""
+    """What came before a fault is delivered, nothing is written after it; without a socket nobody waits."""
     link[1].send(b"x")
     client = Scripted(link[0], read=7)
-    assert turn(client, bell) == 7
-    assert client.called == ["read"]
-    assert turn(Scripted(None), bell) == 4
+    assert turn(client, bell, client.deliver) == 7
+    assert client.called == ["read", "deliver"]
+    assert turn(Scripted(None), bell, lambda: None) == 4
