@@ -1,4 +1,4 @@
-"""Where a device's CPU goes when it receives a release: each stage alone, in one thread, and threads of real devices."""
+"""Where a device's CPU goes when it receives a release: each stage alone, in one thread, and threads of processes."""
 
 from __future__ import annotations
 
@@ -24,25 +24,24 @@ REPEATS = 9
 
 @dataclass(frozen=True)
 class Threads:
-    """CPU seconds of a process so far: of its main thread and of its others (proc(5): schedstat)."""
+    """CPU seconds of processes so far: of their main threads and of all others (the kernel's schedstat)."""
 
     main: float
     others: float
 
     @classmethod
-    def of(cls, pid: int) -> Threads:
+    def of(cls, pids: Iterable[int | None]) -> Threads:
         """Read them."""
-        spent = {
-            int(task.name): 1e-9 * int((task / "schedstat").read_text(encoding="ascii").split()[0])
-            for task in Path(f"/proc/{pid}/task").iterdir()
-        }
-        main = spent.pop(pid)
-        return cls(main, sum(spent.values()))
+        main = others = 0.0
+        for pid in pids:
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                spent = 1e-9 * int((task / "schedstat").read_text(encoding="ascii").split()[0])
+                main, others = (main + spent, others) if task.name == str(pid) else (main, others + spent)
+        return cls(main, others)
 
-    @property
-    def total(self) -> float:
-        """Of all threads."""
-        return self.main + self.others
+    def __sub__(self, before: Threads) -> Threads:
+        """What was spent in between."""
+        return Threads(self.main - before.main, self.others - before.others)
 
 
 class _Silent:
@@ -58,7 +57,7 @@ class _Silent:
 
 
 def stages(data: bytes, place: str | None) -> dict[str, Spread]:
-    """CPU seconds of what a device does to these bytes, each stage alone; the fetcher's is all but hashes and writing."""
+    """CPU seconds of what a device does to these bytes, each stage alone; the fetcher is what the pump thread adds."""
     ref, chunks = cut(data)
     found: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(dir=place) as folder:
