@@ -80,7 +80,7 @@ class Fetcher:
         self._allowance, self._look, self._held = Allowance(policy), look or Lookout(policy, folder.parent), ""
         self._queue: dict[str, BlobRef] = {}
         self._active: _Active | None = None
-        self._renewed = False
+        self._renewed, self._moved_s = False, 0.0
 
     @property
     def folder(self) -> Path:
@@ -91,14 +91,18 @@ class Fetcher:
         """Where a blob is, or will be."""
         return self._files.path(sha256)
 
-    def counts(self) -> dict[str, int]:
-        """What there is to say of fetching: bytes to come of the blob under way, bytes by HTTP, whether it is held."""
-        pull = self._active.pull if self._active else None
-        return {
-            **({"fetch_bytes_left": (pull.ref.chunks - len(pull.have)) * pull.ref.chunk_bytes} if pull else {}),
-            **({"fetch_held": 1} if pull and self._held else {}),
-            **({"bytes_mirror": self._sources.bytes_mirror} if self._sources.bytes_mirror else {}),
-        }
+    def counts(self, now: float) -> dict[str, int]:
+        """What there is to say of fetching at `now` (s): of the blob under way, of bytes by HTTP.
+
+        A blob's bytes, those to come, whether it is held, and whole seconds since anything came of any blob.
+        """
+        found = {"bytes_mirror": self._sources.bytes_mirror} if self._sources.bytes_mirror else {}
+        if self._active is not None:
+            pull = self._active.pull
+            left = min((pull.ref.chunks - len(pull.have)) * pull.ref.chunk_bytes, pull.ref.size)
+            found |= {"fetch_bytes": pull.ref.size, "fetch_bytes_left": left, "fetch_idle_s": int(now - self._moved_s)}
+            found |= {"fetch_held": 1} if self._held else {}
+        return found
 
     def fetch(self, ref: BlobRef, now: float) -> list[Outcome]:
         """Begin to fetch a blob, or say at once that it is there."""
@@ -106,6 +110,7 @@ class Fetcher:
             return []
         if self._files.holds(ref.sha256):
             return [Fetched(ref.sha256)]
+        self._moved_s = self._moved_s if self._queue else now
         self._queue[ref.sha256] = ref
         self._held = ""  # whoever asks hears why it waits
         return self.tick(now)
@@ -126,7 +131,7 @@ class Fetcher:
         try:
             fresh = pull.take(topic.index, payload)
             if fresh:
-                active.idle = 0
+                active.idle, self._moved_s = 0, now
                 self._files.write(active.part, topic.index, payload)
         except DigestError as error:
             return [Drop("bad-chunk", str(error))]

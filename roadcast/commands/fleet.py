@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 app = typer.Typer()
 Wait = Annotated[float, typer.Option("--wait", help="Seconds to wait for the server's answer.", min=0)]
 StateDir = Annotated[Path, typer.Option("--state-dir", help="The server's state folder.")]
+STALL_S = 300
+"""Seconds in which nothing came of a fetch that is under way, after which that is a finding."""
 
 
 @app.command("list")
@@ -147,6 +149,7 @@ def health(device: dict[str, Any]) -> dict[str, Any]:
     warm = {name.partition(".")[2]: value for name, value in values.items() if name.startswith("temperature_celsius.")}
     bad = [finding for finding in judge([Sample(0.0, values)]) if finding.level != "ok"]
     bad += [_offence(reason, done["count"], done["last_s"]) for reason, done in device["offences"].items()]
+    bad += [_stall(task, r["state"]["counts"]) for task, r in device["tasks"].items() if r["state"] and _stalls(r)]
     return {
         "device": device["device"],
         "state": device["state"],
@@ -169,6 +172,22 @@ def _offence(reason: str, count: int, last_s: float) -> Finding:
     last = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(last_s))
     fix = "roadcast ca revoke NAME; roadcast broker refresh" if reason == "clone" else "look at the device's log"
     return Finding(reason, "fail" if reason == "clone" else "warn", f"{says} ({count} times, last {last} UTC)", fix)
+
+
+def _stalls(runs: dict[str, Any]) -> bool:
+    """Whether nothing came of a fetch for long, by the device's last state, though its own policy allows it."""
+    counts = runs["state"]["counts"]
+    return counts.get("fetch_idle_s", 0) >= STALL_S and not counts.get("fetch_held")
+
+
+def _stall(task: str, counts: dict[str, int]) -> Finding:
+    from devices.findings import Finding
+
+    had, size = counts["fetch_bytes"] - counts["fetch_bytes_left"], counts["fetch_bytes"]
+    says = f"{task}: nothing of a file came for {counts['fetch_idle_s'] // 60} min; {had} of {size} bytes are there"
+    return Finding(
+        "fetch-stalls", "warn", says, "is the server up, and does the broker hold its chunks? docs/security.md"
+    )
 
 
 def _status(state_dir: Path) -> dict[str, Any]:

@@ -66,6 +66,20 @@ def test_the_fleet_s_boards_are_listed(tmp_path: Path) -> None:
     assert "quota-bytes: messages dropped, too many bytes a day (9 times" in line
 
 
+@pytest.mark.parametrize(("counts", "found"), [({}, True), ({"fetch_idle_s": 299}, False), ({"fetch_held": 1}, False)])
+def test_a_fetch_that_stalls_is_a_finding(tmp_path: Path, counts: dict[str, int], found: bool) -> None:
+    """Long before a rollout's deadline; not one that only pauses, nor one that the device's own policy holds."""
+    told = {"fetch_bytes": 5000, "fetch_bytes_left": 4000, "fetch_idle_s": 431, **counts}
+    database = Database(tmp_path / "server.db")
+    state = StoredState(device=CAM, at_s=6.0, state=DeviceState("vehicle", "idle", 3, told, {}))
+    database.apply([SaveDevice(RECORD), SaveState(state)])
+    database.close()
+    command = ["list", "--state-dir", str(tmp_path)]
+    line = CliRunner().invoke(app, command, catch_exceptions=False).stdout.splitlines()[1]
+    says = "fetch-stalls: vehicle: nothing of a file came for 7 min; 1000 of 5000 bytes are there"
+    assert (says in line) == found
+
+
 def test_one_device_is_shown_whole(tmp_path: Path) -> None:
     """What it runs, how it does, its last report, its rollouts and its board; a stranger is refused by name."""
     database = Database(tmp_path / "server.db")
