@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -76,8 +79,46 @@ def test_a_fetch_that_stalls_is_a_finding(tmp_path: Path, counts: dict[str, int]
     database.close()
     command = ["list", "--state-dir", str(tmp_path)]
     line = CliRunner().invoke(app, command, catch_exceptions=False).stdout.splitlines()[1]
-    says = "fetch-stalls: vehicle: nothing of a file came for 7 min; 1000 of 5000 bytes are there"
+    says = "fetch-stalls: vehicle: nothing came for 7 min, 4000 of 5000 bytes of a file are lacking"
     assert (says in line) == found
+
+
+def test_a_state_that_makes_no_sense_is_shown_all_the_same(tmp_path: Path) -> None:
+    """Counts are what a device likes to say."""
+    database = Database(tmp_path / "server.db")
+    state = StoredState(device=CAM, at_s=6.0, state=DeviceState("vehicle", "idle", 3, {"fetch_idle_s": 2**40}, {}))
+    database.apply([SaveDevice(RECORD), SaveState(state)])
+    database.close()
+    done = CliRunner().invoke(app, ["list", "--state-dir", str(tmp_path)], catch_exceptions=False)
+    assert "None of None bytes" in done.stdout
+
+
+def test_old_readings_are_not_shown_as_new(tmp_path: Path) -> None:
+    """Of a board that is away nothing is said but when it last told of itself."""
+    database = Database(tmp_path / "server.db")
+    away = msgspec.structs.replace(RECORD, state="offline")
+    database.apply(
+        [SaveDevice(away), SaveTelemetry(CAM, 5.0, Telemetry({"throttled": 1.0, "temperature_celsius.tj": 90}))]
+    )
+    database.close()
+    done = CliRunner().invoke(app, ["list", "--state-dir", str(tmp_path), "--json"], catch_exceptions=False)
+    (gone,) = json.loads(done.stdout)
+    assert (gone["celsius"], [each["says"] for each in gone["findings"]]) == (None, ["last told 1970-01-01 00:00:05Z"])
+
+
+def test_a_fleet_is_watched_until_somebody_stops_it(tmp_path: Path) -> None:
+    """A line whenever something has changed, beside whoever writes the database; Ctrl-C ends it."""
+    database = Database(tmp_path / "server.db")
+    database.apply([SaveDevice(RECORD)])
+    command = [sys.executable, "-m", "roadcast", "devices", "list", "--watch", "--every", "0.1"]
+    with subprocess.Popen([*command, "--state-dir", str(tmp_path)], stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        assert watching.stdout.readline() == "1 online\n"
+        database.apply([SaveDevice(msgspec.structs.replace(RECORD, state="offline"))])
+        assert watching.stdout.readline() == "1 offline\n"
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(60) == 128 + signal.SIGINT
+    database.close()
 
 
 def test_one_device_is_shown_whole(tmp_path: Path) -> None:
