@@ -190,7 +190,7 @@ class Carry:
             case e.Remember():
                 self.remember(effect.label)
             case e.ReportState():
-                hands.uplink.send(Send(state_of(self._hands, effect, self._choice)), now)
+                hands.uplink.send(Send(state_of(self._hands, effect, self._choice, now)), now)
             case e.MeasureLatency():
                 bundle = hands.inference.bundle
                 self._tell(self._latency.start(effect, self.serving, bundle, now, training=hands.lessons.busy), now)

@@ -9,8 +9,8 @@ reported as `Refused` and ends in a new connection.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from random import Random
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -21,6 +21,7 @@ from edge_protocol.transport.base import Connected, Disconnected, Inbox, LastWil
 from edge_protocol.transport.delivery import PATIENCE_S, Delivery
 from edge_protocol.transport.filters import check_filter
 from edge_protocol.transport.settings import BrokerSettings, read_password, tls_context
+from edge_protocol.transport.turns import Bell, turn
 
 if TYPE_CHECKING:
     import ssl
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 SUBSCRIBE_BATCH: Final = 8
 """Filters in one SUBSCRIBE packet; hosted brokers take no more than eight."""
-_LOOP_S: Final = 0.5
 _LEAVE_S: Final = 2.0
 _JOIN_S: Final = 30.0
 _PACKET_OVERHEAD: Final = 9
@@ -75,10 +75,9 @@ class MqttTransport:
         self._in_flight = 0
         self._generation = 0
         self._awaited: dict[int, tuple[str, ...]] = {}
-        # Three for the network thread only.
+        # Two for the network thread only.
         self._why_down = ""
         self._renewing: set[int] = set()
-        self._early: deque[Received] = deque()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -184,19 +183,24 @@ class MqttTransport:
         from edge_protocol.transport import paho_client  # noqa: PLC0415  # a first frame is answered without paho
 
         login = (self._settings, self._client_id, self._password, self._tls)
-        client = self._listen(paho_client.new_client(*login, self._will))
-        try:
-            client.connect(self._settings.host, self._settings.port, self._settings.keepalive_s)
-        except (OSError, ValueError) as error:
-            return str(error) or repr(error)
+        with closing(Bell()) as bell:
+            client = self._listen(paho_client.new_client(*login, self._will, bell.ring))
+            try:
+                client.connect(self._settings.host, self._settings.port, self._settings.keepalive_s)
+            except (OSError, ValueError) as error:
+                return str(error) or repr(error)
+            code = self._hold(client, bell)
+        return "closed" if self._closing.is_set() else self._why_down or paho_client.error_string(code)
+
+    def _hold(self, client: Client, bell: Bell) -> int:
+        """Turn until the connection ends; return paho's code."""
         code, leave_by = _SUCCESS, float("inf")
         while code == _SUCCESS and monotonic() < leave_by:
-            code = client.loop(_LOOP_S)
-            self._delivery.settle()
+            code = turn(client, bell, lambda: self._delivery.deliver(_EARLY if self._renewing else 0))
             if self._closing.is_set() and leave_by == float("inf"):
                 leave_by = monotonic() + _LEAVE_S
                 client.disconnect()
-        return "closed" if self._closing.is_set() else self._why_down or paho_client.error_string(code)
+        return code
 
     def _listen(self, client: Client) -> Client:
         client.on_connect = self._guarded(self._on_connect)
@@ -226,16 +230,14 @@ class MqttTransport:
             self._awaited.clear()
             self._send_subscribe(client, list(self._filters))
             self._renewing = set(self._awaited)
-        self._early.clear()
+        self._delivery.forget()
         self._announce_once_renewed()
 
     def _announce_once_renewed(self) -> None:
-        """Say `Connected` when the broker has answered for every filter, and then what came meanwhile."""
+        """Say `Connected` when the broker has answered for every filter; what came meanwhile is delivered after it."""
         if not self._renewing:
             self._generation += 1
             self._delivery.put(Connected(self._generation))
-            while self._early:
-                self._delivery.put(self._early.popleft())
 
     def _on_disconnect(self, _: Client, __: DisconnectFlags, code: ReasonCode, *_rest: object) -> None:
         self._why_down = self._why_down or str(code)
@@ -253,9 +255,7 @@ class MqttTransport:
         topic, payload = message.topic, bytes(message.payload)
         self.traffic.bytes_down += len(topic.encode()) + len(payload)
         self.traffic.messages_down += 1
-        received = Received(topic, payload, message.retain)
-        early = self._renewing and len(self._early) < _EARLY
-        self._early.append(received) if early else self._delivery.put(received)
+        self._delivery.arrived(Received(topic, payload, message.retain))
 
     def _send_subscribe(self, client: Client, filters: list[str]) -> None:
         """Ask for filters, several in a packet; the lock is held, so that no SUBACK overtakes its note."""

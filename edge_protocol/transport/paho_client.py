@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
-from typing import Any
+from collections.abc import Callable
 
 from paho.mqtt.client import Client, error_string
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from edge_protocol.transport.base import LastWill
 from edge_protocol.transport.settings import BrokerSettings
+from edge_protocol.transport.turns import send_at_once
 
 __all__ = ["error_string", "new_client"]
 
 
 def new_client(
-    settings: BrokerSettings, client_id: str, password: str | None, tls: ssl.SSLContext | None, will: LastWill | None
+    settings: BrokerSettings,
+    client_id: str,
+    password: str | None,
+    tls: ssl.SSLContext | None,
+    will: LastWill | None,
+    ring: Callable[..., None],
 ) -> Client:
-    """Make a client with a clean session that does not connect again by itself; see `MqttTransport`."""
+    """Make a client with a clean session that does not connect again by itself; see `MqttTransport`.
+
+    `ring` is called when another thread has queued a packet for the network thread to write.
+    """
     client = Client(
         CallbackAPIVersion.VERSION2,
         client_id,
@@ -28,8 +36,8 @@ def new_client(
     )
     client.max_inflight_messages_set(settings.window)
     # Without this, paho writes to the socket from whichever thread publishes, beside its own loop.
-    client.on_socket_register_write = lambda *_: None
-    client.on_socket_open = _send_at_once
+    client.on_socket_register_write = ring
+    client.on_socket_open = send_at_once
     if settings.username is not None:
         client.username_pw_set(settings.username, password)
     if tls is not None:
@@ -37,8 +45,3 @@ def new_client(
     if will is not None:
         client.will_set(will.topic, will.payload, qos=1, retain=True)
     return client
-
-
-def _send_at_once(_client: Client, _userdata: Any, link: Any) -> None:  # noqa: ANN401  as paho declares it
-    """Turn Nagle's algorithm off: a small message would wait up to 40 ms for the acknowledgement of the one before."""
-    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
