@@ -57,7 +57,7 @@ def measure(options: Options) -> Outcome:
     data = _data(load_task("vehicle"))
     rows: list[tuple[object, ...]] = [
         (
-            *("student", "int8/fp32", "fp32 acc.", "by minmax", "by entropy", "chosen", "agreement", "dB"),
+            *("student", "int8/fp32", "fp32 acc.", "by minmax", "by percentile", "chosen", "agreement", "dB"),
             *("most sensitive layer", "dB alone", "int8 shipped"),
         )
     ]
@@ -70,7 +70,7 @@ def measure(options: Options) -> Outcome:
         report = build_variant(
             "int8-cpu", spec, full, calibration=parts, held=(data.test, data.held), slowdown=cpu_slowdown
         )[1]
-        int8 = to_int8("cpu", "entropy" if report.method == "entropy" else "minmax", parts)(simplify(full)[0])[0]
+        int8 = to_int8("cpu", "percentile" if report.method == "percentile" else "minmax", parts)(simplify(full)[0])[0]
         found = speeds({}, {"fp32": full, "int8": int8}, data.test[:1], repeats)
         ratio = ratios(found["int8"], found["fp32"])
         shipped = not report.problems

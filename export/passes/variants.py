@@ -73,7 +73,7 @@ def build_variant(
 ) -> tuple[bytes | None, VariantReport]:
     """Build one variant of an FP32 file, and judge it.
 
-    INT8 is calibrated by extremes and by entropy; the better score on the held samples wins, then the lower noise.
+    INT8 is calibrated by extremes and by percentiles; the better score on the held samples wins, then the lower noise.
 
     Args:
         variant: which.
