@@ -78,7 +78,7 @@ class Lead:
         while words[0] != "ready":
             words, self._server = self._hear(until, "its server to be ready")
 
-    def turn(self, seed: int, count: int, link: Link, timeout_s: float = 300) -> Crossed:
+    def turn(self, seed: int, count: int, link: Link, timeout_s: float = 180) -> Crossed:
         """Have the server send the blob of a seed to so many clients; return when it is ready again.
 
         Raises:

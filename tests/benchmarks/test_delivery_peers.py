@@ -7,14 +7,16 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks.delivery.link import Link
-from benchmarks.delivery.peer_fleets import PINS, ROOT, free_ports, peers_installed, wait_open
+from benchmarks.delivery.peer_fleets import PINS, ROOT, Fleet, free_ports, peers_installed, wait_open
 from benchmarks.delivery.peer_side.turns import BYTES, PORT
 from benchmarks.delivery.peer_turns import Crossed, Lead
 from benchmarks.delivery.peers import summary
@@ -145,6 +147,36 @@ def test_the_real_pins_name_both_peers(tmp_path: Path) -> None:
     """The file that `make peers` installs from."""
     with pytest.raises(NotReadyError, match=r"flwr 1\.41\.0"):
         peers_installed(tmp_path, ROOT / PINS)
+
+
+def test_a_fleet_ends_with_all_that_it_started(tmp_path: Path) -> None:
+    """Also what has left its parent and its session, as FLARE's jobs do."""
+    child = "import time; open('child', 'w').close(); time.sleep(600)"
+    parent = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True)"
+    with Lead() as lead:
+        fleet = Fleet(tmp_path / "run", lead, {})
+        try:
+            fleet.do(sys.executable, "-c", parent)
+            until = time.monotonic() + 60
+            while not (tmp_path / "run" / "child").exists():
+                assert time.monotonic() < until
+                time.sleep(0.05)
+        finally:
+            fleet.close()
+        assert not [process for process in psutil.process_iter() if child in _command(process)]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def test_a_command_that_fails_says_what_it_said(tmp_path: Path) -> None:
+    """Such as a peer that refuses its configuration."""
+    with Lead() as lead, pytest.raises(NotReadyError, match="ended with 7: no such job"):
+        Fleet(tmp_path / "run", lead, {}).do(sys.executable, "-c", "print('no such job'); raise SystemExit(7)")
 
 
 def test_ports_are_free_and_waited_for() -> None:

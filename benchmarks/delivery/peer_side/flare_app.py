@@ -6,6 +6,7 @@ Arguments: the administrator's startup kit and how many clients there are.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,6 @@ from nvflare.collab import CollabRecipe, collab
 from nvflare.recipe import ProdEnv
 
 from benchmarks.delivery.peer_side.turns import arrived, blob, turns
-
-ADMIN = "admin@bench.org"
 
 
 @collab.publish  # type: ignore[untyped-decorator]  # installed for the peers only
@@ -30,9 +29,9 @@ def serve() -> None:
         data, sha256 = blob(seed)
         array = np.frombuffer(data, np.float32)
         begin()
-        collab.clients(timeout=300).take(array, sha256)
+        collab.clients(timeout=180).take(array, sha256)
 
 
 if __name__ == "__main__":
     recipe = CollabRecipe("peers", min_clients=int(sys.argv[2]))
-    recipe.execute(ProdEnv(sys.argv[1], username=ADMIN, login_timeout=60))
+    recipe.execute(ProdEnv(sys.argv[1], username=Path(sys.argv[1]).name, login_timeout=60))

@@ -33,4 +33,4 @@ def serve(grid: Grid, context: Context) -> None:
         array = np.frombuffer(data, np.float32)
         begin()
         content = RecordDict({"array": ArrayRecord([array]), "config": ConfigRecord({"sha256": sha256})})
-        grid.send_and_receive([Message(content, node, "query") for node in nodes], timeout=300)
+        grid.send_and_receive([Message(content, node, "query") for node in nodes], timeout=180)
