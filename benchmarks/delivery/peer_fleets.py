@@ -61,6 +61,18 @@ class Fleet:
                 subprocess.Popen(command, env=self._environment, cwd=self.folder, stdout=file, stderr=subprocess.STDOUT)
             )
 
+    def wait_said(self, log: str, text: str) -> None:
+        """Wait until a log holds a text.
+
+        Raises:
+            NotReadyError: it does not.
+        """
+        until = time.monotonic() + READY_S
+        while text not in (self.folder / f"{log}.log").read_text(encoding="utf-8", errors="replace"):
+            if time.monotonic() > until:
+                raise NotReadyError(f"{self.folder / log}.log does not say {text!r} after {READY_S} s")
+            time.sleep(0.1)
+
     def do(self, *command: str) -> None:
         """Wait for a command to end.
 
@@ -155,6 +167,8 @@ def flower(folder: Path, lead: Lead, count: int) -> Iterator[Link]:
         wait_open(port)
         for n in range(count):
             fleet.start(f"node-{n}", "flower-supernode", *at, str(own[n]), "--superlink", f"127.0.0.1:{link.port}")
+        for log in ("superlink", *(f"node-{n}" for n in range(count))):
+            fleet.wait_said(log, "Starting Flower SuperExec")
         (folder / "app").mkdir()
         shutil.copy(ROOT / "benchmarks/delivery/peer_side/flower_app.py", folder / "app")
         (folder / "app" / "pyproject.toml").write_text(FLOWER_APP.format(count), encoding="utf-8")
