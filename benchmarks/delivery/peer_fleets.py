@@ -55,10 +55,17 @@ class Fleet:
         self._environment = {**os.environ, **own, **settings}
 
     def start(self, log: str, *command: str) -> None:
-        """Start a process that writes a log."""
+        """Start a process that writes a log, in a session of its own."""
         with (self.folder / f"{log}.log").open("wb") as file:
             self._running.append(
-                subprocess.Popen(command, env=self._environment, cwd=self.folder, stdout=file, stderr=subprocess.STDOUT)
+                subprocess.Popen(
+                    command,
+                    env=self._environment,
+                    cwd=self.folder,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
             )
 
     def wait_said(self, log: str, text: str) -> None:

@@ -3,7 +3,8 @@
 Each sends the same float32 array of 5,000,000 random bytes, another one each turn, from its server to N client
 processes that are connected and ready, in plain text on loopback, through the same counting link between server and
 clients (payload of TCP, both directions, until the last client has verified). The clock starts at the server's call and
-ends when the last client has compared the SHA-256. Turns alternate with ours; the first is not counted.
+ends when the last client has compared the SHA-256. Turns alternate with ours; the first is not counted. Every server
+and client has a session of its own, as FLARE's jobs have: Linux shares a busy machine by sessions.
 
 - Ours: a blob in chunks through Mosquitto; a device process checks each, writes it, checks the whole and syncs it.
 - NVIDIA FLARE: provisioned server and sites, scheme ``tcp``, ``connection_security: clear``; a running Collab job calls
@@ -115,7 +116,7 @@ def ours(count: int) -> Iterator[Turn]:
         centre = MqttTransport(broker.settings, "centre", Queue())
         stack.callback(centre.close)
         centre.start()
-        fleet = stack.enter_context(devices(link.port, Path(folder), count))
+        fleet = stack.enter_context(devices(link.port, Path(folder), count, apart=True))
 
         def take(seed: int) -> Crossed:
             found: list[Crossed] = []
