@@ -25,6 +25,7 @@ from edge_client.installer import Prepare
 from edge_client.labels import image_samples, open_commissioning, series_samples
 from edge_client.mirror import Mirror
 from edge_client.moving_objects import MovingObjectsConfig
+from edge_client.notify import notify
 from edge_client.outbox import Outbox
 from edge_client.pipelines import Objects, Pipeline, Series, WholeSample
 from edge_client.replay import Kept, ReplayStore
@@ -37,7 +38,7 @@ from edge_protocol.messages import IntervalResult
 from edge_protocol.task import ImageInput, SeriesInput, TaskSpec
 from edge_protocol.topics import Topics
 from edge_protocol.transport.base import Inbox, LastWill, Received, Transport
-from edge_protocol.transport.settings import read_password, tls_context
+from edge_protocol.transport.settings import is_awaited, read_password, tls_context
 from edge_protocol.trust import commissioned
 
 LOG = logging.getLogger(__name__)
@@ -240,8 +241,12 @@ def make_fetcher(
 
 
 def mqtt_link(config: DeviceConfig, inbox: Inbox, will: LastWill) -> Transport:
-    """Make the link to the broker that the configuration names."""
+    """Make the link to the broker that the configuration names; a device that is not enrolled yet serves meanwhile."""
     from edge_protocol.transport.mqtt import MqttTransport  # noqa: PLC0415  # simulations run without paho
 
     settings, name = config.broker, f"{config.fleet}-{config.device}"
-    return MqttTransport(settings, name, inbox, will, password=read_password(settings), tls=tls_context(settings))
+    tls = tls_context(settings, patient=True)
+    if settings.cert_file is not None and is_awaited(settings.identity):
+        LOG.warning("no certificate yet at %s: serving alone until this device is enrolled", settings.cert_file)
+        notify("STATUS=serving alone: not enrolled yet")
+    return MqttTransport(settings, name, inbox, will, password=read_password(settings), tls=tls)

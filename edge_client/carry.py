@@ -18,6 +18,7 @@ from edge_client.hands import Hands, state_of
 from edge_client.installed import HeadChoice
 from edge_client.latency_probe import LatencyProbe
 from edge_client.lessons import Fitted
+from edge_client.notify import notify
 from edge_client.offers import Installed, InstallFailed, hashes_of
 from edge_client.pipelines import Bundle
 from edge_client.plan_effects import BuildPlan, Exchange
@@ -88,6 +89,7 @@ class Carry:
 
     def relink(self) -> None:
         """The link is new: what was asked for and what was not acknowledged is due again."""
+        notify("STATUS=linked to the broker")
         self._hands.fetcher.relink()
         self._hands.outbox.relink()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from socket import socket
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -71,17 +72,33 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
 
 class _RenewedContext(ssl.SSLContext):
-    """Shows the certificate that lies on disk when a connection begins: renewing it needs no restart.
+    """Trusts and shows what lies on disk when a connection begins: enrolling and renewing need no restart.
 
     A file that cannot be used then fails that connection, and the next one tries again.
     """
 
     identity: IdentityFiles
 
-    def wrap_socket(self, *arguments: Any, **named: Any) -> ssl.SSLSocket:  # noqa: ANN401  as ssl declares it
-        """Load what is there now."""
+    def load(self) -> None:
+        """Take up what is there now. Raises OSError where that cannot be used."""
+        if is_awaited(self.identity):
+            raise FileNotFoundError(f"no certificate yet at {self.identity.certificate}; `enrol` gets it")
+        self.load_verify_locations(self.identity.ca)
         self.load_cert_chain(self.identity.certificate, self.identity.key)
-        return super().wrap_socket(*arguments, **named)
+
+    def wrap_socket(self, sock: socket, *arguments: Any, **named: Any) -> ssl.SSLSocket:  # noqa: ANN401  as ssl has it
+        """Begin a connection; the socket of one that cannot begin is closed."""
+        try:
+            self.load()
+        except OSError:
+            sock.close()
+            raise
+        return super().wrap_socket(sock, *arguments, **named)
+
+
+def is_awaited(identity: IdentityFiles) -> bool:
+    """Whether enrolment is still to come: no certificate is in its place."""
+    return not identity.certificate.exists()
 
 
 def read_password(settings: BrokerSettings) -> str | None:
@@ -98,8 +115,12 @@ def read_password(settings: BrokerSettings) -> str | None:
         raise ConfigError(f"broker: cannot read password_file {settings.password_file}: {error}") from error
 
 
-def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
+def tls_context(settings: BrokerSettings, *, patient: bool = False) -> ssl.SSLContext | None:
     """Say how to check the broker's certificate and show our own; None without `ca_file`.
+
+    Args:
+        settings: of the broker.
+        patient: take a certificate that is still to come: until it is there, every connection fails and says so.
 
     Raises:
         ConfigError: a certificate or key cannot be used.
@@ -113,8 +134,8 @@ def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
             settings.identity.settle()
             context = _RenewedContext(ssl.PROTOCOL_TLS_CLIENT)
             context.identity = settings.identity
-            context.load_verify_locations(settings.ca_file)
-            context.load_cert_chain(settings.cert_file, settings.key_file)
+            if not (patient and is_awaited(context.identity)):
+                context.load()
     except OSError as error:  # ssl.SSLError is one
         told = f"cannot use ca_file, cert_file or key_file: {error}"
         raise ConfigError(f"broker: {told}; `roadcast client enrol` writes all three") from error
