@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 DEV := --group dev
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test slow rtx qemu qemu-system check format bench resolve docs clean
+.PHONY: help venv demo test slow rtx qemu qemu-system peers check format bench resolve docs clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,15 @@ qemu: $(STAMP)  ## flash a whole aarch64 Debian and run it under QEMU (root; the
 qemu-system: $(STAMP)  ## boot a whole aarch64 Debian with its own kernel and systemd (root; as above, and an hour on a busy machine)
 	$(BIN)/python -m tests.qemu.system_image
 	$(BIN)/python -m pytest -s -m 'qemu and slow' tests/qemu $(ARGS)
+
+PEERS := build/peers-venv
+peers: $(STAMP) $(PEERS)/.stamp  ## fetch NVIDIA FLARE and Flower (360 MB, an environment of their own) and compare delivery with theirs
+	$(BIN)/python -m benchmarks.delivery.peers $(ARGS)
+
+$(PEERS)/.stamp: benchmarks/delivery/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 check: $(STAMP)  ## lint, format, types, import contracts
 	$(BIN)/ruff check .

@@ -153,11 +153,13 @@ def publish(centre: MqttTransport, topic: str, payload: bytes) -> None:
 
 
 @contextmanager
-def devices(port: int, folder: Path, count: int) -> Iterator[list[subprocess.Popen[str]]]:
-    """Start device processes, and end them."""
+def devices(port: int, folder: Path, count: int, *, apart: bool = False) -> Iterator[list[subprocess.Popen[str]]]:
+    """Start device processes, each in a session of its own if `apart`, and end them."""
     command = [sys.executable, "-m", "benchmarks.delivery.receiver", str(port)]
     fleet = [
-        subprocess.Popen([*command, f"cam-{n}", str(folder / str(n))], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*command, f"cam-{n}", str(folder / str(n))], stdout=subprocess.PIPE, text=True, start_new_session=apart
+        )
         for n in range(count)
     ]
     try:
