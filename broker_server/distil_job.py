@@ -4,7 +4,7 @@
 
     job.json                 what to do
     reports/<device>.report  what each device said (the message's own MessagePack)
-    candidate/<tier>/        state, training, weights, golden .safetensors, template.onnx
+    candidate/<tier>/        state, training, weights, golden .safetensors, template.onnx; drift.safetensors of trunks
     checkpoint/<tier>.safetensors   where a killed worker goes on
     manifest.json            hashes of all this, and versions: see `round_manifest`
     result.json              what came of it          or  error.json  why nothing did
@@ -24,6 +24,7 @@ from edge_protocol.errors import DistillationError
 from edge_protocol.ids import DeviceId, check_id
 from edge_protocol.messages import KnowledgeReport
 from edge_protocol.task import Tier
+from edge_protocol.trunks import Batch, Rate, Share, Steps, TrunkAsk
 
 T = TypeVar("T")
 Scores = dict[str, float]
@@ -79,6 +80,28 @@ class DistilSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     threads: Annotated[int, Meta(ge=1)] = 1
 
 
+class TrunkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How devices share their trunks inside a tier; the ``rounds.trunk`` section of a task. Devices must allow it too.
+
+    Attributes:
+        steps, batch, learning_rate, norm: what devices are asked for, see `edge_protocol.trunks.TrunkAsk`.
+        momentum: share of what earlier rounds agreed on that is kept.
+        least: devices of a tier below which their changes do not count: a mean of one would be that device's own.
+    """
+
+    steps: Steps = 75
+    batch: Batch = 64
+    learning_rate: Rate = 3e-3
+    norm: Share = 0.5
+    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.8
+    least: Annotated[int, Meta(ge=1)] = 2
+
+    @property
+    def ask(self) -> TrunkAsk:
+        """The part that devices are told."""
+        return TrunkAsk(self.steps, self.batch, self.learning_rate, self.norm)
+
+
 class DistilJob(msgspec.Struct, frozen=True, kw_only=True):
     """One distillation.
 
@@ -95,6 +118,7 @@ class DistilJob(msgspec.Struct, frozen=True, kw_only=True):
         base: tier → SHA-256 of the current release's weights payload.
         environment: versions of whoever wrote the job: checkpoints of other versions are not gone on from.
         reports: file names under ``reports/``; filled in by `write_job`.
+        trunk: how devices' changes of their trunks are fused; None to leave them.
     """
 
     task: str
@@ -110,6 +134,7 @@ class DistilJob(msgspec.Struct, frozen=True, kw_only=True):
     base: dict[str, str] = {}
     environment: dict[str, str] = {}
     reports: tuple[str, ...] = ()
+    trunk: TrunkSettings | None = None
 
 
 class Paired(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,6 +165,7 @@ class DistilResult(msgspec.Struct, frozen=True, kw_only=True):
         devices: device → why its report was refused.
         parameters: tier → number of weights.
         cohorts: tier → cohort → how it fares; empty for a first release.
+        trunks: device → "" when its change of the trunk counts, else why not; without devices that sent none.
     """
 
     headline: str
@@ -149,6 +175,7 @@ class DistilResult(msgspec.Struct, frozen=True, kw_only=True):
     devices: dict[str, str]
     parameters: dict[Tier, int]
     cohorts: dict[Tier, dict[str, Paired]] = {}
+    trunks: dict[str, str] = {}
 
 
 def write_job(job_dir: Path, job: DistilJob, reports: Mapping[DeviceId, KnowledgeReport]) -> None:

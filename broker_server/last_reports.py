@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from edge_protocol.errors import RemoteProtocolError
 from edge_protocol.ids import DeviceId
 from edge_protocol.messages import CodedReport, KnowledgeReport
@@ -21,8 +23,8 @@ class LastReports:
         self._last: dict[tuple[str, DeviceId], KnowledgeReport] = {}
 
     def keep(self, device: DeviceId, report: KnowledgeReport) -> None:
-        """Take an accepted report in place of the one before."""
-        self._last[report.task, device] = report
+        """Take an accepted report in place of the one before; what it says of the trunk is no base and is let go."""
+        self._last[report.task, device] = replace(report, trunk=None)
 
     def restore(self, reports: Mapping[DeviceId, KnowledgeReport]) -> None:
         """Take a task's accepted reports back from disk."""
@@ -51,4 +53,4 @@ class LastReports:
         except RemoteProtocolError as error:
             return None, UNKNOWN_BASE if coded.base else error.reason
         head = (report.task, report.label_space, report.round, report.release)
-        return KnowledgeReport(*head, proxy, report.examples, votes), ""
+        return KnowledgeReport(*head, proxy, report.examples, votes, report.trunk), ""

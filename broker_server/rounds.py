@@ -15,6 +15,7 @@ from edge_protocol.fsm import Table, step
 from edge_protocol.ids import DeviceId
 from edge_protocol.messages import PROXY_BYTES, CodedReport, KnowledgeReport, RoundCall
 from edge_protocol.task import TaskSpec
+from edge_protocol.trunks import TrunkAsk
 from edge_protocol.vote_codec import CodedVotes, shape_of
 from edge_protocol.votes import Votes
 
@@ -138,12 +139,11 @@ class Round:
             self.refused[device] = reason
             self.waiting.discard(device)
 
-    def call(self, spec: TaskSpec) -> RoundCall:
-        """The round as devices are told of it."""
+    def call(self, spec: TaskSpec, trunk: TrunkAsk | None = None) -> RoundCall:
+        """The round as devices are told of it, and what is asked of their trunks."""
         assert self.proxy is not None
-        return RoundCall(
-            spec.name, spec.label_space, self.number, self.release, self.proxy, self.deadline_s, self.collecting
-        )
+        head = (spec.name, spec.label_space, self.number, self.release, self.proxy)
+        return RoundCall(*head, self.deadline_s, self.collecting, trunk)
 
     def record(self, spec: TaskSpec) -> RoundRecord:
         """The round as it is written down."""

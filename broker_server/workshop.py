@@ -151,6 +151,7 @@ class Workshop:
             current=str(current) if current else None,
             base=self._base(task, release),
             environment=environment(),
+            trunk=setup.rounds.trunk,
         )
 
     def _start_of(self, task: TaskId, release: int) -> Path | None:

@@ -13,6 +13,7 @@ from msgspec import Meta
 from edge_protocol.blobs import BlobRef
 from edge_protocol.fields import Count, Counts, Name, Seconds, Sha256, Text, Values, check_finite
 from edge_protocol.measuring import Measure, Measured
+from edge_protocol.trunks import TrunkAsk, TrunkDelta
 from edge_protocol.vote_codec import CodedVotes
 from edge_protocol.votes import MAX_SAMPLES, ClassVotes, ForecastVotes
 
@@ -129,6 +130,7 @@ class KnowledgeReport(msgspec.Struct, frozen=True, array_like=True, tag="knowled
         release: counter of the release whose trunk and head the report model started from.
         proxy: hash of the proxy set answered.
         examples: labelled samples the report model was trained on.
+        trunk: how the device's samples change the trunk, where the round asked.
     """
 
     task: Name
@@ -138,6 +140,7 @@ class KnowledgeReport(msgspec.Struct, frozen=True, array_like=True, tag="knowled
     proxy: Sha256
     examples: Count
     votes: ClassVotes | ForecastVotes
+    trunk: TrunkDelta | None = None
 
 
 class CodedReport(msgspec.Struct, frozen=True, array_like=True, tag="coded"):
@@ -155,6 +158,7 @@ class CodedReport(msgspec.Struct, frozen=True, array_like=True, tag="coded"):
     proxy: Annotated[bytes, Meta(min_length=PROXY_BYTES, max_length=PROXY_BYTES)]
     examples: Count
     votes: CodedVotes
+    trunk: TrunkDelta | None = None
 
 
 class Telemetry(msgspec.Struct, frozen=True, array_like=True, tag="telemetry"):
@@ -239,6 +243,7 @@ class RoundCall(msgspec.Struct, frozen=True, array_like=True, tag="round"):
         proxy: the proxy set to answer.
         deadline_s: seconds since 1970 by the server's clock.
         open: False once the round is over.
+        trunk: how to train the trunk whose change a report may hold; None: no change is wanted.
     """
 
     task: Name
@@ -248,6 +253,7 @@ class RoundCall(msgspec.Struct, frozen=True, array_like=True, tag="round"):
     proxy: BlobRef
     deadline_s: Seconds
     open: bool
+    trunk: TrunkAsk | None = None
 
 
 class ReleaseOffer(msgspec.Struct, frozen=True, array_like=True, tag="release"):

@@ -29,12 +29,15 @@ NOT_ON_A_DEVICE = (
 
 TORCH_HOMES = (
     "edge_models.augment",
+    "broker_server.bench",
     "broker_server.candidate_files",
     "broker_server.candidate_variants",
     "broker_server.distil_worker",
     "broker_server.distiller",
+    "broker_server.tier_training",
     "broker_server.training",
     "edge_client.trainer",
+    "edge_client.trunk_lesson",
     "edge_models.fit",
     "edge_models.head_fits",
     "edge_models.local_training",
