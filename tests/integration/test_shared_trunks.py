@@ -1,0 +1,166 @@
+"""Trunks that are shared: devices' own training code, the wire, the real server and distiller, to a judged release."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from broker_server.config import RoundsConfig
+from broker_server.distil_job import TrunkSettings
+from broker_server.records import RoundRecord
+from broker_server.replay import replay
+from broker_server.round_facts import manifest_of, round_details
+from broker_server.server import Server
+from devices.runners.payload import read_payload
+from edge_client.trunk_lesson import released_student, trunk_change
+from edge_models.tasks import load_task, plugin_of
+from edge_models.trunk_deltas import encode_change
+from edge_protocol import messages as m
+from edge_protocol.task import Tier
+from edge_protocol.transport.memory import MemoryBroker
+from edge_protocol.trunks import TrunkDelta
+from tests.broker_server.strategies.ballots import forecast_votes
+from tests.fakes.centre import centre_config, drive, make_server, rounds_closed
+from tests.fakes.clock import FakeClock
+from tests.fakes.fleet_simulator import FleetSimulator, SimulatedDevice, in_memory
+from tests.fakes.round_state import DISTIL, LENIENT, SPEED, in_process, save_series
+
+SPEC = load_task(SPEED)
+SHARING = TrunkSettings(steps=4, batch=16)
+LIARS = {"dev-6": "huge", "dev-7": "nan", "dev-8": "other-tier", "dev-9": "stale", "dev-10": "junk"}
+"""Device → how it lies; tiers go round: nano, small, base."""
+
+pytestmark = pytest.mark.timeout(300)
+
+
+class Fleet:
+    """Eleven devices: the first three of each kind of `nano` and `small` are honest, `base` has one that shares."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.asked: list[m.RoundCall] = []
+
+    def payload(self, tier: str, release: int) -> bytes:
+        """A tier's weights payload, as a device of that tier has it."""
+        return (self.state / "releases" / SPEED / str(release) / f"{tier}.weights.safetensors").read_bytes()
+
+    def honest(self, tier: Tier, call: m.RoundCall, seed: int) -> TrunkDelta:
+        """What the training subprocess of a device makes of its own windows."""
+        assert call.trunk is not None
+        payload = self.payload(tier, call.release)
+        own = plugin_of(SPEC).simulate(SPEC, np.random.default_rng(seed), 64)
+        student = released_student(read_payload(payload), SPEC, tier)
+        change = trunk_change(student, own.raw.astype(np.float32), own.targets, SPEC, call.trunk, seed)
+        return TrunkDelta(sha256(payload).hexdigest(), call.trunk.steps, encode_change(change))
+
+    def trunk(self, device: SimulatedDevice, call: m.RoundCall) -> TrunkDelta | None:
+        """What a device sends, by its nature."""
+        self.asked.append(call)
+        if device.name == "dev-5":
+            return None
+        tier: Tier = device.tier  # type: ignore[assignment]
+        seed = int(device.name.removeprefix("dev-"))
+        match LIARS.get(device.name):
+            case "huge":
+                loud = {k: np.full(v.shape, 30.0, np.float32) for k, v in read_payload(self.payload(tier, 1)).items()}
+                change = {name: value for name, value in loud.items() if name.startswith("trunk.")}
+                return TrunkDelta(sha256(self.payload(tier, 1)).hexdigest(), 4, encode_change(change))
+            case "nan":
+                bad = save({"trunk.of_input.bias": np.full(192, np.nan, np.float16)})
+                return TrunkDelta(sha256(self.payload(tier, 1)).hexdigest(), 4, bad)
+            case "other-tier":
+                strange = self.honest("nano", call, seed)
+                return replace_base(strange, sha256(self.payload("base", 1)).hexdigest())
+            case "stale":
+                return replace_base(self.honest(tier, call, seed), sha256(b"an older release").hexdigest())
+            case "junk":
+                return TrunkDelta(sha256(self.payload(tier, 1)).hexdigest(), 4, b"\xff" * 40)
+            case _:
+                return self.honest(tier, call, seed)
+
+
+def replace_base(delta: TrunkDelta, base: str) -> TrunkDelta:
+    """The same change, said to be of other weights."""
+    return TrunkDelta(base, delta.steps, delta.data)
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, RoundRecord, Fleet]]:
+    """A state folder after one round with shared trunks, the round's record, and who took part."""
+    home = tmp_path_factory.mktemp("centre")
+    for seed, name in enumerate(("anchors", "proxies", "validation")):
+        save_series(home / f"{name}.npz", seed)
+    rounds = RoundsConfig(limit=1, quorum=11, wait_for=11, deadline_s=600, pause_s=0, trunk=SHARING)
+    config = centre_config(home, rounds=rounds, task=SPEED, distil=DISTIL, judge=LENIENT)
+    clock, broker, parts = FakeClock(), MemoryBroker(), Fleet(Path(config.state_dir))
+    server = make_server(config, broker, clock, in_process)
+    fleet = FleetSimulator(in_memory(broker), SPEC, clock, 11, knowledge=lambda *_: votes_of(server), trunk=parts.trunk)
+    try:
+        server.start()
+        fleet.start()
+        drive(server, fleet, clock, rounds_closed(server, 1, SPEED), "end of the round")
+        yield parts.state, server.database.rounds(SPEED)[-1], parts
+    finally:
+        server.close()
+
+
+def votes_of(server: Server) -> m.ForecastVotes:
+    """Forecasts of every proxy: next to nothing changes."""
+    return forecast_votes([0.3125] * server.coordinator.tasks[SPEED].setup.samples, horizons=3)
+
+
+def test_a_round_with_shared_trunks_ends_in_a_release(told: tuple[Path, RoundRecord, Fleet]) -> None:
+    """All reports count, the call asked for trunks, two tiers share, and drifts lie beside the release."""
+    state, record, parts = told
+    assert (record.state, record.refused) == ("released", {}), record.reason
+    assert {call.trunk for call in parts.asked} == {SHARING.ask}
+    manifest = manifest_of(state, record)
+    assert manifest is not None
+    assert manifest.result.teacher["reports"] == 11
+    counted = {device for device, why in manifest.result.trunks.items() if not why}
+    assert counted == {"dev-0", "dev-3", "dev-1", "dev-4"}, manifest.result.trunks
+    release = state / "releases" / SPEED / "2"
+    assert {path.name for path in release.glob("*.drift.safetensors")} == {
+        "nano.drift.safetensors",
+        "small.drift.safetensors",
+    }
+
+
+@pytest.mark.parametrize(
+    ("device", "reason"),
+    [
+        ("dev-6", "too-long: dev-6 sent a change of length"),
+        ("dev-7", "not-finite: "),
+        ("dev-8", "wrong-names: dev-8"),
+        ("dev-9", "wrong-base: dev-9 changed weights"),
+        ("dev-10", "malformed: "),
+        ("dev-2", "too-few: 1 of the 2 devices that tier 'base' needs"),
+    ],
+)
+def test_an_operator_reads_why_a_change_does_not_count(
+    told: tuple[Path, RoundRecord, Fleet], device: str, reason: str
+) -> None:
+    """A liar's change is refused with its reason, beside its votes, which count."""
+    state, record, _ = told
+    rows = {row["device"]: row for row in round_details(record, manifest_of(state, record))["devices"]}
+    assert rows[device]["trunk"].startswith(reason)
+    assert rows[device]["counts"]
+    assert rows["dev-0"]["trunk"] == "counts"
+    assert rows["dev-5"]["trunk"] is None
+
+
+def test_the_round_can_be_done_again(told: tuple[Path, RoundRecord, Fleet]) -> None:
+    """From the reports that the manifest names by hash come the same candidate, drifts and refusals, bit for bit."""
+    state, record, _ = told
+    found = replay(state, record, in_process)
+    assert found.same, [pair for pair in found.outcomes if not pair.same]
+    assert {"nano/drift.safetensors", "trunk/dev-0", "trunk/dev-9"} <= {pair.what for pair in found.outcomes}
+    manifest = manifest_of(state, record)
+    assert manifest is not None
+    report = state / "jobs" / f"{SPEED}-1" / "reports" / "dev-0.report"
+    assert manifest.inputs["reports/dev-0.report"] == sha256(report.read_bytes()).hexdigest()
