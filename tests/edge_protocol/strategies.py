@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from edge_protocol import messages as m
 from edge_protocol.arrays import Array, pack
 from edge_protocol.blobs import BlobRef, cut
+from edge_protocol.trunks import TrunkAsk, TrunkDelta
 
 names = st.text(max_size=64)
 ids = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True).filter(lambda text: text != "server")
@@ -65,12 +66,19 @@ coded_votes = st.builds(
     st.binary(min_size=8, max_size=8),
     st.binary(max_size=200),
 )
+trunks = st.none() | st.builds(TrunkDelta, digests, counts, st.binary(min_size=1, max_size=200))
+shares = st.floats(0, 1, exclude_min=True)
+asks = st.none() | st.builds(TrunkAsk, st.integers(1, 1000), st.integers(2, 256), shares, shares)
 running = st.builds(m.RunningTask, names, names, names, names, counts)
 bodies: st.SearchStrategy[m.Body] = st.one_of(
     st.builds(m.Birth, names, names, names, counts, counts, st.lists(running, max_size=3).map(tuple)),
     st.builds(m.DeviceState, names, names, counts, st.dictionaries(names, counts, max_size=8), values),
-    st.builds(m.KnowledgeReport, names, names, counts, counts, digests, counts, class_votes() | forecast_votes()),
-    st.builds(m.CodedReport, names, names, counts, counts, st.binary(min_size=8, max_size=8), counts, coded_votes),
+    st.builds(
+        m.KnowledgeReport, names, names, counts, counts, digests, counts, class_votes() | forecast_votes(), trunks
+    ),
+    st.builds(
+        m.CodedReport, names, names, counts, counts, st.binary(min_size=8, max_size=8), counts, coded_votes, trunks
+    ),
     st.builds(m.Telemetry, values),
     st.builds(m.Deployment, names, counts, names, counts, digests | st.just(""), st.text(max_size=512)),
     st.builds(m.Need, digests, st.lists(st.integers(0, 2**20 - 1), max_size=20).map(tuple)),
@@ -80,7 +88,7 @@ bodies: st.SearchStrategy[m.Body] = st.one_of(
     st.builds(m.Label, names, names, names),
     st.builds(m.Measure, names, st.floats(0.1, 30)),
     st.builds(m.Measured, names, message_ids, counts, names, counts, values, st.text(max_size=512)),
-    st.builds(m.RoundCall, names, names, counts, counts, blob_refs(), seconds, st.booleans()),
+    st.builds(m.RoundCall, names, names, counts, counts, blob_refs(), seconds, st.booleans(), asks),
     st.builds(m.ReleaseOffer, st.binary(max_size=500)),
     st.builds(m.Presence, st.booleans()),
 )

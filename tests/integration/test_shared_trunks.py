@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from safetensors.numpy import save
 
 from broker_server.config import RoundsConfig
@@ -39,7 +40,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 class Fleet:
-    """Eleven devices: the first three of each kind of `nano` and `small` are honest, `base` has one that shares."""
+    """Eleven devices: two honest ones of `nano` and of `small`, one of `base`, five liars, one that sends no change."""
 
     def __init__(self, state: Path) -> None:
         self.state = state
@@ -59,34 +60,31 @@ class Fleet:
         return TrunkDelta(sha256(payload).hexdigest(), call.trunk.steps, encode_change(change))
 
     def trunk(self, device: SimulatedDevice, call: m.RoundCall) -> TrunkDelta | None:
-        """What a device sends, by its nature."""
+        """What a device sends, by its nature; one is silent."""
         self.asked.append(call)
         if device.name == "dev-5":
             return None
         tier: Tier = device.tier  # type: ignore[assignment]
-        seed = int(device.name.removeprefix("dev-"))
-        match LIARS.get(device.name):
-            case "huge":
-                loud = {k: np.full(v.shape, 30.0, np.float32) for k, v in read_payload(self.payload(tier, 1)).items()}
-                change = {name: value for name, value in loud.items() if name.startswith("trunk.")}
-                return TrunkDelta(sha256(self.payload(tier, 1)).hexdigest(), 4, encode_change(change))
-            case "nan":
-                bad = save({"trunk.of_input.bias": np.full(192, np.nan, np.float16)})
-                return TrunkDelta(sha256(self.payload(tier, 1)).hexdigest(), 4, bad)
-            case "other-tier":
-                strange = self.honest("nano", call, seed)
-                return replace_base(strange, sha256(self.payload("base", 1)).hexdigest())
-            case "stale":
-                return replace_base(self.honest(tier, call, seed), sha256(b"an older release").hexdigest())
-            case "junk":
-                return TrunkDelta(sha256(self.payload(tier, 1)).hexdigest(), 4, b"\xff" * 40)
-            case _:
-                return self.honest(tier, call, seed)
+        sent = self.honest(tier, call, int(device.name.removeprefix("dev-")))
+        return self.spoilt(LIARS.get(device.name, ""), sent, call, tier)
+
+    def spoilt(self, how: str, sent: TrunkDelta, call: m.RoundCall, tier: Tier) -> TrunkDelta:
+        """What a liar makes of an honest change."""
+        weights = {name: value for name, value in read_payload(self.payload(tier, 1)).items() if "head" not in name}
+        lies = {
+            "": lambda: sent,
+            "huge": lambda: with_data(sent, encode_change({n: np.full_like(v, 30) for n, v in weights.items()})),
+            "nan": lambda: with_data(sent, save({n: np.full(v.size, np.nan, np.float16) for n, v in weights.items()})),
+            "other-tier": lambda: with_data(sent, self.honest("nano", call, 1).data),
+            "stale": lambda: replace(sent, base=sha256(b"an older release").hexdigest()),
+            "junk": lambda: with_data(sent, b"\xff" * 40),
+        }
+        return lies[how]()
 
 
-def replace_base(delta: TrunkDelta, base: str) -> TrunkDelta:
-    """The same change, said to be of other weights."""
-    return TrunkDelta(base, delta.steps, delta.data)
+def with_data(delta: TrunkDelta, data: bytes) -> TrunkDelta:
+    """The same, with another change in it."""
+    return replace(delta, data=data)
 
 
 @pytest.fixture(scope="module")
