@@ -70,7 +70,7 @@ def decode_change(data: bytes) -> dict[str, F4]:
         RemoteProtocolError: ``malformed`` or ``not-finite``.
     """
     try:
-        tensors = load(data)
+        tensors = dict(sorted(load(data).items()))  # what is wrong is always said of the same tensor
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise RemoteProtocolError("malformed", f"a trunk's change of {len(data)} bytes: {error}") from error
     scales = {name.removesuffix(SCALE): tensors.pop(name) for name in list(tensors) if name.endswith(SCALE)}
