@@ -47,7 +47,7 @@ from edge_protocol.errors import RemoteProtocolError, RoadcastError
 from edge_protocol.ids import DeviceId
 from edge_protocol.messages import KnowledgeReport
 from edge_protocol.task import TIERS, Tier
-from edge_protocol.trunks import TrunkDelta
+from edge_protocol.trunks import TrunkChange
 from export import BuiltArtifact
 from export.payload import served
 
@@ -61,7 +61,7 @@ class Hearing:
     strategy: Strategy | None
     rounds: Mapping[str, int]
     refused: Mapping[str, str]
-    trunks: Mapping[DeviceId, TrunkDelta] = field(default_factory=dict)
+    trunks: Mapping[DeviceId, TrunkChange] = field(default_factory=dict)
 
 
 def run_job(job_dir: Path, say: Say) -> DistilResult:
@@ -151,7 +151,7 @@ def _collect(bench: Bench, x: Tensor) -> Hearing:
     strategy = make_strategy(bench.job.settings, shared, hidden)
     rounds: dict[str, int] = {}
     refused: dict[str, str] = {}
-    trunks: dict[DeviceId, TrunkDelta] = {}
+    trunks: dict[DeviceId, TrunkChange] = {}
     for name in bench.job.reports:
         device = DeviceId(Path(name).stem)
         try:

@@ -17,26 +17,26 @@ from broker_server.distiller import constant, cycled, train
 from broker_server.training import Lesson, Training, compute_device
 from broker_server.trunks import Fused, fuse, load_drift
 from edge_models.students import build_student
-from edge_models.trunk_deltas import length
+from edge_models.trunk_changes import length
 from edge_protocol.errors import DistillationError
 from edge_protocol.ids import DeviceId
 from edge_protocol.task import TIERS, Tier
-from edge_protocol.trunks import TrunkDelta
+from edge_protocol.trunks import TrunkChange
 from export.fold import add_folded
 
 Say = Callable[[Mapping[str, object]], None]
 
 
 def share_trunks(
-    bench: Bench, deltas: Mapping[DeviceId, TrunkDelta], say: Say
+    bench: Bench, changes: Mapping[DeviceId, TrunkChange], say: Say
 ) -> tuple[dict[Tier, Fused], dict[str, str]]:
     """Fuse what the devices of a job sent, as `fuse`; nothing where the job does not ask for it."""
     job = bench.job
-    if job.trunk is None or job.current is None or not deltas:
+    if job.trunk is None or job.current is None or not changes:
         return {}, {}
     found = {tier: load_drift(Path(job.current) / f"{tier}.drift.safetensors") for tier in TIERS}
     drifts = {tier: drift for tier, drift in found.items() if drift is not None}
-    fused, told = fuse(deltas, {tier: released_payload(job.current, tier) for tier in TIERS}, drifts, job.trunk)
+    fused, told = fuse(changes, {tier: released_payload(job.current, tier) for tier in TIERS}, drifts, job.trunk)
     for tier, each in fused.items():
         say({"stage": "trunks", "tier": tier, "devices": each.devices, "length": round(length(each.change), 5)})
     return fused, told

@@ -18,11 +18,11 @@ from safetensors.numpy import load_file, save
 from broker_server.distil_job import TrunkSettings
 from broker_server.strategies.trunk_sharing import Drift, TrunkSharing
 from devices.runners.payload import read_payload
-from edge_models.trunk_deltas import F4, decode_change, length, trunk_of
+from edge_models.trunk_changes import F4, decode_change, length, trunk_of
 from edge_protocol.errors import DistillationError, RemoteProtocolError
 from edge_protocol.ids import DeviceId
 from edge_protocol.task import Tier
-from edge_protocol.trunks import TrunkDelta
+from edge_protocol.trunks import TrunkChange
 
 SLACK = 1.05
 """So much longer than was asked a change may be: rounding to INT8 steps lengthens it a little."""
@@ -65,13 +65,13 @@ class TierTrunks:
     def __len__(self) -> int:
         return len(self._rule)
 
-    def add(self, device: DeviceId, delta: TrunkDelta) -> None:
+    def add(self, device: DeviceId, told: TrunkChange) -> None:
         """Take a device's change of this payload.
 
         Raises:
             RemoteProtocolError: it is damaged, not finite, of other tensors, or longer than was asked.
         """
-        change = decode_change(delta.data)
+        change = decode_change(told.data)
         if (far := length(change)) > SLACK * self._limit:
             raise RemoteProtocolError(
                 "too-long", f"{device} sent a change of length {far:.3g}, more than the {self._limit:.3g} asked for"
@@ -87,7 +87,7 @@ class TierTrunks:
 
 
 def fuse(
-    deltas: Mapping[DeviceId, TrunkDelta],
+    changes: Mapping[DeviceId, TrunkChange],
     payloads: Mapping[Tier, bytes],
     drifts: Mapping[Tier, Drift],
     settings: TrunkSettings,
@@ -95,7 +95,7 @@ def fuse(
     """Fuse what devices sent, each inside its tier.
 
     Args:
-        deltas: of this round.
+        changes: of this round.
         payloads: of the current release, b"" for a tier that has none.
         drifts: what the last round left, where it left any.
         settings: how.
@@ -108,14 +108,14 @@ def fuse(
     tiers = {tier: TierTrunks(payloads[tier], settings, drifts.get(tier)) for tier in bases.values()}
     said: dict[str, str] = {}
     of: dict[Tier, list[str]] = {tier: [] for tier in tiers}
-    for device, delta in sorted(deltas.items()):
-        tier = bases.get(delta.base)
+    for device, told in sorted(changes.items()):
+        tier = bases.get(told.base)
         try:
             if tier is None:
                 raise RemoteProtocolError(  # noqa: TRY301 - told like what the rule refuses
-                    "wrong-base", f"{device} changed weights {delta.base[:12]}, which no tier of this release has"
+                    "wrong-base", f"{device} changed weights {told.base[:12]}, which no tier of this release has"
                 )
-            tiers[tier].add(device, delta)
+            tiers[tier].add(device, told)
         except RemoteProtocolError as error:
             said[device] = f"{error.reason}: {error}"
         else:

@@ -6,7 +6,7 @@
     result.json     TrainResult                        written last: when it is there, all of it is
     personal.safetensors                               HeadWeights
     votes.safetensors    odds, or mean, spread, familiarity           only when a proxy set was given
-    trunk.msgpack                                      TrunkDelta     only when one was asked for and could be made
+    trunk.msgpack                                      TrunkChange     only when one was asked for and could be made
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from edge_models.samples import F4
 from edge_protocol.errors import LocalProtocolError, StoreError
 from edge_protocol.messages import KnowledgeReport, RoundCall
 from edge_protocol.task import TaskSpec
-from edge_protocol.trunks import TrunkDelta
+from edge_protocol.trunks import TrunkChange
 from edge_protocol.votes import ClassVotes, Votes, class_votes, forecast_votes
 
 
@@ -49,10 +49,10 @@ def read_report(
     return KnowledgeReport(*head, votes, _trunk(folder / TRUNK))
 
 
-def _trunk(path: Path) -> TrunkDelta | None:
+def _trunk(path: Path) -> TrunkChange | None:
     """The change that a job left, if any."""
     try:
-        return msgspec.msgpack.decode(path.read_bytes(), type=TrunkDelta)
+        return msgspec.msgpack.decode(path.read_bytes(), type=TrunkChange)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError) as error:

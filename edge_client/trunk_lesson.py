@@ -25,10 +25,10 @@ from edge_models.local_training import train_locally
 from edge_models.samples import Samples
 from edge_models.students import Student, build_student
 from edge_models.students.arrays import arrays_of, with_arrays
-from edge_models.trunk_deltas import F4, Change, clipped, encode_change, length, trunk_of
+from edge_models.trunk_changes import F4, Change, clipped, encode_change, length, trunk_of
 from edge_protocol.errors import IncompatibleError, RoadcastError
 from edge_protocol.task import TaskSpec, Tier
-from edge_protocol.trunks import TrunkAsk, TrunkDelta
+from edge_protocol.trunks import TrunkAsk, TrunkChange
 from export.fold import folded
 
 MAX_INPUT_BYTES = 64 << 20
@@ -61,8 +61,8 @@ def leave_change(folder: Path, job: TrainJob, weights: bytes, samples: Samples, 
         change = trunk_change(student, prepare(known.raw), known.targets, job.spec, job.trunk, job.seed)
         if not length(change):
             return "training changed nothing"
-        delta = TrunkDelta(sha256(weights).hexdigest(), job.trunk.steps, encode_change(change))
-        write_atomic(folder / TRUNK, msgspec.msgpack.encode(delta))
+        told = TrunkChange(sha256(weights).hexdigest(), job.trunk.steps, encode_change(change))
+        write_atomic(folder / TRUNK, msgspec.msgpack.encode(told))
     except (RoadcastError, RuntimeError, MemoryError) as error:  # torch's own are RuntimeErrors
         return f"{type(error).__name__}: {error}"[:400]
     return ""

@@ -13,7 +13,7 @@ from msgspec import Meta
 from edge_protocol.blobs import BlobRef
 from edge_protocol.fields import Count, Counts, Name, Seconds, Sha256, Text, Values, check_finite
 from edge_protocol.measuring import Measure, Measured
-from edge_protocol.trunks import TrunkAsk, TrunkDelta
+from edge_protocol.trunks import TrunkAsk, TrunkChange
 from edge_protocol.vote_codec import CodedVotes
 from edge_protocol.votes import MAX_SAMPLES, ClassVotes, ForecastVotes
 
@@ -140,7 +140,7 @@ class KnowledgeReport(msgspec.Struct, frozen=True, array_like=True, tag="knowled
     proxy: Sha256
     examples: Count
     votes: ClassVotes | ForecastVotes
-    trunk: TrunkDelta | None = None
+    trunk: TrunkChange | None = None
 
 
 class CodedReport(msgspec.Struct, frozen=True, array_like=True, tag="coded"):
@@ -158,7 +158,7 @@ class CodedReport(msgspec.Struct, frozen=True, array_like=True, tag="coded"):
     proxy: Annotated[bytes, Meta(min_length=PROXY_BYTES, max_length=PROXY_BYTES)]
     examples: Count
     votes: CodedVotes
-    trunk: TrunkDelta | None = None
+    trunk: TrunkChange | None = None
 
 
 class Telemetry(msgspec.Struct, frozen=True, array_like=True, tag="telemetry"):

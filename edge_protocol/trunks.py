@@ -1,6 +1,6 @@
 """What a round asks of trunks, and how a device answers; owns the fields and their bounds, no arithmetic.
 
-The change of a trunk is opaque bytes here (`edge_models.trunk_deltas` reads them): what is wrong with it costs a device
+The change of a trunk is opaque bytes here (`edge_models.trunk_changes` reads them): what is wrong with it costs a device
 its change, never its votes.
 """
 
@@ -17,7 +17,7 @@ from edge_protocol.fields import Count, Sha256
 
 MAX_STEPS: Final = 1000
 MAX_BATCH: Final = 256
-MAX_DELTA_BYTES: Final = 256 * 1024
+MAX_CHANGE_BYTES: Final = 256 * 1024
 """Largest change in bytes; the largest student that ships takes a third of it."""
 
 Steps = Annotated[int, Meta(ge=1, le=MAX_STEPS)]
@@ -46,7 +46,7 @@ class TrunkAsk(msgspec.Struct, frozen=True, array_like=True):
             raise LocalProtocolError("not-finite", f"a trunk was asked for at rate {self.learning_rate}, {self.norm}")
 
 
-class TrunkDelta(msgspec.Struct, frozen=True, array_like=True):
+class TrunkChange(msgspec.Struct, frozen=True, array_like=True):
     """How training on a device's own samples changed a release's trunk.
 
     Attributes:
@@ -57,4 +57,4 @@ class TrunkDelta(msgspec.Struct, frozen=True, array_like=True):
 
     base: Sha256
     steps: Count
-    data: Annotated[bytes, Meta(min_length=1, max_length=MAX_DELTA_BYTES)]
+    data: Annotated[bytes, Meta(min_length=1, max_length=MAX_CHANGE_BYTES)]

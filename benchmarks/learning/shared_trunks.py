@@ -8,20 +8,28 @@ the server starts it, and the judge decides. Both arms see the same data, seeds 
 
 from __future__ import annotations
 
+import argparse
 import shutil
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
-from safetensors.numpy import load_file
+import torch
 
+from benchmarks.harness import Options, Outcome, Target, run, spread
+from benchmarks.learning.kept import FOLDER, code_of, kept, mark_of
 from broker_server import distil_worker, tier_training, trunks
 from broker_server.distil_job import DistilJob, DistilResult, DistilSettings, TrunkSettings, write_job
 from broker_server.judge import judge
 from broker_server.proxy_set import build, load_samples, mingle
 from broker_server.strategies import trunk_sharing
-from devices.packs import SeriesPack, save_pack
+from devices.packs import SeriesPack, open_pack, save_pack
 from devices.preprocess import PreprocessConfig
 from edge_client import trainer, trunk_lesson
 from edge_client.jobs import TrainJob
@@ -29,7 +37,7 @@ from edge_client.jobs import write_job as write_train_job
 from edge_client.knowledge import read_report
 from edge_client.labels import series_samples
 from edge_client.replay import ReplayStore
-from edge_models import local_training, trunk_deltas
+from edge_models import local_training, trunk_changes
 from edge_models.head_weights import HeadWeights
 from edge_models.tasks import load_task, plugin_of
 from edge_models.windows import Scale
@@ -38,6 +46,7 @@ from edge_protocol.errors import DataError
 from edge_protocol.ids import DeviceId
 from edge_protocol.messages import KnowledgeReport, RoundCall
 from edge_protocol.task import Tier
+from roadcast.data.find import find_data_dir
 from roadcast.demo.evaluate import Held, answer, held_out
 from roadcast.demo.series_shares import SeriesSizes, share_series
 
@@ -46,19 +55,21 @@ PACK = "metrla_week_speed.npz"
 SHARED: tuple[Tier, ...] = ("nano", "small")
 FLEET: Final[dict[DeviceId, Tier]] = {DeviceId(f"road-{at}"): SHARED[at % 2] for at in range(8)}
 ARMS: Final[dict[str, TrunkSettings | None]] = {"votes": None, "votes + trunks": TrunkSettings()}
-_CODE = (distil_worker, tier_training, trunks, trunk_sharing, trainer, trunk_lesson, trunk_deltas, local_training)
+_CODE = (distil_worker, tier_training, trunks, trunk_sharing, trainer, trunk_lesson, trunk_changes, local_training)
 
 
 @dataclass(frozen=True)
 class Budget:
     """How much is trained: rounds, samples of a device, steps of the distiller at first and in a round."""
 
-    rounds: int = 5
+    rounds: int = 4
     samples: int = 2000
     first_steps: int = 400
     steps: int = 150
 
 
+LAST = 1000
+"""Number of the round that personal heads are fitted for, after the last one that is distilled."""
 QUICK = Budget(rounds=1, samples=200, first_steps=20, steps=8)
 
 
@@ -158,15 +169,14 @@ class Fleet:
 
     def scores(self) -> dict[str, Any]:
         """Errors in mph: of each tier's shared student on sensors that nobody has, of each device on its own."""
-        place = self.home / str(self.release)
         unseen = held_out(SPEC, self.home / "test.npz", self.home / "past.npz")
         found: dict[str, Any] = {tier: self._errors(tier, unseen, None) for tier in SHARED}
         for name, tier in FLEET.items():
             own = held_out(SPEC, self.home / f"{name}-test.npz", self.home / f"{name}-history.npz")
             job = self.home / "devices" / name
-            self._report(name, tier, 1000)
+            self._report(name, tier, LAST)
             found[name] = self._errors(tier, own, HeadWeights.from_bytes((job / "personal.safetensors").read_bytes()))
-        return found | {"size": load_file(place / "nano.weights.safetensors")["head.bias"].size}
+        return found
 
     def _errors(self, tier: Tier, held: Held, head: HeadWeights | None) -> list[float]:
         place = self.home / str(self.release)
@@ -175,3 +185,88 @@ class Fleet:
         logits = said.logits if head is None else head.apply(said.features, held.samples.side)
         table = plugin_of(SPEC).score(SPEC, logits, held.samples.targets, held.samples.scale)
         return [table["mae"], *(table[name] for name in sorted(table) if name.startswith("mae_") and "min" in name)]
+
+
+def rounds_of(arm: str, pack: SeriesPack, seed: int, budget: Budget) -> dict[str, Any]:
+    """One arm of one seed, from the first release to the last round, and its errors before and after."""
+    with TemporaryDirectory(prefix="shared-trunks-") as home:
+        fleet = Fleet(Path(home), pack, seed, budget, ARMS[arm])
+        fleet.round(0)
+        found = {"before": fleet.scores()}
+        for number in range(1, budget.rounds + 1):
+            fleet.round(number)
+        return found | {"after": fleet.scores(), "refused": fleet.refused, "bytes": fleet.bytes}
+
+
+def measured(options: Options, *, cache: Path, seeds: int) -> Outcome:
+    """Compare both arms; ``--quick`` does one short round of one seed and judges nothing."""
+    torch.set_num_threads(1)
+    folder = find_data_dir().path
+    if folder is None or not (folder / PACK).exists():
+        raise DataError(f"this benchmark needs {PACK}; name its folder in $ROADCAST_DATA")
+    pack = open_pack(folder / PACK)
+    if not isinstance(pack, SeriesPack):
+        raise DataError(f"{PACK} holds images; this benchmark needs a series")
+    budget, seeds = (QUICK, 1) if options.quick else (Budget(), seeds)
+    mark = mark_of(asdict(budget), repr(ARMS), sha256((folder / PACK).read_bytes()).hexdigest(), code_of(_CODE))
+    runs = {
+        arm: [
+            kept(
+                cache,
+                f"trunks-{mark}-s{seed}-{'trunks' if ARMS[arm] else 'votes'}",
+                partial(rounds_of, arm, pack, seed, budget),
+            )
+            for seed in range(seeds)
+        ]
+        for arm in ARMS
+    }
+    return _outcome(runs, judge=not options.quick)
+
+
+def _outcome(runs: dict[str, list[dict[str, Any]]], *, judge: bool) -> Outcome:
+    """Means over seeds, devices and tiers; the ratio is taken seed by seed."""
+    means = {
+        (arm, when, what): np.array([[np.mean([seed["made"][when][name][0] for name in names])] for seed in found])[
+            :, 0
+        ]
+        for arm, found in runs.items()
+        for when in ("before", "after")
+        for what, names in (("unseen", SHARED), ("own", tuple(FLEET)))
+    }
+    plain, ours = ARMS
+    ratio = {what: means[ours, "after", what] / means[plain, "after", what] for what in ("unseen", "own")}
+    sizes = [size for seed in runs[ours] for size in seed["made"]["bytes"]]
+    targets = [Target(f"error of {ours} / {plain}, {what}", float(each.max()), 1.0) for what, each in ratio.items()]
+    targets.append(Target("bytes of the largest change", float(max(sizes)), 128 * 1024))
+    rows: list[list[object]] = [["arm", "sensors that nobody has", "a device's own", "rounds refused"]]
+    for arm, found in runs.items():
+        shown = [
+            f"{means[arm, 'before', w].mean():.3f} → {means[arm, 'after', w].mean():.3f}" for w in ("unseen", "own")
+        ]
+        rows.append([arm, *shown, sum(seed["made"]["refused"] for seed in found)])
+    figures = {
+        "mae": {"/".join(key): value.tolist() for key, value in means.items()},
+        "ratio": {what: each.tolist() for what, each in ratio.items()},
+        "bytes": spread([float(size) for size in sizes]),
+        "cpu_s": {arm: [seed["cpu_s"] for seed in found] for arm, found in runs.items()},
+        "runs": runs,
+    }
+    told = "; ".join(f"{what} {' / '.join(f'{value:.3f}' for value in each)}" for what, each in ratio.items())
+    return Outcome(
+        f"speed: error with shared trunks over without, by seed: {told}", figures, targets if judge else (), rows
+    )
+
+
+def main() -> int:
+    """Take ``--cache`` and ``--seeds`` off the command line and run; return the exit code."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--cache", type=Path, default=FOLDER)
+    parser.add_argument("--seeds", type=int, default=3)
+    found, rest = parser.parse_known_args(sys.argv[1:])
+    measure: Callable[[Options], Outcome] = partial(measured, cache=found.cache, seeds=found.seeds)
+    measure.__doc__ = "What sharing trunks adds to rounds of speed forecasts. --seeds N (3); --cache DIR keeps results."
+    return run(measure, rest)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

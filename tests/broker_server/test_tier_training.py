@@ -20,9 +20,9 @@ from broker_server.trunks import Fused
 from edge_models.students import build_student
 from edge_models.students.arrays import arrays_of
 from edge_models.tasks import load_task
-from edge_models.trunk_deltas import encode_change, trunk_of
+from edge_models.trunk_changes import encode_change, trunk_of
 from edge_protocol.ids import DeviceId
-from edge_protocol.trunks import TrunkDelta
+from edge_protocol.trunks import TrunkChange
 from export.payload import weights_payload
 from export.template import build_template
 from tests.fakes.round_state import save_series
@@ -84,7 +84,7 @@ def test_a_job_fuses_what_its_devices_sent(bench: Bench) -> None:
     events: list[object] = []
     payload = (Path(bench.job.current or "") / "nano.weights.safetensors").read_bytes()
     data = encode_change({name: np.full_like(v, 0.01) for name, v in fused(bench, 0.01).change.items()})
-    sent = {DeviceId(name): TrunkDelta(sha256(payload).hexdigest(), 4, data) for name in "ab"}
+    sent = {DeviceId(name): TrunkChange(sha256(payload).hexdigest(), 4, data) for name in "ab"}
     found, said = share_trunks(bench, sent, events.append)
     assert (set(found), said, len(events)) == ({"nano"}, {"a": "", "b": ""}, 1)
     silent = Bench(**{**vars(bench), "job": msgspec.structs.replace(bench.job, trunk=None)})

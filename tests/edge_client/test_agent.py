@@ -19,7 +19,7 @@ from edge_client.jobs import read_result
 from edge_client.lessons import LESSON
 from edge_client.pipelines import Bundle
 from edge_models.head_weights import HeadWeights
-from edge_models.trunk_deltas import decode_change
+from edge_models.trunk_changes import decode_change
 from edge_protocol import messages as m
 from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
 from edge_protocol.trunks import TrunkAsk

@@ -18,7 +18,7 @@ from edge_protocol import messages as m
 from edge_protocol.arrays import pack
 from edge_protocol.effects import Send
 from edge_protocol.errors import StoreError
-from edge_protocol.trunks import TrunkDelta
+from edge_protocol.trunks import TrunkChange
 from edge_protocol.vote_codec import decode_votes
 from tests.edge_client.core_driver import SPEC, report
 from tests.edge_client.device_rig import DeviceRig, device_config
@@ -89,7 +89,7 @@ def test_a_change_of_the_trunk_is_told_whole_and_again_and_is_no_base(tmp_path: 
     """It travels beside the coded votes, also when they are told again in full; once accepted it is forgotten."""
     last = told(tmp_path)
     size = (tmp_path / VOTES_FILE).stat().st_size
-    report = msgspec.structs.replace(answer(2), trunk=TrunkDelta("ab" * 32, 5, bytes(4000)))
+    report = msgspec.structs.replace(answer(2), trunk=TrunkChange("ab" * 32, 5, bytes(4000)))
     assert last.code(report, TWO).trunk == report.trunk
     assert last.unknown(TWO) == report
     last.code(report, THREE)

@@ -20,7 +20,7 @@ from edge_models.losses import gaussian_nll
 from edge_models.samples import Samples
 from edge_models.students.arrays import arrays_of, with_arrays
 from edge_models.tasks import plugin_of
-from edge_models.trunk_deltas import decode_change, length, trunk_of
+from edge_models.trunk_changes import decode_change, length, trunk_of
 from edge_protocol.errors import IncompatibleError, StoreError
 from edge_protocol.task import TIERS, TaskSpec, Tier
 from edge_protocol.trunks import TrunkAsk

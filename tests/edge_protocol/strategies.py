@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from edge_protocol import messages as m
 from edge_protocol.arrays import Array, pack
 from edge_protocol.blobs import BlobRef, cut
-from edge_protocol.trunks import TrunkAsk, TrunkDelta
+from edge_protocol.trunks import TrunkAsk, TrunkChange
 
 names = st.text(max_size=64)
 ids = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True).filter(lambda text: text != "server")
@@ -66,7 +66,7 @@ coded_votes = st.builds(
     st.binary(min_size=8, max_size=8),
     st.binary(max_size=200),
 )
-trunks = st.none() | st.builds(TrunkDelta, digests, counts, st.binary(min_size=1, max_size=200))
+trunks = st.none() | st.builds(TrunkChange, digests, counts, st.binary(min_size=1, max_size=200))
 shares = st.floats(0, 1, exclude_min=True)
 asks = st.none() | st.builds(TrunkAsk, st.integers(1, 1000), st.integers(2, 256), shares, shares)
 running = st.builds(m.RunningTask, names, names, names, names, counts)

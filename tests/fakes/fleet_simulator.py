@@ -25,7 +25,7 @@ from edge_protocol.task import TIERS, TaskSpec
 from edge_protocol.topics import ChunkTopic, Downlink, ReleaseTopic, RoundTopic, Topics
 from edge_protocol.transport.base import Connected, LastWill, Received, Transport
 from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
-from edge_protocol.trunks import TrunkDelta
+from edge_protocol.trunks import TrunkChange
 from tests.fakes.coded_answers import CodedAnswers
 
 RESEND_S = 5.0
@@ -271,7 +271,7 @@ class FleetSimulator:
         fetch: bool = True,
         temper: Callable[[DeviceId, int], str] = lambda *_: "good",
         measured: Callable[[DeviceId, m.Measured], m.Measured] = lambda _, empty: empty,
-        trunk: Callable[[SimulatedDevice, m.RoundCall], TrunkDelta | None] = lambda *_: None,
+        trunk: Callable[[SimulatedDevice, m.RoundCall], TrunkChange | None] = lambda *_: None,
         fleet: str = "sim",
         seed: int = 0,
     ) -> None:

@@ -17,7 +17,7 @@ from edge_client.installed import DAMAGED, Pointer
 from edge_client.offers import Offered
 from edge_models.head_weights import HeadWeights
 from edge_models.tasks import load_task
-from edge_models.trunk_deltas import decode_change, encode_change
+from edge_models.trunk_changes import decode_change, encode_change
 from edge_protocol import codec
 from edge_protocol import messages as m
 from edge_protocol.blobs import Pull, cut

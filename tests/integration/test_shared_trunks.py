@@ -21,11 +21,11 @@ from broker_server.server import Server
 from devices.runners.payload import read_payload
 from edge_client.trunk_lesson import released_student, trunk_change
 from edge_models.tasks import load_task
-from edge_models.trunk_deltas import encode_change
+from edge_models.trunk_changes import encode_change
 from edge_protocol import messages as m
 from edge_protocol.task import Tier
 from edge_protocol.transport.memory import MemoryBroker
-from edge_protocol.trunks import TrunkDelta
+from edge_protocol.trunks import TrunkChange
 from tests.broker_server.strategies.ballots import forecast_votes
 from tests.fakes.centre import centre_config, drive, make_server, rounds_closed
 from tests.fakes.clock import FakeClock
@@ -53,16 +53,16 @@ class Fleet:
         """A tier's weights payload, as a device of that tier has it."""
         return (self.state / "releases" / SPEED / str(release) / f"{tier}.weights.safetensors").read_bytes()
 
-    def honest(self, tier: Tier, call: m.RoundCall, seed: int) -> TrunkDelta:
+    def honest(self, tier: Tier, call: m.RoundCall, seed: int) -> TrunkChange:
         """What the training subprocess of a device makes of its own windows."""
         assert call.trunk is not None
         payload = self.payload(tier, call.release)
         own = load_samples(save_series(self.state.parent / f"own-{seed}.npz", seed), SPEC)
         student = released_student(read_payload(payload), SPEC, tier)
         change = trunk_change(student, own.raw.astype(np.float32), own.targets, SPEC, call.trunk, seed)
-        return TrunkDelta(sha256(payload).hexdigest(), call.trunk.steps, encode_change(change))
+        return TrunkChange(sha256(payload).hexdigest(), call.trunk.steps, encode_change(change))
 
-    def trunk(self, device: SimulatedDevice, call: m.RoundCall) -> TrunkDelta | None:
+    def trunk(self, device: SimulatedDevice, call: m.RoundCall) -> TrunkChange | None:
         """What a device sends, by its nature; one is silent."""
         self.asked.append(call)
         if device.name == "dev-5":
@@ -71,7 +71,7 @@ class Fleet:
         sent = self.honest(tier, call, int(device.name.removeprefix("dev-")))
         return self.spoilt(LIARS.get(device.name, ""), sent, call, tier)
 
-    def spoilt(self, how: str, sent: TrunkDelta, call: m.RoundCall, tier: Tier) -> TrunkDelta:
+    def spoilt(self, how: str, sent: TrunkChange, call: m.RoundCall, tier: Tier) -> TrunkChange:
         """What a liar makes of an honest change."""
         weights = {name: value for name, value in read_payload(self.payload(tier, 1)).items() if "head" not in name}
         lies = {
@@ -85,9 +85,9 @@ class Fleet:
         return lies[how]()
 
 
-def with_data(delta: TrunkDelta, data: bytes) -> TrunkDelta:
+def with_data(change: TrunkChange, data: bytes) -> TrunkChange:
     """The same, with another change in it."""
-    return replace(delta, data=data)
+    return replace(change, data=data)
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edge_models.trunk_deltas import encode_change
+from edge_models.trunk_changes import encode_change
 from edge_protocol import codec
 from edge_protocol import messages as m
 from edge_protocol.arrays import pack
 from edge_protocol.blobs import cut
 from edge_protocol.manifest import Artifact, Delta, ReleaseManifest, encode_manifest
 from edge_protocol.task import ImageInput, TaskSpec
-from edge_protocol.trunks import TrunkAsk, TrunkDelta
+from edge_protocol.trunks import TrunkAsk, TrunkChange
 from edge_protocol.vote_codec import encode_votes
 from edge_protocol.votes import forecast_values, forecast_votes
 
@@ -97,7 +97,7 @@ def examples() -> dict[str, tuple[m.Header, m.Body]]:
             "vehicle", bytes(range(16)), 3, "CPUExecutionProvider", 4000, {"p50_ms": 1.25, "p95_ms": 1.5}
         ),
         "coded-trunk": m.CodedReport(
-            "speed", "cd34", 1, 1, short, 42, encode_votes(steps), TrunkDelta(digest, 75, change)
+            "speed", "cd34", 1, 1, short, 42, encode_votes(steps), TrunkChange(digest, 75, change)
         ),
         "round-trunk": m.RoundCall("speed", "cd34", 5, 3, proxy, 1_790_000_900.0, True, TrunkAsk(75, 128, 0.003, 0.5)),
     }

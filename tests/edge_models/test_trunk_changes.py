@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from edge_models.trunk_deltas import clipped, decode_change, encode_change, length, trunk_of
+from edge_models.trunk_changes import clipped, decode_change, encode_change, length, trunk_of
 from edge_protocol.errors import LocalProtocolError, RemoteProtocolError
 
 GOOD = encode_change({"trunk.w": np.array([[0.5, -1.0], [0.0, 0.25]], "f4"), "trunk.b": np.array([0.25], "f4")})

@@ -1,6 +1,6 @@
 """How a trunk changed, as few bytes and back: INT8 steps of a scale for each output channel, biases in half precision.
 
-Owns the form of `edge_protocol.trunks.TrunkDelta.data` and the length of a change; owns no training and no rule. A
+Owns the form of `edge_protocol.trunks.TrunkChange.data` and the length of a change; owns no training and no rule. A
 channel's scale is its largest change over 127, so that rounding moves no weight by more than half of that.
 """
 
@@ -15,7 +15,7 @@ from safetensors.numpy import load, save
 
 from edge_protocol.errors import LocalProtocolError, RemoteProtocolError
 from edge_protocol.manifest import SCALE
-from edge_protocol.trunks import MAX_DELTA_BYTES
+from edge_protocol.trunks import MAX_CHANGE_BYTES
 
 F4 = npt.NDArray[np.float32]
 Change = Mapping[str, F4]
@@ -58,8 +58,8 @@ def encode_change(change: Change) -> bytes:
         scale = np.maximum(most / np.float32(STEPS), _SMALLEST).astype(np.float32)
         found[name], found[name + SCALE] = np.rint(value / scale).astype(np.int8), scale
     data = save(found)
-    if len(data) > MAX_DELTA_BYTES:
-        raise LocalProtocolError("oversized", f"a change of {len(data)} bytes exceeds {MAX_DELTA_BYTES}")
+    if len(data) > MAX_CHANGE_BYTES:
+        raise LocalProtocolError("oversized", f"a change of {len(data)} bytes exceeds {MAX_CHANGE_BYTES}")
     return data
 
 
