@@ -1,7 +1,7 @@
 """What a round asks of trunks, and how a device answers; owns the fields and their bounds, no arithmetic.
 
-The change of a trunk is opaque bytes here (`edge_models.trunk_changes` reads them): what is wrong with it costs a device
-its change, never its votes.
+The change of a trunk is opaque bytes here (`edge_models.trunk_changes` reads them): what is wrong with it costs a
+device its change, never its votes.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from edge_protocol.trunks import TrunkChange
 
 TRUNK = {"trunk.w": np.full((4, 3), 2.0, np.float32), "trunk.b": np.ones(3, np.float32)}
 PAYLOAD = save({**TRUNK, "head.weight": np.ones((2, 3), np.float32)})
+BASE = sha256(PAYLOAD).hexdigest()
 OTHER = save({"trunk.w": np.full((5, 3), 2.0, np.float32), "trunk.b": np.ones(3, np.float32)})
 PLAIN = TrunkSettings(momentum=0.0, norm=0.5)
 
@@ -61,7 +62,7 @@ def test_tiers_are_told_apart_by_the_weights_that_were_changed() -> None:
             told(0, **{n: np.zeros(v.shape, np.float32) for n, v in TRUNK.items()}, head_bias=np.zeros(2, np.float32)),
             "wrong-names: liar sent 'head.bias'",
         ),
-        (TrunkChange(sha256(PAYLOAD).hexdigest(), 1, b"junk"), "malformed: "),
+        (TrunkChange(BASE, 1, b"junk"), "malformed: "),
         (
             TrunkChange(sha256(PAYLOAD).hexdigest(), 1, save({"trunk.b": np.full(3, np.nan, np.float16)})),
             "not-finite: ",
