@@ -193,6 +193,11 @@ def write_job(job_dir: Path, job: DistilJob, reports: Mapping[DeviceId, Knowledg
         raise DistillationError(f"{job_dir}: cannot write the distillation job: {error}") from error
 
 
+def votes_of(report: KnowledgeReport) -> KnowledgeReport:
+    """A report without its change of the trunk: an old one is a change of an old release, and only its votes count."""
+    return msgspec.structs.replace(report, trunk=None)
+
+
 def same_job(job_dir: Path, job: DistilJob, reports: Mapping[DeviceId, KnowledgeReport]) -> bool:
     """Whether a folder holds exactly this job, byte for byte, so that its checkpoints are of it."""
     try:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker_server.config import ServerConfig
-from broker_server.distil_job import DistilJob, read_job, read_result, same_job, write_job
+from broker_server.distil_job import DistilJob, read_job, read_result, same_job, votes_of, write_job
 from broker_server.effects import CancelDistil, Distil, MakeRelease, ReleaseAgain, Work
 from broker_server.events import Distilled, JobFailed, Outcome, ReleaseStored
 from broker_server.releases import Hold, Provenance, ReleaseFolder, payloads
@@ -121,6 +121,9 @@ class Workshop:
         desk, folder = self._desk, self.job_dir(task, number)
         try:
             reports = desk.database.reports(task, number, proxy) if proxy else {}
+            reports = {
+                device: report if report.round == number else votes_of(report) for device, report in reports.items()
+            }
             job = self._job(task, number, release, proxy)
             if not same_job(folder, job, reports):  # the same one goes on from its checkpoints
                 shutil.rmtree(folder, ignore_errors=True)

@@ -111,11 +111,11 @@ class Lessons:
         return [] if failed is None else [TrainFailed(asked.job, failed.reason)]
 
     def _trunk(self, asked: Train) -> TrunkAsk | None:
-        """What of the round's wish this device grants: at most its own steps, nothing where a budget is spent."""
-        wish, most = asked.call.trunk if asked.call else None, self._config.train.trunk_steps
-        if wish is None or not most or self._silent:
+        """What of the round's wish this device grants: at most its own steps, nothing on another release's trunk."""
+        call, most = asked.call, self._config.train.trunk_steps
+        if call is None or call.trunk is None or asked.release != call.release:
             return None
-        return msgspec.structs.replace(wish, steps=min(wish.steps, most))
+        return msgspec.structs.replace(call.trunk, steps=min(call.trunk.steps, most)) if most else None
 
     def stop(self, job: int) -> None:
         """End a job, if it is the one that runs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -73,7 +74,9 @@ class Fleet:
 
     def spoilt(self, how: str, sent: TrunkChange, call: m.RoundCall, tier: Tier) -> TrunkChange:
         """What a liar makes of an honest change."""
-        weights = {name: value for name, value in read_payload(self.payload(tier, 1)).items() if "head" not in name}
+        weights = {
+            name: value for name, value in read_payload(self.payload(tier, call.release)).items() if "head" not in name
+        }
         lies = {
             "": lambda: sent,
             "huge": lambda: with_data(sent, encode_change({n: np.full_like(v, 30) for n, v in weights.items()})),
@@ -90,13 +93,22 @@ def with_data(change: TrunkChange, data: bytes) -> TrunkChange:
     return replace(change, data=data)
 
 
+class Told(NamedTuple):
+    """A state folder, its two rounds, and who took part."""
+
+    state: Path
+    first: RoundRecord
+    second: RoundRecord
+    parts: Fleet
+
+
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, RoundRecord, Fleet]]:
-    """A state folder after one round with shared trunks, the round's record, and who took part."""
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+    """A state folder after two rounds with shared trunks."""
     home = tmp_path_factory.mktemp("centre")
     for seed, name in enumerate(("anchors", "proxies", "validation")):
         save_series(home / f"{name}.npz", seed)
-    rounds = RoundsConfig(limit=1, quorum=11, wait_for=11, deadline_s=600, pause_s=0, trunk=SHARING)
+    rounds = RoundsConfig(limit=2, quorum=11, wait_for=11, deadline_s=600, pause_s=0, trunk=SHARING)
     config = centre_config(home, rounds=rounds, task=SPEED, distil=DISTIL, judge=LENIENT)
     clock, broker, parts = FakeClock(), MemoryBroker(), Fleet(Path(config.state_dir))
     server = make_server(config, broker, clock, in_process)
@@ -104,8 +116,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Round
     try:
         server.start()
         fleet.start()
-        drive(server, fleet, clock, rounds_closed(server, 1, SPEED), "end of the round")
-        yield parts.state, server.database.rounds(SPEED)[-1], parts
+        drive(server, fleet, clock, rounds_closed(server, 2, SPEED), "end of round 2")
+        _, first, second = server.database.rounds(SPEED)
+        yield Told(parts.state, first, second, parts)
     finally:
         server.close()
 
@@ -115,9 +128,9 @@ def votes_of(server: Server) -> m.ForecastVotes:
     return forecast_votes([0.3125] * server.coordinator.tasks[SPEED].setup.samples, horizons=3)
 
 
-def test_a_round_with_shared_trunks_ends_in_a_release(told: tuple[Path, RoundRecord, Fleet]) -> None:
+def test_a_round_with_shared_trunks_ends_in_a_release(told: Told) -> None:
     """All reports count, the call asked for trunks, two tiers share, and drifts lie beside the release."""
-    state, record, parts = told
+    state, record, parts = told.state, told.first, told.parts
     assert (record.state, record.refused) == ("released", {}), record.reason
     assert {call.trunk for call in parts.asked} == {SHARING.ask}
     manifest = manifest_of(state, record)
@@ -143,11 +156,9 @@ def test_a_round_with_shared_trunks_ends_in_a_release(told: tuple[Path, RoundRec
         ("dev-2", "too-few: 1 of the 2 devices that tier 'base' needs"),
     ],
 )
-def test_an_operator_reads_why_a_change_does_not_count(
-    told: tuple[Path, RoundRecord, Fleet], device: str, reason: str
-) -> None:
+def test_an_operator_reads_why_a_change_does_not_count(told: Told, device: str, reason: str) -> None:
     """A liar's change is refused with its reason, beside its votes, which count."""
-    state, record, _ = told
+    state, record = told.state, told.first
     rows = {row["device"]: row for row in round_details(record, manifest_of(state, record))["devices"]}
     assert rows[device]["trunk"].startswith(reason)
     assert rows[device]["counts"]
@@ -155,13 +166,15 @@ def test_an_operator_reads_why_a_change_does_not_count(
     assert rows["dev-5"]["trunk"] is None
 
 
-def test_the_round_can_be_done_again(told: tuple[Path, RoundRecord, Fleet]) -> None:
-    """From the reports that the manifest names by hash come the same candidate, drifts and refusals, bit for bit."""
-    state, record, _ = told
+def test_the_round_after_can_be_done_again(told: Told) -> None:
+    """From the drifts and reports that its manifest names by hash come the same files and refusals, bit for bit."""
+    state, record = told.state, told.second
+    manifest = manifest_of(state, record)
+    assert manifest is not None
+    drift = state / "releases" / SPEED / "2" / "nano.drift.safetensors"
+    report = state / "jobs" / f"{SPEED}-2" / "reports" / "dev-0.report"
+    for name, file in ((str(drift), drift), ("reports/dev-0.report", report)):
+        assert manifest.inputs[name] == sha256(file.read_bytes()).hexdigest()
     found = replay(state, record, in_process)
     assert found.same, [pair for pair in found.outcomes if not pair.same]
     assert {"nano/drift.safetensors", "trunk/dev-0", "trunk/dev-9"} <= {pair.what for pair in found.outcomes}
-    manifest = manifest_of(state, record)
-    assert manifest is not None
-    report = state / "jobs" / f"{SPEED}-1" / "reports" / "dev-0.report"
-    assert manifest.inputs["reports/dev-0.report"] == sha256(report.read_bytes()).hexdigest()
