@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import torch
 
@@ -96,13 +97,20 @@ class Fleet:
             store.add(series_samples(share.history, SPEC, Scale.fit(share.history.values)))
             store.close()
         settings = DistilSettings(first_steps=budget.first_steps, steps=budget.steps, seed=seed)
-        packs = {part: str(home / f"{part}.npz") for part in ("anchors", "proxies", "validation")}
-        asked = mingle(
-            *(load_samples(packs[part], SPEC) for part in ("proxies", "anchors")), share=settings.trust_share, salt=b""
-        )
+        anchors, proxies, validation = (str(home / f"{part}.npz") for part in ("anchors", "proxies", "validation"))
+        asked = mingle(*(load_samples(path, SPEC) for path in (proxies, anchors)), share=settings.trust_share, salt=b"")
         (home / "proxy").write_bytes(build(asked.samples))
         self._proxy = cut((home / "proxy").read_bytes())[0]
-        self._job = DistilJob(task="speed", round=0, release=0, settings=settings, **packs)
+        self._job = DistilJob(
+            task="speed",
+            round=0,
+            release=0,
+            settings=settings,
+            anchors=anchors,
+            proxies=proxies,
+            validation=validation,
+            trunk=trunk,
+        )
         self.release, self.refused, self.bytes = 0, 0, list[int]()
 
     def round(self, number: int) -> None:
@@ -111,14 +119,7 @@ class Fleet:
         folder = self.home / "jobs" / f"speed-{number}"
         current = str(self.home / str(self.release)) if self.release else None
         proxy = self._proxy.sha256 if number else ""
-        job = DistilJob(
-            **{name: getattr(self._job, name) for name in ("task", "settings", "anchors", "proxies", "validation")},
-            round=number,
-            release=self.release,
-            current=current,
-            proxy=proxy,
-            trunk=self.trunk,
-        )
+        job = msgspec.structs.replace(self._job, round=number, release=self.release, current=current, proxy=proxy)
         write_job(folder, job, reports)
         result = distil_worker.run_job(folder, lambda _: None)
         if refused := [why for why in {**result.devices, **result.trunks}.values() if why]:
@@ -180,8 +181,8 @@ class Fleet:
 
     def _errors(self, tier: Tier, held: Held, head: HeadWeights | None) -> list[float]:
         place = self.home / str(self.release)
-        files = (place / f"{tier}.template.onnx", place / f"{tier}.weights.safetensors")
-        said = answer(*(file.read_bytes() for file in files), held.inputs)
+        template, weights = (place / f"{tier}.{file}" for file in ("template.onnx", "weights.safetensors"))
+        said = answer(template.read_bytes(), weights.read_bytes(), held.inputs)
         logits = said.logits if head is None else head.apply(said.features, held.samples.side)
         table = plugin_of(SPEC).score(SPEC, logits, held.samples.targets, held.samples.scale)
         return [table["mae"], *(table[name] for name in sorted(table) if name.startswith("mae_") and "min" in name)]

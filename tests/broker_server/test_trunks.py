@@ -18,6 +18,7 @@ from edge_protocol.ids import DeviceId
 from edge_protocol.trunks import TrunkChange
 
 TRUNK = {"trunk.w": np.full((4, 3), 2.0, np.float32), "trunk.b": np.ones(3, np.float32)}
+STILL = {name: np.zeros_like(value) for name, value in TRUNK.items()}
 PAYLOAD = save({**TRUNK, "head.weight": np.ones((2, 3), np.float32)})
 BASE = sha256(PAYLOAD).hexdigest()
 OTHER = save({"trunk.w": np.full((5, 3), 2.0, np.float32), "trunk.b": np.ones(3, np.float32)})
@@ -59,7 +60,7 @@ def test_tiers_are_told_apart_by_the_weights_that_were_changed() -> None:
         (told(0, trunk_w=np.zeros((5, 3), np.float32), trunk_b=np.zeros(3, np.float32)), "wrong-shape: liar"),
         (told(0, trunk_w=np.zeros((4, 3), np.float32)), "wrong-names: liar did not send 'trunk.b'"),
         (
-            told(0, **{n: np.zeros(v.shape, np.float32) for n, v in TRUNK.items()}, head_bias=np.zeros(2, np.float32)),
+            TrunkChange(BASE, 1, encode_change({**STILL, "head.bias": np.zeros(2, np.float32)})),
             "wrong-names: liar sent 'head.bias'",
         ),
         (TrunkChange(BASE, 1, b"junk"), "malformed: "),

@@ -54,7 +54,7 @@ def test_a_release_can_be_trained_and_its_own_answers_get_better(tier: Tier) -> 
     x = as_they_are(samples.raw)
     change = trunk_change(student, x, samples.targets, SPEED, TrunkAsk(30, 32, 0.003, 1.0), 0)
     assert set(change) == set(trunk_of(before))
-    moved = with_arrays(student, {name: before[name] + value for name, value in change.items()})
+    moved = with_arrays(student, {name: np.add(before[name], value) for name, value in change.items()})
     truth = torch.from_numpy(samples.targets.astype(np.float32))
     with torch.inference_mode():
         old, new = (float(gaussian_nll(each(torch.from_numpy(x))[1], truth)) for each in (student, moved))

@@ -11,6 +11,7 @@ from torch import nn
 
 from edge_models.students import Student
 from edge_models.students.arrays import arrays_of, with_arrays
+from edge_models.trunk_changes import trunk_of
 from edge_protocol.errors import ExportError
 from export.fold import add_folded, folded
 
@@ -52,25 +53,26 @@ def test_a_folded_change_is_added_to_the_student_behind_it(student: Student) -> 
     seen.eval()
     before = arrays_of(folded(seen))
     rng = np.random.default_rng(0)
-    change = {n: rng.normal(0, 0.01, v.shape).astype(np.float32) for n, v in before.items() if not n.startswith("head")}
-    expected = with_arrays(folded(seen), {name: before[name] + value for name, value in change.items()})
+    change = {name: rng.normal(0, 0.01, v.shape).astype(np.float32) for name, v in trunk_of(before).items()}
+    expected = with_arrays(folded(seen), {name: np.add(before[name], value) for name, value in change.items()})
     add_folded(seen, change)
     x = torch.randn(4, 3, 32, 32)
     assert torch.allclose(seen(x)[1], expected(x)[1], atol=1e-4)
     for name, value in arrays_of(folded(seen)).items():
-        np.testing.assert_allclose(value, before[name] + change.get(name, 0), atol=1e-5)
+        np.testing.assert_allclose(np.subtract(value, before[name]), change.get(name, 0), atol=1e-5)
 
 
 def test_a_channel_that_batch_norm_has_switched_off_stays_as_it_is() -> None:
     """Next to no gain would blow a small change up to a huge weight; the other channels move."""
-    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.BatchNorm1d(2)).eval()
+    layer, norm = nn.Linear(2, 2, bias=False), nn.BatchNorm1d(2)
     with torch.no_grad():
-        model[1].weight.copy_(torch.tensor([1e-6, 2.0]))
-    before = model[0].weight.detach().clone()
-    add_folded(model, {"0.weight": np.ones((2, 2), np.float32), "0.bias": np.ones(2, np.float32)})
-    assert torch.equal(model[0].weight[0], before[0])
-    assert torch.allclose(model[0].weight[1], before[1] + 0.5, atol=1e-4)
-    assert torch.allclose(model[1].bias, torch.ones(2))
+        norm.weight.copy_(torch.tensor([1e-6, 2.0]))
+    before = layer.weight.detach().clone()
+    change = {"0.weight": np.ones((2, 2), np.float32), "0.bias": np.ones(2, np.float32)}
+    add_folded(nn.Sequential(layer, norm).eval(), change)
+    assert torch.equal(layer.weight[0], before[0])
+    assert torch.allclose(layer.weight[1], before[1] + 0.5, atol=1e-4)
+    assert torch.allclose(norm.bias, torch.ones(2))
 
 
 @pytest.mark.parametrize("name", ["trunk.nothing", "head.weight"])
