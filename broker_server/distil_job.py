@@ -89,11 +89,11 @@ class TrunkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         least: devices of a tier below which their changes do not count: a mean of one would be that device's own.
     """
 
-    steps: Steps = 75
-    batch: Batch = 64
+    steps: Steps = 150
+    batch: Batch = 128
     learning_rate: Rate = 3e-3
     norm: Share = 0.5
-    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.8
+    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     least: Annotated[int, Meta(ge=1)] = 2
 
     @property

@@ -209,17 +209,11 @@ def measured(options: Options, *, cache: Path, seeds: int) -> Outcome:
     if not isinstance(pack, SeriesPack):
         raise DataError(f"{PACK} holds images; this benchmark needs a series")
     budget, seeds = (QUICK, 1) if options.quick else (Budget(), seeds)
-    mark = mark_of(asdict(budget), repr(ARMS), sha256((folder / PACK).read_bytes()).hexdigest(), code_of(_CODE))
+    parts = (asdict(budget), sha256((folder / PACK).read_bytes()).hexdigest(), code_of(_CODE))
+    marks = {arm: f"trunks-{mark_of(*parts, repr(trunk))}" for arm, trunk in ARMS.items()}
     runs = {
-        arm: [
-            kept(
-                cache,
-                f"trunks-{mark}-s{seed}-{'trunks' if ARMS[arm] else 'votes'}",
-                partial(rounds_of, arm, pack, seed, budget),
-            )
-            for seed in range(seeds)
-        ]
-        for arm in ARMS
+        arm: [kept(cache, f"{mark}-s{at}", partial(rounds_of, arm, pack, at, budget)) for at in range(seeds)]
+        for arm, mark in marks.items()
     }
     return _outcome(runs, judge=not options.quick)
 
