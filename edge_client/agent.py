@@ -97,7 +97,7 @@ class Agent:
         self._topics = Topics(config.fleet_id)
         stamp = Stamp(config.fleet_id, config.device_id, lambda: trust.clock_floor_s)
         self.outbox, self.replay, refused = open_memories(config)
-        parts = build_parts(config, self.spec, self.replay, self._inbox.put)
+        parts = build_parts(config, self.spec, self.replay, self._inbox.put, self.outbox.told_until)
         self.inference = Inference(parts.feeds, config.queue)
         will = LastWill(self._topics.online(config.device_id), encode(stamp.header(), m.Presence(online=False)))
         self.transport = (make_transport or partial(mqtt_link, config))(self._inbox, will)
@@ -116,7 +116,7 @@ class Agent:
         self.carry = Carry(hands)
         self._label_file = LabelFile(state / config.labels.file) if config.labels.file else None
         self._stopping = threading.Event()
-        self._housekeeping_at, self._ask_again_at, self._frames_told = 0.0, inf, -1
+        self._housekeeping_at, self._ask_again_at = 0.0, inf
         self.core = self._make_core(boot(hands, self.carry, root), parts)
 
     def run(self) -> None:
@@ -245,9 +245,7 @@ class Agent:
         if self._label_file is not None:
             for sample, label in self._label_file.poll():
                 self.carry.remember(m.Label(self.spec.name, sample[:64], label[:64]))
-        frames = self.inference.counters.frames
-        if frames != self._frames_told or self.inference.ended:
-            self._frames_told = frames
+        if self.inference.turned():
             notify("WATCHDOG=1")
         self._uplink.flush(now)
 

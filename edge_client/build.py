@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from time import time
 from typing import TypeAlias
 
 import numpy as np
@@ -83,8 +84,17 @@ def open_memories(config: DeviceConfig) -> tuple[Outbox, ReplayStore, int]:
     return outbox, replay, refused
 
 
-def build_parts(config: DeviceConfig, spec: TaskSpec, replay: ReplayStore, emit: Emit) -> Parts:
+def build_parts(
+    config: DeviceConfig, spec: TaskSpec, replay: ReplayStore, emit: Emit, told: Callable[[str], float] = lambda _: 0.0
+) -> Parts:
     """Make feeds for every source, and fill the replay store with what the installer gathered.
+
+    Args:
+        config: of the device.
+        spec: of its task.
+        replay: its samples.
+        emit: takes results.
+        told: until when (s since 1970) a source's results were told before this start.
 
     Raises:
         ConfigError: a source does not fit the task, or privacy is asked for where there is none.
@@ -99,10 +109,23 @@ def build_parts(config: DeviceConfig, spec: TaskSpec, replay: ReplayStore, emit:
     if isinstance(spec.input, ImageInput):
         preprocess = Preprocess(spec.input, config.preprocess)
         _commission_images(config, spec, preprocess, replay)
-        feeds = [cameras.watch(_image_feed(source, spec, preprocess, seen, emit)) for source in config.sources]
+        feeds = [
+            cameras.watch(
+                _image_feed(source, spec, preprocess, seen, emit), period_s=source.rate_hz and 1 / source.rate_hz
+            )
+            for source in config.sources
+        ]
         return Parts(feeds, cameras, seen, preprocess.batch, account)
     scale = _commission_series(config, spec, replay)
-    feeds = [cameras.watch(_series_feed(source, spec, scale, seen, emit)) for source in config.sources]
+    assert isinstance(spec.input, SeriesInput)
+    feeds = [
+        cameras.watch(
+            _series_feed(source, spec, scale, seen, emit, _told_s(source, told)),
+            kind="logger_row",
+            period_s=spec.input.interval_s,
+        )
+        for source in config.sources
+    ]
     return Parts(feeds, cameras, seen, lambda raw: np.ascontiguousarray(raw, np.float32), account)
 
 
@@ -116,7 +139,15 @@ def _image_feed(source: SourceConfig, spec: TaskSpec, preprocess: Preprocess, se
     return Feed(source.name, _opener(source), pipeline, tally)
 
 
-def _series_feed(source: SourceConfig, spec: TaskSpec, scale: Scale | None, seen: Seen, emit: Emit) -> Feed:
+def _told_s(source: SourceConfig, told: Callable[[str], float]) -> float:
+    """Until when a logger's file was told; a time that is yet to come was a wrong clock's, and holds nothing back."""
+    until = told(source.name) if source.uri.startswith("csv://") and not source.loop else 0.0
+    return until if until <= time() else 0.0
+
+
+def _series_feed(
+    source: SourceConfig, spec: TaskSpec, scale: Scale | None, seen: Seen, emit: Emit, told_s: float
+) -> Feed:
     assert isinstance(spec.input, SeriesInput)
     with open_source(source.uri, name=source.name, rate_hz=source.rate_hz, loop=source.loop) as opened:
         sensors = getattr(opened, "sensors", None)
@@ -127,7 +158,12 @@ def _series_feed(source: SourceConfig, spec: TaskSpec, scale: Scale | None, seen
             f"sources: {source.name!r} has {len(sensors)} sensors, the commissioning pack {len(scale.mean)}"
         )
     tally = Tally(
-        task=spec.name, source=source.name, interval_s=spec.interval_s, slot_s=spec.input.interval_s, emit=emit
+        task=spec.name,
+        source=source.name,
+        interval_s=spec.interval_s,
+        slot_s=spec.input.interval_s,
+        emit=emit,
+        told_s=told_s,
     )
     pipeline = Series(spec, LiveWindows(spec, len(sensors), scale), sensors, tally, seen, source.name)
     return Feed(source.name, _opener(source), pipeline, tally)

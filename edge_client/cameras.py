@@ -1,4 +1,4 @@
-"""How the cameras fare while they work: the age of the last good frame, and whether the view is the commissioned one.
+"""How the sources fare while they work: the age of the last good frame or row; is the view the commissioned one?
 
 Costs a frame two assignments; the view is looked at when the board is sampled, in that thread. Owns no camera.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
+from typing import Literal
 
 from typing_extensions import Self
 
@@ -19,6 +20,7 @@ from edge_client.inference import Feed
 from edge_protocol.errors import DataError
 
 LOG = logging.getLogger(__name__)
+Kind = Literal["camera_frame", "logger_row"]
 LONGEST = 64
 """Of a reading's name on the wire."""
 
@@ -33,11 +35,15 @@ class _Camera:
     """What is known of one source.
 
     Attributes:
-        at: when its last good frame came, seconds of `time.monotonic`; None before the first.
+        kind: ``camera_frame`` or ``logger_row``.
+        period_s: seconds from one frame or row to the next, where that is known.
+        at: when its last good one came, seconds of `time.monotonic`; None before the first.
         image: the newest picture that was not looked at.
         watch: for the scene whose file was written at `dated` (ns); None without one.
     """
 
+    kind: Kind
+    period_s: float | None
     at: float | None = None
     image: U1 | None = None
     watch: SceneWatch | None = None
@@ -55,9 +61,15 @@ class Cameras:
         self._state_dir = state_dir
         self._cameras: dict[str, _Camera] = {}
 
-    def watch(self, feed: Feed) -> Feed:
-        """Note the frames of a feed from now on; returns the same feed."""
-        camera, opener = self._cameras.setdefault(feed.name, _Camera()), feed.opener
+    def watch(self, feed: Feed, *, kind: Kind = "camera_frame", period_s: float | None = None) -> Feed:
+        """Note the frames of a feed from now on; returns the same feed.
+
+        Args:
+            feed: of one source.
+            kind: what it delivers.
+            period_s: seconds from one to the next, so that a slow source is not taken for a silent one.
+        """
+        camera, opener = self._cameras.setdefault(feed.name, _Camera(kind, period_s)), feed.opener
         feed.opener = lambda: _Noted(opener(), camera)
         return feed
 
@@ -70,7 +82,9 @@ class Cameras:
         found: dict[str, float] = {}
         for name, camera in self._cameras.items():
             if camera.at is not None:
-                found[f"camera_frame_age_seconds.{name}"[:LONGEST]] = max(0.0, now - camera.at)
+                found[f"{camera.kind}_age_seconds.{name}"[:LONGEST]] = max(0.0, now - camera.at)
+                if camera.period_s is not None:
+                    found[f"{camera.kind}_period_seconds.{name}"[:LONGEST]] = camera.period_s
             image, camera.image = camera.image, None
             self._follow(name, camera)
             if image is not None and camera.watch is not None:

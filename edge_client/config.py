@@ -137,6 +137,8 @@ class ProbationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         frames: live samples that both answer; what does not come in time is taken from the replay store.
         latency_factor: the new p95 may be so many times the old one.
         latency_floor_ms: a p95 up to this is fast enough, whatever the old one was.
+        agreement: least share of the samples on which both have the same likeliest class; 0 for any. A newer release
+            is meant to answer some of them otherwise: this stops one that hardly ever answers alike.
         memory_mb: that the agent may grow by while it holds the new release beside the old one.
         wait_s: how long to wait for live samples.
     """
@@ -144,6 +146,7 @@ class ProbationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     frames: Annotated[int, Meta(ge=1, le=10_000)] = 20
     latency_factor: Annotated[float, Meta(ge=1)] = 3.0
     latency_floor_ms: Annotated[float, Meta(ge=0)] = 25.0
+    agreement: Annotated[float, Meta(ge=0, le=1)] = 0.1
     memory_mb: Annotated[int, Meta(ge=1)] = 512
     wait_s: Annotated[float, Meta(ge=0)] = 10.0
 

@@ -24,6 +24,7 @@ from edge_protocol.errors import RoadcastError
 LOG = logging.getLogger(__name__)
 _LATENCIES = 512
 _READ_S = 0.2
+_ROOM_S = 0.005
 _IDLE_S = 0.25
 _REOPEN_S = 5.0
 _TICK_S = 1.0
@@ -94,6 +95,7 @@ class Inference:
         self._stopping = threading.Event()
         self._dropping = threading.Lock()  # readers share the counter of what gave way
         self._threads: list[threading.Thread] = []
+        self._turned: set[str] = set()  # a set's add and clear are one step each, so threads share it
 
     @property
     def bundle(self) -> Bundle | None:
@@ -104,6 +106,16 @@ class Inference:
     def ended(self) -> bool:
         """Whether every source has ended."""
         return all(feed.ended for feed in self._feeds)
+
+    def turned(self) -> bool:
+        """Whether every thread that still has work came round since this last was true.
+
+        A silent source does; a driver that does not come back, or a runtime that hangs, does not.
+        """
+        alive = self._turned >= {"", *(feed.name for feed in self._feeds if not feed.ended)}
+        if alive:
+            self._turned.clear()
+        return alive
 
     def swap(self, bundle: Bundle) -> None:
         """Answer with this bundle from the next frame on."""
@@ -136,12 +148,13 @@ class Inference:
 
     def _read(self, feed: Feed) -> None:
         while not self._stopping.is_set():
+            self._turned.add(feed.name)
             try:
                 with feed.opener() as source:
                     if self._drain(feed, source):
                         self._queue.put((feed, None, 0.0))
                         return
-            except RoadcastError as error:  # noqa: PERF203 - once a failure
+            except RoadcastError as error:
                 with self._dropping:
                     self.counters.source_failures += 1
                 LOG.warning("source %s: %s; it is opened again in %g s", feed.name, error, _REOPEN_S)
@@ -151,6 +164,7 @@ class Inference:
         """Read a source to its end; False when the agent stops first."""
         while not self._stopping.is_set():
             frame = source.read(_READ_S)
+            self._turned.add(feed.name)
             if frame is None:
                 if source.ended:
                     return True
@@ -159,8 +173,11 @@ class Inference:
         return False
 
     def offer(self, feed: Feed, frame: Frame) -> None:
-        """Queue a frame; the oldest gives way when too many wait."""
-        if self._queue.qsize() >= self._limit:
+        """Queue a frame; the oldest gives way when too many wait, but a row waits: a window must have no holes."""
+        if frame.readings is not None:
+            while self._queue.qsize() >= self._limit and not self._stopping.wait(_ROOM_S):
+                pass
+        elif self._queue.qsize() >= self._limit:
             self._drop_oldest()
         self._queue.put((feed, frame, time.perf_counter()))
 
@@ -188,6 +205,7 @@ class Inference:
         tick_at = 0.0
         while not self._stopping.is_set():
             arrived = self.answer_next()
+            self._turned.add("")
             if arrived >= tick_at:
                 tick_at = arrived + _TICK_S
                 for each in self._feeds:

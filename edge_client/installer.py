@@ -222,6 +222,7 @@ class Installer:
             self._batches(candidate),
             latency_factor=self._config.latency_factor,
             latency_floor_s=self._config.latency_floor_ms / 1e3,
+            agreement=self._config.agreement,
             classes=self._spec.kind == "classify",
         )
         if bundle is not None:

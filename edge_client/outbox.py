@@ -74,7 +74,14 @@ class Outbox:
             raise
 
     def put(
-        self, message_id: bytes, kind: Kind, payload: bytes, *, slot: str | None = None, number: int | None = None
+        self,
+        message_id: bytes,
+        kind: Kind,
+        payload: bytes,
+        *,
+        slot: str | None = None,
+        number: int | None = None,
+        until: tuple[str, float] | None = None,
     ) -> int:
         """Write a message down; return how many results had to make room.
 
@@ -84,6 +91,7 @@ class Outbox:
             payload: encoded.
             slot: a message in the same slot takes the place of the one before: it is newer state.
             number: the round that it answers.
+            until: source that it is a result of, and the end of its interval, s since 1970.
 
         Raises:
             StoreError: the disk refused; the message is not kept.
@@ -98,6 +106,8 @@ class Outbox:
                 )
                 if number is not None:
                     self._db.execute("insert or replace into meta values('answered', ?)", (number,))
+                if until is not None:
+                    self._db.execute("insert or replace into meta values(?, ?)", (f"until {until[0]}", int(until[1])))
                 dropped = self._make_room()
                 self._db.execute("commit")
             except BaseException:
@@ -152,6 +162,12 @@ class Outbox:
         """Number of the last round that was answered, 0 for none."""
         with _translated(self._path):
             return int(self._one("select coalesce(max(value), 0) from meta where key = 'answered'"))
+
+    def told_until(self, source: str) -> float:
+        """End of the last interval of a source that a result was written down of, s since 1970; 0 for none."""
+        with _translated(self._path):
+            query = "select coalesce(max(value), 0) from meta where key = ?"
+            return float(self._one(query, f"until {source}"))
 
     @property
     def size_bytes(self) -> int:

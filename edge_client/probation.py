@@ -77,6 +77,7 @@ def try_candidate(
     latency_factor: float,
     latency_floor_s: float,
     classes: bool,
+    agreement: float = 0.0,
     clock: Callable[[], float] = perf_counter,
 ) -> Verdict:
     """Let both answer the same samples in turn.
@@ -89,10 +90,12 @@ def try_candidate(
         latency_floor_s: a p95 up to this is fast enough, whatever the ratio: of short times on a loaded board it says
             more about the scheduler than about the student.
         classes: whether logits are class scores that may agree.
+        agreement: least share of samples that both answer alike; asked of eight samples or more.
         clock: seconds.
 
     Raises:
-        DeploymentError: it does not answer, answers NaN, or is too slow; the message is the reason of the rollback.
+        DeploymentError: it does not answer, answers NaN, is too slow, or agrees too rarely; the message is the
+            reason of the rollback.
     """
     for batch in [*batches[:1]] * WARM_UP:
         _checked(candidate, batch, clock)
@@ -112,7 +115,13 @@ def try_candidate(
         raise DeploymentError(
             f"p95 latency {latency * 1e3:.2f} ms is above {latency_factor:g} times the running {previous * 1e3:.2f} ms"
         )
-    return Verdict(len(times), latency, previous, float(np.mean(same)) if same and classes else None)
+    alike = float(np.mean(same)) if same and classes else None
+    if alike is not None and len(same) >= _ENOUGH and alike < agreement:
+        raise DeploymentError(
+            f"answers {alike:.0%} of {len(same)} samples as the running release does, below probation.agreement "
+            f"{agreement:.0%}; look at what the release was trained on before it is pushed again"
+        )
+    return Verdict(len(times), latency, previous, alike)
 
 
 def _timed(infer: Callable[[F4], Answer], batch: F4, clock: Callable[[], float]) -> tuple[Answer, float]:

@@ -24,12 +24,20 @@ class Tally:
         interval_s: seconds of an interval.
         slot_s: seconds for which one frame stands.
         emit: takes each `IntervalResult`.
+        told_s: intervals up to this time (s since 1970) were told before: a logger's file is read anew at each start.
     """
 
     def __init__(
-        self, *, task: str, source: str, interval_s: float, slot_s: float | None, emit: Callable[[IntervalResult], None]
+        self,
+        *,
+        task: str,
+        source: str,
+        interval_s: float,
+        slot_s: float | None,
+        emit: Callable[[IntervalResult], None],
+        told_s: float = 0.0,
     ) -> None:
-        self._task, self.source, self._emit = task, source, emit
+        self._task, self.source, self._emit, self._told_s = task, source, emit, told_s
         self._interval_s = interval_s
         self._slot_s = min(slot_s or interval_s / _SLOTS, interval_s)
         self._start_s: float | None = None
@@ -79,7 +87,8 @@ class Tally:
         slots = max(ceil((end_s - self._start_s) / self._slot_s), 1)
         coverage = min(len(self._seen) / slots, 1.0)
         values = dict(sorted(self.values.items())[:1024])
-        self._emit(IntervalResult(self._task, self.source, self._start_s, end_s, coverage, values))
+        if end_s > self._told_s:
+            self._emit(IntervalResult(self._task, self.source, self._start_s, end_s, coverage, values))
         self._seen.clear()
         self._slot = None
         self.values.clear()

@@ -72,10 +72,12 @@ class Uplink:
         if not effect.durable:
             self._publish(kind_of(effect.body), payload, retain=effect.retain)
             return
-        number = effect.body.round if isinstance(effect.body, m.KnowledgeReport) else None
+        body = effect.body
+        number = body.round if isinstance(body, m.KnowledgeReport) else None
+        until = (body.source, body.end_s) if isinstance(body, m.IntervalResult) else None
         try:
             dropped = self._outbox.put(
-                header.message_id, kind_of(effect.body), payload, slot=_slot(effect.body), number=number
+                header.message_id, kind_of(body), payload, slot=_slot(body), number=number, until=until
             )
         except StoreError:
             self._drops["outbox-failed"] += 1

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -74,6 +75,44 @@ def emit(data: T, as_json: bool, render: Callable[[T], RenderableType]) -> None:
         sys.stdout.write(shown + "\n")
     else:
         stdout().print(shown)
+
+
+def follow(
+    look: Callable[[], T],
+    draw: Callable[[T], RenderableType],
+    line: Callable[[T], str],
+    *,
+    every_s: float,
+    as_json: bool,
+    ended: Callable[[T], bool] = lambda _: False,
+) -> None:
+    """Show something until it ends: redrawn in a terminal; elsewhere a line, or JSON, whenever it has changed.
+
+    Args:
+        look: finds how things stand now.
+        draw: makes a table of that.
+        line: makes a line of it.
+        every_s: seconds between two looks.
+        as_json: print JSON instead of what `line` makes.
+        ended: whether this was the last thing to show.
+    """
+    found = look()
+    if not as_json and sys.stdout.isatty():
+        from rich.live import Live
+
+        with Live(draw(found), console=stdout(), auto_refresh=False) as live:
+            while not ended(found):
+                time.sleep(every_s)
+                found = look()
+                live.update(draw(found), refresh=True)
+        return
+    emit(found, as_json, line)
+    while not ended(found):
+        sys.stdout.flush()
+        time.sleep(every_s)
+        found, before = look(), found
+        if found != before:
+            emit(found, as_json, line)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> RenderableType:

@@ -16,19 +16,23 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from safetensors.numpy import load, save
+import torch
 
 from benchmarks.harness import Options, Outcome, Target, run
 from edge_client.agent import Agent
 from edge_client.disk import Disk
+from edge_models.students import build_student
+from edge_models.tasks import load_task
 from edge_protocol.task import Tier
 from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
+from export import build_artifact
 from tests.edge_client.device_rig import NO_TRAINER, device_config
 from tests.fakes.small_centre import Files, SmallCentre, artifact_files
 
 MOST = 2.5
 TIER: Tier = "base"
 WITHIN_S = 120.0
+STEPS = 2.0
 
 
 class CountingDisk(Disk):
@@ -104,9 +108,20 @@ def delta(device: Device) -> Counts:
     base = artifact_files(tier=TIER)
     device.centre.release(1, {TIER: base})
     device.run(1)
-    moved = {key: (array * np.float16(1.001)).astype(array.dtype) for key, array in load(base.weights).items()}
-    files = Files(base.template, save(moved), base.golden, base.parameters)
+    files = moved(base)
     return counted(device, files, lambda: device.run(2), base)
+
+
+def moved(base: Files) -> Files:
+    """The same student after a round: weights moved by two INT8 steps, for a delta as large as real ones."""
+    spec, rng = load_task("vehicle"), torch.Generator().manual_seed(1)
+    student = build_student(spec, TIER, seed=0)
+    with torch.no_grad():
+        for weight in student.parameters():
+            weight.add_(torch.randn(weight.shape, generator=rng) * weight.abs().max() * STEPS / 127)
+    x = np.random.default_rng(0).normal(size=(4, *spec.input.shape)).astype(np.float32)
+    built = build_artifact(spec, TIER, student, x, template=base.template, base=base.weights)
+    return Files(built.template, built.weights, built.golden, built.parameters)
 
 
 def restarted(device: Device) -> Counts:

@@ -1,4 +1,4 @@
-"""Which execution providers of ONNX Runtime really answer here: each runs a model and is compared with the CPU.
+"""Which runtimes really answer here: each provider of ONNX Runtime runs a model and is compared with the CPU.
 
 That a provider is listed says nothing: wheels list CUDA and hold no kernel for the GPU of this board. Owns no model.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -21,6 +21,10 @@ REMOTE: Final = frozenset({"AzureExecutionProvider"})
 TOLERANCE: Final = 0.02
 """Largest difference from the CPU, relative to its largest answer: TF32 and fp16 stay below, wrong kernels do not."""
 _TIMEOUT_S: Final = 120.0
+_TENSORRT: Final = """
+import json, tensorrt as t
+print(json.dumps([t.__version__, bool(t.Builder(t.Logger(t.Logger.ERROR)))]))
+"""
 _LIST: Final = "import json, onnxruntime as o; print(json.dumps([o.__version__, o.get_available_providers()]))"
 
 
@@ -78,21 +82,43 @@ def try_providers(python: Callable[..., str] = run_python) -> Trials:
     return Trials(str(version), {name: _trial(name, python) for name in names})
 
 
-def check_runtimes(trials: Trials, *, gpu: bool) -> tuple[Finding, ...]:
+def check_tensorrt(python: Callable[..., str] = run_python) -> tuple[Finding, ...]:
+    """TensorRT itself, in a process of its own; nothing where it is not installed.
+
+    A builder that was made shows that library, driver and GPU go together. Whether a student is answered rightly is
+    checked by the agent, after each plan that it builds.
+
+    Args:
+        python: see `run_python`.
+    """
+    try:
+        version, made = json.loads(python("-c", _TENSORRT))
+    except (RuntimeError, ValueError, TypeError) as error:
+        absent = "ModuleNotFoundError" in str(error)
+        why, fix = f"does not load: {error}", "install the TensorRT of this board's JetPack: apt-get install tensorrt"
+        return () if absent else (Finding("tensorrt", "warn", why, fix),)
+    if not made:
+        fix = "nothing is lost: students answer in ONNX Runtime; look at the driver: dmesg | grep -i nv"
+        return (Finding("tensorrt", "warn", f"{version}: makes no builder, so it finds no GPU or driver", fix),)
+    return (Finding("tensorrt", "ok", f"{version}: made a builder; each student's plan is checked when it is built"),)
+
+
+def check_runtimes(trials: Trials, *, gpu: bool, others: Sequence[Finding] = ()) -> tuple[Finding, ...]:
     """Judge the trials.
 
     Args:
         trials: of each provider.
         gpu: the board has a GPU that CUDA runs on.
+        others: what else may use the GPU (`check_tensorrt`).
     """
     reference = trials.by_provider.get(CPU, Trial(None, error="ONNX Runtime cannot be imported"))
     if reference.ran_on != CPU:
         why = f"does not answer on the CPU: {reference.error or reference.ran_on}"
-        return (Finding("onnxruntime", "fail", why, "pip install --force-reinstall onnxruntime"),)
-    others = [_compared(name, trial, reference) for name, trial in trials.by_provider.items() if name != CPU]
-    found = [Finding("onnxruntime", "ok", f"{trials.version}: ran a model on the CPU"), *others]
-    if gpu and all(finding.level != "ok" for finding in others):
-        found.append(Finding("gpu", "ok", "students answer on the CPU; no provider that runs uses this board's GPU"))
+        return (Finding("onnxruntime", "fail", why, "pip install --force-reinstall onnxruntime"), *others)
+    compared = [_compared(name, trial, reference) for name, trial in trials.by_provider.items() if name != CPU]
+    found = [Finding("onnxruntime", "ok", f"{trials.version}: ran a model on the CPU"), *compared, *others]
+    if gpu and all(finding.level != "ok" for finding in (*compared, *others)):
+        found.append(Finding("gpu", "ok", "students answer on the CPU; nothing that runs uses this board's GPU"))
     return tuple(found)
 
 

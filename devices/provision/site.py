@@ -62,7 +62,7 @@ class InstallConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         state_mb: that the agent's state may take; the replay store must leave a quarter of it. None for no limit.
         power_mode: by its name, as ``nvpmodel -q`` prints it, set at every boot; None to leave it.
         cameras: name → which USB camera is called ``/dev/roadcast/NAME``, whatever number it gets.
-        watchdog_s: seconds without a frame after which the agent is started again.
+        watchdog_s: seconds until the agent is started again when a camera's driver or a runtime does not come back.
     """
 
     prefix: Absolute = "/opt/roadcast"

@@ -83,8 +83,8 @@ def build_plan(trt: Trt, folder: Path, order: Order, timing: bytes, tell: Tell) 
     typed = api.strongly_typed != "never" and order.precision == "file"
     if order.precision == "fp16" and not api.precision_flags:
         raise IncompatibleError(
-            f"TensorRT {trt.__version__} computes in the file's number types only: export the student with "
-            "'--variant fp16', and build that file with precision 'file'"
+            f"TensorRT {trt.__version__} computes in the file's number types only: set tensorrt.precision to 'file'; "
+            "for less than FP32 release the variant int8-trt"
         )
     builder = builder_of(trt, log)
     tell("parse", 0)

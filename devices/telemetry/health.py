@@ -19,7 +19,8 @@ class HealthLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         wear: share of a disk's life used up.
         free: share of the state disk that must stay free; a tenth of it is a failure.
         memory: share of memory that must stay available.
-        frame_age_s: age of a camera's last frame.
+        frame_age_s: age of a camera's last frame; of a slow source's last frame or row, `missed` times its period.
+        missed: periods.
         written_bytes_per_day: what a card may be made to take.
     """
 
@@ -28,11 +29,13 @@ class HealthLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     free: float = 0.1
     memory: float = 0.05
     frame_age_s: float = 10.0
+    missed: float = 3.0
     written_bytes_per_day: float = 20e9
 
 
 DAY_S = 86_400.0
 _LEAST_S = 60.0
+_SOURCES = (("camera", "frame", "its cable and its address"), ("logger", "row", "its sensors and the file it writes"))
 _SIGHT: dict[Fault, str] = {
     "black": "look at the camera: lens cap, cable, power",
     "dark": "more light, or a longer exposure; what the camera sees cannot be judged now",
@@ -62,7 +65,7 @@ def judge(history: Sequence[Sample], limits: HealthLimits | None = None) -> tupl
         *_disks(values, limits),
         *_written(history, limits),
         *_clock(values),
-        *_cameras(values, limits),
+        *_sources(values, limits),
     )
 
 
@@ -127,11 +130,13 @@ def _clock(values: Mapping[str, float]) -> Iterator[Finding]:
         yield Finding("clock", "ok" if right else "warn", "synchronised" if right else "not synchronised", fix)
 
 
-def _cameras(values: Mapping[str, float], limits: HealthLimits) -> Iterator[Finding]:
-    for camera, age in _of("camera_frame_age_seconds", values):
-        stale = age > limits.frame_age_s
-        fix = f"look at the camera {camera}, its cable and its address" if stale else ""
-        yield Finding("camera", "fail" if stale else "ok", f"{camera}: last frame {age:.1f} s ago", fix)
+def _sources(values: Mapping[str, float], limits: HealthLimits) -> Iterator[Finding]:
+    for check, what, remedy in _SOURCES:
+        for name, age in _of(f"{check}_{what}_age_seconds", values):
+            period = values.get(f"{check}_{what}_period_seconds.{name}", 0.0)
+            stale = age > max(limits.frame_age_s, limits.missed * period)
+            fix = f"look at the {check} {name}, {remedy}" if stale else ""
+            yield Finding(check, "fail" if stale else "ok", f"{name}: last {what} {age:.1f} s ago", fix)
     for camera, number in _of("camera_view_fault", values):
         if 0 <= number <= len(FAULTS):
             yield view_finding(camera, (None, *FAULTS)[int(number)])

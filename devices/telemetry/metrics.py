@@ -47,6 +47,9 @@ METRICS: Final[dict[str, Metric]] = {
     "state_total_bytes": Metric(None, "gauge", "Size of the disk that holds the state directory."),
     "clock_synchronized": Metric(None, "gauge", "1 when something keeps the clock right."),
     "camera_frame_age_seconds": Metric("camera", "gauge", "Seconds since the last good frame of a camera."),
+    "camera_frame_period_seconds": Metric("camera", "gauge", "Seconds from one frame to the next, where that is set."),
+    "logger_row_age_seconds": Metric("logger", "gauge", "Seconds since a logger's last row."),
+    "logger_row_period_seconds": Metric("logger", "gauge", "Seconds from one row to the next."),
     "camera_view_fault": Metric("camera", "gauge", _VIEW),
 }
 

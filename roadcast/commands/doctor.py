@@ -60,7 +60,7 @@ def examine(config: DeviceConfig | None, root: Path | None) -> tuple[Finding, ..
     """
     from devices.boards import board_of, probe
     from devices.doctor.board_checks import check_board, check_python
-    from devices.doctor.runtime_checks import check_runtimes, try_providers
+    from devices.doctor.runtime_checks import check_runtimes, check_tensorrt, try_providers
     from devices.doctor.source_checks import check_cameras
     from edge_client.trust_store import CLOCK_FLOOR_S
     from roadcast.commands.devices import machine_at
@@ -74,7 +74,7 @@ def examine(config: DeviceConfig | None, root: Path | None) -> tuple[Finding, ..
     if root is None:
         progress("trying ONNX Runtime's providers")
         gpu = profile is not None and profile.compute_capability is not None
-        found += check_runtimes(try_providers(), gpu=gpu)
+        found += check_runtimes(try_providers(), gpu=gpu, others=check_tensorrt())
         found += _configured(config) if config is not None else ()
     return tuple(found)
 

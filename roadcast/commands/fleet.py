@@ -6,12 +6,13 @@ import getpass
 import logging
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from roadcast.output import JsonFlag, emit, table
+from roadcast.output import JsonFlag, emit, follow, table
 from roadcast.ssh_options import KNOWN_HOSTS, AskPassword, Identity, KnownHosts, PasswordFile
 
 if TYPE_CHECKING:
@@ -25,10 +26,21 @@ StateDir = Annotated[Path, typer.Option("--state-dir", help="The server's state 
 
 
 @app.command("list")
-def list_fleet(*, state_dir: StateDir, json: JsonFlag = False) -> None:
+def list_fleet(
+    *,
+    state_dir: StateDir,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until Ctrl-C, redrawn in a terminal.")] = False,
+    every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1)] = 1.0,
+    json: JsonFlag = False,
+) -> None:
     """On the server: every device, how its board is doing, and what is wrong; works beside a running server."""
-    found = [health(device) for device in _status(state_dir)["devices"]]
-    emit(found, json, _fleet)
+
+    def look() -> list[dict[str, Any]]:
+        return [health(device) for device in _status(state_dir)["devices"]]
+
+    if watch:
+        follow(look, _fleet, _tally, every_s=every, as_json=json)
+    emit(look(), json, _fleet)
 
 
 @app.command()
@@ -139,13 +151,16 @@ def _order(state_dir: Path, device: str, order: str, wait_s: float, *, tags: tup
 
 def health(device: dict[str, Any]) -> dict[str, Any]:
     """A device in a line: how its board is doing, and what is wrong with it."""
+    from devices.findings import Finding
     from devices.telemetry.health import judge
     from devices.telemetry.sampler import Sample
 
-    told = device["telemetry"]
-    values = {} if told is None else told["values"]
+    told, fresh = device["telemetry"], device["state"] == "online"
+    values = told["values"] if told is not None and fresh else {}
     warm = {name.partition(".")[2]: value for name, value in values.items() if name.startswith("temperature_celsius.")}
     bad = [finding for finding in judge([Sample(0.0, values)]) if finding.level != "ok"]
+    if told is not None and not fresh:
+        bad.append(Finding("board", "warn", f"last told {_when(told['at_s'])}", "look at its power and its link"))
     bad += [_offence(reason, done["count"], done["last_s"]) for reason, done in device["offences"].items()]
     return {
         "device": device["device"],
@@ -197,6 +212,14 @@ def _fleet(found: list[dict[str, Any]]) -> RenderableType:
     return table("", ("device", "state", "board", "hottest", "power", "findings"), rows)
 
 
+def _tally(found: list[dict[str, Any]]) -> str:
+    """The fleet in a line: how many are in which state, and who has something wrong."""
+    states = Counter(device["state"] for device in found)
+    ill = [device["device"] for device in found if device["findings"]]
+    told = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "no device yet"
+    return told + (f"; look at {', '.join(ill)}" if ill else "")
+
+
 def _details(found: dict[str, Any]) -> RenderableType:
     rows: list[tuple[object, ...]] = [
         ("state", f"{found['state']}, heard of {_when(found['seen_s'])}"),
@@ -216,7 +239,9 @@ def _details(found: dict[str, Any]) -> RenderableType:
         for r in found["rollouts"]
     ]
     told = found["telemetry"]
-    rows += [] if told is None else [(name, f"{value:.6g}") for name, value in sorted(told["values"].items())]
+    if told is not None:
+        rows.append(("board told", _when(told["at_s"])))
+        rows += [(name, f"{value:.6g}") for name, value in sorted(told["values"].items())]
     rows += [(f"{finding.level}: {finding.check}", finding.says) for finding in found["findings"]]
     return table(found["device"], ("what", "found"), rows)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import getpass
 import logging
-import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from roadcast.output import JsonFlag, emit, stdout, table
+from roadcast.output import JsonFlag, emit, follow, table
 
 if TYPE_CHECKING:
     from broker_server.rollout_plan import Plan
@@ -101,25 +101,8 @@ def watch(
     json: JsonFlag = False,
 ) -> None:
     """Show a rollout until it ends: a live table in a terminal, a line (or JSON) for each change elsewhere."""
-    if not json and sys.stdout.isatty():
-        from rich.live import Live
-
-        with Live(_table(_status(state_dir, release)), console=stdout(), auto_refresh=False) as live:
-            while (found := _status(state_dir, release))["state"] not in _ENDS:
-                live.update(_table(found), refresh=True)
-                time.sleep(every)
-            live.update(_table(found), refresh=True)
-        return
-    shown: dict[str, Any] = {}
-    while True:
-        found = _status(state_dir, release)
-        if found != shown:
-            emit(found, json, _line)
-            sys.stdout.flush()
-        shown = found
-        if found["state"] in _ENDS:
-            return
-        time.sleep(every)
+    look = partial(_status, state_dir, release)
+    follow(look, _table, _line, every_s=every, as_json=json, ended=lambda found: found["state"] in _ENDS)
 
 
 @app.command()

@@ -124,6 +124,33 @@ def test_a_sensor_forecasts_and_learns_from_what_came_to_pass(tmp_path: Path) ->
     rig.close()
 
 
+def test_a_logger_s_rows_are_told_once_although_its_file_is_read_at_each_start(tmp_path: Path) -> None:
+    """After a restart the old rows fill the windows again, and only intervals that nobody was told of are results."""
+    log, rows = tmp_path / "log.csv", [f"{1.7e9 + 300 * at:.0f},{50 + at % 7}\n" for at in range(40)]
+    log.write_text("time,loop\n" + "".join(rows[:30]))
+    config = device_config(tmp_path, task="speed", sources=[{"name": "road", "uri": f"csv://{log}"}])
+    rig = DeviceRig(config)
+    rig.centre.release(1, {"nano": artifact_files("speed")}, task="speed")
+    rig.until(lambda: running(rig, 1), "release 1")
+    with log.open("a") as growing:
+        growing.writelines(rows[30:36])
+    rig.until(lambda: len(ends(rig)) >= 5, "results")
+    rig.until(lambda: len(rig.agent.outbox) == 0, "the acks")
+    before = set(ends(rig))
+    rig.close()
+    again = DeviceRig(config, rig.broker)
+    with log.open("a") as growing:
+        growing.writelines(rows[36:])
+    again.until(lambda: len(ends(again)) >= 3, "results of the new rows")
+    assert not before & set(ends(again))
+    again.close()
+
+
+def ends(rig: DeviceRig) -> list[float]:
+    """Ends of the intervals that the centre was told of."""
+    return [result.end_s for result in rig.centre.of(m.IntervalResult)]
+
+
 def test_a_round_is_answered_by_the_real_trainer_and_its_head_serves(tmp_path: Path) -> None:
     """Release, refit, round, report, personal head: with the subprocess that a device runs."""
     pack = f"{tmp_path}/images.npz"

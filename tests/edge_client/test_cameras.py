@@ -56,6 +56,18 @@ def test_nothing_is_said_before_the_first_frame_and_of_a_view_without_a_scene(tm
     assert 30 <= ages["camera_frame_age_seconds.north"] <= monotonic() + 30 - before
 
 
+def test_a_logger_s_rows_are_no_camera_s_frames(tmp_path: Path) -> None:
+    """Its age goes by another name, beside how often it should speak."""
+    cameras, feed = watched(tmp_path, [street()])
+    logger = Feed("loops", feed.opener, feed.pipeline, feed.tally)
+    with cameras.watch(logger, kind="logger_row", period_s=300.0).opener() as source:
+        assert source.read(5.0) is not None
+    found = cameras.readings(monotonic())
+    assert found["logger_row_period_seconds.loops"] == 300
+    assert set(found) >= {"logger_row_age_seconds.loops"}
+    assert "camera_frame_age_seconds.loops" not in found
+
+
 def test_a_black_picture_is_not_a_sign_of_life(tmp_path: Path) -> None:
     """A frame with a fault makes the camera no younger."""
     cameras, feed = watched(tmp_path, [street() * 0])

@@ -194,6 +194,33 @@ def test_a_silent_source_does_not_hold_the_agent_up() -> None:
     assert threading.active_count() == before
 
 
+def test_a_silent_source_comes_round_and_a_driver_that_hangs_does_not() -> None:
+    """The watchdog is fed beside a logger without new rows, and not once a read does not come back."""
+    source, hang, hung = Frames([picture(1)]), threading.Event(), threading.Event()
+
+    def read(_timeout_s: float) -> None:
+        if hang.is_set():
+            hung.set()
+            hang_ends.wait(60)
+
+    hang_ends = threading.Event()
+    source.read = read  # type: ignore[method-assign]
+    inference, feed, _, _ = camera(lambda: source)
+    assert not inference.turned()
+    inference.start()
+    for _ in range(3):
+        wait_for(inference.turned, "a turn of every thread")
+    hang.set()
+    assert hung.wait(30)
+    inference.turned()
+    begun = inference.counters.frames
+    inference.offer(feed, picture(2))
+    wait_for(lambda: inference.counters.frames > begun, "the inference thread's own turn")
+    assert not inference.turned()
+    hang_ends.set()
+    inference.stop()
+
+
 def test_moving_objects_are_counted_by_line_direction_and_class(real_data: Path) -> None:
     """The real clip, with a student that sees cars only: what crosses is counted as cars."""
     from devices.sources import open_source  # noqa: PLC0415

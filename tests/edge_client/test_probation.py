@@ -54,6 +54,17 @@ def test_a_good_candidate_passes_and_its_agreement_is_measured() -> None:
     assert try_candidate(other.infer, old.infer, BATCHES, **LIMITS, classes=False, clock=clock).agreement is None
 
 
+def test_a_candidate_that_hardly_ever_agrees_is_sent_back() -> None:
+    """All ten samples answered otherwise: sent back; of few samples, or of forecasts, no agreement is asked."""
+    clock = FakeClock()
+    new, old = Student(clock, best=2), Student(clock)
+    with pytest.raises(DeploymentError, match=r"answers 0% of 10 samples as the running release does, .* 10%"):
+        try_candidate(new.infer, old.infer, BATCHES, **LIMITS, classes=True, agreement=0.1, clock=clock)
+    try_candidate(new.infer, old.infer, BATCHES[:7], **LIMITS, classes=True, agreement=0.1, clock=clock)
+    try_candidate(new.infer, old.infer, BATCHES, **LIMITS, classes=False, agreement=0.1, clock=clock)
+    try_candidate(old.infer, old.infer, BATCHES, **LIMITS, classes=True, agreement=1.0, clock=clock)
+
+
 def test_a_first_release_is_compared_with_nothing() -> None:
     """Without a running release there is no latency to keep and nobody to agree with."""
     clock = FakeClock()

@@ -53,6 +53,15 @@ def test_a_replay_of_the_past_is_not_closed_by_the_wall_clock() -> None:
     assert len(out) == 3
 
 
+def test_what_was_told_before_is_not_told_again() -> None:
+    """Intervals up to the mark are counted and kept to oneself."""
+    out: list[IntervalResult] = []
+    tally = Tally(task="speed", source="road", interval_s=60, slot_s=60, emit=out.append, told_s=120)
+    for at_s in (0.0, 60.0, 120.0, 180.0, 240.0):
+        tally.see(at_s, 1e9)
+    assert [(each.start_s, each.end_s) for each in out] == [(120, 180), (180, 240)]
+
+
 def test_a_long_gap_is_skipped_not_filled() -> None:
     """A month without frames does not give forty thousand empty results."""
     out: list[IntervalResult] = []

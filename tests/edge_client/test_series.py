@@ -15,6 +15,7 @@ from edge_models.tasks import load_task
 from edge_models.windows import LiveWindows, Scale
 from edge_protocol.messages import IntervalResult
 from tests.edge_client.test_inference import Constant, Frames
+from tests.fakes.waiting import wait_for
 
 SPEED = load_task("speed")
 
@@ -97,3 +98,15 @@ def test_an_answer_that_is_not_finite_is_left_out() -> None:
     inference.take(feed, row(1, 50.0, 40.0), 0.0)
     inference.take(feed, None, 0.0)
     assert out[-1].values == {}
+
+
+def test_no_row_gives_way_when_a_file_is_read_at_once() -> None:
+    """A logger's history comes faster than it is answered: the reader waits, and the windows have no holes."""
+    out: list[IntervalResult] = []
+    inference, feed, _ = sensors(out, None)
+    feed.opener = lambda: Frames([row(number, 60.0, 50.0) for number in range(300)])  # type: ignore[assignment, return-value]
+    inference.swap(Bundle(1, Constant(outputs=6)))
+    inference.start()
+    wait_for(lambda: inference.ended, "end of the file")
+    inference.stop()
+    assert (inference.counters.taken, inference.counters.queue_dropped) == (300, 0)

@@ -95,6 +95,37 @@ def test_a_table_is_drawn_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None
     assert "\t" not in screen.getvalue()
 
 
+def _ends_at_two(monkeypatch: pytest.MonkeyPatch, out: io.StringIO, *, as_json: bool = False) -> str:
+    """Follow a number that goes 0, 0, 1, 2, and return what was shown."""
+    monkeypatch.setattr(sys, "stdout", out)
+    numbers = iter([0, 0, 1, 2])
+    output.follow(
+        lambda: next(numbers),
+        lambda found: output.table("", ("number",), [(found,)]),
+        "at {}".format,
+        every_s=0.001,
+        as_json=as_json,
+        ended=lambda found: found == 2,
+    )
+    return out.getvalue()
+
+
+def test_what_is_followed_is_a_line_for_each_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pipe, as text or as JSON, to its end."""
+    assert _ends_at_two(monkeypatch, io.StringIO()).splitlines() == ["at 0", "at 1", "at 2"]
+    assert _ends_at_two(monkeypatch, io.StringIO(), as_json=True).split() == ["0", "1", "2"]
+
+
+def test_what_is_followed_is_redrawn_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table that goes over the one before it, the last one stays."""
+    monkeypatch.setenv("TERM", "xterm")
+    shown = _ends_at_two(monkeypatch, Terminal())
+    assert "\x1b[" in shown
+    assert "at 2" not in shown
+    assert shown.count("number") >= 3
+    assert " 2 " in shown.rpartition("number")[2]
+
+
 def test_progress_is_silent_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress goes to a terminal and to nothing else; a warning always does."""
     piped, screen = io.StringIO(), Terminal()

@@ -12,7 +12,15 @@ import onnx
 import onnxruntime
 import pytest
 
-from devices.doctor.runtime_checks import CPU, Trial, Trials, check_runtimes, run_python, try_providers
+from devices.doctor.runtime_checks import (
+    CPU,
+    Trial,
+    Trials,
+    check_runtimes,
+    check_tensorrt,
+    run_python,
+    try_providers,
+)
 from devices.doctor.tiny_model import tiny_input, tiny_model
 
 CUDA, TRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -115,3 +123,36 @@ def test_the_trial_is_a_program(tmp_path: Path) -> None:
         command, cwd=tmp_path, env={"PYTHONPATH": str(root)}, capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout)["ran_on"] == CPU
+
+
+@pytest.mark.parametrize(
+    ("module", "level", "says"),
+    [
+        ("class Builder:\n    def __init__(self, log): pass", "ok", "10.3.0: made a builder"),
+        ("Builder = lambda log: None", "warn", "makes no builder"),
+        ("raise ImportError('libnvinfer.so.10: cannot open')", "warn", "libnvinfer.so.10"),
+    ],
+)
+def test_tensorrt_is_asked_for_a_builder(tmp_path: Path, module: str, level: str, says: str) -> None:
+    """In a process of its own; a library without a driver, or without its own libraries, is a warning with a fix."""
+    log = "class Logger:\n    ERROR = 1\n    def __init__(self, level): pass\n"
+    (tmp_path / "tensorrt.py").write_text(f"__version__ = '10.3.0'\n{log}{module}\n")
+
+    def python(*arguments: str) -> str:
+        return run_python("-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); exec({arguments[1]!r})")
+
+    found = check_tensorrt(python)
+    assert [finding.level for finding in found] == [level]
+    assert says in found[0].says
+    assert bool(found[0].fix) == (level != "ok")
+    gpu = check_runtimes(_trials(), gpu=True, others=found)[-1]
+    assert (gpu.check == "gpu") == (level != "ok"), "a GPU that TensorRT uses is not called unused"
+
+
+def test_without_tensorrt_nothing_is_said_of_it() -> None:
+    """Most boards of a fleet's test have none."""
+
+    def python(*arguments: str) -> str:
+        return run_python("-c", arguments[1].replace("tensorrt", "no_such_tensorrt"))
+
+    assert check_tensorrt(python) == ()

@@ -135,7 +135,7 @@ def test_fp16_is_allowed_where_the_version_can(tmp_path: Path) -> None:
         with TrtRunner(trt, Cuda(FakeCudart()), build(trt, tmp_path, order).plan) as runner:
             off = np.abs(runner.infer(X).logits - expected()).max()
             assert 0 < off < 0.02 * np.abs(expected()).max()
-    with pytest.raises(IncompatibleError, match="--variant fp16"):
+    with pytest.raises(IncompatibleError, match="variant int8-trt"):
         build(fake_tensorrt(NEW), tmp_path, order)
 
 

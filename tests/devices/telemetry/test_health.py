@@ -26,11 +26,20 @@ def _levels(values: dict[str, float]) -> dict[str, str]:
         ("disk wear", "disk_wear_ratio.mmcblk0", {0.1: "ok", 0.8: "warn", 1.0: "fail"}),
         ("clock", "clock_synchronized", {1.0: "ok", 0.0: "warn"}),
         ("camera", "camera_frame_age_seconds.road", {1.0: "ok", 10.1: "fail"}),
+        ("logger", "logger_row_age_seconds.loops", {9.0: "ok", 10.1: "fail"}),
     ],
 )
 def test_each_reading_has_its_limits(check: str, values: str, levels: dict[float, str]) -> None:
     """Well, worse, worst: the level follows the reading."""
     assert {value: _levels({values: value})[check] for value in levels} == levels
+
+
+def test_a_slow_source_is_not_taken_for_a_silent_one() -> None:
+    """A logger with a row every five minutes may be silent for fifteen; a camera with a frame a minute for three."""
+    for what, period in (("logger_row", 300.0), ("camera_frame", 60.0)):
+        age, name = f"{what}_age_seconds.x", f"{what}_period_seconds.x"
+        told = [_levels({age: missed * period, name: period}) for missed in (2.9, 3.1)]
+        assert [set(levels.values()) for levels in told] == [{"ok"}, {"fail"}]
 
 
 @pytest.mark.parametrize(("check", "what"), [("disk room", "state_{}_bytes"), ("memory", "memory_{}_bytes")])

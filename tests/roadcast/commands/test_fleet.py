@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -64,6 +67,34 @@ def test_the_fleet_s_boards_are_listed(tmp_path: Path) -> None:
     line = CliRunner().invoke(app, command, catch_exceptions=False).stdout.splitlines()[2]
     assert "clone: two boards take turns under this name (3 times, last 1970-01-01 00:01:00 UTC)" in line
     assert "quota-bytes: messages dropped, too many bytes a day (9 times" in line
+
+
+def test_old_readings_are_not_shown_as_new(tmp_path: Path) -> None:
+    """Of a board that is away nothing is said but when it last told of itself."""
+    database = Database(tmp_path / "server.db")
+    away = msgspec.structs.replace(RECORD, state="offline")
+    database.apply(
+        [SaveDevice(away), SaveTelemetry(CAM, 5.0, Telemetry({"throttled": 1.0, "temperature_celsius.tj": 90}))]
+    )
+    database.close()
+    done = CliRunner().invoke(app, ["list", "--state-dir", str(tmp_path), "--json"], catch_exceptions=False)
+    (gone,) = json.loads(done.stdout)
+    assert (gone["celsius"], [each["says"] for each in gone["findings"]]) == (None, ["last told 1970-01-01 00:00:05Z"])
+
+
+def test_a_fleet_is_watched_until_somebody_stops_it(tmp_path: Path) -> None:
+    """A line whenever something has changed, beside whoever writes the database; Ctrl-C ends it."""
+    database = Database(tmp_path / "server.db")
+    database.apply([SaveDevice(RECORD)])
+    command = [sys.executable, "-m", "roadcast", "devices", "list", "--watch", "--every", "0.1"]
+    with subprocess.Popen([*command, "--state-dir", str(tmp_path)], stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        assert watching.stdout.readline() == "1 online\n"
+        database.apply([SaveDevice(msgspec.structs.replace(RECORD, state="offline"))])
+        assert watching.stdout.readline() == "1 offline\n"
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(60) == 128 + signal.SIGINT
+    database.close()
 
 
 def test_one_device_is_shown_whole(tmp_path: Path) -> None:

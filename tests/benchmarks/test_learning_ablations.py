@@ -1,0 +1,44 @@
+"""Leaving an ingredient out leaves out that one: density says nothing any more, and hidden anchors weigh nobody."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.learning.ablations import NoDensity, NoTrust
+from broker_server.distil_job import DistilSettings
+from broker_server.strategies.base import HiddenAnchors, Opinion
+from broker_server.strategies.feddistill import FedDistill
+from edge_protocol.ids import DeviceId
+from tests.broker_server.strategies.ballots import class_votes
+
+SETTINGS = DistilSettings(shared_share=0, device_cap=1)
+SHARED = Opinion(np.full((4, 2), 0.5, np.float32))
+ANCHORS = HiddenAnchors(np.array([0, 1, 2, 3]), np.array([0, 0, 1, 1]))
+SURE, DOUBTFUL = (6, 6, 6, 6), (1, 6, 2, 6)
+
+
+def teacher(kind: type[FedDistill], density: tuple[int, ...]) -> Opinion:
+    """What one device of both classes teaches."""
+    rule = kind(SHARED, SETTINGS, ANCHORS)
+    rule.add(DeviceId("d0"), class_votes([0, 0, 1, 1], density=list(density), held=[1, 1]))
+    return rule.teacher()
+
+
+def test_without_density_only_classes_speak() -> None:
+    """The whole rule hears a device's doubt about single samples; the rule without density does not."""
+    whole, without = ([teacher(kind, said).value for said in (SURE, DOUBTFUL)] for kind in (FedDistill, NoDensity))
+    assert not np.allclose(*whole, atol=0.01)
+    np.testing.assert_allclose(*without, atol=1e-6)
+
+
+def test_without_trust_a_liar_weighs_as_much_as_anybody() -> None:
+    """A device that is wrong on all hidden anchors keeps its weight only where nobody looks at them."""
+    honest, liar = (class_votes(said, density=[6] * 4, held=[1, 1]) for said in ([0, 0, 1, 1], [1, 1, 0, 0]))
+    weights = {}
+    for kind in (FedDistill, NoTrust):
+        rule = kind(SHARED, SETTINGS, ANCHORS)
+        rule.add(DeviceId("honest"), honest)
+        rule.add(DeviceId("liar"), liar)
+        weights[kind] = rule.class_weights()
+    np.testing.assert_allclose(weights[NoTrust][0], weights[NoTrust][1])
+    assert (weights[FedDistill][0] > 2 * weights[FedDistill][1]).all()
