@@ -215,10 +215,10 @@ def measured(options: Options, *, cache: Path, seeds: int) -> Outcome:
         arm: [kept(cache, f"{mark}-s{at}", partial(rounds_of, arm, pack, at, budget)) for at in range(seeds)]
         for arm, mark in marks.items()
     }
-    return _outcome(runs, judge=not options.quick)
+    return outcome_of(runs, judge=not options.quick)
 
 
-def _outcome(runs: dict[str, list[dict[str, Any]]], *, judge: bool) -> Outcome:
+def outcome_of(runs: dict[str, list[dict[str, Any]]], *, judge: bool) -> Outcome:
     """Means over seeds, devices and tiers; the ratio is taken seed by seed."""
     means = {
         (arm, when, what): np.array([[np.mean([seed["made"][when][name][0] for name in names])] for seed in found])[
