@@ -47,7 +47,8 @@ class TaskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     Attributes:
         task: name of a shipped task, or a YAML file.
         anchors: pack of labelled samples; the first release learns from them.
-        proxies: pack of samples that every device answers.
+        proxies: pack of samples that every device answers. Strategies that ask for class means need none: its samples
+            then stay with the server and are what the students learn on, in the place of the anchors.
         validation: pack of labelled samples that the judge measures on.
         judge: what a candidate may lose, and still become a release.
         rollout: how the judge's releases go over the fleet, without an operator; None for all devices at once.
@@ -55,7 +56,7 @@ class TaskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     task: str
     anchors: str
-    proxies: str
+    proxies: str | None = None
     validation: str
     rounds: RoundsConfig = RoundsConfig()
     judge: JudgeRules = JudgeRules()
@@ -184,7 +185,7 @@ def _anchored(config: ServerConfig, home: Path) -> ServerConfig:
             task,
             task=at(task.task) if task.task.endswith((".yaml", ".yml")) else task.task,
             anchors=at(task.anchors),
-            proxies=at(task.proxies),
+            proxies=at(task.proxies) if task.proxies else None,
             validation=at(task.validation),
         )
         for name, task in config.tasks.items()

@@ -22,10 +22,12 @@ from msgspec import Meta
 
 from edge_protocol.errors import DistillationError
 from edge_protocol.ids import DeviceId, check_id
-from edge_protocol.messages import KnowledgeReport
+from edge_protocol.messages import FullReport
 from edge_protocol.task import Tier
 
 T = TypeVar("T")
+PROTOTYPE_STRATEGIES = ("fedproto", "fedtgp")
+"""Rules that ask devices for class means, and for no answer on proxies."""
 Scores = dict[str, float]
 
 
@@ -77,6 +79,11 @@ class DistilSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     checkpoint_steps: Annotated[int, Meta(ge=1)] = 50
     seed: int = 0
     threads: Annotated[int, Meta(ge=1)] = 1
+
+    @property
+    def prototypes(self) -> bool:
+        """Whether rounds ask for class means instead of votes on proxies."""
+        return self.strategy in PROTOTYPE_STRATEGIES
 
 
 class DistilJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,7 +158,7 @@ class DistilResult(msgspec.Struct, frozen=True, kw_only=True):
     cohorts: dict[Tier, dict[str, Paired]] = {}
 
 
-def write_job(job_dir: Path, job: DistilJob, reports: Mapping[DeviceId, KnowledgeReport]) -> None:
+def write_job(job_dir: Path, job: DistilJob, reports: Mapping[DeviceId, FullReport]) -> None:
     """Lay out a job; `job.json` comes last, so a folder with it is complete.
 
     Raises:
@@ -166,7 +173,7 @@ def write_job(job_dir: Path, job: DistilJob, reports: Mapping[DeviceId, Knowledg
         raise DistillationError(f"{job_dir}: cannot write the distillation job: {error}") from error
 
 
-def same_job(job_dir: Path, job: DistilJob, reports: Mapping[DeviceId, KnowledgeReport]) -> bool:
+def same_job(job_dir: Path, job: DistilJob, reports: Mapping[DeviceId, FullReport]) -> bool:
     """Whether a folder holds exactly this job, byte for byte, so that its checkpoints are of it."""
     try:
         return all((job_dir / name).read_bytes() == data for name, data in _files(job, reports).items())
@@ -174,7 +181,7 @@ def same_job(job_dir: Path, job: DistilJob, reports: Mapping[DeviceId, Knowledge
         return False
 
 
-def _files(job: DistilJob, reports: Mapping[DeviceId, KnowledgeReport]) -> dict[str, bytes]:
+def _files(job: DistilJob, reports: Mapping[DeviceId, FullReport]) -> dict[str, bytes]:
     names = {check_id(device, "device"): f"{device}.report" for device in sorted(reports)}
     files = {f"reports/{name}": msgspec.msgpack.encode(reports[DeviceId(device)]) for device, name in names.items()}
     return files | {"job.json": msgspec.json.encode(msgspec.structs.replace(job, reports=tuple(names.values())))}

@@ -35,22 +35,20 @@ from broker_server.distiller import (
     constant,
     cycled,
     inputs_of,
-    shared_opinion,
     teacher_lesson,
     train,
 )
+from broker_server.hearing import Hearing, hear
 from broker_server.proxy_set import Asked, build, drawn, load_samples, mingle
 from broker_server.round_manifest import MANIFEST, describe, encoded, input_hashes
-from broker_server.strategies import HiddenAnchors, Strategy, make_strategy
-from broker_server.strategies.base import F4, check_report
+from broker_server.strategies import Strategy
+from broker_server.strategies.base import F4
 from broker_server.training import Lesson, Training, compute_device
 from devices.packs import open_pack
 from edge_models.samples import Samples
 from edge_models.students import Student, build_student
 from edge_models.tasks import load_task, plugin_of
-from edge_protocol.errors import DistillationError, RemoteProtocolError, RoadcastError
-from edge_protocol.ids import DeviceId
-from edge_protocol.messages import KnowledgeReport
+from edge_protocol.errors import DistillationError, RoadcastError
 from edge_protocol.task import TIERS, TaskSpec, Tier
 from export import BuiltArtifact
 from export.payload import served
@@ -71,15 +69,6 @@ class Bench:
     current: Mapping[Tier, Student]
 
 
-@dataclass(frozen=True, eq=False)
-class Hearing:
-    """Who was heard: the strategy that took the reports, the round of each, and why others were refused."""
-
-    strategy: Strategy | None
-    rounds: Mapping[str, int]
-    refused: Mapping[str, str]
-
-
 def run_job(job_dir: Path, say: Say) -> DistilResult:
     """Carry out a job and write its files; the manifest and `result.json` come last.
 
@@ -90,7 +79,8 @@ def run_job(job_dir: Path, say: Say) -> DistilResult:
     bench = open_bench(job_dir)
     inputs, device = input_hashes(job_dir, bench.job), _machine(bench.job.settings.device)
     x, valid = inputs_of(bench.asked.samples, bench.spec), inputs_of(bench.validation, bench.spec)
-    hearing = _collect(bench, x) if bench.current else Hearing(None, {}, {})
+    heard = hear(bench.job, job_dir, bench.spec, bench.asked, bench.current, x) if bench.current else None
+    hearing = heard or Hearing(None, {}, {})
     strategy = hearing.strategy
     lessons = _lessons(bench, strategy, x)
     plugin, masks = plugin_of(bench.spec), _cohorts(bench)
@@ -181,26 +171,6 @@ def open_bench(folder: Path) -> Bench:
 def _cohorts(bench: Bench) -> dict[str, Mask]:
     """Cohorts of the validation samples, which are compared when there is something to beat."""
     return cohorts_of(bench.validation, bench.spec, open_pack(Path(bench.job.validation))) if bench.current else {}
-
-
-def _collect(bench: Bench, x: Tensor) -> Hearing:
-    """Hear the shared model and every device."""
-    asked, shared = bench.asked, shared_opinion(bench.current.values(), x, bench.spec)
-    hidden = HiddenAnchors(asked.hidden, asked.samples.targets[asked.hidden]) if len(asked.hidden) else None
-    strategy = make_strategy(bench.job.settings, shared, hidden)
-    rounds: dict[str, int] = {}
-    refused: dict[str, str] = {}
-    for name in bench.job.reports:
-        device = DeviceId(Path(name).stem)
-        try:
-            report = msgspec.msgpack.decode((bench.folder / "reports" / name).read_bytes(), type=KnowledgeReport)
-            check_report(report, bench.spec, bench.job.proxy, len(asked.samples))
-        except (RemoteProtocolError, msgspec.MsgspecError) as error:
-            refused[str(device)] = str(error)
-        else:
-            strategy.add(device, report.votes, bench.job.round - report.round)
-            rounds[device] = report.round
-    return Hearing(strategy, rounds, refused)
 
 
 def _teacher_facts(strategy: Strategy | None) -> Scores:

@@ -78,7 +78,7 @@ class Workshop:
         self._running: dict[tuple[TaskId, int], Cancelled] = {}
 
     def do(self, work: Work, proxy: str) -> None:
-        """Begin a piece of work. `proxy` is the hash of the proxy set that the round's reports answer."""
+        """Begin a piece of work. `proxy` is the hash of the proxy set that the round's reports answer, "" for none."""
         match work:
             case Distil(task, number, release):
                 cancelled = self._running[task, number] = Cancelled()
@@ -120,7 +120,7 @@ class Workshop:
     def _distil(self, task: TaskId, number: int, release: int, proxy: str, cancelled: Cancelled) -> Outcome:
         desk, folder = self._desk, self.job_dir(task, number)
         try:
-            reports = desk.database.reports(task, number, proxy) if proxy else {}
+            reports = desk.database.reports(task, number, proxy)
             job = self._job(task, number, release, proxy)
             if not same_job(folder, job, reports):  # the same one goes on from its checkpoints
                 shutil.rmtree(folder, ignore_errors=True)
@@ -144,7 +144,7 @@ class Workshop:
             release=release,
             settings=config.distil.settings,
             anchors=setup.anchors,
-            proxies=setup.proxies,
+            proxies=setup.proxies or setup.anchors,
             validation=setup.validation,
             proxy=proxy,
             salt=self._desk.salt.hex(),

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from devices.preprocess import PreprocessConfig
-from devices.provision.site import FACTORY_DIR
+from devices.provision.places import FACTORY_DIR
 from edge_client.drift import DriftConfig
 from edge_client.fetch_policy import FetchConfig
 from edge_client.governor import PauseConfig
@@ -115,16 +115,21 @@ class PrivacyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         epsilon_total: of all reports together, the budget. When the next one would exceed it, the device reports no
             more and goes on with everything else.
         delta: well below one over the number of samples.
+        prototype_k: rounds may ask for class means, and a class of which there are fewer samples is not told; null, the
+            default, to answer no such round. Class means have no noise.
     """
 
     epsilon_per_report: Annotated[float, Meta(gt=0, le=1000)] | None = None
     epsilon_total: Annotated[float, Meta(gt=0, le=1e6)] = 8.0
     delta: Annotated[float, Meta(gt=0, lt=0.01)] = 1e-5
+    prototype_k: Annotated[int, Meta(ge=3, le=100_000)] | None = None
 
     def __post_init__(self) -> None:
         one, total = self.epsilon_per_report, self.epsilon_total
         if one is not None and one > total:
             raise ConfigError(f"privacy: epsilon_per_report {one:g} exceeds epsilon_total {total:g}")
+        if one is not None and self.prototype_k is not None:
+            raise ConfigError("privacy: class means have no noise; leave out prototype_k, or epsilon_per_report")
 
 
 class ProbationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,6 +6,7 @@
     result.json     TrainResult                        written last: when it is there, all of it is
     personal.safetensors                               HeadWeights
     votes.safetensors    odds, or mean, spread, familiarity           only when a proxy set was given
+    prototypes.safetensors    means (C, 64) float32, counts (C,) int64    only when `prototype_k` was
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class TrainJob(msgspec.Struct, frozen=True, kw_only=True):
         template, weights: paths of the release's files.
         replay: path of the replay store.
         proxy: path of the proxy set to answer; None to refit the personal head only.
+        prototype_k: least samples of a class whose mean features are to be told; None to tell none.
         epochs: passes at most.
         max_samples: that are learned from.
         heads: types of personal head to choose from.
@@ -59,6 +61,7 @@ class TrainJob(msgspec.Struct, frozen=True, kw_only=True):
     watts: float | None = None
     seed: int = 0
     sigma: float = 0.0
+    prototype_k: int | None = None
 
 
 class TrainResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""From a finished training job to the report that travels: quantised votes; owns no training."""
+"""From a finished training job to the report that travels: quantised votes, or class means; owns no training."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from safetensors.numpy import load
 from edge_client.jobs import TrainResult
 from edge_models.samples import F4
 from edge_protocol.errors import LocalProtocolError, StoreError
-from edge_protocol.messages import KnowledgeReport, RoundCall
-from edge_protocol.task import TaskSpec
+from edge_protocol.messages import KnowledgeReport, PrototypeCall, PrototypeReport, RoundCall
+from edge_protocol.prototypes import told_arrays
+from edge_protocol.task import TaskSpec, Tier
 from edge_protocol.votes import ClassVotes, Votes, class_votes, forecast_votes
 
 
@@ -44,6 +45,21 @@ def read_report(
     except (OSError, SafetensorError, KeyError, LocalProtocolError) as error:
         raise StoreError(f"votes of round {call.number} in {path}: {error}") from error
     return KnowledgeReport(spec.name, spec.label_space, call.number, release, call.proxy.sha256, result.examples, votes)
+
+
+def read_prototypes(folder: Path, *, spec: TaskSpec, tier: Tier, call: PrototypeCall, release: int) -> PrototypeReport:
+    """Make the report that answers a round without proxies; arguments as for `read_report`.
+
+    Raises:
+        StoreError: the class means are missing, damaged or not finite in half precision.
+    """
+    path = folder / "prototypes.safetensors"
+    try:
+        arrays = load(path.read_bytes())
+        told = told_arrays(arrays["means"], arrays["counts"])
+        return PrototypeReport(spec.name, spec.label_space, call.number, release, tier, *told)
+    except (OSError, SafetensorError, KeyError, LocalProtocolError) as error:
+        raise StoreError(f"class means of round {call.number} in {path}: {error}") from error
 
 
 def _votes(arrays: dict[str, F4], result: TrainResult, before: Votes | None) -> Votes:

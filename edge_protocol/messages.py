@@ -13,6 +13,7 @@ from msgspec import Meta
 from edge_protocol.blobs import BlobRef
 from edge_protocol.fields import Count, Counts, Name, Seconds, Sha256, Text, Values, check_finite
 from edge_protocol.measuring import Measure, Measured
+from edge_protocol.prototypes import PrototypeCall, PrototypeReport
 from edge_protocol.vote_codec import CodedVotes
 from edge_protocol.votes import MAX_SAMPLES, ClassVotes, ForecastVotes
 
@@ -22,6 +23,7 @@ __all__ = [
     "All",
     "Birth",
     "Body",
+    "Call",
     "ClassVotes",
     "CodedReport",
     "CodedVotes",
@@ -32,6 +34,7 @@ __all__ = [
     "Down",
     "Envelope",
     "ForecastVotes",
+    "FullReport",
     "Header",
     "IntervalResult",
     "Kind",
@@ -42,8 +45,11 @@ __all__ = [
     "Name",
     "Need",
     "Presence",
+    "PrototypeCall",
+    "PrototypeReport",
     "Rebirth",
     "ReleaseOffer",
+    "Report",
     "RoundCall",
     "RunningTask",
     "Seconds",
@@ -262,10 +268,12 @@ class Presence(msgspec.Struct, frozen=True, array_like=True, tag="presence"):
     online: bool
 
 
-Report: TypeAlias = KnowledgeReport | CodedReport
+FullReport: TypeAlias = KnowledgeReport | PrototypeReport
+Report: TypeAlias = FullReport | CodedReport
+Call: TypeAlias = RoundCall | PrototypeCall
 Up: TypeAlias = Birth | DeviceState | Report | Telemetry | Deployment | Need | IntervalResult | Measured
 Down: TypeAlias = Ack | Rebirth | Label | Measure
-All: TypeAlias = RoundCall | ReleaseOffer | Presence
+All: TypeAlias = Call | ReleaseOffer | Presence
 Body: TypeAlias = Up | Down | All
 Kind = Literal[
     "birth",

@@ -20,6 +20,12 @@ from edge_protocol.errors import ConfigError, NotReadyError, TransportError
 
 _CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes256-ctr")
 """AES-GCM first: the most bytes a CPU second, on boards with AES instructions as well."""
+_HOST_KEYS = (
+    ("ssh-ed25519",),
+    ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"),
+    ("rsa-sha2-512", "rsa-sha2-256"),
+)
+"""A target shows one host key of several, and a fingerprint does not say of which kind it is: each is asked for."""
 _CONNECT_S, _KEEPALIVE_S = 20, 15
 
 
@@ -106,27 +112,31 @@ async def connected(target: SshConfig, login: Login) -> AsyncIterator[Connection
 
 async def _connect(target: SshConfig, login: Login) -> asyncssh.SSHClientConnection:
     client = _PinnedClient(target, login)
-    try:
-        connection, _ = await asyncssh.create_connection(
-            lambda: client,
-            target.host,
-            target.port,
-            username=target.user,
-            config=None,
-            known_hosts=client.trusted(),
-            server_host_key_algs="default" if target.fingerprint else (),
-            encryption_algs=_CIPHERS,
-            compression_algs=None,
-            connect_timeout=_CONNECT_S,
-            login_timeout=_CONNECT_S,
-            keepalive_interval=_KEEPALIVE_S,
-            **_keys(login),
-        )
-    except (asyncssh.HostKeyNotVerifiable, asyncssh.KeyExchangeFailed) as error:
-        raise NotReadyError(client.refusal or f"{target.host}: its host key is refused: {error}") from error
-    except asyncssh.KeyImportError as error:
-        raise ConfigError(f"{login.identity or login.known_hosts}: no key that can be read: {error}") from error
-    return connection
+    kinds: tuple[tuple[str, ...], ...] = _HOST_KEYS if target.fingerprint else ((),)
+    for kind in kinds:
+        try:
+            connection, _ = await asyncssh.create_connection(
+                lambda: client,
+                target.host,
+                target.port,
+                username=target.user,
+                config=None,
+                known_hosts=client.trusted(),
+                server_host_key_algs=kind,
+                encryption_algs=_CIPHERS,
+                compression_algs=None,
+                connect_timeout=_CONNECT_S,
+                login_timeout=_CONNECT_S,
+                keepalive_interval=_KEEPALIVE_S,
+                **_keys(login),
+            )
+        except (asyncssh.HostKeyNotVerifiable, asyncssh.KeyExchangeFailed) as error:  # noqa: PERF203 - three kinds
+            refused = client.refusal or f"{target.host}: its host key is refused: {error}"
+        except asyncssh.KeyImportError as error:
+            raise ConfigError(f"{login.identity or login.known_hosts}: no key that can be read: {error}") from error
+        else:
+            return connection
+    raise NotReadyError(refused)
 
 
 def _keys(login: Login) -> dict[str, object]:
@@ -140,7 +150,7 @@ def _keys(login: Login) -> dict[str, object]:
 
 
 class _PinnedClient(asyncssh.SSHClient):
-    """Decides on the host key, and remembers why it was refused."""
+    """Decides on the host key, and remembers why the first one was refused."""
 
     def __init__(self, target: SshConfig, login: Login) -> None:
         self._target, self._file = target, login.known_hosts
@@ -166,7 +176,7 @@ class _PinnedClient(asyncssh.SSHClient):
         where = "site" if pinned else str(self._file)
         known = pinned or any(asyncssh.match_known_hosts(str(self._file), host, addr, port)[0])
         what = f"is not the one in {where}: it was set up anew, or somebody is in between" if known else "is unknown"
-        self.refusal = (
+        self.refusal = self.refusal or (
             f"{host}:{port}: its host key {offered} ({key.get_algorithm()}) {what}; compare it with "
             f"ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub on the device, then pin it in {where}"
         )

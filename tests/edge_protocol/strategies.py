@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from edge_protocol import messages as m
 from edge_protocol.arrays import Array, pack
 from edge_protocol.blobs import BlobRef, cut
+from edge_protocol.prototypes import MOST_COUNT
+from edge_protocol.task import FEATURES, TIERS
 
 names = st.text(max_size=64)
 ids = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True).filter(lambda text: text != "server")
@@ -52,6 +54,17 @@ def forecast_votes(draw: st.DrawFn) -> m.ForecastVotes:
 
 
 @st.composite
+def prototype_reports(draw: st.DrawFn) -> m.PrototypeReport:
+    """Class means of up to 6 of 256 classes."""
+    classes = sorted(draw(st.sets(st.integers(0, 255), max_size=6)))
+    means = np.random.default_rng(draw(st.integers(0, 99))).normal(size=(len(classes), FEATURES)).astype("<f2")
+    levels = draw(st.lists(st.integers(0, MOST_COUNT), min_size=len(classes), max_size=len(classes)))
+    told = (pack(np.array(classes, "u1")), pack(means), pack(np.array(levels, "u1")))
+    head = draw(st.tuples(names, names, counts, counts, st.sampled_from(TIERS)))
+    return m.PrototypeReport(*head, *told)
+
+
+@st.composite
 def blob_refs(draw: st.DrawFn) -> BlobRef:
     """References to blobs of up to ten chunks."""
     return cut(draw(st.binary(min_size=1, max_size=100)), draw(st.integers(10, 40)))[0]
@@ -71,6 +84,8 @@ bodies: st.SearchStrategy[m.Body] = st.one_of(
     st.builds(m.DeviceState, names, names, counts, st.dictionaries(names, counts, max_size=8), values),
     st.builds(m.KnowledgeReport, names, names, counts, counts, digests, counts, class_votes() | forecast_votes()),
     st.builds(m.CodedReport, names, names, counts, counts, st.binary(min_size=8, max_size=8), counts, coded_votes),
+    prototype_reports(),
+    st.builds(m.PrototypeCall, names, names, counts, counts, seconds, st.booleans()),
     st.builds(m.Telemetry, values),
     st.builds(m.Deployment, names, counts, names, counts, digests | st.just(""), st.text(max_size=512)),
     st.builds(m.Need, digests, st.lists(st.integers(0, 2**20 - 1), max_size=20).map(tuple)),

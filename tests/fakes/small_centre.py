@@ -197,6 +197,13 @@ class SmallCentre:
         self.say(self.topics.round(spec.task_id), call, retain=True)
         return call
 
+    def ask(self, number: int, release: int, *, task: str = "vehicle", collecting: bool = True) -> m.PrototypeCall:
+        """Open (or close) a round that asks for class means."""
+        spec = load_task(task)
+        call = m.PrototypeCall(task, spec.label_space, number, release, 4e9, collecting)
+        self.say(self.topics.round(spec.task_id), call, retain=True)
+        return call
+
     def tell(self, device: str, body: m.Ack | m.Rebirth | m.Label | m.Measure) -> None:
         """Send one device a message."""
         self.say(self.topics.down(DeviceId(device), kind_of(body)), body)
@@ -223,7 +230,7 @@ class SmallCentre:
                 body, reason = self._opened(body, envelope.header)
             self.heard.append(body)
             self.headers.append(envelope.header)
-            durable = isinstance(body, m.KnowledgeReport | m.CodedReport | m.IntervalResult | m.Deployment | m.Measured)
+            durable = isinstance(body, m.Report | m.IntervalResult | m.Deployment | m.Measured)
             if durable and kind not in self.deaf:
                 self.tell(envelope.header.sender, m.Ack(envelope.header.message_id, not reason, reason))
 

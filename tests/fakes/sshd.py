@@ -1,4 +1,4 @@
-"""A real ``sshd`` on loopback, with its own configuration, host key and authorized keys; nothing of this machine's."""
+"""A real ``sshd`` on loopback, with its own configuration, host keys and authorized keys; nothing of this machine's."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ SKIP_REASON = (
 )
 """Why tests with it are skipped here; empty when they run."""
 
+HOST_KEYS = ("ssh-rsa", "ecdsa-sha2-nistp256", "ssh-ed25519")
+
 
 class Sshd:
     """Serves this user until `close`.
@@ -38,8 +40,9 @@ class Sshd:
 
     Attributes:
         port: where it listens on loopback.
-        fingerprint: of its host key.
-        login: with a key that it takes, and a known_hosts file that holds its host key.
+        fingerprint: of its host key of the kind Ed25519.
+        fingerprints: of each of its host keys; three kinds, as Debian's package makes them.
+        login: with a key that it takes, and a known_hosts file that holds its host key of the kind Ed25519.
     """
 
     def __init__(self, folder: Path, path: str | None = None) -> None:
@@ -47,16 +50,19 @@ class Sshd:
         folder.mkdir(parents=True)
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)  # its package makes it when the service starts
-        host_key, user_key = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
-        host_key.write_private_key(str(folder / "host_key"))
+        host_keys = {kind: asyncssh.generate_private_key(kind) for kind in HOST_KEYS}
+        for kind, key in host_keys.items():
+            key.write_private_key(str(folder / kind))
+            (folder / kind).chmod(0o600)
+        user_key = asyncssh.generate_private_key("ssh-ed25519")
         user_key.write_private_key(str(folder / "user_key"))
-        (folder / "host_key").chmod(0o600)
         user_key.write_public_key(str(folder / "authorized_keys"))
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port: int = probe.getsockname()[1]
-        self.fingerprint = host_key.get_fingerprint()
+        self.fingerprints = {kind: key.get_fingerprint() for kind, key in host_keys.items()}
+        self.fingerprint = self.fingerprints["ssh-ed25519"]
         self.login = Login(folder / "known_hosts", folder / "user_key")
-        public = host_key.export_public_key().decode().strip()
+        public = host_keys["ssh-ed25519"].export_public_key().decode().strip()
         self.login.known_hosts.write_text(f"[127.0.0.1]:{self.port} {public}\n")
         config = folder / "sshd_config"
         config.write_text("".join(f"{line}\n" for line in self._config(folder, path)))
@@ -84,7 +90,8 @@ class Sshd:
     def _config(self, folder: Path, path: str | None) -> Iterable[str]:
         yield f"Port {self.port}"
         yield "ListenAddress 127.0.0.1"
-        yield f"HostKey {folder / 'host_key'}"
+        for kind in HOST_KEYS:
+            yield f"HostKey {folder / kind}"
         yield f"AuthorizedKeysFile {folder / 'authorized_keys'}"
         yield "PidFile none"
         yield "StrictModes no"

@@ -35,7 +35,8 @@ from tests.fuzz.target import Target
 from tests.fuzz.trust_targets import pointer, trust_targets
 from tests.vectors.make import examples, manifest
 
-WHO = Profile(fleet=FLEET, device=DeviceId("cam-1"), tier="nano", spec=load_task("vehicle"), report_interval_s=10)
+SPEC = load_task("vehicle")
+WHO = Profile(fleet=FLEET, device=DeviceId("cam-1"), tier="nano", spec=SPEC, report_interval_s=10, prototypes=True)
 
 
 @lru_cache(maxsize=1)
@@ -100,6 +101,7 @@ def _brain() -> Target:
     header = m.Header(FLEET, SERVER, bytes(16), bytes(8), 1, 1.7e9, True)
     bodies: list[m.Body] = [m.ReleaseOffer(signed(1).data), m.Label("vehicle", "main-1", "car")]
     bodies += [m.Ack(bytes(16), accepted=True), m.Measure("vehicle", 2.5)]
+    bodies.append(m.PrototypeCall("vehicle", spec.label_space, 6, 3, 4e9, open=True))
     bodies.append(m.RoundCall("vehicle", spec.label_space, 5, 3, cut(b"proxies" * 20, 64)[0], 4e9, open=True))
 
     def feed(data: bytes) -> object:

@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.fakes.waiting import wait_for
 
 HOST = "127.0.0.1"
+"""Where every service listens."""
 _STARTS_S = 120.0
 
 
@@ -44,6 +45,11 @@ class Steps:
         lines = [f"{seconds:7.1f} s  {what}" for what, seconds in self.taken]
         total = sum(seconds for _, seconds in self.taken)
         return "\n".join([*lines, f"{total:7.1f} s  in {len(self.taken)} steps"])
+
+
+def say(text: object) -> None:
+    """Print beside pytest's own output (`-s`)."""
+    sys.stdout.write(f"{text}\n")
 
 
 def roadcast(*arguments: object) -> str:
@@ -78,16 +84,21 @@ def _environment() -> dict[str, str]:
 class Authority:
     """An authority with its broker and its enrolment service.
 
+    Args:
+        folder: for everything of it.
+        fleet: name of the fleet.
+        seen_as: under which address a device reaches this machine.
+
     Attributes:
         port: of the broker.
-        url: of the enrolment service.
     """
 
-    def __init__(self, folder: Path, fleet: str) -> None:
+    def __init__(self, folder: Path, fleet: str, seen_as: str = HOST) -> None:
         self._folder, self._ca = folder, folder / "ca"
-        self.port, self._service = _free_port(), _free_port()
-        self.url = f"https://{HOST}:{self._service}"
-        broker = ("--out", folder / "broker", "--host", HOST, "--port", self.port)
+        self.port, self._service = free_port(), free_port()
+        self._seen_as = seen_as
+        self._hosts = tuple(part for host in dict.fromkeys((HOST, seen_as)) for part in ("--host", host))
+        broker = ("--out", folder / "broker", *self._hosts, "--port", self.port)
         self._begin = (
             ("ca", "init", "--dir", self._ca, "--fleet", fleet),
             ("broker", "config", *broker, "--ca", self._ca),
@@ -98,7 +109,7 @@ class Authority:
         """Make everything, and run both services."""
         for command in self._begin:
             steps.roadcast(*command)
-        broker, service = self._folder / "broker", ("--host", HOST, "--port", self._service)
+        broker, service = self._folder / "broker", (*self._hosts, "--port", self._service)
         with ExitStack() as services:
             self._serve(services, steps, self.port, "broker", "run", "--secure", broker)
             self._serve(services, steps, self._service, "ca", "serve", "--dir", self._ca, *service, "--broker", broker)
@@ -106,7 +117,8 @@ class Authority:
 
     def token(self, name: str, steps: Steps) -> str:
         """A token for a name."""
-        return steps.roadcast("ca", "token", name, "--dir", self._ca, "--url", self.url)
+        url = f"https://{HOST if name == 'server' else self._seen_as}:{self._service}"
+        return steps.roadcast("ca", "token", name, "--dir", self._ca, "--url", url)
 
     def _serve(self, services: ExitStack, steps: Steps, port: int, *command: object) -> None:
         with steps.step(f"roadcast {command[0]} {command[1]} (a service)"):
@@ -122,7 +134,8 @@ def _answers(port: int) -> bool:
     return True
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on."""
     with socket.create_server((HOST, 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

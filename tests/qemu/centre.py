@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -20,6 +22,7 @@ from tests.qemu.authority import HOST, roadcast, serving
 DEVICE, TASK, FLEET = "cam-1", "vehicle", "sim"
 _PACK = "/etc/roadcast/anchors.npz"
 ROOT, STATE = "/etc/roadcast/root.json", "/var/lib/roadcast"
+ROADCAST, CONFIG = "/opt/roadcast/venv/bin/roadcast", "/etc/roadcast/device.yaml"
 
 
 class Centre:
@@ -28,10 +31,13 @@ class Centre:
     Args:
         folder: for everything of the centre.
         port: of the broker.
+        wheels: what a board installs.
+        seen_as: under which address the device reaches it.
     """
 
-    def __init__(self, folder: Path, port: int) -> None:
-        self.folder, self._port = folder, port
+    def __init__(self, folder: Path, port: int, wheels: Path, seen_as: str = HOST) -> None:
+        self.folder, self._port, self._seen_as = folder, port, seen_as
+        (folder / "wheels").symlink_to(wheels)
         write_packs(folder, samples=48)
         self.hold(rounds=0)
 
@@ -40,7 +46,7 @@ class Centre:
         says = RoundsConfig(limit=rounds, quorum=1, wait_for=1, deadline_s=7200, pause_s=0)
         distil = DistilConfig(first_steps=40, steps=20, trust_share=0)
         config = centre_config(self.folder, rounds=says, distil=distil)
-        self._config = msgspec.structs.replace(config, broker=self._settings(str(self.folder / "id")))
+        self._config = msgspec.structs.replace(config, broker=self._settings(HOST, str(self.folder / "id")))
         self.file = self._write("server.yaml", msgspec.to_builtins(self._config))
 
     def push(self, seed: int) -> None:
@@ -56,17 +62,16 @@ class Centre:
         """Run the server."""
         return serving(self.folder / "server.log", "server", "run", "--config", self.file)
 
-    def site(self, wheels: Path) -> Path:
-        """Write the site of the device."""
+    def site(self, ssh: Mapping[str, Any] = MappingProxyType({}), **install: Any) -> Path:
+        """Write the site of the device; where SSH reaches it, and what the section `install` is to say besides."""
         (self.folder / "root.json").write_bytes(signed_roles(self._config).newest_root.read_bytes())
-        (self.folder / "wheels").symlink_to(wheels)
         agent: dict[str, Any] = {
             "fleet": FLEET,
             "tier": "nano",
             "task": TASK,
             "trusted_root": ROOT,
             "state_dir": STATE,
-            "broker": msgspec.to_builtins(self._settings(f"{STATE}/id")),
+            "broker": msgspec.to_builtins(self._settings(self._seen_as, f"{STATE}/id")),
             "labels": {"commissioning": _PACK},
             "report_interval_s": 1,
             "probation": {"frames": 20, "wait_s": 60, "latency_factor": 1000},
@@ -76,7 +81,8 @@ class Centre:
         site = {
             "agent": agent,
             "devices": {DEVICE: {"sources": [source]}},
-            "install": {"wheels": "wheels", "copy": {_PACK: "anchors.npz", ROOT: "root.json"}},
+            "install": {"wheels": "wheels", "copy": {_PACK: "anchors.npz", ROOT: "root.json"}, **install},
+            "ssh": {DEVICE: dict(ssh)} if ssh else {},
         }
         return self._write("site.yaml", site)
 
@@ -100,9 +106,9 @@ class Centre:
         known = {device["device"]: device for device in self.status()["devices"]}
         return known.get(DEVICE, {}).get("tasks", {}).get(TASK, {}).get("state") or {}
 
-    def _settings(self, folder: str) -> BrokerSettings:
+    def _settings(self, host: str, folder: str) -> BrokerSettings:
         files = {"ca_file": f"{folder}/ca.pem", "cert_file": f"{folder}/own.pem", "key_file": f"{folder}/own.key"}
-        return BrokerSettings(host=HOST, port=self._port, **files)  # type: ignore[arg-type]
+        return BrokerSettings(host=host, port=self._port, **files)  # type: ignore[arg-type]
 
     def _write(self, name: str, tree: Any) -> Path:
         path = self.folder / name

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from devices.provision.wheels import pins_for, target_of
@@ -40,15 +41,18 @@ def cache() -> Path:
     return Path(os.environ.get("ROADCAST_QEMU_CACHE") or ROOT / "build" / "qemu")
 
 
-def prepare() -> None:
+def prepare(also: Mapping[str, str]) -> None:
     """Have this machine run aarch64 programs.
+
+    Args:
+        also: more tools that are needed, and the package of each.
 
     Raises:
         NotReadyError: not root, or a tool is missing.
     """
     if os.geteuid() != 0:
         raise NotReadyError("a root filesystem and namespaces take root: sudo make qemu")
-    missing = sorted({package for tool, package in TOOLS.items() if shutil.which(tool) is None})
+    missing = sorted({package for tool, package in ({**TOOLS, **also}).items() if shutil.which(tool) is None})
     if missing:
         raise NotReadyError(f"missing: apt-get install {' '.join(missing)}")
     if not (_BINFMT / "register").exists():
@@ -66,14 +70,12 @@ def root_filesystem() -> Path:
     tree, first = cache() / "tree", cache() / "first-stage"
     if not first.exists():
         shutil.rmtree(tree, ignore_errors=True)
-        _run("debootstrap", "--arch=arm64", "--foreign", "--variant=minbase", f"--include={PACKAGES}", SUITE, tree)
+        run("debootstrap", "--arch=arm64", "--foreign", "--variant=minbase", f"--include={PACKAGES}", SUITE, tree)
         first.touch()
-    clean = ("env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8", PROCESSOR)
-    alone = ("unshare", "--mount", "--pid", "--fork", "--kill-child", *clean, "chroot", tree)
-    _run(*alone, "/debootstrap/debootstrap", "--second-stage")
-    _run(*alone, "apt-get", "clean")
+    run_below(tree, "/debootstrap/debootstrap", "--second-stage")
+    run_below(tree, "apt-get", "clean")
     beside = made.with_suffix(".part")
-    _run("tar", "--one-file-system", "--numeric-owner", "-C", tree, "-cf", beside, ".")
+    run("tar", "--one-file-system", "--numeric-owner", "-C", tree, "-cf", beside, ".")
     beside.replace(made)
     first.unlink()
     shutil.rmtree(tree)
@@ -101,7 +103,7 @@ def training_wheels() -> list[Path]:
         (folder / "pins").write_text(pinned)
         platforms = [f"--platform={tag}" for tag in target_of(BOARD, None, PYTHON).platforms]
         command = ["download", "--no-deps", "--only-binary=:all:", "--python-version", PYTHON, *platforms]
-        _run(sys.executable, "-m", "pip", *command, "--constraint", folder / "pins", "--dest", folder, *TRAINING)
+        run(sys.executable, "-m", "pip", *command, "--constraint", folder / "pins", "--dest", folder, *TRAINING)
         (folder / "complete").touch()
     return sorted(folder.glob("*.whl"))
 
@@ -109,19 +111,27 @@ def training_wheels() -> list[Path]:
 def unpack(tar: Path, root: Path) -> Path:
     """Make a root filesystem out of the tar, owners and modes as they were."""
     root.mkdir(parents=True)
-    _run("tar", "--numeric-owner", "-C", root, "-xpf", tar)
+    run("tar", "--numeric-owner", "-C", root, "-xpf", tar)
     return root
 
 
-def _run(*command: object) -> None:
+def run_below(tree: Path, *command: str) -> None:
+    """Run an aarch64 program to its end with a tree as its root; what it leaves running ends with it."""
+    says = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive")
+    clean = ("env", "-i", *says, PROCESSOR)
+    run("unshare", "--mount", "--pid", "--fork", "--kill-child", *clean, "chroot", tree, *command)
+
+
+def run(*command: object) -> None:
+    """Run a program of this machine to its end; it must succeed."""
     subprocess.run([str(part) for part in command], stdout=subprocess.DEVNULL, check=True)
 
 
-def main() -> int:
-    """Make what is missing; say where it lies."""
+def made_or_why_not(also: Mapping[str, str], make: Callable[[], tuple[Path, ...]]) -> int:
+    """Make what is missing; say where it lies, or what this machine lacks. Returns the exit code."""
     try:
-        prepare()
-        made = (root_filesystem(), wheelhouse())
+        prepare(also)
+        made = make()
     except RoadcastError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -130,4 +140,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(made_or_why_not({}, lambda: (root_filesystem(), wheelhouse())))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,23 +13,20 @@ from typing import Any
 
 import pytest
 
-from devices.provision.site import CONFIG_DIR
 from tests.fakes.waiting import wait_for
 from tests.qemu import debian
-from tests.qemu.authority import Authority, Steps, roadcast
+from tests.qemu.authority import Authority, Steps, roadcast, say
 from tests.qemu.board import Board
-from tests.qemu.centre import DEVICE, FLEET, STATE, TASK, Centre
+from tests.qemu.centre import CONFIG, DEVICE, FLEET, ROADCAST, STATE, TASK, Centre
 
 pytestmark = [pytest.mark.qemu, pytest.mark.broker, pytest.mark.timeout(7200)]
 WITHIN_S = 1200.0
-ROADCAST = "/opt/roadcast/venv/bin/roadcast"
-CONFIG = f"{CONFIG_DIR}/device.yaml"
 
 
 @pytest.fixture
 def board(tmp_path: Path) -> Iterator[Board]:
     """A board with a blank Debian, off; whatever happens, no process and no mount of it is left."""
-    debian.prepare()
+    debian.prepare({})
     made = Board(debian.unpack(debian.root_filesystem(), tmp_path / "board"), tmp_path / "board.log")
     try:
         yield made
@@ -39,14 +35,9 @@ def board(tmp_path: Path) -> Iterator[Board]:
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
 
 
-def say(text: object) -> None:
-    """Print beside pytest's own output (`-s`)."""
-    sys.stdout.write(f"{text}\n")
-
-
-def first_use(board: Board, authority: Authority, centre: Centre, wheels: Path, steps: Steps) -> None:
+def first_use(board: Board, authority: Authority, centre: Centre, steps: Steps) -> None:
     """From a blank Debian to a device that `roadcast devices list` shows as online."""
-    site = centre.site(wheels)
+    site = centre.site()
     steps.roadcast("flash", "--site", site, "--device", DEVICE, "--rootfs", board.root)
     with steps.step("first boot: user, virtual environment, wheels (no command)"):
         board.power_on()
@@ -114,16 +105,15 @@ def answer_a_round(board: Board, centre: Centre, services: ExitStack) -> None:
 def test_a_device_from_blank_to_online_and_through_the_loss_of_power(tmp_path: Path, board: Board) -> None:
     """Flashed, enrolled over mutual TLS, online, on release 1; two power cuts in release 2, which serves in the end."""
     before, steps, authority = Steps(), Steps(), Authority(tmp_path, FLEET)
-    wheels = debian.wheelhouse()
     with ExitStack() as services:
         services.enter_context(authority.running(before))
-        centre = Centre(tmp_path, authority.port)
+        centre = Centre(tmp_path, authority.port, debian.wheelhouse())
         centre.push(seed=0)
         token = authority.token("server", before)
         before.roadcast("server", "enrol", "--config", centre.file, "--token", token)
         server = services.enter_context(ExitStack())
         server.enter_context(centre.running())
-        first_use(board, authority, centre, wheels, steps)
+        first_use(board, authority, centre, steps)
         say(f"once for a fleet:\n{before}\nfor this device:\n{steps}")
 
         wait_for(lambda: centre.state().get("release") == 1, "release 1 serving", within_s=WITHIN_S)

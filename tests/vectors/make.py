@@ -19,6 +19,7 @@ from edge_protocol import messages as m
 from edge_protocol.arrays import pack
 from edge_protocol.blobs import cut
 from edge_protocol.manifest import Artifact, Delta, ReleaseManifest, encode_manifest
+from edge_protocol.prototypes import told_arrays
 from edge_protocol.task import ImageInput, TaskSpec
 from edge_protocol.vote_codec import encode_votes
 from edge_protocol.votes import forecast_values, forecast_votes
@@ -67,6 +68,7 @@ def examples() -> dict[str, tuple[m.Header, m.Body]]:
     digest = sha256(b"proxy").hexdigest()
     short = bytes.fromhex(digest)[: m.PROXY_BYTES]
     later = m.ClassVotes(votes.classes, pack(np.array([3, 2, 1], "u1")), pack(np.array([1, 6, 4], "u1")), votes.held)
+    means = (np.arange(3 * 64, dtype=np.float32) / 64 - 1).reshape(3, 64)
     steps = forecast_votes(*forecast_values(forecasts))
     bodies: dict[str, m.Body] = {
         "birth": m.Birth(
@@ -92,8 +94,10 @@ def examples() -> dict[str, tuple[m.Header, m.Body]]:
         "measured": m.Measured(
             "vehicle", bytes(range(16)), 3, "CPUExecutionProvider", 4000, {"p50_ms": 1.25, "p95_ms": 1.5}
         ),
+        "prototype-call": m.PrototypeCall("vehicle", "ab12", 6, 3, 1_790_000_900.0, open=True),
+        "prototypes": m.PrototypeReport("vehicle", "ab12", 6, 3, "nano", *told_arrays(means, np.array([5, 0, 2000]))),
     }
-    from_server = {"ack", "rebirth", "label", "round", "release", "measure"}
+    from_server = {"ack", "rebirth", "label", "round", "release", "measure", "prototype-call"}
     return {
         name: (header(number, "server" if name in from_server else "cam-1"), body)
         for number, (name, body) in enumerate(bodies.items(), start=1)

@@ -18,7 +18,7 @@ from devices.provision.site import SshConfig
 from devices.provision.ssh import Job, Place, flash_all, flash_target
 from edge_protocol.errors import ConfigError, NotReadyError, RoadcastError, TransportError
 from tests.fakes.proxy import Proxy
-from tests.fakes.sshd import SKIP_REASON, Sshd
+from tests.fakes.sshd import HOST_KEYS, SKIP_REASON, Sshd
 from tests.fakes.target import LINK, PLAN, SECRET, UNIT, WHEEL, flash, snapshot
 
 pytestmark = pytest.mark.skipif(bool(SKIP_REASON), reason=SKIP_REASON)
@@ -132,6 +132,14 @@ def test_a_host_key_that_is_not_pinned_is_refused(sshd: Sshd, tree: Path, tmp_pa
             asyncio.run(flash_target(sshd.target(fingerprint=fingerprint), PLAN, login, place))
     assert list((tree / "etc").iterdir()) == []
     assert asyncio.run(flash_target(sshd.target(), PLAN, sshd.login, place))[0].action == "add"
+
+
+@pytest.mark.parametrize("kind", HOST_KEYS)
+def test_the_fingerprint_of_any_host_key_will_do(kind: str, sshd: Sshd, tree: Path) -> None:
+    """A target has host keys of several kinds, and whichever the site names is the one that is asked for."""
+    target, place = sshd.target(fingerprint=sshd.fingerprints[kind]), Place(str(tree), live=False)
+    login = msgspec.structs.replace(sshd.login, known_hosts=tree / "none")
+    assert asyncio.run(flash_target(target, PLAN, login, place))[0].action == "add"
 
 
 def test_a_login_that_is_refused_and_a_dead_host_are_told_apart(sshd: Sshd, tree: Path, tmp_path: Path) -> None:

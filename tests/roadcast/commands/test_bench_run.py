@@ -16,7 +16,7 @@ from devices.latency.result import read_result
 from devices.latency.soak import Soak
 from edge_protocol.errors import ExitCode
 from edge_protocol.messages import Measured
-from roadcast import output
+from roadcast import exits
 from roadcast.commands.server import app as server_app
 from tests.fakes.running_centre import RunningCentre
 from tests.fakes.sshd import SKIP_REASON, Sshd
@@ -101,7 +101,7 @@ def test_a_device_is_measured_through_the_server(tmp_path: Path, capsys: pytest.
         assert found["dev-0"]["tasks"]["vehicle"]["measured"]["values"]["p95_ms"] == 1.5
         assert found["dev-2"]["tasks"]["vehicle"]["measured"] is None
         capsys.readouterr()
-        assert output.run(lambda: server_app(["status", "--state-dir", str(centre.state_dir)], prog_name="server")) == 0
+        assert exits.run(lambda: server_app(["status", "--state-dir", str(centre.state_dir)], prog_name="server")) == 0
         rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
         assert [row[-1] for row in rows if row[0].startswith("dev-")] == ["1.5", "-", "-"]
     finally:
