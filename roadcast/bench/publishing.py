@@ -63,7 +63,7 @@ class Publishing:
         self._drops: Counter[str] = Counter()
         self._patience_s = patience_s
         with ExitStack() as opening:
-            folder = Path(opening.enter_context(tempfile.TemporaryDirectory(prefix="roadcast-bench-")))
+            folder = _temporary(opening)
             self.transport, name = _in_memory() if to == "memory" else _over_mqtt(folder, opening)
             opening.callback(self.transport.close)
             stamp = Stamp(_FLEET, _DEVICE)
@@ -101,6 +101,13 @@ class Publishing:
                 raise TransportError(f"no message was taken for {self._patience_s:g} s; dropped: {dict(self._drops)}")
             time.sleep(_POLL_S)
             self._uplink.flush(time.monotonic())
+
+
+def _temporary(opening: ExitStack) -> Path:
+    try:
+        return Path(opening.enter_context(tempfile.TemporaryDirectory(prefix="roadcast-bench-")))
+    except OSError as error:
+        raise StoreError(f"no folder for an outbox: {error}; free some space, or name another in $TMPDIR") from error
 
 
 def _in_memory() -> tuple[Transport, str]:

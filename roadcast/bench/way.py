@@ -185,8 +185,8 @@ def _notes(spec: TaskSpec, capture: Capture | None) -> dict[str, str]:
         }
     return {
         "capture": f"{capture.shown}, as fast as it gives pictures; a file begins again at its end",
-        "decode": "as a folder or a clip says: within capture, or meanwhile in a process of its own, whose CPU time is "
-        "not counted; a camera or a pack does not say",
+        "decode": "as a folder or a clip says: within capture, or meanwhile in a process of its own, whose CPU time "
+        "and memory are not counted; a camera or a pack does not say",
     }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge_client.outbox import Outbox
-from edge_protocol.errors import TransportError
+from edge_protocol.errors import StoreError, TransportError
 from edge_protocol.messages import IntervalResult
 from roadcast.bench.publishing import SEEN, Publishing
 
@@ -60,3 +60,11 @@ def test_a_link_that_is_down_is_an_error(place: Path) -> None:
         made.send(RESULT)
     made.close()
     assert not list(place.iterdir())
+
+
+def test_a_disk_that_takes_no_outbox_is_an_error(place: Path) -> None:
+    """The folder for temporary files is gone: said with what to do."""
+    place.rmdir()
+    with pytest.raises(StoreError, match=r"\$TMPDIR"):
+        Publishing("memory", RESULT)
+    place.mkdir()
