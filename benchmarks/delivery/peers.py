@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from queue import Queue
@@ -38,9 +38,14 @@ from edge_protocol.transport.mqtt import MqttTransport
 RUN = ROOT / "build" / "peers-run"
 PEERS = {"NVIDIA FLARE": flare, "Flower": flower}
 WHAT = ("time", "bytes")
+SHOWN = ("ours_s", "theirs_s", "time", "ours_mb", "theirs_mb", "bytes")
+COLUMNS: list[object] = ["clients", "peer", *SHOWN]
 SETTLE_S = 0.5
 """Between turns, so that what the other side does after its last client has verified is over."""
 Turn = Callable[[int], Crossed]
+
+
+Compare = Callable[[str, int, int], dict[str, Spread]]
 
 
 def measure(options: Options) -> Outcome:
@@ -48,24 +53,26 @@ def measure(options: Options) -> Outcome:
 
     --quick has two clients only.
     """
-    figures: dict[str, object] = {"versions": peers_installed()}
-    repeats = 2 if options.quick else 4
-    rows: list[list[object]] = [
-        ["clients", "peer", "ours, s", "theirs, s", "time over theirs", "ours, MB", "theirs, MB", "bytes over theirs"]
-    ]
+    versions, repeats = peers_installed(), 2 if options.quick else 4
+    return table(COUNTS[:1] if options.quick else COUNTS, repeats, compare, versions)
+
+
+def table(counts: Sequence[int], repeats: int, compare: Compare, versions: Mapping[str, str]) -> Outcome:
+    """Every peer with every number of clients; one that does not deliver misses its target, and the others count."""
+    figures: dict[str, object] = {"versions": versions}
+    rows: list[list[object]] = [COLUMNS]
     targets = []
-    for count in COUNTS[:1] if options.quick else COUNTS:
+    for count in counts:
         for peer in PEERS:
             try:
                 found = compare(peer, count, repeats)
             except NotReadyError as error:  # as Flower was on a busy machine: what the others did is not lost
                 figures[f"{peer}, {count}"] = str(error)
-                rows.append([count, peer, str(error)])
+                rows.append([count, peer, str(error), *[""] * (len(SHOWN) - 1)])
                 targets.append(Target(f"{peer}, {count}", math.nan, 1))
                 continue
             figures[f"{peer}, {count}"] = found
-            names = ("ours_s", "theirs_s", "time", "ours_mb", "theirs_mb", "bytes")
-            rows.append([count, peer, *(found[name] for name in names)])
+            rows.append([count, peer, *(found[name] for name in SHOWN)])
             targets += [Target(f"{what} over {peer}'s, {count}", found[what].median, 1) for what in WHAT]
     worst = [max((each.value for each in targets if each.name.startswith(what)), default=math.nan) for what in WHAT]
     headline = f"at worst {worst[0]:.2f} of a peer's time and {worst[1]:.4f} of its bytes"

@@ -19,7 +19,8 @@ from benchmarks.delivery.link import Link
 from benchmarks.delivery.peer_fleets import PINS, ROOT, Fleet, free_ports, peers_installed, wait_open
 from benchmarks.delivery.peer_side.turns import BYTES, PORT
 from benchmarks.delivery.peer_turns import Crossed, Lead
-from benchmarks.delivery.peers import summary
+from benchmarks.delivery.peers import summary, table
+from benchmarks.harness import Spread, print_table
 from edge_protocol.errors import CheckFailedError, NotReadyError
 
 PEER = """
@@ -128,6 +129,22 @@ def test_our_share_is_of_each_turn() -> None:
     found = summary([Crossed(1, 3, 1), Crossed(2, 3, 1)], [Crossed(4, 7, 1), Crossed(4, 7, 1)])
     assert found["time"].median == 0.375
     assert found["bytes"].median == 0.5
+
+
+def test_a_peer_that_does_not_deliver_loses_nothing_of_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    """It misses its target and says why; the table is printed, with the other peer's figures."""
+
+    def compare(peer: str, count: int, repeats: int) -> dict[str, Spread]:
+        """Have Flower fail."""
+        if peer == "Flower":
+            raise NotReadyError(f"waited too long for {count} clients")
+        return summary([Crossed(1, 3, 1)] * repeats, [Crossed(2, 7, 1)] * repeats)
+
+    outcome = table([8], 2, compare, {})
+    print_table(outcome.rows)
+    assert "waited too long for 8 clients" in capsys.readouterr().out
+    assert [target.met for target in outcome.targets] == [True, True, False]
+    assert outcome.headline == "at worst 0.50 of a peer's time and 0.5000 of its bytes"
 
 
 def test_a_missing_or_other_peer_says_how_to_get_it(tmp_path: Path) -> None:
