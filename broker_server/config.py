@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from broker_server.distil_job import DistilSettings
+from broker_server.distil_job import DistilSettings, TrunkSettings
 from broker_server.judge import JudgeRules
 from broker_server.quotas import QuotaConfig
 from broker_server.rollout_plan import Plan
@@ -32,6 +32,7 @@ class RoundsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         wait_for: devices that must be there with the current release committed before a round is called.
         deadline_s: how long a round takes reports.
         pause_s: rest after a round.
+        trunk: how devices share the changes of their trunks inside a tier; None, the default: not at all.
     """
 
     limit: Annotated[int, Meta(ge=0)] | None = None
@@ -39,6 +40,7 @@ class RoundsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     wait_for: Positive = 4
     deadline_s: Seconds = 3600.0
     pause_s: Annotated[float, Meta(ge=0)] = 60.0
+    trunk: TrunkSettings | None = None
 
 
 class TaskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

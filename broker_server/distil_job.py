@@ -4,7 +4,7 @@
 
     job.json                 what to do
     reports/<device>.report  what each device said (the message's own MessagePack)
-    candidate/<tier>/        state, training, weights, golden .safetensors, template.onnx
+    candidate/<tier>/        state, training, weights, golden .safetensors, template.onnx; drift.safetensors of trunks
     checkpoint/<tier>.safetensors   where a killed worker goes on
     manifest.json            hashes of all this, and versions: see `round_manifest`
     result.json              what came of it          or  error.json  why nothing did
@@ -22,8 +22,9 @@ from msgspec import Meta
 
 from edge_protocol.errors import DistillationError
 from edge_protocol.ids import DeviceId, check_id
-from edge_protocol.messages import FullReport
+from edge_protocol.messages import FullReport, KnowledgeReport
 from edge_protocol.task import Tier
+from edge_protocol.trunks import Batch, Rate, Share, Steps, TrunkAsk
 
 T = TypeVar("T")
 PROTOTYPE_STRATEGIES = ("fedproto", "fedtgp")
@@ -86,6 +87,28 @@ class DistilSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         return self.strategy in PROTOTYPE_STRATEGIES
 
 
+class TrunkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How devices share their trunks inside a tier; the ``rounds.trunk`` section of a task. Devices must allow it too.
+
+    Attributes:
+        steps, batch, learning_rate, norm: what devices are asked for, see `edge_protocol.trunks.TrunkAsk`.
+        momentum: share of what earlier rounds agreed on that is kept.
+        least: devices of a tier below which their changes do not count: a mean of one would be that device's own.
+    """
+
+    steps: Steps = 150
+    batch: Batch = 128
+    learning_rate: Rate = 3e-3
+    norm: Share = 0.5
+    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    least: Annotated[int, Meta(ge=1)] = 2
+
+    @property
+    def ask(self) -> TrunkAsk:
+        """The part that devices are told."""
+        return TrunkAsk(self.steps, self.batch, self.learning_rate, self.norm)
+
+
 class DistilJob(msgspec.Struct, frozen=True, kw_only=True):
     """One distillation.
 
@@ -102,6 +125,7 @@ class DistilJob(msgspec.Struct, frozen=True, kw_only=True):
         base: tier → SHA-256 of the current release's weights payload.
         environment: versions of whoever wrote the job: checkpoints of other versions are not gone on from.
         reports: file names under ``reports/``; filled in by `write_job`.
+        trunk: how devices' changes of their trunks are fused; None to leave them.
     """
 
     task: str
@@ -117,6 +141,7 @@ class DistilJob(msgspec.Struct, frozen=True, kw_only=True):
     base: dict[str, str] = {}
     environment: dict[str, str] = {}
     reports: tuple[str, ...] = ()
+    trunk: TrunkSettings | None = None
 
 
 class Paired(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +172,7 @@ class DistilResult(msgspec.Struct, frozen=True, kw_only=True):
         devices: device → why its report was refused.
         parameters: tier → number of weights.
         cohorts: tier → cohort → how it fares; empty for a first release.
+        trunks: device → "" when its change of the trunk counts, else why not; without devices that sent none.
     """
 
     headline: str
@@ -156,6 +182,7 @@ class DistilResult(msgspec.Struct, frozen=True, kw_only=True):
     devices: dict[str, str]
     parameters: dict[Tier, int]
     cohorts: dict[Tier, dict[str, Paired]] = {}
+    trunks: dict[str, str] = {}
 
 
 def write_job(job_dir: Path, job: DistilJob, reports: Mapping[DeviceId, FullReport]) -> None:
@@ -171,6 +198,11 @@ def write_job(job_dir: Path, job: DistilJob, reports: Mapping[DeviceId, FullRepo
             (job_dir / name).write_bytes(data)
     except OSError as error:
         raise DistillationError(f"{job_dir}: cannot write the distillation job: {error}") from error
+
+
+def votes_of(report: FullReport) -> FullReport:
+    """A report without its change of the trunk: an old one is a change of an old release, and only its votes count."""
+    return msgspec.structs.replace(report, trunk=None) if isinstance(report, KnowledgeReport) else report
 
 
 def same_job(job_dir: Path, job: DistilJob, reports: Mapping[DeviceId, FullReport]) -> bool:

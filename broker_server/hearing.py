@@ -7,7 +7,7 @@ they are of: those of the trunks that the devices run, down to the last rounded 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
@@ -26,18 +26,20 @@ from edge_models.prototypes import class_prototypes
 from edge_models.students import Student
 from edge_protocol.errors import RemoteProtocolError
 from edge_protocol.ids import DeviceId
-from edge_protocol.messages import FullReport, PrototypeReport
+from edge_protocol.messages import FullReport, KnowledgeReport, PrototypeReport
 from edge_protocol.task import TaskSpec, Tier
+from edge_protocol.trunks import TrunkChange
 from export.payload import served
 
 
 @dataclass(frozen=True, eq=False)
 class Hearing:
-    """Who was heard: the strategy that took the reports, the round of each, and why others were refused."""
+    """Who was heard: the strategy that took the reports, the round of each, why others were refused; fresh trunks."""
 
     strategy: Strategy | None
     rounds: Mapping[str, int]
     refused: Mapping[str, str]
+    trunks: Mapping[DeviceId, TrunkChange] = field(default_factory=dict)
 
 
 def hear(
@@ -62,6 +64,7 @@ def hear(
         strategy = make_strategy(job.settings, shared, hidden)
     rounds: dict[str, int] = {}
     refused: dict[str, str] = {}
+    trunks: dict[DeviceId, TrunkChange] = {}
     for name in job.reports:
         device = DeviceId(Path(name).stem)
         try:
@@ -71,7 +74,9 @@ def hear(
             refused[str(device)] = str(error)
         else:
             rounds[device] = report.round
-    return Hearing(strategy, rounds, refused)
+            if isinstance(report, KnowledgeReport) and report.trunk is not None and report.round == job.round:
+                trunks[device] = report.trunk
+    return Hearing(strategy, rounds, refused, trunks)
 
 
 def _take(

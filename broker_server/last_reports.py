@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from edge_protocol.errors import RemoteProtocolError
 from edge_protocol.ids import DeviceId
 from edge_protocol.messages import CodedReport, FullReport, KnowledgeReport, Report
@@ -21,9 +23,9 @@ class LastReports:
         self._last: dict[tuple[str, DeviceId], KnowledgeReport] = {}
 
     def keep(self, device: DeviceId, report: FullReport) -> None:
-        """Take an accepted report in place of the one before; nothing is told beside class means."""
+        """Take an accepted report in place of the one before; neither class means nor a trunk's change are a base."""
         if isinstance(report, KnowledgeReport):
-            self._last[report.task, device] = report
+            self._last[report.task, device] = replace(report, trunk=None)
         else:
             self._last.pop((report.task, device), None)
 
@@ -52,4 +54,4 @@ class LastReports:
         except RemoteProtocolError as error:
             return None, UNKNOWN_BASE if coded.base else error.reason
         head = (report.task, report.label_space, report.round, report.release)
-        return KnowledgeReport(*head, proxy, report.examples, votes), ""
+        return KnowledgeReport(*head, proxy, report.examples, votes, report.trunk), ""

@@ -15,6 +15,7 @@ from edge_protocol.fsm import Table, step
 from edge_protocol.ids import DeviceId
 from edge_protocol.messages import PROXY_BYTES, Call, PrototypeCall, PrototypeReport, Report, RoundCall
 from edge_protocol.task import TaskSpec
+from edge_protocol.trunks import TrunkAsk
 from edge_protocol.vote_codec import CodedVotes, shape_of
 from edge_protocol.votes import Votes
 
@@ -139,10 +140,10 @@ class Round:
             self.refused[device] = reason
             self.waiting.discard(device)
 
-    def call(self, spec: TaskSpec) -> Call:
-        """The round as devices are told of it."""
+    def call(self, spec: TaskSpec, trunk: TrunkAsk | None = None) -> Call:
+        """The round as devices are told of it, and what is asked of their trunks."""
         head, tail = (spec.name, spec.label_space, self.number, self.release), (self.deadline_s, self.collecting)
-        return PrototypeCall(*head, *tail) if self.proxy is None else RoundCall(*head, self.proxy, *tail)
+        return PrototypeCall(*head, *tail) if self.proxy is None else RoundCall(*head, self.proxy, *tail, trunk)
 
     def record(self, spec: TaskSpec) -> RoundRecord:
         """The round as it is written down."""

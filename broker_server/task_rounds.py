@@ -268,4 +268,5 @@ class TaskRounds:
 
     def _publish(self) -> PublishRound:
         assert self.round is not None
-        return PublishRound(self.round.call(self.setup.spec))
+        shares = self.setup.rounds.trunk
+        return PublishRound(self.round.call(self.setup.spec, shares.ask if shares else None))

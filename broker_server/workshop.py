@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker_server.config import ServerConfig
-from broker_server.distil_job import DistilJob, read_job, read_result, same_job, write_job
+from broker_server.distil_job import DistilJob, read_job, read_result, same_job, votes_of, write_job
 from broker_server.effects import CancelDistil, Distil, MakeRelease, ReleaseAgain, Work
 from broker_server.events import Distilled, JobFailed, Outcome, ReleaseStored
 from broker_server.releases import Hold, Provenance, ReleaseFolder, payloads
@@ -120,7 +120,8 @@ class Workshop:
     def _distil(self, task: TaskId, number: int, release: int, proxy: str, cancelled: Cancelled) -> Outcome:
         desk, folder = self._desk, self.job_dir(task, number)
         try:
-            reports = desk.database.reports(task, number, proxy)
+            found = desk.database.reports(task, number, proxy)
+            reports = {device: each if each.round == number else votes_of(each) for device, each in found.items()}
             job = self._job(task, number, release, proxy)
             if not same_job(folder, job, reports):  # the same one goes on from its checkpoints
                 shutil.rmtree(folder, ignore_errors=True)
@@ -151,6 +152,7 @@ class Workshop:
             current=str(current) if current else None,
             base=self._base(task, release),
             environment=environment(),
+            trunk=setup.rounds.trunk,
         )
 
     def _start_of(self, task: TaskId, release: int) -> Path | None:

@@ -242,7 +242,7 @@ def make_fetcher(
     if policy.mirror is not None:
         from edge_client.mirror import Mirror  # noqa: PLC0415  # HTTP is for devices that have a mirror
 
-        mirror = Mirror(policy.mirror, deliver, policy.mirror_ca_file)
+        mirror = Mirror(policy.mirror, deliver, policy.mirror_ca_file, patient=is_awaited(config.broker))
     own, shelf = Path(config.state_dir) / "blobs", Path(config.factory) / "blobs"
     return Fetcher(own, topics, link, disk=disk, shelf=shelf, mirror=mirror, policy=policy, device=config.device)
 

@@ -18,6 +18,7 @@ from edge_protocol.errors import ConfigError
 from edge_protocol.ids import SERVER, DeviceId, FleetId, check_id
 from edge_protocol.task import Serving, Tier
 from edge_protocol.transport.settings import BrokerSettings
+from edge_protocol.trunks import MAX_STEPS
 from edge_protocol.trust import MAX_METADATA
 
 Text = Annotated[str, Meta(min_length=1, max_length=4096)]
@@ -82,6 +83,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         timeout_s: after which it is killed; pauses do not count.
         pause: when it waits for a board that is hot or busy.
         watts: what the board draws while it trains, for the energy estimate; not needed where it has a power sensor.
+        trunk_steps: that a round may have the trunk trained; 0, the default: no change of a trunk leaves the device.
     """
 
     epochs: Annotated[int, Meta(ge=1, le=10_000)] = 30
@@ -91,6 +93,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout_s: Annotated[float, Meta(gt=0)] = 600.0
     pause: PauseConfig = PauseConfig()
     watts: Annotated[float, Meta(gt=0)] | None = None
+    trunk_steps: Annotated[int, Meta(ge=0, le=MAX_STEPS)] = 0
 
 
 class PersonalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -227,6 +230,8 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             raise ConfigError(f"device: {SERVER!r} is the server's own name; choose another")
         if len({source.name for source in self.sources}) < len(self.sources):
             raise ConfigError("sources: two of them have the same name")
+        if self.train.trunk_steps and self.privacy.epsilon_per_report is not None:
+            raise ConfigError("train.trunk_steps: no noise covers a trunk's change; set it to 0, or leave privacy off")
 
     @property
     def fleet_id(self) -> FleetId:

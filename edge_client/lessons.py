@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,7 +25,9 @@ from edge_protocol.errors import RoadcastError, StoreError
 from edge_protocol.manifest import Artifact
 from edge_protocol.messages import Call, FullReport, PrototypeCall, RoundCall
 from edge_protocol.task import TaskSpec
+from edge_protocol.trunks import TrunkAsk
 
+LOG = logging.getLogger(__name__)
 LESSON = "lesson.json"
 """The last result, in the state directory."""
 
@@ -104,10 +107,19 @@ class Lessons:
             seed=call.number if call else 0,
             sigma=self._account.sigma,
             prototype_k=self._config.privacy.prototype_k if isinstance(call, PrototypeCall) else None,
+            tier=artifact.tier,
+            trunk=self._trunk(asked),
         )
         self._asked = asked
         failed = self._training.start(asked.job, job, now)
         return [] if failed is None else [TrainFailed(asked.job, failed.reason)]
+
+    def _trunk(self, asked: Train) -> TrunkAsk | None:
+        """What of the round's wish this device grants: at most its own steps, nothing on another release's trunk."""
+        call, most = asked.call, self._config.train.trunk_steps
+        if not isinstance(call, RoundCall) or call.trunk is None or asked.release != call.release:
+            return None
+        return msgspec.structs.replace(call.trunk, steps=min(call.trunk.steps, most)) if most else None
 
     def stop(self, job: int) -> None:
         """End a job, if it is the one that runs."""
@@ -146,6 +158,8 @@ class Lessons:
         except (RoadcastError, OSError) as error:
             return TrainFailed(finished.job, str(error))
         self.cost = result.cost
+        if result.no_trunk:
+            LOG.warning("round %d: the trunk is not shared: %s", report.round if report else 0, result.no_trunk)
         with suppress(StoreError):  # it is for people to read; a full disk costs no lesson
             write_atomic(Path(self._config.state_dir) / LESSON, msgspec.json.encode(result))
         self._fitted[finished.job] = Fitted(asked.release, head, result.choice)

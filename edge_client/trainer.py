@@ -117,11 +117,15 @@ def run_job(folder: Path) -> TrainResult:
                 votes = forecast_answers(trunk, samples, features, asked, shared, settings)
             write_atomic(folder / "votes.safetensors", save(votes))
     if job.prototype_k is not None:
-        told = class_means(spec, samples, features, job.prototype_k)
-        write_atomic(folder / "prototypes.safetensors", save(told))
+        write_atomic(folder / "prototypes.safetensors", save(class_means(spec, samples, features, job.prototype_k)))
+    no_trunk = ""
+    if job.trunk is not None:
+        from edge_client.trunk_lesson import leave_change  # noqa: PLC0415 - loads torch
+
+        no_trunk = leave_change(folder, job, weights, samples, _preparation(job))
     cost = meter.cost(board_watts() if job.watts is None else job.watts, time.process_time())
     hard = hardest(names, samples, features, (fit.head, shared), spec)
-    result = TrainResult(choice=_choice(fit), examples=examples, held=held, cost=cost, hard=hard)
+    result = TrainResult(choice=_choice(fit), examples=examples, held=held, cost=cost, hard=hard, no_trunk=no_trunk)
     write_atomic(folder / "result.json", msgspec.json.encode(result))
     return result
 

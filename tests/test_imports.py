@@ -46,13 +46,16 @@ NOT_BEFORE_A_FRAME = (
 """Each made the first answer of an agent late (`benchmarks.devices.start`); most are loaded where they are used."""
 TORCH_HOMES = (
     "edge_models.augment",
+    "broker_server.bench",
     "broker_server.candidate_files",
     "broker_server.candidate_variants",
     "broker_server.distil_worker",
     "broker_server.distiller",
     "broker_server.hearing",
+    "broker_server.tier_training",
     "broker_server.training",
     "edge_client.trainer",
+    "edge_client.trunk_lesson",
     "edge_models.fit",
     "edge_models.head_fits",
     "edge_models.local_training",

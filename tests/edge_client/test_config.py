@@ -60,6 +60,8 @@ def test_the_documented_example_is_read_and_flags_go_before_environment_before_f
         ({"privacy": {"epsilon_per_report": 9.0, "epsilon_total": 8.0}}, "exceeds"),
         ({"privacy": {"epsilon_per_report": 1.0, "prototype_k": 10}}, "have no noise"),
         ({"privacy": {"prototype_k": 2}}, "prototype_k"),
+        ({"privacy": {"epsilon_per_report": 1.0}, "train": {"trunk_steps": 5}}, "no noise covers a trunk's change"),
+        ({"train": {"trunk_steps": 5000}}, "trunk_steps"),
         ({"trusted_root": ""}, "trusted_root"),
         ({"sources": []}, "sources"),
         ({"sources": [{"name": "a", "uri": "x"}] * 2}, "same name"),

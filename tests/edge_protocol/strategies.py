@@ -10,6 +10,7 @@ from edge_protocol.arrays import Array, pack
 from edge_protocol.blobs import BlobRef, cut
 from edge_protocol.prototypes import MOST_COUNT
 from edge_protocol.task import FEATURES, TIERS
+from edge_protocol.trunks import TrunkAsk, TrunkChange
 
 names = st.text(max_size=64)
 ids = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True).filter(lambda text: text != "server")
@@ -78,12 +79,19 @@ coded_votes = st.builds(
     st.binary(min_size=8, max_size=8),
     st.binary(max_size=200),
 )
+trunks = st.none() | st.builds(TrunkChange, digests, counts, st.binary(min_size=1, max_size=200))
+shares = st.floats(0, 1, exclude_min=True)
+asks = st.none() | st.builds(TrunkAsk, st.integers(1, 1000), st.integers(2, 256), shares, shares)
 running = st.builds(m.RunningTask, names, names, names, names, counts)
 bodies: st.SearchStrategy[m.Body] = st.one_of(
     st.builds(m.Birth, names, names, names, counts, counts, st.lists(running, max_size=3).map(tuple)),
     st.builds(m.DeviceState, names, names, counts, st.dictionaries(names, counts, max_size=8), values),
-    st.builds(m.KnowledgeReport, names, names, counts, counts, digests, counts, class_votes() | forecast_votes()),
-    st.builds(m.CodedReport, names, names, counts, counts, st.binary(min_size=8, max_size=8), counts, coded_votes),
+    st.builds(
+        m.KnowledgeReport, names, names, counts, counts, digests, counts, class_votes() | forecast_votes(), trunks
+    ),
+    st.builds(
+        m.CodedReport, names, names, counts, counts, st.binary(min_size=8, max_size=8), counts, coded_votes, trunks
+    ),
     prototype_reports(),
     st.builds(m.PrototypeCall, names, names, counts, counts, seconds, st.booleans()),
     st.builds(m.Telemetry, values),
@@ -95,7 +103,7 @@ bodies: st.SearchStrategy[m.Body] = st.one_of(
     st.builds(m.Label, names, names, names),
     st.builds(m.Measure, names, st.floats(0.1, 30)),
     st.builds(m.Measured, names, message_ids, counts, names, counts, values, st.text(max_size=512)),
-    st.builds(m.RoundCall, names, names, counts, counts, blob_refs(), seconds, st.booleans()),
+    st.builds(m.RoundCall, names, names, counts, counts, blob_refs(), seconds, st.booleans(), asks),
     st.builds(m.ReleaseOffer, st.binary(max_size=500)),
     st.builds(m.Presence, st.booleans()),
 )

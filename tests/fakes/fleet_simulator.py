@@ -25,6 +25,7 @@ from edge_protocol.task import TIERS, TaskSpec
 from edge_protocol.topics import ChunkTopic, Downlink, ReleaseTopic, RoundTopic, Topics
 from edge_protocol.transport.base import Connected, LastWill, Received, Transport
 from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
+from edge_protocol.trunks import TrunkChange
 from tests.fakes.coded_answers import CodedAnswers
 
 RESEND_S = 5.0
@@ -225,7 +226,14 @@ class SimulatedDevice:
         if votes is not None:
             self.reports += 1
             report = m.KnowledgeReport(
-                call.task, call.label_space, call.number, call.release, call.proxy.sha256, 100, votes
+                call.task,
+                call.label_space,
+                call.number,
+                call.release,
+                call.proxy.sha256,
+                100,
+                votes,
+                self.fleet.trunk(self, call),
             )
             self._report(report)
 
@@ -254,6 +262,7 @@ class FleetSimulator:
         patience: seconds each takes to answer a call.
         fetch: whether they pull every chunk of a release, or trust that it is there.
         measured: fills in what a device that is asked to measure says.
+        trunk: how its trunk changed; None for a device that does not say.
         temper: what becomes of a release on a device: ``good``, ``fails`` its probation, or ``silent``.
     """
 
@@ -270,12 +279,13 @@ class FleetSimulator:
         fetch: bool = True,
         temper: Callable[[DeviceId, int], str] = lambda *_: "good",
         measured: Callable[[DeviceId, m.Measured], m.Measured] = lambda _, empty: empty,
+        trunk: Callable[[SimulatedDevice, m.RoundCall], TrunkChange | None] = lambda *_: None,
         fleet: str = "sim",
         seed: int = 0,
     ) -> None:
         self.connect, self.spec, self.clock, self.knowledge = connect, spec, clock, knowledge
-        self.class_means = class_means
         self.patience, self.fetch, self.temper, self.measured = patience, fetch, temper, measured
+        self.class_means, self.trunk = class_means, trunk
         self.topics = Topics(FleetId(fleet))
         self.random = random.Random(seed)
         self._opened: dict[bytes, ReleaseManifest] = {}

@@ -24,6 +24,7 @@ from edge_protocol.task import TaskSpec, Tier
 from edge_protocol.topics import Topics, Uplink
 from edge_protocol.transport.base import Received
 from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
+from edge_protocol.trunks import TrunkAsk
 from tests.fakes.signed_fleet import SignedFleet
 
 FLEET = FleetId("sim")
@@ -185,7 +186,14 @@ class SmallCentre:
             self.link.publish(self.topics.chunk(ref.sha256, index), chunk, retain=True)
 
     def call(
-        self, number: int, release: int, *, task: str = "vehicle", proxies: int = 24, collecting: bool = True
+        self,
+        number: int,
+        release: int,
+        *,
+        task: str = "vehicle",
+        proxies: int = 24,
+        collecting: bool = True,
+        trunk: TrunkAsk | None = None,
     ) -> m.RoundCall:
         """Open (or close) a round with a small proxy set."""
         spec = load_task(task)
@@ -193,7 +201,7 @@ class SmallCentre:
         ref, chunks = cut(save({"raw": np.ascontiguousarray(raw)}), 16 * 1024)
         self.blob(ref, chunks)
         self._proxies.append(ref.sha256)
-        call = m.RoundCall(task, spec.label_space, number, release, ref, 4e9, collecting)
+        call = m.RoundCall(task, spec.label_space, number, release, ref, 4e9, collecting, trunk)
         self.say(self.topics.round(spec.task_id), call, retain=True)
         return call
 

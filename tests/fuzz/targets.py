@@ -17,6 +17,7 @@ from edge_client.installed import DAMAGED, Pointer
 from edge_client.offers import Offered
 from edge_models.head_weights import HeadWeights
 from edge_models.tasks import load_task
+from edge_models.trunk_changes import decode_change, encode_change
 from edge_protocol import codec
 from edge_protocol import messages as m
 from edge_protocol.blobs import Pull, cut
@@ -193,6 +194,8 @@ def _files() -> Iterator[tuple[str, Target]]:
     yield "payload", Target(read_payload, [weights, steps], ArtifactError, 10, in_safetensors)
     yield "golden", Target(lambda data: check_golden(_Echo(), data), [golden], RoadcastError, 10, in_safetensors)  # type: ignore[arg-type]
     yield "head", Target(HeadWeights.from_bytes, [head], RoadcastError, 10, in_safetensors)
+    change = encode_change({"trunk.w": rng.normal(size=(3, 4)).astype(np.float32), "trunk.b": np.ones(3, np.float32)})
+    yield "trunk", Target(decode_change, [change], RemoteProtocolError, 10, in_safetensors)
     yield "template", Target(places, [template()], ArtifactError, 9)
 
     def read_pointer(data: bytes) -> object:
