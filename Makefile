@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 DEV := --group dev
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test slow rtx qemu qemu-system check format bench resolve docs clean
+.PHONY: help venv demo test slow rtx qemu qemu-system peers check format bench resolve docs clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,15 @@ qemu-system: $(STAMP)  ## boot a whole aarch64 Debian with its own kernel and sy
 	$(BIN)/python -m tests.qemu.system_image
 	$(BIN)/python -m pytest -s -m 'qemu and slow' tests/qemu $(ARGS)
 
+PEERS := build/peers-venv
+peers: $(STAMP) $(PEERS)/.stamp  ## fetch NVIDIA FLARE and Flower (360 MB, an environment of their own) and compare delivery with theirs
+	$(BIN)/python -m benchmarks.delivery.peers $(ARGS)
+
+$(PEERS)/.stamp: benchmarks/delivery/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
 check: $(STAMP)  ## lint, format, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -57,7 +66,7 @@ format: $(STAMP)  ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-LEARNING := ablations aggregate heads membership muenster report_codec robustness speed vehicle
+LEARNING := ablations aggregate heads membership muenster no_proxy report_codec robustness shared_trunks speed vehicle
 bench: $(STAMP)  ## run every benchmark in its quick form and check its target
 	@mkdir -p bench-out
 	@missed=; for name in $$(basename -s .py benchmarks/*.py | grep -v harness) $(LEARNING:%=learning.%) delivery.payload delivery.bad_link delivery.fanout delivery.flash_writes latency.int8 latency.loadgen latency.refit latency.runners latency.torch_vs_ort devices.telemetry devices.flash devices.start; do \

@@ -11,12 +11,13 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from edge_protocol.errors import ExitCode
+from edge_protocol.errors import ExitCode, RoadcastError
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,17 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> Spread:
 
 
 def run(measure: Callable[[Options], Outcome], arguments: Sequence[str] | None = None) -> int:
-    """Parse the arguments, measure, print, write the JSON file and return the exit code."""
+    """Parse the arguments, measure, print, write the JSON file and return the exit code; an error's is its own."""
     parser = argparse.ArgumentParser(description=(measure.__doc__ or "").strip().splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer repeats: at most a minute")
     parser.add_argument("--check", action="store_true", help="exit 3 when a target is missed")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write every figure here")
     options = Options(**vars(parser.parse_args(arguments)))
-    outcome = measure(options)
+    try:
+        outcome = measure(options)
+    except RoadcastError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
     print_table(outcome.rows)
     for target in outcome.targets:
         print(target)

@@ -10,7 +10,7 @@ from broker_server.store.database import Database
 from edge_protocol.blobs import BlobRef
 from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.manifest import decode_manifest
-from edge_protocol.messages import Body, ReleaseOffer, RoundCall
+from edge_protocol.messages import Body, Call, ReleaseOffer, RoundCall
 from edge_protocol.topics import Topics
 
 Encode = Callable[[Body], bytes]
@@ -44,10 +44,11 @@ class Broadcast:
         """Keep a task's proxy set."""
         self._publisher.hold(task, "proxy", (ref,))
 
-    def round(self, call: RoundCall) -> None:
-        """Keep a round call, and the proxy set that it names."""
+    def round(self, call: Call) -> None:
+        """Keep a round call, and the proxy set that it may name."""
         task = TaskId(call.task)
-        self.proxy(task, call.proxy)
+        if isinstance(call, RoundCall):
+            self.proxy(task, call.proxy)
         self._publisher.announce(self._topics.round(task), self._encode(call))
 
     def trust(self) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from broker_server.distil_job import DistilSettings
+from broker_server.distil_job import DistilSettings, TrunkSettings
 from broker_server.judge import JudgeRules
 from broker_server.quotas import QuotaConfig
 from broker_server.rollout_plan import Plan
@@ -32,6 +32,7 @@ class RoundsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         wait_for: devices that must be there with the current release committed before a round is called.
         deadline_s: how long a round takes reports.
         pause_s: rest after a round.
+        trunk: how devices share the changes of their trunks inside a tier; None, the default: not at all.
     """
 
     limit: Annotated[int, Meta(ge=0)] | None = None
@@ -39,6 +40,7 @@ class RoundsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     wait_for: Positive = 4
     deadline_s: Seconds = 3600.0
     pause_s: Annotated[float, Meta(ge=0)] = 60.0
+    trunk: TrunkSettings | None = None
 
 
 class TaskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -47,7 +49,8 @@ class TaskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     Attributes:
         task: name of a shipped task, or a YAML file.
         anchors: pack of labelled samples; the first release learns from them.
-        proxies: pack of samples that every device answers.
+        proxies: pack of samples that every device answers. Strategies that ask for class means need none: its samples
+            then stay with the server and are what the students learn on, in the place of the anchors.
         validation: pack of labelled samples that the judge measures on.
         judge: what a candidate may lose, and still become a release.
         rollout: how the judge's releases go over the fleet, without an operator; None for all devices at once.
@@ -55,7 +58,7 @@ class TaskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     task: str
     anchors: str
-    proxies: str
+    proxies: str | None = None
     validation: str
     rounds: RoundsConfig = RoundsConfig()
     judge: JudgeRules = JudgeRules()
@@ -184,7 +187,7 @@ def _anchored(config: ServerConfig, home: Path) -> ServerConfig:
             task,
             task=at(task.task) if task.task.endswith((".yaml", ".yml")) else task.task,
             anchors=at(task.anchors),
-            proxies=at(task.proxies),
+            proxies=at(task.proxies) if task.proxies else None,
             validation=at(task.validation),
         )
         for name, task in config.tasks.items()

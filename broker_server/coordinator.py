@@ -151,7 +151,7 @@ class Coordinator:
 
     def _say(self, device: Device, header: m.Header, body: m.Body, now: float) -> list[Effect]:  # noqa: C901, PLR0911 - a kind each
         match body:
-            case m.KnowledgeReport() | m.CodedReport():
+            case m.KnowledgeReport() | m.CodedReport() | m.PrototypeReport():
                 return self._durable(header, now, lambda: self._report(device, header, body, now))
             case m.IntervalResult():
                 saved = SaveResult(device.device, name_of(header), now, body)
@@ -195,9 +195,7 @@ class Coordinator:
         refused = [Drop(reason, f"message {header.message_id.hex()[:8]} of {to}")] if reason else []
         return [*effects, SaveSeen(seen), Send(m.Ack(header.message_id, seen.accepted, reason), to=to), *refused]
 
-    def _report(
-        self, device: Device, header: m.Header, report: m.KnowledgeReport | m.CodedReport, now: float
-    ) -> Answer:
+    def _report(self, device: Device, header: m.Header, report: m.Report, now: float) -> Answer:
         task = self.tasks.get(TaskId(report.task))
         if task is None:
             return [], "wrong-task"
@@ -206,8 +204,8 @@ class Coordinator:
         if current is None or (reason and report.round != current.number):
             return [], reason
         opened = None
-        if not reason and current.proxy is not None:
-            sha256 = current.proxy.sha256
+        if not reason:
+            sha256 = current.proxy.sha256 if current.proxy else ""
             opened, reason = self.last_reports.open(report, device.device, task.setup.spec, sha256)
         if reason == UNKNOWN_BASE:
             return [], reason

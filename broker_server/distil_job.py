@@ -4,7 +4,7 @@
 
     job.json                 what to do
     reports/<device>.report  what each device said (the message's own MessagePack)
-    candidate/<tier>/        state, training, weights, golden .safetensors, template.onnx
+    candidate/<tier>/        state, training, weights, golden .safetensors, template.onnx; drift.safetensors of trunks
     checkpoint/<tier>.safetensors   where a killed worker goes on
     manifest.json            hashes of all this, and versions: see `round_manifest`
     result.json              what came of it          or  error.json  why nothing did
@@ -22,10 +22,13 @@ from msgspec import Meta
 
 from edge_protocol.errors import DistillationError
 from edge_protocol.ids import DeviceId, check_id
-from edge_protocol.messages import KnowledgeReport
+from edge_protocol.messages import FullReport, KnowledgeReport
 from edge_protocol.task import Tier
+from edge_protocol.trunks import Batch, Rate, Share, Steps, TrunkAsk
 
 T = TypeVar("T")
+PROTOTYPE_STRATEGIES = ("fedproto", "fedtgp")
+"""Rules that ask devices for class means, and for no answer on proxies."""
 Scores = dict[str, float]
 
 
@@ -78,6 +81,33 @@ class DistilSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     seed: int = 0
     threads: Annotated[int, Meta(ge=1)] = 1
 
+    @property
+    def prototypes(self) -> bool:
+        """Whether rounds ask for class means instead of votes on proxies."""
+        return self.strategy in PROTOTYPE_STRATEGIES
+
+
+class TrunkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How devices share their trunks inside a tier; the ``rounds.trunk`` section of a task. Devices must allow it too.
+
+    Attributes:
+        steps, batch, learning_rate, norm: what devices are asked for, see `edge_protocol.trunks.TrunkAsk`.
+        momentum: share of what earlier rounds agreed on that is kept.
+        least: devices of a tier below which their changes do not count: a mean of one would be that device's own.
+    """
+
+    steps: Steps = 150
+    batch: Batch = 128
+    learning_rate: Rate = 3e-3
+    norm: Share = 0.5
+    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    least: Annotated[int, Meta(ge=1)] = 2
+
+    @property
+    def ask(self) -> TrunkAsk:
+        """The part that devices are told."""
+        return TrunkAsk(self.steps, self.batch, self.learning_rate, self.norm)
+
 
 class DistilJob(msgspec.Struct, frozen=True, kw_only=True):
     """One distillation.
@@ -95,6 +125,7 @@ class DistilJob(msgspec.Struct, frozen=True, kw_only=True):
         base: tier → SHA-256 of the current release's weights payload.
         environment: versions of whoever wrote the job: checkpoints of other versions are not gone on from.
         reports: file names under ``reports/``; filled in by `write_job`.
+        trunk: how devices' changes of their trunks are fused; None to leave them.
     """
 
     task: str
@@ -110,6 +141,7 @@ class DistilJob(msgspec.Struct, frozen=True, kw_only=True):
     base: dict[str, str] = {}
     environment: dict[str, str] = {}
     reports: tuple[str, ...] = ()
+    trunk: TrunkSettings | None = None
 
 
 class Paired(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,6 +172,7 @@ class DistilResult(msgspec.Struct, frozen=True, kw_only=True):
         devices: device → why its report was refused.
         parameters: tier → number of weights.
         cohorts: tier → cohort → how it fares; empty for a first release.
+        trunks: device → "" when its change of the trunk counts, else why not; without devices that sent none.
     """
 
     headline: str
@@ -149,9 +182,10 @@ class DistilResult(msgspec.Struct, frozen=True, kw_only=True):
     devices: dict[str, str]
     parameters: dict[Tier, int]
     cohorts: dict[Tier, dict[str, Paired]] = {}
+    trunks: dict[str, str] = {}
 
 
-def write_job(job_dir: Path, job: DistilJob, reports: Mapping[DeviceId, KnowledgeReport]) -> None:
+def write_job(job_dir: Path, job: DistilJob, reports: Mapping[DeviceId, FullReport]) -> None:
     """Lay out a job; `job.json` comes last, so a folder with it is complete.
 
     Raises:
@@ -166,7 +200,12 @@ def write_job(job_dir: Path, job: DistilJob, reports: Mapping[DeviceId, Knowledg
         raise DistillationError(f"{job_dir}: cannot write the distillation job: {error}") from error
 
 
-def same_job(job_dir: Path, job: DistilJob, reports: Mapping[DeviceId, KnowledgeReport]) -> bool:
+def votes_of(report: FullReport) -> FullReport:
+    """A report without its change of the trunk: an old one is a change of an old release, and only its votes count."""
+    return msgspec.structs.replace(report, trunk=None) if isinstance(report, KnowledgeReport) else report
+
+
+def same_job(job_dir: Path, job: DistilJob, reports: Mapping[DeviceId, FullReport]) -> bool:
     """Whether a folder holds exactly this job, byte for byte, so that its checkpoints are of it."""
     try:
         return all((job_dir / name).read_bytes() == data for name, data in _files(job, reports).items())
@@ -174,7 +213,7 @@ def same_job(job_dir: Path, job: DistilJob, reports: Mapping[DeviceId, Knowledge
         return False
 
 
-def _files(job: DistilJob, reports: Mapping[DeviceId, KnowledgeReport]) -> dict[str, bytes]:
+def _files(job: DistilJob, reports: Mapping[DeviceId, FullReport]) -> dict[str, bytes]:
     names = {check_id(device, "device"): f"{device}.report" for device in sorted(reports)}
     files = {f"reports/{name}": msgspec.msgpack.encode(reports[DeviceId(device)]) for device, name in names.items()}
     return files | {"job.json": msgspec.json.encode(msgspec.structs.replace(job, reports=tuple(names.values())))}

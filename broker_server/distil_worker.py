@@ -8,76 +8,46 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 import torch
 from torch import Tensor
 
+from broker_server.bench import Bench, open_bench
 from broker_server.candidate_files import (
     export_candidate,
     leave_candidate,
-    load_student,
-    load_tensors,
     released_payload,
     save_tensors,
     write_file,
 )
 from broker_server.candidate_variants import leave_variant
 from broker_server.cohorts import Mask, cohorts_of, compare
-from broker_server.distil_job import DistilJob, DistilResult, DistilSettings, Failure, Paired, Scores, read_job
+from broker_server.distil_job import DistilResult, DistilSettings, Failure, Paired, Scores, read_job
 from broker_server.distiller import (
     anchor_lesson,
     answer,
-    constant,
-    cycled,
     inputs_of,
-    shared_opinion,
     teacher_lesson,
-    train,
 )
-from broker_server.proxy_set import Asked, build, drawn, load_samples, mingle
+from broker_server.hearing import Hearing, hear
 from broker_server.round_manifest import MANIFEST, describe, encoded, input_hashes
-from broker_server.strategies import HiddenAnchors, Strategy, make_strategy
-from broker_server.strategies.base import F4, check_report
-from broker_server.training import Lesson, Training, compute_device
+from broker_server.strategies import Strategy
+from broker_server.strategies.base import F4
+from broker_server.tier_training import Say, share_trunks, teach
+from broker_server.training import Lesson, compute_device
+from broker_server.trunks import save_drift
 from devices.packs import open_pack
-from edge_models.samples import Samples
-from edge_models.students import Student, build_student
-from edge_models.tasks import load_task, plugin_of
-from edge_protocol.errors import DistillationError, RemoteProtocolError, RoadcastError
-from edge_protocol.ids import DeviceId
-from edge_protocol.messages import KnowledgeReport
-from edge_protocol.task import TIERS, TaskSpec, Tier
+from edge_models.students import Student
+from edge_models.tasks import plugin_of
+from edge_protocol.errors import RoadcastError
+from edge_protocol.task import TIERS, Tier
 from export import BuiltArtifact
 from export.payload import served
 
 EXPORT_BATCH = 8
-Say = Callable[[Mapping[str, object]], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Bench:
-    """What every step of a job needs: the task, its samples, and the students that are current (none at first)."""
-
-    job: DistilJob
-    folder: Path
-    spec: TaskSpec
-    asked: Asked
-    validation: Samples
-    current: Mapping[Tier, Student]
-
-
-@dataclass(frozen=True, eq=False)
-class Hearing:
-    """Who was heard: the strategy that took the reports, the round of each, and why others were refused."""
-
-    strategy: Strategy | None
-    rounds: Mapping[str, int]
-    refused: Mapping[str, str]
 
 
 def run_job(job_dir: Path, say: Say) -> DistilResult:
@@ -90,20 +60,24 @@ def run_job(job_dir: Path, say: Say) -> DistilResult:
     bench = open_bench(job_dir)
     inputs, device = input_hashes(job_dir, bench.job), _machine(bench.job.settings.device)
     x, valid = inputs_of(bench.asked.samples, bench.spec), inputs_of(bench.validation, bench.spec)
-    hearing = _collect(bench, x) if bench.current else Hearing(None, {}, {})
+    heard = hear(bench.job, job_dir, bench.spec, bench.asked, bench.current, x) if bench.current else None
+    hearing = heard or Hearing(None, {}, {})
     strategy = hearing.strategy
     lessons = _lessons(bench, strategy, x)
+    fused, told = share_trunks(bench, hearing.trunks, say)
     plugin, masks = plugin_of(bench.spec), _cohorts(bench)
     metrics: dict[Tier, dict[str, Scores]] = {}
     cohorts: dict[Tier, dict[str, Paired]] = {}
     parameters: dict[Tier, int] = {}
     for tier in TIERS:
-        training = _teach(tier, bench, lessons, say)
+        training = teach(tier, bench, lessons, say, fused.get(tier))
         candidate = training.average.cpu()
         base = released_payload(bench.job.current, tier)
         artifact = _leave(tier, bench, candidate, base, (x.numpy(), valid.numpy()), say)
         if strategy is not None:
             save_tensors(job_dir / "candidate" / tier / "training.safetensors", training.tensors())
+        if tier in fused:
+            write_file(job_dir / "candidate" / tier / "drift.safetensors", save_drift(fused[tier].drift))
         parameters[tier] = artifact.parameters
         both = {"current": (bench.current.get(tier), base), "candidate": (candidate, artifact.weights)}
         said = {which: answer(served(one, payload), valid)[1] for which, (one, payload) in both.items() if one}
@@ -120,6 +94,7 @@ def run_job(job_dir: Path, say: Say) -> DistilResult:
         devices=dict(hearing.refused),
         parameters=parameters,
         cohorts=cohorts,
+        trunks=told,
     )
     manifest = describe(job_dir, bench.job, result, inputs=inputs, heard=hearing.rounds, device=device)
     write_file(job_dir / MANIFEST, encoded(manifest))
@@ -151,56 +126,9 @@ def _leave(tier: Tier, bench: Bench, candidate: Student, base: bytes, inputs: tu
     return artifact
 
 
-def open_bench(folder: Path) -> Bench:
-    """Load what the job in a folder names.
-
-    Raises:
-        RoadcastError: a pack, the task or a current student cannot be read.
-    """
-    job = read_job(folder)
-    spec = load_task(job.task)
-    anchors, proxies, validation = (load_samples(path, spec) for path in (job.anchors, job.proxies, job.validation))
-    for path, samples in ((job.anchors, anchors), (job.validation, validation)):
-        if not samples.labelled.any():
-            raise DistillationError(
-                f"{path}: none of {len(samples)} samples is labelled; anchors and validation must be"
-            )
-    plan, salt = job.settings, bytes.fromhex(job.salt)
-    asked = mingle(proxies, anchors, share=plan.trust_share, salt=salt)
-    if job.proxy and sha256(build(asked.samples)).hexdigest() != job.proxy:
-        raise DistillationError(f"{job.proxies}: changed since round {job.round} was called; restore it or call anew")
-    current = (
-        {tier: load_student(Path(job.current) / f"{tier}.safetensors", spec, tier) for tier in TIERS}
-        if job.current
-        else {}
-    )
-    asked = drawn(asked, share=plan.trust_drawn, salt=salt, number=job.round)
-    return Bench(job, folder, spec, asked, validation.take(validation.labelled), current)
-
-
 def _cohorts(bench: Bench) -> dict[str, Mask]:
     """Cohorts of the validation samples, which are compared when there is something to beat."""
     return cohorts_of(bench.validation, bench.spec, open_pack(Path(bench.job.validation))) if bench.current else {}
-
-
-def _collect(bench: Bench, x: Tensor) -> Hearing:
-    """Hear the shared model and every device."""
-    asked, shared = bench.asked, shared_opinion(bench.current.values(), x, bench.spec)
-    hidden = HiddenAnchors(asked.hidden, asked.samples.targets[asked.hidden]) if len(asked.hidden) else None
-    strategy = make_strategy(bench.job.settings, shared, hidden)
-    rounds: dict[str, int] = {}
-    refused: dict[str, str] = {}
-    for name in bench.job.reports:
-        device = DeviceId(Path(name).stem)
-        try:
-            report = msgspec.msgpack.decode((bench.folder / "reports" / name).read_bytes(), type=KnowledgeReport)
-            check_report(report, bench.spec, bench.job.proxy, len(asked.samples))
-        except (RemoteProtocolError, msgspec.MsgspecError) as error:
-            refused[str(device)] = str(error)
-        else:
-            strategy.add(device, report.votes, bench.job.round - report.round)
-            rounds[device] = report.round
-    return Hearing(strategy, rounds, refused)
 
 
 def _teacher_facts(strategy: Strategy | None) -> Scores:
@@ -221,39 +149,6 @@ def _lessons(bench: Bench, strategy: Strategy | None, x: Tensor) -> list[Lesson]
         teacher_lesson(x[rows], teacher, temperature=plan.temperature, batch=plan.batch),
         anchor_lesson(asked.anchors, bench.spec, weight=plan.anchor_weight, batch=max(1, plan.batch // 2)),
     ]
-
-
-def _teach(tier: Tier, bench: Bench, lessons: Sequence[Lesson], say: Say) -> Training:
-    """Train a tier from where its last round, or a killed worker, left it."""
-    plan, first = bench.job.settings, not bench.current
-    settings = msgspec.structs.replace(plan, seed=plan.seed + bench.job.round)  # each round in another order
-    steps = plan.first_steps if first else plan.steps
-    pace = cycled(plan.first_learning_rate, steps) if first else constant(plan.learning_rate)
-    checkpoint = bench.folder / "checkpoint" / f"{tier}.safetensors"
-    training, done = _resumed(checkpoint, bench, tier, compute_device(plan.device))
-
-    def progress(taken: int, loss: float) -> None:
-        say({"stage": "train", "tier": tier, "step": taken, "steps": steps, "loss": round(loss, 5)})
-        save_tensors(checkpoint, training.tensors() | {"done": torch.tensor(taken)})
-
-    train(training, lessons, settings, steps, pace, done=done, progress=progress)
-    return training
-
-
-def _resumed(checkpoint: Path, bench: Bench, tier: Tier, device: torch.device) -> tuple[Training, int]:
-    """The training to go on with, and how many steps of this round it has behind it."""
-    if checkpoint.exists():
-        try:
-            tensors = load_tensors(checkpoint)
-            return Training.restored(tensors, bench.spec, tier, device), int(tensors["done"])
-        except (DistillationError, KeyError):
-            checkpoint.unlink()  # a power cut left half of it: this round's steps are taken again
-    if not bench.current or bench.job.current is None:
-        return Training(build_student(bench.spec, tier, bench.job.settings.seed), bench.spec, device), 0
-    kept = Path(bench.job.current) / f"{tier}.training.safetensors"
-    if kept.exists():
-        return Training.restored(load_tensors(kept), bench.spec, tier, device), 0
-    return Training(bench.current[tier], bench.spec, device), 0
 
 
 def _machine(name: str) -> str:

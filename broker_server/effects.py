@@ -22,7 +22,7 @@ from broker_server.records import (
 )
 from edge_protocol.effects import Drop, Send
 from edge_protocol.ids import DeviceId, TaskId
-from edge_protocol.messages import IntervalResult, Measured, RoundCall, Telemetry
+from edge_protocol.messages import Call, IntervalResult, Measured, Telemetry
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ class PublishRelease:
 class PublishRound:
     """Have the broker keep this round call."""
 
-    call: RoundCall
+    call: Call
 
 
 @dataclass(frozen=True, slots=True)

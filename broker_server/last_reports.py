@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from edge_protocol.errors import RemoteProtocolError
 from edge_protocol.ids import DeviceId
-from edge_protocol.messages import CodedReport, KnowledgeReport
+from edge_protocol.messages import CodedReport, FullReport, KnowledgeReport, Report
 from edge_protocol.task import TaskSpec
 from edge_protocol.vote_codec import UNKNOWN_BASE, decode_votes
 
@@ -20,18 +22,19 @@ class LastReports:
     def __init__(self) -> None:
         self._last: dict[tuple[str, DeviceId], KnowledgeReport] = {}
 
-    def keep(self, device: DeviceId, report: KnowledgeReport) -> None:
-        """Take an accepted report in place of the one before."""
-        self._last[report.task, device] = report
+    def keep(self, device: DeviceId, report: FullReport) -> None:
+        """Take an accepted report in place of the one before; neither class means nor a trunk's change are a base."""
+        if isinstance(report, KnowledgeReport):
+            self._last[report.task, device] = replace(report, trunk=None)
+        else:
+            self._last.pop((report.task, device), None)
 
-    def restore(self, reports: Mapping[DeviceId, KnowledgeReport]) -> None:
+    def restore(self, reports: Mapping[DeviceId, FullReport]) -> None:
         """Take a task's accepted reports back from disk."""
         for device, report in reports.items():
             self.keep(device, report)
 
-    def open(
-        self, report: KnowledgeReport | CodedReport, device: DeviceId, spec: TaskSpec, proxy: str
-    ) -> tuple[KnowledgeReport | None, str]:
+    def open(self, report: Report, device: DeviceId, spec: TaskSpec, proxy: str) -> tuple[FullReport | None, str]:
         """Decode a report, or say why it cannot be: ``unknown-base``, or ``malformed`` when no base is to blame.
 
         Args:
@@ -40,7 +43,7 @@ class LastReports:
             spec: the task.
             proxy: hash of the proxy set that it answers.
         """
-        if isinstance(report, KnowledgeReport):
+        if not isinstance(report, CodedReport):
             return report, ""
         coded, last = report.votes, self._last.get((report.task, device))
         fits = last is not None and (last.round, last.label_space, last.proxy) == (coded.base, spec.label_space, proxy)
@@ -51,4 +54,4 @@ class LastReports:
         except RemoteProtocolError as error:
             return None, UNKNOWN_BASE if coded.base else error.reason
         head = (report.task, report.label_space, report.round, report.release)
-        return KnowledgeReport(*head, proxy, report.examples, votes), ""
+        return KnowledgeReport(*head, proxy, report.examples, votes, report.trunk), ""

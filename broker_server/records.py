@@ -8,7 +8,7 @@ from broker_server.judge import JudgeRules
 from broker_server.rollout_plan import Plan
 from edge_protocol.blobs import BlobRef
 from edge_protocol.ids import DeviceId, TaskId
-from edge_protocol.messages import DeviceState, KnowledgeReport
+from edge_protocol.messages import DeviceState, FullReport
 
 
 class DeviceTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +58,7 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
         number: counts from 1 per task; 0 is the first release, made without reports.
         state: value of its `RoundState`.
         release: counter of the release that reports start from.
-        proxy: the proxy set to answer; None in round 0.
+        proxy: the proxy set to answer; None in round 0, and in one that asks for class means.
         samples: votes that a report must hold.
         opened_s, deadline_s, closed_s: seconds since 1970; 0 when not yet.
         reason: why it was abandoned, or what the judge said.
@@ -121,7 +121,7 @@ class StoredReport(msgspec.Struct, frozen=True, kw_only=True):
     device: DeviceId
     message_id: bytes
     received_s: float
-    report: KnowledgeReport
+    report: FullReport
 
 
 class StoredState(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@
     releases/<task>/<counter>/<tier>.safetensors    float32 state dict: the student
     releases/<task>/<counter>/<tier>.training.safetensors    where the next round's training goes on
     releases/<task>/<counter>/<tier>.weights.safetensors     plain weights payload, whose scales the next one keeps
+    releases/<task>/<counter>/<tier>.drift.safetensors       where shared trunks were heading, if devices share them
 
 An artifact folder, from the distiller or pushed by an operator, holds for each tier::
 
@@ -82,10 +83,11 @@ class ReleaseFolder:
         return self.root / task / str(counter)
 
     def forget_training(self, task: TaskId, *, before: int) -> None:
-        """Remove the training states of releases older than `before`; their students stay."""
-        for state in (self.root / task).glob("*/*.training.safetensors"):
-            if state.parent.name.isdigit() and int(state.parent.name) < before:
-                state.unlink(missing_ok=True)
+        """Remove the training states and drifts of releases older than `before`; their students stay."""
+        for name in ("training", "drift"):
+            for state in (self.root / task).glob(f"*/*.{name}.safetensors"):
+                if state.parent.name.isdigit() and int(state.parent.name) < before:
+                    state.unlink(missing_ok=True)
 
     def make(
         self, spec: TaskSpec, artifacts: Path, origin: Provenance, now: float, hold: Hold | None = None
@@ -229,8 +231,8 @@ class ReleaseFolder:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
         for tier in _tiers(artifacts):
-            for name, kept in (("state", tier), ("training", f"{tier}.training"), ("weights", f"{tier}.weights")):
-                source = artifacts / tier / f"{name}.safetensors"
+            for name in ("state", "training", "weights", "drift"):
+                source, kept = artifacts / tier / f"{name}.safetensors", tier if name == "state" else f"{tier}.{name}"
                 if source.exists():
                     write_atomic(folder / f"{kept}.safetensors", _file(source))
 

@@ -76,8 +76,13 @@ def round_details(record: RoundRecord, manifest: RoundManifest | None) -> dict[s
 
 
 def _devices(record: RoundRecord, manifest: RoundManifest | None) -> list[dict[str, Any]]:
-    """Who was heard (age in rounds, share of the teacher where the strategy tells it), and who was refused and why."""
-    rounds, teacher = (manifest.reports, manifest.result.teacher) if manifest else ({}, {})
+    """Who was heard (age in rounds, share of the teacher where the strategy tells it), and who was refused and why.
+
+    ``trunk`` is None for a device that sent no change of its trunk, "counts" or why it does not.
+    """
+    rounds, teacher, trunks = (
+        (manifest.reports, manifest.result.teacher, manifest.result.trunks) if manifest else ({}, {}, {})
+    )
     heard = [
         {
             "device": device,
@@ -85,11 +90,12 @@ def _devices(record: RoundRecord, manifest: RoundManifest | None) -> list[dict[s
             "age": record.number - said,
             "trust": teacher.get(f"share/{device}"),
             "reason": "",
+            "trunk": trunks[device] or "counts" if device in trunks else None,
         }
         for device, said in rounds.items()
     ]
     refused = [
-        {"device": device, "counts": False, "age": None, "trust": None, "reason": reason}
+        {"device": device, "counts": False, "age": None, "trust": None, "reason": reason, "trunk": None}
         for device, reason in sorted(record.refused.items())
         if device not in rounds
     ]

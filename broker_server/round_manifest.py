@@ -138,10 +138,10 @@ def outcomes(manifest: RoundManifest) -> dict[str, str]:
         for name, refused in heard.items()
     }
     files = {name.removeprefix("candidate/"): sha for name, sha in manifest.outputs.items()}
+    trunks = {f"trunk/{device}": why or "counts" for device, why in sorted(result.trunks.items())}
     cohorts = {f"{tier}/cohorts": _text(said) for tier, said in result.cohorts.items()}
-    return (
-        files | {f"{name} scores": _text(said) for name, said in scores.items()} | cohorts | dict(sorted(heard.items()))
-    )
+    scored = {f"{name} scores": _text(said) for name, said in scores.items()}
+    return files | scored | cohorts | dict(sorted(heard.items())) | trunks
 
 
 def changed(before: Mapping[str, str], after: Mapping[str, str], names: Iterable[str] | None = None) -> dict[str, str]:

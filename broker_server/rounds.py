@@ -13,8 +13,9 @@ from broker_server.records import RoundRecord
 from edge_protocol.blobs import BlobRef
 from edge_protocol.fsm import Table, step
 from edge_protocol.ids import DeviceId
-from edge_protocol.messages import PROXY_BYTES, CodedReport, KnowledgeReport, RoundCall
+from edge_protocol.messages import PROXY_BYTES, Call, PrototypeCall, PrototypeReport, Report, RoundCall
 from edge_protocol.task import TaskSpec
+from edge_protocol.trunks import TrunkAsk
 from edge_protocol.vote_codec import CodedVotes, shape_of
 from edge_protocol.votes import Votes
 
@@ -71,6 +72,7 @@ class Round:
     """A round in progress.
 
     Attributes:
+        proxy: the proxy set to answer; None for round 0, and for one that asks for class means.
         answered: device → id of the message that carried its report.
         waiting: devices that are there, run the round's release, and have not answered.
         refused: device → why its report does not count.
@@ -138,12 +140,10 @@ class Round:
             self.refused[device] = reason
             self.waiting.discard(device)
 
-    def call(self, spec: TaskSpec) -> RoundCall:
-        """The round as devices are told of it."""
-        assert self.proxy is not None
-        return RoundCall(
-            spec.name, spec.label_space, self.number, self.release, self.proxy, self.deadline_s, self.collecting
-        )
+    def call(self, spec: TaskSpec, trunk: TrunkAsk | None = None) -> Call:
+        """The round as devices are told of it, and what is asked of their trunks."""
+        head, tail = (spec.name, spec.label_space, self.number, self.release), (self.deadline_s, self.collecting)
+        return PrototypeCall(*head, *tail) if self.proxy is None else RoundCall(*head, self.proxy, *tail, trunk)
 
     def record(self, spec: TaskSpec) -> RoundRecord:
         """The round as it is written down."""
@@ -184,19 +184,31 @@ def restored(record: RoundRecord, answered: dict[DeviceId, bytes], quorum: int) 
     )
 
 
-def refusal(report: KnowledgeReport | CodedReport, spec: TaskSpec, current: Round | None, device: DeviceId) -> str:
+def refusal(report: Report, spec: TaskSpec, current: Round | None, device: DeviceId) -> str:
     """Say why a report does not count; "" when it does."""
     if report.label_space != spec.label_space:
         return "wrong-label-space"
-    if current is None or not current.collecting or report.round != current.number or current.proxy is None:
+    if current is None or not current.collecting or report.round != current.number:
         return "round-closed"
-    if report.proxy not in (current.proxy.sha256, bytes.fromhex(current.proxy.sha256)[:PROXY_BYTES]):
+    if reason := _elsewhere(report, current):
+        return reason
+    if device in current.answered:
+        return "duplicate"
+    if not isinstance(report, PrototypeReport):
+        return _misfit(report.votes, spec, current.samples)
+    return "" if max(report.classes.data, default=0) < spec.outputs else "wrong-outputs"
+
+
+def _elsewhere(report: Report, current: Round) -> str:
+    """Say what else a report answers than this round, and from where."""
+    proxy = current.proxy.sha256 if current.proxy else ""
+    if isinstance(report, PrototypeReport) is bool(proxy):
+        return "wrong-kind-of-report"
+    if report.proxy not in (proxy, bytes.fromhex(proxy)[:PROXY_BYTES]):
         return "wrong-proxy"
     if report.release > current.release:
         return "unknown-release"
-    if device in current.answered:
-        return "duplicate"
-    return _misfit(report.votes, spec, current.samples)
+    return "other-release" if isinstance(report, PrototypeReport) and report.release < current.release else ""
 
 
 def _misfit(votes: Votes | CodedVotes, spec: TaskSpec, samples: int) -> str:

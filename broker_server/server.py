@@ -94,8 +94,8 @@ class Server:
         self._roles = ready_roles(config)
         specs = task_specs(config)
         blobs = BlobFolder(state / "blobs")
-        share, salt = config.distil.trust_share, read_salt(state / "proxies.salt")
-        setups = [task_setup(spec, config.tasks[name], blobs, share, salt) for name, spec in specs.items()]
+        salt = read_salt(state / "proxies.salt")
+        setups = [task_setup(spec, config.tasks[name], blobs, config.distil, salt) for name, spec in specs.items()]
         self.database = Database(state / "server.db")
         self.coordinator = Coordinator([TaskRounds(setup) for setup in setups], config.devices)
         self.topics = Topics(FleetId(config.fleet))
@@ -138,7 +138,8 @@ class Server:
         now = self._seams.clock()
         self._renew(now)
         for name, task in self.coordinator.tasks.items():
-            self._broadcast.proxy(name, task.setup.proxy)
+            if task.setup.proxy is not None:
+                self._broadcast.proxy(name, task.setup.proxy)
         self.pump.do(resume(self.coordinator, self.database, self.config, now), now)
         self.transport.subscribe(self.topics.every_uplink)
         self.transport.start()

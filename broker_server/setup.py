@@ -7,6 +7,7 @@ from pathlib import Path
 
 from broker_server.config import ServerConfig, TaskConfig
 from broker_server.coordinator import Coordinator
+from broker_server.distil_job import PROTOTYPE_STRATEGIES, DistilSettings
 from broker_server.effects import Effect
 from broker_server.key_setup import signed_roles
 from broker_server.keys import KeyFolder
@@ -40,14 +41,25 @@ def task_specs(config: ServerConfig) -> dict[TaskId, TaskSpec]:
     return specs
 
 
-def task_setup(spec: TaskSpec, task: TaskConfig, blobs: BlobFolder, share: float, salt: bytes) -> TaskSetup:
-    """Cut and keep a task's proxy set, with a share of the anchors hidden in it.
+def task_setup(spec: TaskSpec, task: TaskConfig, blobs: BlobFolder, settings: DistilSettings, salt: bytes) -> TaskSetup:
+    """Cut and keep a task's proxy set, with a share of the anchors hidden in it; none where class means are asked for.
 
     Raises:
+        ConfigError: the strategy and the task, or what it lacks, do not go together.
         DataError: the pack cannot be read, or is of another task.
         StoreError: the disk refused.
     """
-    asked = mingle(load_samples(task.proxies, spec), load_samples(task.anchors, spec), share=share, salt=salt)
+    if settings.prototypes:
+        if spec.kind != "classify":
+            raise ConfigError(f"distil.strategy: {settings.strategy} needs classes, and task {spec.name!r} forecasts")
+        return TaskSetup(spec, None, 0, task.rounds, task.judge)
+    if task.proxies is None:
+        raise ConfigError(
+            f"tasks.{spec.name}.proxies: {settings.strategy} asks devices about samples; name a pack of them, or set "
+            f"distil.strategy to {' or '.join(PROTOTYPE_STRATEGIES)}"
+        )
+    proxies, anchors = load_samples(task.proxies, spec), load_samples(task.anchors, spec)
+    asked = mingle(proxies, anchors, share=settings.trust_share, salt=salt)
     return TaskSetup(spec, blobs.put(build(asked.samples)), len(asked.samples), task.rounds, task.judge)
 
 
@@ -58,9 +70,10 @@ def check_files(config: ServerConfig, specs: Mapping[TaskId, TaskSpec]) -> list[
         DataError: a pack cannot be read, or is of another task.
     """
     return [
-        (name, what, len(load_samples(Path(getattr(config.tasks[name], what)), spec)))
+        (name, what, len(load_samples(Path(path), spec)))
         for name, spec in specs.items()
         for what in ("anchors", "proxies", "validation")
+        if (path := getattr(config.tasks[name], what))
     ]
 
 
@@ -76,7 +89,7 @@ def resume(coordinator: Coordinator, database: Database, config: ServerConfig, n
         rolling = _rollouts(database, name)
         effects += _resume_task(task, database, rolling, now)
         held += rolling
-        if task.round is not None:
+        if task.round is not None and task.setup.proxy is not None:
             coordinator.last_reports.restore(database.reports(name, task.round.number, task.setup.proxy.sha256))
     effects += coordinator.rollouts.restore(held, next(iter(database.audit(newest=True)), None), now)
     devices = config.devices

@@ -29,13 +29,13 @@ class TaskSetup:
     """What the server knows of a task before it starts.
 
     Attributes:
-        proxy: the proxy set as devices fetch it.
+        proxy: the proxy set as devices fetch it; None where rounds ask for class means.
         samples: votes that a report on it must hold.
         judge: what a candidate may lose.
     """
 
     spec: TaskSpec
-    proxy: BlobRef
+    proxy: BlobRef | None
     samples: int
     rounds: RoundsConfig
     judge: JudgeRules = field(default_factory=JudgeRules)
@@ -213,7 +213,7 @@ class TaskRounds:
         effects: list[Effect] = [self._save()]
         if distilling:
             effects.append(CancelDistil(self.task, current.number))
-        return [*effects, self._publish()] if current.proxy else effects
+        return [*effects, self._publish()] if current.number else effects
 
     def resume(
         self, release: ReleaseRecord | None, current: Round | None, now: float, *, rolling: bool = False
@@ -246,7 +246,7 @@ class TaskRounds:
             case _:
                 pass
         self._rest(current.closed_s)
-        told = current.proxy is not None and current.state is not RoundState.OPEN
+        told = current.number > 0 and current.state is not RoundState.OPEN
         return [self._save(), *effects, *([self._publish()] if told else [])]
 
     def next_deadline(self) -> float | None:
@@ -268,4 +268,5 @@ class TaskRounds:
 
     def _publish(self) -> PublishRound:
         assert self.round is not None
-        return PublishRound(self.round.call(self.setup.spec))
+        shares = self.setup.rounds.trunk
+        return PublishRound(self.round.call(self.setup.spec, shares.ask if shares else None))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker_server.config import ServerConfig
-from broker_server.distil_job import DistilJob, read_job, read_result, same_job, write_job
+from broker_server.distil_job import DistilJob, read_job, read_result, same_job, votes_of, write_job
 from broker_server.effects import CancelDistil, Distil, MakeRelease, ReleaseAgain, Work
 from broker_server.events import Distilled, JobFailed, Outcome, ReleaseStored
 from broker_server.releases import Hold, Provenance, ReleaseFolder, payloads
@@ -78,7 +78,7 @@ class Workshop:
         self._running: dict[tuple[TaskId, int], Cancelled] = {}
 
     def do(self, work: Work, proxy: str) -> None:
-        """Begin a piece of work. `proxy` is the hash of the proxy set that the round's reports answer."""
+        """Begin a piece of work. `proxy` is the hash of the proxy set that the round's reports answer, "" for none."""
         match work:
             case Distil(task, number, release):
                 cancelled = self._running[task, number] = Cancelled()
@@ -120,7 +120,8 @@ class Workshop:
     def _distil(self, task: TaskId, number: int, release: int, proxy: str, cancelled: Cancelled) -> Outcome:
         desk, folder = self._desk, self.job_dir(task, number)
         try:
-            reports = desk.database.reports(task, number, proxy) if proxy else {}
+            found = desk.database.reports(task, number, proxy)
+            reports = {device: each if each.round == number else votes_of(each) for device, each in found.items()}
             job = self._job(task, number, release, proxy)
             if not same_job(folder, job, reports):  # the same one goes on from its checkpoints
                 shutil.rmtree(folder, ignore_errors=True)
@@ -144,13 +145,14 @@ class Workshop:
             release=release,
             settings=config.distil.settings,
             anchors=setup.anchors,
-            proxies=setup.proxies,
+            proxies=setup.proxies or setup.anchors,
             validation=setup.validation,
             proxy=proxy,
             salt=self._desk.salt.hex(),
             current=str(current) if current else None,
             base=self._base(task, release),
             environment=environment(),
+            trunk=setup.rounds.trunk,
         )
 
     def _start_of(self, task: TaskId, release: int) -> Path | None:

@@ -7,7 +7,6 @@ Threads: the pump (this module's loop; it alone touches the brain, the databases
 from __future__ import annotations
 
 import gc
-import logging
 import signal
 import threading
 from collections import Counter
@@ -55,12 +54,11 @@ from edge_protocol.ids import SERVER
 from edge_protocol.topics import ChunkTopic, Downlink, MetadataTopic, ReleaseTopic, RoundTopic, Topics
 from edge_protocol.transport.base import Connected, Disconnected, Inbox, LastWill, Received, Refused
 
-LOG = logging.getLogger(__name__)
 INBOX = 4096
 _LONGEST_WAIT_S = 0.5
 _BUSY_WAIT_S = 0.1
 _HOUSEKEEPING_S = 1.0
-_CLOSE_S = 2.0
+_CLOSE_S, _ALONE_S = 2.0, 1.0
 _ASK_AGAIN_S = 10.0  # NATS has been seen to lose what is retained while it grants a filter
 _BURST = 64
 
@@ -138,11 +136,12 @@ class Agent:
         self._stopping.set()
 
     def start(self) -> None:
-        """Subscribe, connect, and begin to answer frames."""
+        """Begin to answer frames, then subscribe and connect: the first answer waits for nothing but its frame."""
         gc.freeze()  # what lives as long as the agent is not searched for garbage while frames wait
+        gc.enable()
+        self.inference.start(wait_s=_ALONE_S)
         self.transport.subscribe([self._topics.every_downlink(self.config.device_id), *self._asked()])
         self._installer.start()
-        self.inference.start()
         self._watch.start()
         self.transport.start()
 

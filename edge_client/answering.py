@@ -18,7 +18,7 @@ from edge_client.effects import (
     TrainFailed,
 )
 from edge_protocol.effects import Drop, Send
-from edge_protocol.messages import RoundCall
+from edge_protocol.messages import Call, PrototypeCall, RoundCall
 from edge_protocol.task import TaskSpec
 
 
@@ -40,6 +40,7 @@ class Answering:
         spec: the task.
         answered: number of the last round that this device answered, as its outbox remembers it.
         spent: the privacy budget allows no further report.
+        prototypes: rounds that ask for class means are answered; otherwise they are dropped.
 
     Attributes:
         phase: how far the answer is.
@@ -47,21 +48,25 @@ class Answering:
         spent: as above; rounds then only refit the personal head.
     """
 
-    def __init__(self, *, device: str, spec: TaskSpec, answered: int, spent: bool = False) -> None:
+    def __init__(
+        self, *, device: str, spec: TaskSpec, answered: int, spent: bool = False, prototypes: bool = False
+    ) -> None:
         self.phase = Phase.NONE
         self.spent = spent
         self.job: int | None = None
-        self._spec = spec
+        self._spec, self._prototypes = spec, prototypes
         self._done = answered
-        self._call: RoundCall | None = None
+        self._call: Call | None = None
         self._retry = Backoff(device)
 
-    def called(self, call: RoundCall) -> list[Effect]:
+    def called(self, call: Call) -> list[Effect]:
         """Take the state of a round, as often as it comes."""
         if call.task != self._spec.name or call.label_space != self._spec.label_space:
             return [
                 Drop("wrong-task", f"round {call.number} is of task {call.task!r} with label space {call.label_space}")
             ]
+        if isinstance(call, PrototypeCall) and not self._prototypes:
+            return [*self._abandon(), Drop("prototypes-not-allowed", f"round {call.number} asks for class means")]
         known = self._call.number if self._call else self._done
         if call.number < known:
             return [Drop("old-round", f"round {call.number} was called after round {known}: the server is behind")]
@@ -74,13 +79,14 @@ class Answering:
             self._done = call.number
         return ended
 
-    def advance(self, *, release: int, settled: bool, blocked: bool, now: float) -> list[Effect]:
+    def advance(self, *, release: int, settled: bool, blocked: bool, job: int, now: float) -> list[Effect]:
         """Go on with the open round: on its release, or on an older one that the device had to stay with.
 
         Args:
             release: counter of the release that answers frames; 0 for none.
             settled: no deployment is under way.
             blocked: the trainer is wanted for a deployment; a job of ours makes way.
+            job: number of the next training job.
             now: seconds.
         """
         call = self._call
@@ -91,16 +97,22 @@ class Answering:
             return [Stop(stopped)]
         ready = release == call.release or (settled and 0 < release < call.release)
         waiting = self.phase is Phase.WAITING and (self._retry.at is None or self._retry.due(now))
-        if waiting and ready and not blocked:
+        if not (waiting and ready and not blocked):
+            return []
+        if isinstance(call, RoundCall):
             self.phase = Phase.FETCHING
             return [Fetch(call.proxy)]
-        return []
+        if release != call.release:
+            return []  # features of another trunk: nobody could use them
+        self.phase, self.job = Phase.TRAINING, job
+        return [Train(job, release, None, call)]
 
     def fetched(
         self, event: Fetched | FetchFailed, *, release: int, blocked: bool, job: int, now: float
     ) -> list[Effect]:
         """The proxy set arrived, or could not be stored; train on `release` unless the trainer is wanted elsewhere."""
-        if self.phase is not Phase.FETCHING or self._call is None or event.sha256 != self._call.proxy.sha256:
+        call = self._call
+        if self.phase is not Phase.FETCHING or not isinstance(call, RoundCall) or event.sha256 != call.proxy.sha256:
             return []
         if isinstance(event, FetchFailed):
             self._retry.fail(now)
@@ -110,7 +122,7 @@ class Answering:
             self.phase = Phase.WAITING
             return []
         self.phase, self.job = Phase.TRAINING, job
-        return [Train(job, release, None, self._call)]
+        return [Train(job, release, None, call)]
 
     def trained(self, event: Trained | TrainFailed, now: float) -> list[Effect]:
         """The job ended: report, or try again while the round is open."""
@@ -138,7 +150,8 @@ class Answering:
         return self._retry.at
 
     def _abandon(self) -> list[Effect]:
-        ended: list[Effect] = [Abandon(self._call.proxy.sha256)] if self._call and self.phase is Phase.FETCHING else []
+        fetched = self._call if self.phase is Phase.FETCHING else None
+        ended: list[Effect] = [Abandon(fetched.proxy.sha256)] if isinstance(fetched, RoundCall) else []
         if self.job is not None:
             ended.append(Stop(self.job))
         self.job, self._call, self.phase = None, None, Phase.NONE

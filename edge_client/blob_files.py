@@ -1,18 +1,58 @@
 """The blobs on a device's disk; owns ``blobs/``, and knows of no link.
 
 A blob is staged in ``blobs/<sha256>/part`` and becomes ``blobs/<sha256>/data`` when its whole hash is right. Which
-chunks of a part are good is told by their hashes alone, so a process killed at any byte goes on where it was.
+chunks of a part are good is told by their hashes alone, so a process killed at any byte goes on where it was. The whole
+hash goes along with the chunks, in order: only those that came out of turn are read again.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from edge_client.disk import Disk, file_sha256
 from edge_protocol.blobs import BlobRef
 from edge_protocol.errors import DigestError, StoreError
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+
+@dataclass(slots=True)
+class Part:
+    """A blob under way.
+
+    Attributes:
+        ref: the blob.
+        file: open to write.
+        have: chunks that are in the file, whole.
+        hashed: chunks from the first on that `digest` is of.
+        digest: SHA-256 so far.
+    """
+
+    ref: BlobRef
+    file: BinaryIO
+    have: set[int] = field(default_factory=set)
+    hashed: int = 0
+    digest: _Hash = field(default_factory=sha256)
+
+    def read(self, index: int) -> bytes:
+        """Read a chunk, as much of it as there is."""
+        at = index * self.ref.chunk_bytes
+        return os.pread(self.file.fileno(), min(self.ref.chunk_bytes, self.ref.size - at), at)
+
+    def carry_on(self, index: int, chunk: bytes) -> None:
+        """A chunk is in the file: hash it when it is its turn, and those behind it that were there before."""
+        self.have.add(index)
+        while index == self.hashed:
+            self.digest.update(chunk)
+            self.hashed = index = index + 1
+            if index not in self.have:
+                break
+            chunk = self.read(index)
 
 
 class BlobFiles:
@@ -38,51 +78,53 @@ class BlobFiles:
         """Whether a blob is there, whole."""
         return file_sha256(self.path(sha256)) == sha256
 
-    def open(self, ref: BlobRef) -> tuple[BinaryIO, set[int]]:
-        """Open the part of a blob; return it with the chunks that it holds whole.
+    def open(self, ref: BlobRef) -> Part:
+        """Open the part of a blob, with the chunks that it holds whole.
 
         Raises:
             StoreError: the disk refused.
         """
-        part = self._part(ref)
+        path = self._part(ref)
         try:
-            self._disk.make_folder(part.parent)
-            file = self._disk.open(part)
+            self._disk.make_folder(path.parent)
+            part = Part(ref, self._disk.open(path))
             try:
-                return file, _intact(file, ref)
+                _find_intact(part)
             except OSError:
-                file.close()
+                part.file.close()
                 raise
         except OSError as error:
-            raise StoreError(f"cannot write {part}: {error.strerror or error}") from error
+            raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+        return part
 
-    def write(self, file: BinaryIO, ref: BlobRef, index: int, payload: bytes) -> None:
+    def write(self, part: Part, index: int, payload: bytes) -> None:
         """Write a checked chunk; it is not fsynced: after a power cut its hash tells whether it is good.
 
         Raises:
             StoreError: the disk refused.
         """
         try:
-            self._disk.write(file, payload, index * ref.chunk_bytes)
+            self._disk.write(part.file, payload, index * part.ref.chunk_bytes)
+            part.carry_on(index, payload)
         except OSError as error:
-            message = f"cannot store blob {ref.sha256[:12]}: {error.strerror or error}; free some space"
+            message = f"cannot store blob {part.ref.sha256[:12]}: {error.strerror or error}; free some space"
             raise StoreError(message) from error
 
-    def finish(self, file: BinaryIO, ref: BlobRef) -> None:
+    def finish(self, part: Part) -> None:
         """Check a part as a whole, make it durable and give it its name.
 
         Raises:
             DigestError: its chunks are right and the whole is not.
             StoreError: the disk refused.
         """
-        part = self._part(ref)
+        ref, path = part.ref, self._part(part.ref)
+        if part.digest.hexdigest() != ref.sha256:
+            raise DigestError(f"blob {ref.sha256[:12]} does not match its hash although its chunks do")
         try:
-            self._disk.truncate(file, ref.size)
-            self._disk.sync(file)
-            if file_sha256(part) != ref.sha256:
-                raise DigestError(f"blob {ref.sha256[:12]} does not match its hash although its chunks do")
-            self._disk.rename(part, self._own(ref.sha256))
-            self._disk.sync_folder(part.parent)
+            self._disk.truncate(part.file, ref.size)
+            self._disk.sync(part.file)
+            self._disk.rename(path, self._own(ref.sha256))
+            self._disk.sync_folder(path.parent)
             self._disk.sync_folder(self.folder)  # an agent killed between making the folder and syncing it left that
         except OSError as error:
             raise StoreError(f"cannot store blob {ref.sha256[:12]}: {error.strerror or error}") from error
@@ -113,14 +155,13 @@ class BlobFiles:
         return self.folder / ref.sha256 / "part"
 
 
-def _intact(file: BinaryIO, ref: BlobRef) -> set[int]:
-    """Chunks of a part that were written whole."""
-    have = set()
-    for index in range(ref.chunks):
-        size = min(ref.chunk_bytes, ref.size - index * ref.chunk_bytes)
+def _find_intact(part: Part) -> None:
+    """Find the chunks of a part that were written whole."""
+    there = os.fstat(part.file.fileno()).st_size
+    for index in range(min(part.ref.chunks, -(-there // part.ref.chunk_bytes))):
+        chunk = part.read(index)
         try:
-            ref.check_chunk(index, os.pread(file.fileno(), size, index * ref.chunk_bytes))
+            part.ref.check_chunk(index, chunk)
         except DigestError:
             continue
-        have.add(index)
-    return have
+        part.carry_on(index, chunk)

@@ -1,16 +1,18 @@
-"""Facts of this board that need no library: for people and for the server's registry; owns no reading that changes."""
+"""Facts of this board, for people and for the server's registry; owns no reading that changes."""
 
 from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
+
+import onnxruntime
 
 from devices.boards import Machine
 from devices.boards.host import read_memory, read_model
 from edge_client.config import DeviceConfig
 from edge_client.core import Profile
 from edge_client.planner import wants_tensorrt
+from edge_protocol import __version__
 from edge_protocol.task import TaskSpec
 
 
@@ -25,11 +27,12 @@ def profile(config: DeviceConfig, spec: TaskSpec, machine: Machine | None = None
         spec=spec,
         report_interval_s=config.report_interval_s,
         board=model[:64],
-        software=_version("roadcast"),
-        runtime=f"onnxruntime {_version('onnxruntime')}"[:64],
+        software=__version__,
+        runtime=f"onnxruntime {onnxruntime.__version__}"[:64],
         cores=os.cpu_count() or 0,
         memory_bytes=read_memory(here).total or 0,
         variants=_variants(config, here),
+        prototypes=config.privacy.prototype_k is not None,
     )
 
 
@@ -38,10 +41,3 @@ def _variants(config: DeviceConfig, machine: Machine) -> tuple[str, ...]:
     if config.precision == "plain":
         return ()
     return ("int8-trt",) if wants_tensorrt(config.runner, machine) else ("int8-cpu",)
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "unknown"

@@ -23,8 +23,8 @@ from edge_client.fetcher import Fetcher
 from edge_client.inference import Feed
 from edge_client.installer import Prepare
 from edge_client.labels import image_samples, open_commissioning, series_samples
-from edge_client.mirror import Mirror
 from edge_client.moving_objects import MovingObjectsConfig
+from edge_client.notify import notify
 from edge_client.outbox import Outbox
 from edge_client.pipelines import Objects, Pipeline, Series, WholeSample
 from edge_client.replay import Kept, ReplayStore
@@ -37,7 +37,8 @@ from edge_protocol.messages import IntervalResult
 from edge_protocol.task import ImageInput, SeriesInput, TaskSpec
 from edge_protocol.topics import Topics
 from edge_protocol.transport.base import Inbox, LastWill, Received, Transport
-from edge_protocol.transport.settings import read_password, tls_context
+from edge_protocol.transport.mqtt import mqtt_transport
+from edge_protocol.transport.settings import is_awaited
 from edge_protocol.trust import commissioned
 
 LOG = logging.getLogger(__name__)
@@ -102,8 +103,11 @@ def build_parts(
         SourceError: a series source cannot be opened to learn its sensors.
         StoreError: the privacy account is damaged.
     """
-    if config.privacy.epsilon_per_report is not None and spec.kind != "classify":
-        raise ConfigError(f"privacy: task {spec.name!r} forecasts; only classifiers can report with privacy so far")
+    asked = (config.privacy.epsilon_per_report, config.privacy.prototype_k)
+    if asked != (None, None) and spec.kind != "classify":
+        raise ConfigError(
+            f"privacy: task {spec.name!r} forecasts; only classifiers can report with privacy, or class means"
+        )
     account = Account(Path(config.state_dir) / "privacy.json", config.privacy)
     seen, cameras = Seen(config.replay.every_s), Cameras(Path(config.state_dir))
     if isinstance(spec.input, ImageInput):
@@ -234,14 +238,19 @@ def make_fetcher(
     def deliver(ref: BlobRef, index: int, data: bytes) -> None:
         put(Received(topics.chunk(ref.sha256, index), data))
 
-    mirror = Mirror(policy.mirror, deliver, policy.mirror_ca_file) if policy.mirror is not None else None
+    mirror = None
+    if policy.mirror is not None:
+        from edge_client.mirror import Mirror  # noqa: PLC0415  # HTTP is for devices that have a mirror
+
+        mirror = Mirror(policy.mirror, deliver, policy.mirror_ca_file, patient=is_awaited(config.broker))
     own, shelf = Path(config.state_dir) / "blobs", Path(config.factory) / "blobs"
     return Fetcher(own, topics, link, disk=disk, shelf=shelf, mirror=mirror, policy=policy, device=config.device)
 
 
 def mqtt_link(config: DeviceConfig, inbox: Inbox, will: LastWill) -> Transport:
-    """Make the link to the broker that the configuration names."""
-    from edge_protocol.transport.mqtt import MqttTransport  # noqa: PLC0415  # simulations run without paho
-
-    settings, name = config.broker, f"{config.fleet}-{config.device}"
-    return MqttTransport(settings, name, inbox, will, password=read_password(settings), tls=tls_context(settings))
+    """Make the link to the broker that the configuration names; a device that is not enrolled yet serves meanwhile."""
+    settings = config.broker
+    if is_awaited(settings):
+        LOG.warning("no certificate yet at %s: serving alone until this device is enrolled", settings.cert_file)
+        notify("STATUS=serving alone: not enrolled yet")
+    return mqtt_transport(settings, f"{config.fleet}-{config.device}", inbox, will, patient=True)

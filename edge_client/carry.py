@@ -18,6 +18,7 @@ from edge_client.hands import Hands, state_of
 from edge_client.installed import HeadChoice
 from edge_client.latency_probe import LatencyProbe
 from edge_client.lessons import Fitted
+from edge_client.notify import notify
 from edge_client.offers import Installed, InstallFailed, hashes_of
 from edge_client.pipelines import Bundle
 from edge_client.plan_effects import BuildPlan, Exchange
@@ -88,6 +89,7 @@ class Carry:
 
     def relink(self) -> None:
         """The link is new: what was asked for and what was not acknowledged is due again."""
+        notify("STATUS=linked to the broker")
         self._hands.fetcher.relink()
         self._hands.outbox.relink()
 
@@ -188,7 +190,7 @@ class Carry:
             case e.Remember():
                 self.remember(effect.label)
             case e.ReportState():
-                hands.uplink.send(Send(state_of(self._hands, effect, self._choice)), now)
+                hands.uplink.send(Send(state_of(self._hands, effect, self._choice, now)), now)
             case e.MeasureLatency():
                 bundle = hands.inference.bundle
                 self._tell(self._latency.start(effect, self.serving, bundle, now, training=hands.lessons.busy), now)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import inf
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edge_client.backoff import Backoff
-from edge_client.mirror import Mirror
 from edge_client.pace import Pace
 from edge_protocol.blobs import BlobRef
 from edge_protocol.topics import Topics
 
+if TYPE_CHECKING:
+    from edge_client.mirror import Mirror
+
 MIRROR_WINDOW = 16
 UNSUBSCRIBE_BATCH = 8
-"""Filters that a packet holds; on a fast link, what is had need not be unsubscribed at once."""
+"""Filters that a packet holds; what is had need not be unsubscribed at once."""
 MIRROR_SILENCE_S = 60.0
 """A mirror that sends no whole chunk for so long is left for the broker."""
 MIRROR_PAUSE_S, MIRROR_LONGEST_PAUSE_S = 60.0, 3600.0
@@ -119,15 +121,18 @@ class ChunkSources:
             self._pace.came_late()
         elif (index + 1) * ref.chunk_bytes <= ref.size:
             self._pace.came(waited_s)
-        self.unsubscribe(ref, index)
+        self._unsubscribe(topic)
 
-    def unsubscribe(self, ref: BlobRef, index: int) -> None:
-        """A chunk is had: the broker need not send it any more."""
-        topic = self._topics.chunk(ref.sha256, index)
+    def had(self, ref: BlobRef, index: int) -> None:
+        """A chunk came that was there before."""
+        self._unsubscribe(self._topics.chunk(ref.sha256, index))
+
+    def _unsubscribe(self, topic: str) -> None:
+        """The broker need not send a chunk any more: say so, with the next few in one packet."""
         if topic in self._subscribed:
             del self._subscribed[topic]
             self._had.append(topic)
-        if len(self._had) >= min(UNSUBSCRIBE_BATCH, max(self._pace.window // 4, 1)):
+        if len(self._had) >= UNSUBSCRIBE_BATCH:
             self.settle()
 
     def settle(self) -> None:

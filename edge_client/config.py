@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from devices.preprocess import PreprocessConfig
-from devices.provision.site import FACTORY_DIR
+from devices.provision.places import FACTORY_DIR
 from edge_client.drift import DriftConfig
 from edge_client.fetch_policy import FetchConfig
 from edge_client.governor import PauseConfig
@@ -18,6 +18,7 @@ from edge_protocol.errors import ConfigError
 from edge_protocol.ids import SERVER, DeviceId, FleetId, check_id
 from edge_protocol.task import Serving, Tier
 from edge_protocol.transport.settings import BrokerSettings
+from edge_protocol.trunks import MAX_STEPS
 from edge_protocol.trust import MAX_METADATA
 
 Text = Annotated[str, Meta(min_length=1, max_length=4096)]
@@ -82,6 +83,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         timeout_s: after which it is killed; pauses do not count.
         pause: when it waits for a board that is hot or busy.
         watts: what the board draws while it trains, for the energy estimate; not needed where it has a power sensor.
+        trunk_steps: that a round may have the trunk trained; 0, the default: no change of a trunk leaves the device.
     """
 
     epochs: Annotated[int, Meta(ge=1, le=10_000)] = 30
@@ -91,6 +93,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout_s: Annotated[float, Meta(gt=0)] = 600.0
     pause: PauseConfig = PauseConfig()
     watts: Annotated[float, Meta(gt=0)] | None = None
+    trunk_steps: Annotated[int, Meta(ge=0, le=MAX_STEPS)] = 0
 
 
 class PersonalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,16 +118,21 @@ class PrivacyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         epsilon_total: of all reports together, the budget. When the next one would exceed it, the device reports no
             more and goes on with everything else.
         delta: well below one over the number of samples.
+        prototype_k: rounds may ask for class means, and a class of which there are fewer samples is not told; null, the
+            default, to answer no such round. Class means have no noise.
     """
 
     epsilon_per_report: Annotated[float, Meta(gt=0, le=1000)] | None = None
     epsilon_total: Annotated[float, Meta(gt=0, le=1e6)] = 8.0
     delta: Annotated[float, Meta(gt=0, lt=0.01)] = 1e-5
+    prototype_k: Annotated[int, Meta(ge=3, le=100_000)] | None = None
 
     def __post_init__(self) -> None:
         one, total = self.epsilon_per_report, self.epsilon_total
         if one is not None and one > total:
             raise ConfigError(f"privacy: epsilon_per_report {one:g} exceeds epsilon_total {total:g}")
+        if one is not None and self.prototype_k is not None:
+            raise ConfigError("privacy: class means have no noise; leave out prototype_k, or epsilon_per_report")
 
 
 class ProbationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -222,6 +230,8 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             raise ConfigError(f"device: {SERVER!r} is the server's own name; choose another")
         if len({source.name for source in self.sources}) < len(self.sources):
             raise ConfigError("sources: two of them have the same name")
+        if self.train.trunk_steps and self.privacy.epsilon_per_report is not None:
+            raise ConfigError("train.trunk_steps: no noise covers a trunk's change; set it to 0, or leave privacy off")
 
     @property
     def fleet_id(self) -> FleetId:

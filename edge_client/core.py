@@ -7,8 +7,8 @@ rounds (`refitting`). The shell (`agent`) carries effects out and feeds their ou
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
+import msgspec
 from typing_extensions import assert_never
 
 from edge_client import measuring
@@ -47,8 +47,7 @@ from edge_protocol.ids import DeviceId, FleetId
 from edge_protocol.task import TaskSpec, Tier
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Profile:
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Who the device is; does not change while it runs.
 
     Attributes:
@@ -59,6 +58,7 @@ class Profile:
         report_interval_s: seconds between two reports of its state.
         board, software, runtime: for people.
         cores, memory_bytes: of the board.
+        prototypes: its installer lets it tell class means.
     """
 
     fleet: FleetId
@@ -72,10 +72,10 @@ class Profile:
     cores: int = 0
     memory_bytes: int = 0
     variants: tuple[str, ...] = ()
+    prototypes: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Remembered:
+class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     """What the disk remembers of the last boot.
 
     Attributes:
@@ -85,10 +85,10 @@ class Remembered:
         attempts: release → loads of it that had no outcome.
     """
 
-    running: Running = field(default_factory=Running)
+    running: Running = Running()
     answered: int = 0
     spent: bool = False
-    attempts: Mapping[int, int] = field(default_factory=dict)
+    attempts: Mapping[int, int] = msgspec.field(default_factory=dict)
 
 
 class DeviceCore:
@@ -113,7 +113,11 @@ class DeviceCore:
             variants=profile.variants,
         )
         self._answering = Answering(
-            device=profile.device, spec=profile.spec, answered=remembered.answered, spent=remembered.spent
+            device=profile.device,
+            spec=profile.spec,
+            answered=remembered.answered,
+            spent=remembered.spent,
+            prototypes=profile.prototypes,
         )
         self._refitting = Refitting(profile.device)
         self._jobs = 0
@@ -204,13 +208,14 @@ class DeviceCore:
                 return [Drop("wrong-task", f"a label for task {body.task!r} came to {self._profile.spec.name!r}")]
             case m.Measure():
                 return measuring.asked(header, body, self._profile.spec)
-            case m.RoundCall():
+            case m.RoundCall() | m.PrototypeCall():
                 return self._answering.called(body)
             case (
                 m.Birth()
                 | m.DeviceState()
                 | m.KnowledgeReport()
                 | m.CodedReport()
+                | m.PrototypeReport()
                 | m.Telemetry()
                 | m.Deployment()
                 | m.Need()
@@ -256,8 +261,10 @@ class DeviceCore:
     def _advance(self, now: float) -> list[Effect]:
         """Let the round go on, or make way for a deployment; refit when nobody else trains."""
         releasing, answering, release = self._releasing, self._answering, self.running.release
-        asked = answering.advance(release=release, settled=releasing.settled, blocked=releasing.wants_trainer, now=now)
-        free = releasing.settled and answering.phase not in {Phase.FETCHING, Phase.TRAINING}
+        settled, blocked, job = releasing.settled, releasing.wants_trainer, self._jobs + 1
+        asked = answering.advance(release=release, settled=settled, blocked=blocked, job=job, now=now)
+        self._jobs = max(self._jobs, answering.job or 0)
+        free = settled and answering.phase not in {Phase.FETCHING, Phase.TRAINING}
         refit = self._refitting.advance(release=release, free=free, job=self._jobs + 1, now=now)
         self._jobs = max(self._jobs, self._refitting.job or 0)
         return [*asked, *refit]

@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from statistics import median
 
 import msgspec
+import numpy as np
 
 from devices.boards import Machine
 from devices.boards.power import read_rails, total
@@ -64,7 +64,7 @@ class Meter:
         return Cost(
             peak_mb=_peak_mb(root),
             steps=self.steps,
-            step_ms=1e3 * median(self._seconds) if self._seconds else None,
+            step_ms=1e3 * float(np.median(self._seconds)) if self._seconds else None,
             cpu_s=cpu_s,
             energy_j=None if watts is None else cpu_s * watts,
         )

@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
+from edge_protocol import files
 from edge_protocol.errors import StoreError
 
 _BLOCK = 1 << 20
@@ -52,11 +53,7 @@ class Disk:
 
     def sync_folder(self, folder: Path) -> None:
         """Make names given and taken in a folder durable."""
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        files.sync_folder(folder)
 
     def unlink(self, path: Path) -> None:
         """Remove a file, if it is there; not durable yet."""

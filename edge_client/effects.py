@@ -14,7 +14,7 @@ from edge_client.plan_effects import BuildPlan, Exchange, Planned
 from edge_protocol.blobs import BlobRef
 from edge_protocol.effects import Drop, Send
 from edge_protocol.manifest import Artifact
-from edge_protocol.messages import Envelope, KnowledgeReport, Label, RoundCall
+from edge_protocol.messages import Call, Envelope, FullReport, Label
 from edge_protocol.trust import Proof
 
 
@@ -64,7 +64,7 @@ class Train(msgspec.Struct, frozen=True):
     job: int
     release: int
     artifact: Artifact | None
-    call: RoundCall | None
+    call: Call | None
 
 
 class Stop(msgspec.Struct, frozen=True):
@@ -207,7 +207,7 @@ class Trained(msgspec.Struct, frozen=True):
     """
 
     job: int
-    report: KnowledgeReport | None
+    report: FullReport | None
     spent: bool = False
 
 

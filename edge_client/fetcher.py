@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from edge_client.blob_files import BlobFiles
+from edge_client.blob_files import BlobFiles, Part
 from edge_client.chunk_sources import ChunkSources, Subscriptions
 from edge_client.disk import Disk
 from edge_client.effects import Fetched, FetchFailed, FetchHeld
 from edge_client.fetch_policy import Allowance, FetchConfig
-from edge_client.mirror import Mirror
 from edge_client.pace import MOST, TIMEOUT_S, Pace
 from edge_client.surroundings import Look, Lookout
 from edge_protocol.blobs import BlobRef, Pull
@@ -24,6 +23,9 @@ from edge_protocol.effects import Drop, Send
 from edge_protocol.errors import DigestError, StoreError
 from edge_protocol.messages import Need
 from edge_protocol.topics import ChunkTopic, Topics
+
+if TYPE_CHECKING:
+    from edge_client.mirror import Mirror
 
 Outcome: TypeAlias = Fetched | FetchFailed | FetchHeld | Send | Drop
 VAIN_BEFORE_NEED = 2
@@ -37,7 +39,7 @@ IDLE_BEFORE_NEXT = 4
 @dataclass(slots=True)
 class _Active:
     pull: Pull
-    file: BinaryIO
+    part: Part
     vain: Counter[int] = field(default_factory=Counter)
     idle: int = 0
 
@@ -80,7 +82,7 @@ class Fetcher:
         self._allowance, self._look, self._held = Allowance(policy), look or Lookout(policy, folder.parent), ""
         self._queue: dict[str, BlobRef] = {}
         self._active: _Active | None = None
-        self._renewed = False
+        self._renewed, self._moved_s = False, 0.0
 
     @property
     def folder(self) -> Path:
@@ -91,14 +93,18 @@ class Fetcher:
         """Where a blob is, or will be."""
         return self._files.path(sha256)
 
-    def counts(self) -> dict[str, int]:
-        """What there is to say of fetching: bytes to come of the blob under way, bytes by HTTP, whether it is held."""
-        pull = self._active.pull if self._active else None
-        return {
-            **({"fetch_bytes_left": (pull.ref.chunks - len(pull.have)) * pull.ref.chunk_bytes} if pull else {}),
-            **({"fetch_held": 1} if pull and self._held else {}),
-            **({"bytes_mirror": self._sources.bytes_mirror} if self._sources.bytes_mirror else {}),
-        }
+    def counts(self, now: float) -> dict[str, int]:
+        """What there is to say of fetching at `now` (s): of the blob under way, of bytes by HTTP.
+
+        A blob's bytes, those to come, whether it is held, and whole seconds since anything came of any blob.
+        """
+        found = {"bytes_mirror": self._sources.bytes_mirror} if self._sources.bytes_mirror else {}
+        if self._active is not None:
+            pull = self._active.pull
+            left = min((pull.ref.chunks - len(pull.have)) * pull.ref.chunk_bytes, pull.ref.size)
+            found |= {"fetch_bytes": pull.ref.size, "fetch_bytes_left": left, "fetch_idle_s": int(now - self._moved_s)}
+            found |= {"fetch_held": 1} if self._held else {}
+        return found
 
     def fetch(self, ref: BlobRef, now: float) -> list[Outcome]:
         """Begin to fetch a blob, or say at once that it is there."""
@@ -106,6 +112,7 @@ class Fetcher:
             return []
         if self._files.holds(ref.sha256):
             return [Fetched(ref.sha256)]
+        self._moved_s = self._moved_s if self._queue else now
         self._queue[ref.sha256] = ref
         self._held = ""  # whoever asks hears why it waits
         return self.tick(now)
@@ -126,14 +133,14 @@ class Fetcher:
         try:
             fresh = pull.take(topic.index, payload)
             if fresh:
-                active.idle = 0
-                self._files.write(active.file, pull.ref, topic.index, payload)
+                active.idle, self._moved_s = 0, now
+                self._files.write(active.part, topic.index, payload)
         except DigestError as error:
             return [Drop("bad-chunk", str(error))]
         except StoreError as error:
             return [*self._fail(str(error), disk=True), *self.tick(now)]
         if not fresh:
-            self._sources.unsubscribe(pull.ref, topic.index)
+            self._sources.had(pull.ref, topic.index)
             return []
         self._sources.came(pull.ref, topic.index, waited_s, now)
         return self.tick(now)
@@ -190,10 +197,10 @@ class Fetcher:
     def _open(self) -> tuple[_Active | None, list[Outcome]]:
         ref = next(iter(self._queue.values()))
         try:
-            file, have = self._files.open(ref)
+            part = self._files.open(ref)
         except StoreError as error:
             return None, self._fail(str(error), disk=True)
-        self._active = _Active(Pull(ref, have), file)
+        self._active = _Active(Pull(ref, part.have), part)
         return self._active, []
 
     def _ask(self, active: _Active, now: float) -> list[Outcome]:
@@ -213,6 +220,8 @@ class Fetcher:
             return outcome
         pull.window, pull.timeout_s = sources.window, sources.timeout_s
         wanted, stale = pull.ask(now, most)
+        if not wanted:
+            return outcome
         self._allowance.spend(len(wanted) * pull.ref.chunk_bytes)
         if stale:
             sources.ask_again(pull.ref, stale, now)
@@ -237,7 +246,7 @@ class Fetcher:
         """Every chunk is there."""
         ref = active.pull.ref
         try:
-            self._files.finish(active.file, ref)
+            self._files.finish(active.part)
         except (DigestError, StoreError) as error:
             return self._fail(str(error), disk=isinstance(error, StoreError))
         self._close()
@@ -253,5 +262,5 @@ class Fetcher:
     def _close(self) -> None:
         if self._active is not None:
             self._sources.forget()
-            self._active.file.close()
+            self._active.part.file.close()
             self._active = None

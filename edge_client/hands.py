@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+
+import msgspec
 
 from edge_client.account import Account
 from edge_client.config import DeviceConfig
@@ -26,8 +27,7 @@ from edge_protocol.task import TaskSpec
 from edge_protocol.transport.base import Transport
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class Hands:
+class Hands(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The parts that effects are carried out on."""
 
     config: DeviceConfig
@@ -49,8 +49,8 @@ class Hands:
     drops: Counter[str]
 
 
-def state_of(hands: Hands, asked: ReportState, choice: HeadChoice | None) -> DeviceState:
-    """What the device says of itself: counts since the start, and figures; nothing of single samples under privacy."""
+def state_of(hands: Hands, asked: ReportState, choice: HeadChoice | None, now: float) -> DeviceState:
+    """What the device says of itself at `now` (s): counts since the start, figures; no single samples under privacy."""
     counted = hands.inference.counters
     counts = {
         "frames": counted.frames,
@@ -62,7 +62,7 @@ def state_of(hands: Hands, asked: ReportState, choice: HeadChoice | None) -> Dev
         **({} if hands.account.on else {"replay_samples": len(hands.replay), "drift_alarms": hands.drift.total}),
         "bytes_up": hands.transport.traffic.bytes_up,
         "bytes_down": hands.transport.traffic.bytes_down,
-        **hands.fetcher.counts(),
+        **hands.fetcher.counts(now),
         "raw_bytes": hands.uplink.raw_bytes,
         **hands.installer.planner.counts,
         **{f"bytes:{kind}": count for kind, count in hands.uplink.sent.items()},

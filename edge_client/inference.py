@@ -28,6 +28,7 @@ _ROOM_S = 0.005
 _IDLE_S = 0.25
 _REOPEN_S = 5.0
 _TICK_S = 1.0
+_LOOK_S = 0.002
 
 
 @dataclass(eq=False, slots=True)
@@ -129,8 +130,9 @@ class Inference:
         p50, p95 = np.percentile(times, [50, 95]) * 1e3
         return {"latency_p50_ms": float(p50), "latency_p95_ms": float(p95)}
 
-    def start(self) -> None:
-        """Start the threads."""
+    def start(self, wait_s: float = 0.0) -> None:
+        """Start the threads, and wait for the first answer, as long as one can come but no longer than `wait_s`."""
+        until = time.monotonic() + wait_s
         self._threads = [threading.Thread(target=self._answer, name="inference", daemon=True)]
         self._threads += [
             threading.Thread(target=self._read, args=(feed,), name=f"source-{feed.name}", daemon=True)
@@ -138,6 +140,8 @@ class Inference:
         ]
         for thread in self._threads:
             thread.start()
+        while self._bundle and not self.counters.answered and not self.ended and time.monotonic() < until:
+            time.sleep(_LOOK_S)
 
     def stop(self, timeout_s: float = 3.0) -> None:
         """End the threads; a source that hangs in its driver is left behind after `timeout_s`."""

@@ -6,6 +6,8 @@
     result.json     TrainResult                        written last: when it is there, all of it is
     personal.safetensors                               HeadWeights
     votes.safetensors    odds, or mean, spread, familiarity           only when a proxy set was given
+    prototypes.safetensors    means (C, 64) float32, counts (C,) int64    only when `prototype_k` was
+    trunk.msgpack                                      TrunkChange     only when one was asked for and could be made
 """
 
 from __future__ import annotations
@@ -22,9 +24,12 @@ from edge_client.hard_examples import HardExample
 from edge_client.installed import HeadChoice
 from edge_models.head_weights import HeadType
 from edge_protocol.errors import RoadcastError, StoreError
-from edge_protocol.task import TaskSpec
+from edge_protocol.task import TaskSpec, Tier
+from edge_protocol.trunks import TrunkAsk
 
 T = TypeVar("T")
+TRUNK = "trunk.msgpack"
+"""How the trunk changed, in a job's folder."""
 
 
 class TrainJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +41,7 @@ class TrainJob(msgspec.Struct, frozen=True, kw_only=True):
         template, weights: paths of the release's files.
         replay: path of the replay store.
         proxy: path of the proxy set to answer; None to refit the personal head only.
+        prototype_k: least samples of a class whose mean features are to be told; None to tell none.
         epochs: passes at most.
         max_samples: that are learned from.
         heads: types of personal head to choose from.
@@ -43,6 +49,8 @@ class TrainJob(msgspec.Struct, frozen=True, kw_only=True):
         watts: what the board draws, where only its installer knows.
         seed: of everything random but privacy's noise.
         sigma: of that noise, see `edge_models.private_odds`; 0 for a report without.
+        tier: of the release's student.
+        trunk: how to train its trunk; None to leave it.
     """
 
     spec: TaskSpec
@@ -59,6 +67,9 @@ class TrainJob(msgspec.Struct, frozen=True, kw_only=True):
     watts: float | None = None
     seed: int = 0
     sigma: float = 0.0
+    prototype_k: int | None = None
+    tier: Tier = "nano"
+    trunk: TrunkAsk | None = None
 
 
 class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +81,7 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
         held: 1 for classes with examples, likewise; empty for forecasts.
         cost: what it took.
         hard: samples that the device is least sure of; they stay on it.
+        no_trunk: why the trunk's change that was asked for is not there; "" otherwise.
     """
 
     choice: HeadChoice
@@ -77,6 +89,7 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
     held: tuple[int, ...]
     cost: Cost | None = None
     hard: tuple[HardExample, ...] = ()
+    no_trunk: str = ""
 
 
 def write_job(folder: Path, job: TrainJob) -> None:

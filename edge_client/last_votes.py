@@ -72,7 +72,7 @@ class LastVotes:
         """
         memory = self._read()
         if memory.sent is not None and memory.message_id == message_id:
-            self._write(_Memory(memory.sent))
+            self._write(_Memory(msgspec.structs.replace(memory.sent, trunk=None)))
 
     def unknown(self, message_id: bytes) -> KnowledgeReport | None:
         """The server does not have the base of this message: forget it; return the report, to be told again in full.
@@ -108,4 +108,5 @@ def _coded(report: KnowledgeReport, base: KnowledgeReport | None) -> CodedReport
     beside = (base.votes, base.round) if base else (None, 0)
     votes = encode_votes(report.votes, *beside)
     short = bytes.fromhex(report.proxy)[:PROXY_BYTES]
-    return CodedReport(report.task, report.label_space, report.round, report.release, short, report.examples, votes)
+    head = (report.task, report.label_space, report.round, report.release)
+    return CodedReport(*head, short, report.examples, votes, report.trunk)

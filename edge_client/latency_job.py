@@ -9,16 +9,17 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
-from devices.latency.load import Plan, SystemClock, measure, warm_up
-from devices.latency.result import Summary, summarise
-from devices.runners.ort_proof import providers_that_ran
 from devices.runners.ort_runner import OrtRunner, open_student
 from edge_client.disk import write_atomic
 from edge_protocol.errors import RoadcastError
+
+if TYPE_CHECKING:
+    from devices.latency.result import Summary
 
 JOB, RESULT, ERROR = "job.json", "result.json", "error"
 LEAST_QUERIES = 200
@@ -74,6 +75,9 @@ def run(job: LatencyJob) -> LatencyResult:
         IncompatibleError: the files do not fit each other.
         OSError: they cannot be read.
     """
+    from devices.latency.load import Plan, SystemClock, measure, warm_up  # noqa: PLC0415  # the agent needs no such tools
+    from devices.runners.ort_proof import providers_that_ran  # noqa: PLC0415
+
     template, weights = Path(job.template).read_bytes(), Path(job.weights).read_bytes()
     pool = np.random.default_rng(0).normal(size=(POOL, 1, *job.shape)).astype(np.float32)
     ran = providers_that_ran(
@@ -89,6 +93,8 @@ def run(job: LatencyJob) -> LatencyResult:
 
 
 def _values(latencies: list[int], cpu: list[int]) -> dict[str, float]:
+    from devices.latency.result import summarise  # noqa: PLC0415
+
     wall, used = summarise(latencies), summarise(cpu)
     values = {f"p{at}_ms": wall.at(at).ms for at in (50, 90, 95, 99)}
     values |= {"max_ms": wall.max_ms, "cpu_p50_ms": used.at(50).ms}

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -51,6 +52,7 @@ class Mirror:
         base: address of the folder.
         deliver: takes a checked chunk, in the mirror's thread.
         ca_file: PEM certificates to trust in place of the system's.
+        patient: take a file of them that is still to come, with enrolment: nothing is fetched before it is there.
 
     Attributes:
         bytes_down: payload bytes received so far.
@@ -59,10 +61,12 @@ class Mirror:
         ConfigError: the address or the certificates cannot be used.
     """
 
-    def __init__(self, base: str, deliver: Deliver, ca_file: str | None = None) -> None:
+    def __init__(self, base: str, deliver: Deliver, ca_file: str | None = None, *, patient: bool = False) -> None:
         self.bytes_down = 0
         self._base, self._deliver = check_address(base), deliver
-        self._tls = _tls(ca_file) if ca_file or self._base.startswith("https:") else None
+        awaited = patient and ca_file is not None and not Path(ca_file).exists()
+        self._ca_file = ca_file
+        self._tls = _tls(ca_file) if (ca_file or self._base.startswith("https:")) and not awaited else None
         self._changed = threading.Condition()  # guards the six below
         self._wanted: dict[int, BlobRef] = {}
         self._generation = 0
@@ -201,7 +205,7 @@ class Mirror:
             return open_one, True
         self._hang_up()
         made = (
-            HTTPSConnection(host, port, timeout=SOCKET_S, context=self._tls or _tls(None))
+            HTTPSConnection(host, port, timeout=SOCKET_S, context=self._tls or _tls(self._ca_file))
             if tls
             else HTTPConnection(host, port, timeout=SOCKET_S)
         )

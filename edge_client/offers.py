@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from edge_protocol.blobs import BlobRef
 from edge_protocol.errors import IncompatibleError
@@ -15,8 +16,7 @@ MAX_ATTEMPTS = 3
 """Loads of a release that may end in a crash of the agent before it is left alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Offered:
+class Offered(msgspec.Struct, frozen=True):
     """The release that this device is to run, proven by signed metadata.
 
     Attributes:
@@ -30,16 +30,14 @@ class Offered:
     proof: Proof
 
 
-@dataclass(frozen=True, slots=True)
-class Unproven:
+class Unproven(msgspec.Struct, frozen=True):
     """A release was offered, and nothing that came proves it so far."""
 
     data: bytes
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(msgspec.Struct, frozen=True):
     """What answers frames: release counter (0: none) and hash of the weights payload."""
 
     release: int = 0
@@ -51,8 +49,7 @@ def hashes_of(artifact: Artifact) -> set[str]:
     return {artifact.template.sha256, artifact.weights.sha256, artifact.golden.sha256}
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(msgspec.Struct, frozen=True):
     """A release that passed every check that needs no file; what is taken of it, and the plain artifact behind that."""
 
     counter: int
@@ -66,15 +63,13 @@ class Offer:
         return [files.template, files.weights, files.golden, *([delta] if delta else [])]
 
 
-@dataclass(frozen=True, slots=True)
-class Installed:
+class Installed(msgspec.Struct, frozen=True):
     """The pointer names the candidate, and it answers frames."""
 
     release: int
 
 
-@dataclass(frozen=True, slots=True)
-class InstallFailed:
+class InstallFailed(msgspec.Struct, frozen=True):
     """The disk refused the pointer: the release that ran still runs."""
 
     release: int

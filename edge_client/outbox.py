@@ -169,11 +169,6 @@ class Outbox:
             query = "select coalesce(max(value), 0) from meta where key = ?"
             return float(self._one(query, f"until {source}"))
 
-    @property
-    def size_bytes(self) -> int:
-        """Payload bytes held."""
-        return self._bytes
-
     def __len__(self) -> int:
         with _translated(self._path):
             return int(self._one("select count(*) from messages"))

@@ -11,22 +11,24 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
+from typing import TYPE_CHECKING, TypeAlias
 
 from devices.boards.host import read_model
 from devices.boards.jetson import parse_parts
 from devices.boards.machine import Machine
 from devices.boards.profiles import board_of
-from devices.runners.trt_build import Order, Tell
-from devices.runners.trt_plans import Plans
-from devices.runners.trt_process import Limits, StoppedError
 from edge_client.candidate import Blob, Candidate, read_files
 from edge_client.config import DeviceConfig, RunnerChoice
 from edge_client.standby import WithStandby
 from edge_protocol.errors import NotReadyError, RoadcastError
-from export.in_tensorrt import STUDENT, Workshop, workshop_here
+
+if TYPE_CHECKING:
+    from devices.runners.trt_build import Tell
+    from devices.runners.trt_plans import Plans
+    from export.in_tensorrt import Workshop
 
 LOG = logging.getLogger(__name__)
-MakeWorkshop = Callable[[Tell, Plans], Workshop]
+MakeWorkshop: TypeAlias = "Callable[[Tell, Plans], Workshop]"
 
 
 def wants_tensorrt(choice: RunnerChoice, machine: Machine) -> bool:
@@ -34,7 +36,7 @@ def wants_tensorrt(choice: RunnerChoice, machine: Machine) -> bool:
     if choice != "auto":
         return choice == "tensorrt"
     parts = parse_parts(machine.text("proc/device-tree/compatible") or "")
-    board = board_of(read_model(machine), parts, machine.run("uname", "-m"))
+    board = board_of(read_model(machine), parts, None)  # no processor alone tells of a GPU
     return board is not None and board.compute_capability is not None
 
 
@@ -56,8 +58,8 @@ class Planner:
     def __init__(
         self, config: DeviceConfig, blob: Blob, make: MakeWorkshop | None = None, machine: Machine | None = None
     ) -> None:
-        self._blob, self._make, self._settings = blob, make or workshop_here, config.tensorrt
-        self._plans = Plans(Path(config.state_dir) / "plans")
+        self._blob, self._make, self._settings = blob, make, config.tensorrt
+        self._folder = Path(config.state_dir) / "plans"
         self.wanted = wants_tensorrt(config.runner, machine or Machine())
         self.watch_s = config.tensorrt.watch_s if self.wanted else None
         self.counts: Counter[str] = Counter()
@@ -88,6 +90,8 @@ class Planner:
         Returns:
             It in TensorRT; as it was, with the reason, where that failed; unchanged when it was stopped.
         """
+        from devices.runners.trt_process import StoppedError  # noqa: PLC0415  # see _opened
+
         runner, note = candidate.runner, ""
         standby = runner.standby if isinstance(runner, WithStandby) else runner
         board = self._board(candidate) or "none"
@@ -125,17 +129,23 @@ class Planner:
         return {"plan_share": share} | ({"plan_left_s": passed * (1 - share) / share} if share else {})
 
     def _opened(self) -> Workshop:
-        """TensorRT and what goes with it; that it is not here is found out once."""
+        """TensorRT and what goes with it, which no other device loads; that it is not here is found out once."""
+        from devices.runners.trt_build import Order  # noqa: PLC0415
+        from devices.runners.trt_plans import Plans  # noqa: PLC0415
+        from devices.runners.trt_process import Limits  # noqa: PLC0415
+        from export.in_tensorrt import STUDENT, workshop_here  # noqa: PLC0415
+
         if self._workshop is None:
             if self._lacking:
                 raise NotReadyError(self._lacking)
+            plans = Plans(self._folder)
             try:
-                made = self._make(self._hear, self._plans)
+                made = (self._make or workshop_here)(self._hear, plans)
             except Exception as error:  # a TensorRT that was never seen may fail in any way
                 known = isinstance(error, RoadcastError)
                 self._lacking = str(error) if known else f"TensorRT cannot be used ({error!r}); report it"
                 raise NotReadyError(self._lacking) from error
-            self._plans.sweep()
+            plans.sweep()
             set_ = self._settings
             limits = Limits(set_.build_timeout_s, set_.needed_mb << 20, set_.spare_mb << 20)
             order = Order(STUDENT, precision=set_.precision, workspace=set_.workspace_mb << 20)

@@ -7,7 +7,8 @@ or on the device's own, and the device still ends at the newest one that it can 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+
+import msgspec
 
 from edge_client.backoff import Backoff
 from edge_client.deployment import BUSY, DEPLOYMENT, ENDED, Stage, Step
@@ -240,7 +241,7 @@ class Releasing:
         assert self._offer is not None
         gone: list[Effect] = [*(Abandon(ref.sha256) for ref in self._offer.files(self._delta)), Discard(event.release)]
         if variant := self._offer.artifact.variant:
-            self._offer = replace(self._offer, artifact=self._offer.plain)
+            self._offer = msgspec.structs.replace(self._offer, artifact=self._offer.plain)
             gone.insert(0, Drop("variant-failed", f"{variant}: {event.reason}"))
             return [*gone, *self._step(Step.FALL_BACK), *self._fetch()]
         self._reason = event.reason

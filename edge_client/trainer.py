@@ -38,6 +38,7 @@ from edge_models.density import Density
 from edge_models.head_weights import HeadWeights
 from edge_models.privacy import held_classes
 from edge_models.private_odds import Background, answer, noisy_totals
+from edge_models.prototypes import class_prototypes
 from edge_models.samples import F4, Samples
 from edge_protocol.errors import DataError, IncompatibleError, RoadcastError
 from edge_protocol.task import ImageInput, TaskSpec
@@ -115,9 +116,16 @@ def run_job(folder: Path) -> TrainResult:
             else:
                 votes = forecast_answers(trunk, samples, features, asked, shared, settings)
             write_atomic(folder / "votes.safetensors", save(votes))
+    if job.prototype_k is not None:
+        write_atomic(folder / "prototypes.safetensors", save(class_means(spec, samples, features, job.prototype_k)))
+    no_trunk = ""
+    if job.trunk is not None:
+        from edge_client.trunk_lesson import leave_change  # noqa: PLC0415 - loads torch
+
+        no_trunk = leave_change(folder, job, weights, samples, _preparation(job))
     cost = meter.cost(board_watts() if job.watts is None else job.watts, time.process_time())
     hard = hardest(names, samples, features, (fit.head, shared), spec)
-    result = TrainResult(choice=_choice(fit), examples=examples, held=held, cost=cost, hard=hard)
+    result = TrainResult(choice=_choice(fit), examples=examples, held=held, cost=cost, hard=hard, no_trunk=no_trunk)
     write_atomic(folder / "result.json", msgspec.json.encode(result))
     return result
 
@@ -201,6 +209,20 @@ def forecast_answers(
     mean, log_spread = np.split(head.apply(theirs), 2, axis=1)
     spread = np.exp(log_spread.clip(-MAX_LOG_SPREAD, MAX_LOG_SPREAD))
     return {"mean": np.ascontiguousarray(mean), "spread": spread, "familiarity": familiarity(features, theirs)}
+
+
+def class_means(spec: TaskSpec, samples: Samples, features: F4, k: int) -> dict[str, npt.NDArray[np.generic]]:
+    """Mean features of classes with k samples or more: ``means`` (C, 64) float32; ``counts`` (C,) int64, 0 for others.
+
+    Raises:
+        DataError: a forecaster has no classes.
+    """
+    if spec.kind != "classify":
+        raise DataError(f"task {spec.name!r} forecasts: it has no class means to tell")
+    labels, classes = samples.targets.astype(np.int64), len(spec.labels)
+    found = class_prototypes(features, labels, classes, k=k)
+    counts = np.bincount(labels[(labels >= 0) & (labels < classes)], minlength=classes) * found.held
+    return {"means": found.means, "counts": counts.astype(np.int64)}
 
 
 def thinned(samples: Samples, most: int) -> Samples:

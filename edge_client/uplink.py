@@ -73,7 +73,7 @@ class Uplink:
             self._publish(kind_of(effect.body), payload, retain=effect.retain)
             return
         body = effect.body
-        number = body.round if isinstance(body, m.KnowledgeReport) else None
+        number = body.round if isinstance(body, m.FullReport) else None
         until = (body.source, body.end_s) if isinstance(body, m.IntervalResult) else None
         try:
             dropped = self._outbox.put(
@@ -125,7 +125,7 @@ class Uplink:
 def _slot(body: m.Body) -> str | None:
     """Newer state takes the place of older: only the last deployment state and the last report count."""
     match body:
-        case m.Deployment() | m.KnowledgeReport() | m.Measured():
+        case m.Deployment() | m.KnowledgeReport() | m.PrototypeReport() | m.Measured():
             return f"{kind_of(body)}/{body.task}"
         case _:
             return None

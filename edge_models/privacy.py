@@ -6,7 +6,7 @@ statistic and no message (`private_odds` has them).
 
 from __future__ import annotations
 
-from math import exp, inf, log
+from math import inf, log
 
 import numpy as np
 import numpy.typing as npt
@@ -69,11 +69,3 @@ def sigma_for(epsilon: float, delta: float) -> float:
         middle = (low * high) ** 0.5
         low, high = (low, middle) if epsilon_of(noise_cost(middle), delta) <= epsilon else (middle, high)
     return high
-
-
-def most_right(epsilon: float, delta: float = 0.0) -> float:
-    """How often the best attacker can be right when he tells at even odds whether a sample was there, 0.5 to 1.
-
-    Kairouz, Oh & Viswanath 2015: (e^ε + δ) / (1 + e^ε).
-    """
-    return 1 - (1 - delta) / (1 + exp(min(epsilon, 500)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import islice, takewhile
 
 import msgspec
 
@@ -18,6 +19,8 @@ CHUNK_BYTES = 60 * 1024
 """Small enough for every hosted broker (Azure retains ≤ 64 KB, AWS takes ≤ 128 KB)."""
 MAX_BLOB_BYTES = 256 << 20
 MAX_CHUNKS = 1 << 20
+BATCH = 8
+"""Chunks that are asked for together, when the window allows: what one SUBSCRIBE packet holds."""
 _DIGEST_BYTES = 32
 
 
@@ -110,7 +113,7 @@ class Pull:
         return [i for i in range(self.ref.chunks) if i not in self.have]
 
     def ask(self, now: float, most: int = MAX_CHUNKS) -> tuple[list[int], list[int]]:
-        """Choose what to ask for, and remember it as asked for at `now`; once a quarter of the window is free.
+        """Choose what to ask for, and remember it as asked for at `now`; once half the window is free, or `BATCH`.
 
         Args:
             now: seconds, by any clock that only moves forward.
@@ -119,10 +122,12 @@ class Pull:
         Returns:
             The indices to ask for, and those among them that were asked for in vain before.
         """
-        due = [i for i, at in self._asked.items() if now - at >= self.timeout_s]
-        stale = due[:most]
-        room = self.window - len(self._asked)
-        batch = room >= self.window // 4 or not self._asked
+        due = takewhile(lambda asked: now - asked[1] >= self.timeout_s, self._asked.items())
+        stale = [index for index, _ in islice(due, most)]
+        for index in stale:
+            del self._asked[index]  # `_asked` is in the order of its times
+        room = self.window - len(self._asked) - len(stale)
+        batch = room >= min(BATCH, self.window // 2) or len(self._asked) == len(stale) == 0
         fresh = self._fresh(min(room, most - len(stale))) if batch else []
         self.retries += len(stale)
         self._again.update(stale)

@@ -19,7 +19,7 @@ _PREFIX: Final = MAGIC + bytes([VERSION])
 BODIES: Final[dict[m.Kind, tuple[type, ...]]] = {
     "birth": (m.Birth,),
     "state": (m.DeviceState,),
-    "knowledge": (m.KnowledgeReport, m.CodedReport),
+    "knowledge": (m.KnowledgeReport, m.CodedReport, m.PrototypeReport),
     "telemetry": (m.Telemetry,),
     "deployment": (m.Deployment,),
     "need": (m.Need,),
@@ -27,7 +27,7 @@ BODIES: Final[dict[m.Kind, tuple[type, ...]]] = {
     "measured": (m.Measured,),
     "ack": (m.Ack,),
     "command": (m.Rebirth, m.Label, m.Measure),
-    "round": (m.RoundCall,),
+    "round": (m.RoundCall, m.PrototypeCall),
     "release": (m.ReleaseOffer,),
     "online": (m.Presence,),
 }

@@ -17,6 +17,10 @@ from edge_protocol.errors import ConfigError, RoadcastError
 
 T = TypeVar("T")
 ENV_PREFIX = "ROADCAST__"
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""In C where PyYAML was built with it: seven times as fast, and an agent reads three files before its first answer."""
+_DEEPEST = 100
+"""Sections within sections; a loader runs out of stack long after."""
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`(?: - at `\$(?P<where>.*)`)?")
 
 
@@ -66,12 +70,15 @@ def schema(kind: type) -> dict[str, Any]:
 
 
 def _yaml(text: str, where: str) -> Any:  # noqa: ANN401  YAML holds anything
+    depth = 0
     try:
-        return yaml.safe_load(text)
+        for event in yaml.parse(text, Loader=_Loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:
+                raise ConfigError(f"{where}: nested too deep")
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - both are safe loaders
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not YAML: {error}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{where}: nested too deep") from error
 
 
 def _overlay(tree: dict[str, Any], path: list[str], value: object, *, where: str) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from edge_protocol.ids import DeviceId
 from edge_protocol.messages import All, Body, Down
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True):
     """Send a message.
 
     Attributes:
@@ -25,8 +24,7 @@ class Send:
     durable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(msgspec.Struct, frozen=True):
     """Count something that was refused.
 
     Attributes:

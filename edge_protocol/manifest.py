@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from edge_protocol.blobs import BlobRef
 from edge_protocol.errors import IncompatibleError, RemoteProtocolError, RoadcastError
-from edge_protocol.messages import Count, Name, Seconds, Sha256, Text, Values, check_finite
+from edge_protocol.fields import Count, Name, Seconds, Sha256, Text, Values, check_finite
 from edge_protocol.task import TaskSpec, Tier
 
 MAX_DELTAS = 4

@@ -13,6 +13,8 @@ from msgspec import Meta
 from edge_protocol.blobs import BlobRef
 from edge_protocol.fields import Count, Counts, Name, Seconds, Sha256, Text, Values, check_finite
 from edge_protocol.measuring import Measure, Measured
+from edge_protocol.prototypes import PrototypeCall, PrototypeReport
+from edge_protocol.trunks import TrunkAsk, TrunkChange
 from edge_protocol.vote_codec import CodedVotes
 from edge_protocol.votes import MAX_SAMPLES, ClassVotes, ForecastVotes
 
@@ -22,16 +24,16 @@ __all__ = [
     "All",
     "Birth",
     "Body",
+    "Call",
     "ClassVotes",
     "CodedReport",
     "CodedVotes",
-    "Count",
-    "Counts",
     "Deployment",
     "DeviceState",
     "Down",
     "Envelope",
     "ForecastVotes",
+    "FullReport",
     "Header",
     "IntervalResult",
     "Kind",
@@ -39,20 +41,17 @@ __all__ = [
     "Label",
     "Measure",
     "Measured",
-    "Name",
     "Need",
     "Presence",
+    "PrototypeCall",
+    "PrototypeReport",
     "Rebirth",
     "ReleaseOffer",
+    "Report",
     "RoundCall",
     "RunningTask",
-    "Seconds",
-    "Sha256",
     "Telemetry",
-    "Text",
     "Up",
-    "Values",
-    "check_finite",
 ]
 
 PROXY_BYTES = 8
@@ -129,6 +128,7 @@ class KnowledgeReport(msgspec.Struct, frozen=True, array_like=True, tag="knowled
         release: counter of the release whose trunk and head the report model started from.
         proxy: hash of the proxy set answered.
         examples: labelled samples the report model was trained on.
+        trunk: how the device's samples change the trunk, where the round asked.
     """
 
     task: Name
@@ -138,6 +138,7 @@ class KnowledgeReport(msgspec.Struct, frozen=True, array_like=True, tag="knowled
     proxy: Sha256
     examples: Count
     votes: ClassVotes | ForecastVotes
+    trunk: TrunkChange | None = None
 
 
 class CodedReport(msgspec.Struct, frozen=True, array_like=True, tag="coded"):
@@ -155,6 +156,7 @@ class CodedReport(msgspec.Struct, frozen=True, array_like=True, tag="coded"):
     proxy: Annotated[bytes, Meta(min_length=PROXY_BYTES, max_length=PROXY_BYTES)]
     examples: Count
     votes: CodedVotes
+    trunk: TrunkChange | None = None
 
 
 class Telemetry(msgspec.Struct, frozen=True, array_like=True, tag="telemetry"):
@@ -239,6 +241,7 @@ class RoundCall(msgspec.Struct, frozen=True, array_like=True, tag="round"):
         proxy: the proxy set to answer.
         deadline_s: seconds since 1970 by the server's clock.
         open: False once the round is over.
+        trunk: how to train the trunk whose change a report may hold; None: no change is wanted.
     """
 
     task: Name
@@ -248,6 +251,7 @@ class RoundCall(msgspec.Struct, frozen=True, array_like=True, tag="round"):
     proxy: BlobRef
     deadline_s: Seconds
     open: bool
+    trunk: TrunkAsk | None = None
 
 
 class ReleaseOffer(msgspec.Struct, frozen=True, array_like=True, tag="release"):
@@ -262,10 +266,12 @@ class Presence(msgspec.Struct, frozen=True, array_like=True, tag="presence"):
     online: bool
 
 
-Report: TypeAlias = KnowledgeReport | CodedReport
+FullReport: TypeAlias = KnowledgeReport | PrototypeReport
+Report: TypeAlias = FullReport | CodedReport
+Call: TypeAlias = RoundCall | PrototypeCall
 Up: TypeAlias = Birth | DeviceState | Report | Telemetry | Deployment | Need | IntervalResult | Measured
 Down: TypeAlias = Ack | Rebirth | Label | Measure
-All: TypeAlias = RoundCall | ReleaseOffer | Presence
+All: TypeAlias = Call | ReleaseOffer | Presence
 Body: TypeAlias = Up | Down | All
 Kind = Literal[
     "birth",

@@ -8,15 +8,16 @@
     <prefix>/v1/<fleet>/d/<device>/release/<task> retained; a release that this device gets ahead of the fleet
     <prefix>/v1/<fleet>/all/release/<task>        retained; the desired state
     <prefix>/v1/<fleet>/all/tuf/<name>            retained signed metadata: what may be a release at all
-    <prefix>/v1/<fleet>/all/round/<task>          retained RoundCall
+    <prefix>/v1/<fleet>/all/round/<task>          retained RoundCall or PrototypeCall
     <prefix>/v1/<fleet>/blob/<sha256>/<index>     retained content-addressed chunk
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from edge_protocol.blobs import MAX_CHUNKS
 from edge_protocol.errors import LocalProtocolError, RemoteProtocolError
@@ -31,53 +32,46 @@ _METADATA = re.compile(r"[1-9][0-9]{0,6}\.root|timestamp|snapshot|targets|task-[
 _INDEX = re.compile(r"0|[1-9][0-9]{0,6}")
 
 
-@dataclass(frozen=True, slots=True)
-class Uplink:
+class Uplink(msgspec.Struct, frozen=True):
     """A message from a device."""
 
     device: DeviceId
     kind: str
 
 
-@dataclass(frozen=True, slots=True)
-class Downlink:
+class Downlink(msgspec.Struct, frozen=True):
     """A message to one device."""
 
     device: DeviceId
     kind: str
 
 
-@dataclass(frozen=True, slots=True)
-class Presence:
+class Presence(msgspec.Struct, frozen=True):
     """Whether a device is connected, as its last will tells."""
 
     device: DeviceId
 
 
-@dataclass(frozen=True, slots=True)
-class ReleaseTopic:
+class ReleaseTopic(msgspec.Struct, frozen=True):
     """The desired release of a task: the fleet's, or the one that a device gets ahead of it."""
 
     task: TaskId
     device: DeviceId | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MetadataTopic:
+class MetadataTopic(msgspec.Struct, frozen=True):
     """Signed metadata of The Update Framework, by file name without ``.json``."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class RoundTopic:
+class RoundTopic(msgspec.Struct, frozen=True):
     """The open round of a task."""
 
     task: TaskId
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkTopic:
+class ChunkTopic(msgspec.Struct, frozen=True):
     """One chunk of a blob."""
 
     sha256: str

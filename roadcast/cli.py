@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from roadcast import output
+from roadcast import exits
 from roadcast.lazy import Entry, LazyGroup
 
 
@@ -52,4 +52,4 @@ def root() -> None:
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    sys.exit(output.run(lambda: app(prog_name="roadcast")))
+    sys.exit(exits.run(lambda: app(prog_name="roadcast")))

@@ -46,7 +46,7 @@ def changed(changes: tuple[Change, ...]) -> RenderableType:
     diffs = _diffs(changes)
     kept = sum(change.action == "keep" for change in changes)
     rows = [(change.action, change.path) for change in changes if change.action != "keep"]
-    return _below(diffs, table(f"{len(rows)} to write, {kept} right already", ("action", "path"), rows))
+    return _below(diffs, table(f"{len(rows)} to change, {kept} right already", ("action", "path"), rows))
 
 
 def fleet(flashed: list[Flashed]) -> RenderableType:

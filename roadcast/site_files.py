@@ -12,13 +12,14 @@ from devices.provision import cloud_init as nocloud
 from devices.provision import deb as debian
 from devices.provision.changes import Change
 from devices.provision.folder import write_folder
+from devices.provision.places import FACTORY_DIR
 from devices.provision.plan import Plan, make_plan
-from devices.provision.site import FACTORY_DIR, Site
+from devices.provision.site import Site
 from devices.provision.wheels import REQUIREMENTS, requirements
 from edge_client.config import DeviceConfig
 from edge_protocol.config import load_config
 from edge_protocol.errors import ConfigError
-from roadcast.ssh_fleet import site_at
+from roadcast.ssh_fleet import read_secret, site_at
 
 
 def read_plan(site_file: Path, device: str | None) -> Plan:
@@ -90,7 +91,14 @@ class SiteFiles:
         """
         tree = self.site.tree_of(device)
         load_config(yaml.safe_dump(tree), DeviceConfig, where=f"{self.file}: agent")
-        return make_plan(tree, self.site.install, self.copies, self.wheels)
+        return make_plan(tree, self.site.install, self.copies, self.wheels, self._token(str(tree.get("device"))))
+
+    def _token(self, device: str) -> str | None:
+        """What the folder of tokens holds for a device."""
+        if self.site.install.tokens is None:
+            return None
+        path = self.file.parent / self.site.install.tokens / device
+        return read_secret(path, "install.tokens") if path.exists() else None
 
 
 def _wheels(folder: Path) -> dict[str, bytes]:

@@ -141,15 +141,24 @@ def read_password(file: Path | None, *, ask: bool) -> str | None:
         ConfigError: the file cannot be read, or everybody may read it.
     """
     if file is not None:
-        try:
-            if file.stat().st_mode & 0o077:
-                raise ConfigError(f"--password-file: others may read {file}; run: chmod 600 {file}")
-            return file.read_text(encoding="utf-8").rstrip("\n")
-        except OSError as error:
-            raise ConfigError(f"--password-file: {file} cannot be read: {error.strerror}") from error
+        return read_secret(file, "--password-file").rstrip("\n")
     if ask:
         return str(typer.prompt("Password of the targets", hide_input=True, err=True))
     return os.environ.get(PASSWORD) or None
+
+
+def read_secret(file: Path, what: str) -> str:
+    """Read a file that only its owner may read.
+
+    Raises:
+        ConfigError: it cannot be read, or everybody may read it.
+    """
+    try:
+        if file.stat().st_mode & 0o077:
+            raise ConfigError(f"{what}: others may read {file}; run: chmod 600 {file}")
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{what}: {file} cannot be read: {error}") from error
 
 
 def flash_fleet(

@@ -27,14 +27,35 @@ NOT_ON_A_DEVICE = (
     "broker_server",
 )
 
+NOT_BEFORE_A_FRAME = (
+    "typer",
+    "rich",
+    "paho",
+    "http.client",
+    "ssl",
+    "email",
+    "asyncio",
+    "statistics",
+    "cryptography.x509",
+    "devices.latency",
+    "devices.runners.trt_build",
+    "export.in_tensorrt",
+    "edge_client.mirror",
+    "edge_client.trainer",
+)
+"""Each made the first answer of an agent late (`benchmarks.devices.start`); most are loaded where they are used."""
 TORCH_HOMES = (
     "edge_models.augment",
+    "broker_server.bench",
     "broker_server.candidate_files",
     "broker_server.candidate_variants",
     "broker_server.distil_worker",
     "broker_server.distiller",
+    "broker_server.hearing",
+    "broker_server.tier_training",
     "broker_server.training",
     "edge_client.trainer",
+    "edge_client.trunk_lesson",
     "edge_models.fit",
     "edge_models.head_fits",
     "edge_models.local_training",
@@ -127,6 +148,17 @@ def test_the_serving_agent_loads_nothing_of_the_server() -> None:
 import sys
 import edge_client.agent
 print([m for m in {NOT_ON_A_DEVICE!r} if m in sys.modules])
+"""
+    assert _python(code).strip() == "[]"
+
+
+def test_the_first_frame_waits_for_no_package_that_it_does_not_need() -> None:
+    """What the service loads before it serves has no command line, no link, no HTTP, no measuring, no other runtime."""
+    code = f"""
+import sys
+import roadcast.agent
+import edge_client.agent
+print([m for m in {NOT_BEFORE_A_FRAME!r} if m in sys.modules])
 """
     assert _python(code).strip() == "[]"
 

@@ -3,12 +3,12 @@
 Beside it `mosquitto_sub`, a C program that writes the same messages to a file and checks nothing, subscribed to all of
 them before they are published. Devices are processes with the agent's transport and fetcher: they ask for chunks, check
 each, write it, check the whole and sync it. Both through one real Mosquitto, in turns. Files lie in memory where there
-is /dev/shm: a fleet has as many disks as devices. The 200 light receivers share a process and keep nothing.
+is /dev/shm: a fleet has as many disks as devices. The 200 light receivers share a process and keep nothing. A second
+table says where a device's CPU goes: what its stages take alone, and what its two threads took in all.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import resource
 import shutil
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from queue import Queue
@@ -25,8 +25,9 @@ import msgspec
 
 from benchmarks.delivery.light import receive_light
 from benchmarks.delivery.receiver import TASK, TOPICS
-from benchmarks.harness import Options, Outcome, Target, ratios, run, spread
-from broker_server.brokers import BrokerOptions, choose_broker
+from benchmarks.delivery.stages import Threads, stages
+from benchmarks.harness import Options, Outcome, Spread, Target, ratios, run, spread
+from broker_server.brokers import Broker, BrokerOptions, choose_broker
 from edge_protocol.blobs import BlobRef, cut
 from edge_protocol.errors import NotReadyError
 from edge_protocol.transport.mqtt import MqttTransport
@@ -36,6 +37,15 @@ COUNTS = (2, 8, 16)
 LIGHT = 200
 LEAST = 0.6
 """Of mosquitto_sub's throughput, with 16 receivers."""
+COLUMNS = (
+    "receivers",
+    "devices, s",
+    "mosquitto_sub, s",
+    "throughput over mosquitto_sub's",
+    "CPU ms each: pump, network, mosquitto_sub",
+    "broker's CPU ms: devices, mosquitto_sub",
+)
+SIDES = ("devices", "mosquitto_sub", "pump", "network", "mosquitto_sub cpu", "broker", "broker for mosquitto_sub")
 
 
 def measure(options: Options) -> Outcome:
@@ -43,9 +53,7 @@ def measure(options: Options) -> Outcome:
     if shutil.which("mosquitto_sub") is None:
         raise NotReadyError("mosquitto_sub is not installed; run: apt install mosquitto-clients")
     repeats = 2 if options.quick else 5
-    rows: list[list[object]] = [
-        ["receivers", "devices, s", "mosquitto_sub, s", "throughput over mosquitto_sub's", "CPU ms each"]
-    ]
+    rows: list[list[object]] = [list(COLUMNS)]
     figures: dict[str, object] = {}
     place = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - a private folder is made in it
     with tempfile.TemporaryDirectory(dir=place) as folder, ExitStack() as stack:
@@ -54,39 +62,69 @@ def measure(options: Options) -> Outcome:
         stack.callback(centre.close)
         centre.start()
         for count in COUNTS:
-            seconds = compare(centre, broker.port, Path(folder) / str(count), count, repeats)
+            seconds = compare(centre, broker, Path(folder) / str(count), count, repeats)
             share = ratios(seconds["mosquitto_sub"], seconds["devices"])
             found = {name: spread(values) for name, values in seconds.items()}
-            cpu = f"{1e3 * found['cpu'].median:.0f}, {1e3 * found['their cpu'].median:.0f}"
-            rows.append([count, found["devices"], found["mosquitto_sub"], share, cpu])
+            cpu = [f"{1e3 * found[name].median:.0f}" for name in SIDES[2:]]
+            rows.append([count, *(found[n] for n in SIDES[:2]), share, ", ".join(cpu[:3]), ", ".join(cpu[3:])])
             figures[str(count)] = {**found, "throughput": share}
         settings = broker.settings
         light = spread([once(centre, lambda ref: receive_light(settings, LIGHT, ref), seed) for seed in (90, 91)])
-        rows.append([f"{LIGHT} light, in one process", light, "", f"{LIGHT * BYTES / 1e6 / light.median:.0f} MB/s", ""])
+        rows.append(
+            [f"{LIGHT} light, in one process", light, "", f"{LIGHT * BYTES / 1e6 / light.median:.0f} MB/s", "", ""]
+        )
     figures["light"] = light
+    figures["cpu by stage"], more = by_stage(found, place)
     headline = f"{COUNTS[-1]} devices: {share.median:.2f} of mosquitto_sub's throughput"
     return Outcome(
-        headline, figures, [Target("throughput over mosquitto_sub's", share.median, LEAST, at_most=False)], rows
+        headline,
+        figures,
+        [Target("throughput over mosquitto_sub's", share.median, LEAST, at_most=False)],
+        [*rows, *more],
     )
 
 
-def compare(centre: MqttTransport, port: int, folder: Path, count: int, repeats: int) -> dict[str, list[float]]:
-    """Seconds of each side, in turns, after one turn that is not counted."""
-    seconds: dict[str, list[float]] = {"devices": [], "mosquitto_sub": [], "cpu": [], "their cpu": []}
+def compare(centre: MqttTransport, broker: Broker, folder: Path, count: int, repeats: int) -> dict[str, list[float]]:
+    """Seconds of each side, in turns, after one turn that is not counted; CPU seconds of a receiver on average."""
+    seconds: dict[str, list[float]] = {name: [] for name in SIDES}
+    port = broker.settings.port
     with devices(port, folder, count) as fleet:
+        pids = [device.pid for device in fleet]
         for turn in range(-1, repeats):
-            before = cpu_s(fleet)
+            devices_0, broker_0 = Threads.of(pids), Threads.of([broker.pid])
             ours = once(centre, lambda _: fleet_of(fleet), 1000 * count + 2 * turn)
-            between, children = cpu_s(fleet), resource.getrusage(resource.RUSAGE_CHILDREN)
+            spent, broker_1, children = Threads.of(pids) - devices_0, Threads.of([broker.pid]), children_s()
             theirs = once(centre, lambda ref: subscribers(port, folder, ref, count), 1000 * count + 2 * turn + 1, None)
-            if turn >= 0:
-                seconds["devices"].append(ours)
-                seconds["mosquitto_sub"].append(theirs)
-                after = resource.getrusage(resource.RUSAGE_CHILDREN)
-                used = after.ru_utime + after.ru_stime - children.ru_utime - children.ru_stime
-                seconds["cpu"].append((between - before) / count)
-                seconds["their cpu"].append(used / count)
+            between, after = broker_1 - broker_0, Threads.of([broker.pid]) - broker_1
+            their = (children_s() - children) / count
+            found = (ours, theirs, spent.main / count, spent.others / count, their, between.main, after.main)
+            for name, value in zip(SIDES, found, strict=True):
+                seconds[name].extend([value] if turn >= 0 else [])
     return seconds
+
+
+def children_s() -> float:
+    """CPU seconds of processes that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def by_stage(found: Mapping[str, Spread], place: str | None) -> tuple[dict[str, float], list[list[object]]]:
+    """CPU ms of one of the most receivers, by stage; what is left over is what no stage alone has."""
+    alone = {name: 1e3 * each.median for name, each in stages(random.Random(1).randbytes(BYTES), place).items()}
+    network = 1e3 * found["network"].median
+    left = {
+        "paho": network - alone["out of the socket"],
+        "pump": 1e3 * found["pump"].median - sum(alone.values()) + alone["out of the socket"],
+    }
+    told = {
+        **alone,
+        "network thread: MQTT packets in Python, waits": left["paho"],
+        "pump thread: taking turns with the network thread": left["pump"],
+    }
+    title = f"CPU ms of one of {COUNTS[-1]} devices, by stage"
+    blank = [""] * (len(COLUMNS) - 2)
+    return told, [[title, "", *blank], *([f"  {name}", f"{ms:.1f}", *blank] for name, ms in told.items())]
 
 
 Receive = Callable[[BlobRef], Callable[[], float]]
@@ -115,11 +153,13 @@ def publish(centre: MqttTransport, topic: str, payload: bytes) -> None:
 
 
 @contextmanager
-def devices(port: int, folder: Path, count: int) -> Iterator[list[subprocess.Popen[str]]]:
-    """Start device processes, and end them."""
+def devices(port: int, folder: Path, count: int, *, apart: bool = False) -> Iterator[list[subprocess.Popen[str]]]:
+    """Start device processes, each in a session of its own if `apart`, and end them."""
     command = [sys.executable, "-m", "benchmarks.delivery.receiver", str(port)]
     fleet = [
-        subprocess.Popen([*command, f"cam-{n}", str(folder / str(n))], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*command, f"cam-{n}", str(folder / str(n))], stdout=subprocess.PIPE, text=True, start_new_session=apart
+        )
         for n in range(count)
     ]
     try:
@@ -133,15 +173,6 @@ def devices(port: int, folder: Path, count: int) -> Iterator[list[subprocess.Pop
             device.wait()
             assert device.stdout is not None
             device.stdout.close()
-
-
-def cpu_s(fleet: list[subprocess.Popen[str]]) -> float:
-    """CPU seconds of all devices so far (proc(5): utime and stime)."""
-    ticks = 0
-    for device in fleet:
-        words = Path(f"/proc/{device.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        ticks += int(words[11]) + int(words[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def fleet_of(fleet: list[subprocess.Popen[str]]) -> Callable[[], float]:

@@ -93,6 +93,11 @@ class Link:
             _Direction(self, "up", near, far).start()
             _Direction(self, "down", far, near).start()
 
+    def count(self, way: str, count: int) -> None:
+        """Add what crossed; connections have threads of their own."""
+        with self._lock:
+            self.carried[way] += count
+
     def cross(self, way: str, count: int) -> float:
         """Wait until so many bytes have crossed; return when they arrive."""
         with self._lock:
@@ -128,7 +133,7 @@ class _Direction:
     def _copy(self) -> None:
         with suppress(OSError):
             while data := self._source.recv(1 << 16):
-                self._link.carried[self._way] += len(data)
+                self._link.count(self._way, len(data))
                 self._sink.sendall(data)
         self._end()
 

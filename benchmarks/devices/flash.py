@@ -22,7 +22,7 @@ from devices.provision.ssh import Job, Place, flash_all
 from edge_protocol.errors import RoadcastError
 from tests.fakes.sshd import Sshd
 
-TARGETS, AT_ONCE = 20, 8
+TARGETS, AT_ONCE, ALONE = 20, 8, 3
 WHEELS_MB = (36.0, 17.0, 15.0, 4.0, 1.0, 0.5, 0.3, 0.2)
 """About what OpenCV, ONNX Runtime, NumPy, cryptography and the smaller ones take."""
 QUICK = 0.1
@@ -35,32 +35,34 @@ def measure(options: Options) -> Outcome:
     share = QUICK if options.quick else 1.0
     with TemporaryDirectory() as name:
         folder = Path(name)
-        roots = [_tree(folder / f"root-{index}") for index in range(TARGETS + 1)]
+        roots = [_tree(folder / f"root-{index}") for index in range(ALONE + TARGETS)]
+        alone, fleet = roots[:ALONE], roots[ALONE:]
         plan = _plan(share)
         with Sshd(folder / "sshd") as sshd:
-            _flash(sshd, roots[:1], Plan((), ()))  # warm up
-            one = _flash(sshd, roots[:1], plan)
-            first = _flash(sshd, roots[1:], plan)
-            before = [_written(root) for root in roots[1:]]
+            _flash(sshd, alone, Plan((), ()))  # warm up
+            ones = spread([_flash(sshd, [root], plan) for root in alone])
+            first = _flash(sshd, fleet, plan)
+            before = [_written(root) for root in fleet]
             cases = {
-                "again": lambda: _flash(sshd, roots[1:], plan),
-                "bare": lambda: _flash(sshd, roots[1:], Plan((), ())),
+                "again": lambda: _flash(sshd, fleet, plan),
+                "bare": lambda: _flash(sshd, fleet, Plan((), ())),
             }
             timed = interleaved(cases, repeats=3 if options.quick else 9, warm_up=0)
-        writes = sum(_written(root) != earlier for root, earlier in zip(roots[1:], before, strict=True))
+        writes = sum(_written(root) != earlier for root, earlier in zip(fleet, before, strict=True))
     size = sum(len(file.content) for file in plan.files) / 1e6
-    gain = TARGETS * one / first
+    gain = TARGETS * ones.median / first
     cores = min(os.cpu_count() or 1, AT_ONCE)
     second, bare, over_bare = spread(timed["again"]), spread(timed["bare"]), ratios(timed["again"], timed["bare"])
     again = second.median / first
     headline = (
-        f"{TARGETS} targets of {size:.0f} MB: {first:.1f} s, {gain:.2f} x one after the other on {cores} cores; "
+        f"{TARGETS} targets of {size:.0f} MB: {first:.1f} s, {gain:.2f} x one after the other on {cores} cores, "
+        f"parallel efficiency against one {gain / cores:.2f}; "
         f"again {second.median:.2f} s, {again:.1%} (target {LIMIT:.0%}), "
         f"{over_bare.median:.2f} x the same without a file; {writes} targets written to"
     )
-    rows = [("", "seconds"), ("one", one), (f"{TARGETS}", first), (f"{TARGETS} again", second), ("no files", bare)]
+    rows = [("", "seconds"), ("one", ones), (f"{TARGETS}", first), (f"{TARGETS} again", second), ("no files", bare)]
     figures = {
-        "one_s": one,
+        "one_s": ones,
         "all_s": first,
         "again_s": second,
         "bare_s": bare,

@@ -32,7 +32,7 @@ from broker_server.store.engine import migrate, open_engine, translated
 from broker_server.store.rows import rollout_row, row_of
 from edge_protocol.errors import StoreError
 from edge_protocol.ids import DeviceId, TaskId
-from edge_protocol.messages import KnowledgeReport, Measured
+from edge_protocol.messages import FullReport, Measured
 
 T = TypeVar("T")
 REPORT_ROUNDS = 8
@@ -115,15 +115,15 @@ class Database:
         rows = self._rows(select(c.device, c.message_id).where(c.task == task, c.round == number))
         return {DeviceId(r.device): r.message_id for r in rows}
 
-    def reports(self, task: TaskId, number: int, proxy: str) -> dict[DeviceId, KnowledgeReport]:
-        """The newest report of each device on a proxy set, as of a round; those of devices that missed it included."""
+    def reports(self, task: TaskId, number: int, proxy: str) -> dict[DeviceId, FullReport]:
+        """The newest report of each device on a proxy set as of a round, of an earlier one too; "" for class means."""
         c = t.reports.c
         rows = self._rows(
             select(c.device, c.report)
             .where(c.task == task, c.proxy == proxy, c.round > number - REPORT_ROUNDS, c.round <= number)
             .order_by(c.device)
         )
-        return {DeviceId(r.device): msgspec.msgpack.decode(r.report, type=KnowledgeReport) for r in rows}
+        return {DeviceId(r.device): msgspec.msgpack.decode(r.report, type=FullReport) for r in rows}
 
     def releases(self, task: TaskId | None = None, *, after: int = 0) -> list[ReleaseRecord]:
         """Releases above a counter, oldest first."""

@@ -29,10 +29,12 @@ class Gpu(msgspec.Struct, frozen=True):
     Attributes:
         load: 0 to 1; None when the kernel does not say (Thor).
         clock_hz: None when it does not say.
+        pinned: whether its range is a single clock (``jetson_clocks``); None when it does not say.
     """
 
     load: float | None
     clock_hz: int | None
+    pinned: bool | None = None
 
 
 def read_gpu(machine: Machine) -> Gpu | None:
@@ -42,7 +44,12 @@ def read_gpu(machine: Machine) -> Gpu | None:
     if not clocks and not loads:
         return None
     permille = _first(machine, loads, _PERMILLE)
-    return Gpu(None if permille is None else permille / _PERMILLE, _first(machine, clocks, _MOST_HZ))
+    low, high = (
+        _first(machine, [path.replace("cur_freq", name) for path in clocks], _MOST_HZ)
+        for name in ("min_freq", "max_freq")
+    )
+    pinned = None if low is None or high is None else low == high
+    return Gpu(None if permille is None else permille / _PERMILLE, _first(machine, clocks, _MOST_HZ), pinned)
 
 
 def _first(machine: Machine, paths: list[str], most: int) -> int | None:

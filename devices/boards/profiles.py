@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -69,10 +69,10 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @cache
 def table() -> Table:
     """Read the file, once."""
-    import yaml  # noqa: PLC0415  # a monitor that never asks need not load it
+    from edge_protocol.config import load_config  # noqa: PLC0415  # a monitor that never asks need not load YAML
 
-    text = files("devices.boards").joinpath("boards.yaml").read_text(encoding="utf-8")
-    return msgspec.convert(yaml.safe_load(text), Table)
+    text = Path(__file__).with_name("boards.yaml").read_text(encoding="utf-8")
+    return load_config(text, Table, where="boards.yaml")
 
 
 def boards() -> tuple[Board, ...]:

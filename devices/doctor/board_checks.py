@@ -96,7 +96,8 @@ def _power(facts: BoardFacts) -> tuple[Finding, ...]:
     mode = facts.power_mode
     if mode is not None:
         others = f" of {', '.join(mode.choices.values())}" if mode.choices else ""
-        says = f"{mode.name or 'name unknown'}, number {mode.number}{others}"
+        held = "; it holds the clocks back" if mode.is_largest is False else ""
+        says = f"{mode.name or 'name unknown'}, number {mode.number}{others}{held}"
         found.append(
             Finding("power mode", "ok" if mode.name else "warn", says, "" if mode.name else "sudo nvpmodel -q")
         )

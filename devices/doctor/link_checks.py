@@ -11,7 +11,12 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Final
 
+import msgspec
+
+from devices.boards.machine import Machine
+from devices.doctor.round_trip import round_trip
 from devices.findings import Finding
+from devices.provision.units import AGENT_UNIT
 from edge_protocol.errors import ConfigError
 from edge_protocol.ids import DeviceId, FleetId
 from edge_protocol.topics import Topics
@@ -43,30 +48,52 @@ def check_certificates(settings: BrokerSettings, now_s: float) -> tuple[Finding,
     return (*found, *_secrets(settings))
 
 
-def check_broker(settings: BrokerSettings, fleet: FleetId, device: DeviceId, timeout_s: float = _TIMEOUT_S) -> Finding:
-    """Connect under another name than the agent's, subscribe to the device's own topics, and leave.
+def check_broker(
+    settings: BrokerSettings,
+    fleet: FleetId,
+    device: DeviceId,
+    timeout_s: float = _TIMEOUT_S,
+    machine: Machine | None = None,
+) -> Finding:
+    """Connect under another name than the agent's, subscribe to the device's own topics, send a message, and leave.
+
+    A broker that names clients by their certificate would end a running agent's session for that: it is then left.
 
     Args:
         settings: of the broker.
         fleet: of the device.
         device: its name.
         timeout_s: how long to try.
+        machine: the board, this one when None.
     """
     where = f"{'mqtts' if settings.ca_file else 'mqtt'}://{settings.host}:{settings.port}"
+    here = machine or Machine()
+    if settings.cert_file is not None and here.run("systemctl", "is-active", AGENT_UNIT) == "active":
+        says = f"{where}: not tried, for it would cut the running agent off; the server's `devices list` shows its link"
+        return Finding("broker", "warn", says, f"sudo systemctl stop {AGENT_UNIT}  # to try it")
     inbox: Inbox = Queue(100)
     try:
         password, tls = read_password(settings), tls_context(settings)
     except ConfigError as error:
         return Finding("broker", "fail", str(error), "mend the broker section of the configuration")
+    settings, topics = msgspec.structs.replace(settings, window=1), Topics(fleet)
     transport = MqttTransport(settings, f"{fleet}-{device}-doctor", inbox, password=password, tls=tls)
-    transport.subscribe([Topics(fleet).every_downlink(device)])
-    begun = time.monotonic()
+    transport.subscribe([topics.every_downlink(device), topics.online(device)])
+    begun, message = time.monotonic(), "lost"
     try:
         transport.start()
         events = list(_until_connected(inbox, begun + timeout_s))
+        took = time.monotonic() - begun
+        if transport.connected:
+            message = round_trip(transport, inbox, topics.online(device), timeout_s)
     finally:
         transport.close()
-    return _verdict(where, events, time.monotonic() - begun)
+    return _verdict(where, [event for event in events if not _is_own(event, topics.online(device))], took, message)
+
+
+def _is_own(event: object, topic: str) -> bool:
+    """Whether a broker does not let the device read what it writes: ours does not either."""
+    return isinstance(event, Refused) and event.reason == "subscription-denied" and repr(topic) in event.detail
 
 
 def _until_connected(inbox: Inbox, deadline: float) -> Iterator[object]:
@@ -80,7 +107,7 @@ def _until_connected(inbox: Inbox, deadline: float) -> Iterator[object]:
             return
 
 
-def _verdict(where: str, events: list[object], seconds: float) -> Finding:
+def _verdict(where: str, events: list[object], seconds: float, message: str) -> Finding:
     refusals = [event for event in events if isinstance(event, Refused)]
     denied = [refusal for refusal in refusals if refusal.reason != _TEMPORARY]
     if not any(isinstance(event, Connected) for event in events):
@@ -89,7 +116,10 @@ def _verdict(where: str, events: list[object], seconds: float) -> Finding:
         return Finding("broker", "fail", f"{where}: {why}", fix)
     if denied:
         return Finding("broker", "fail", f"{where}: {denied[0].detail}", "let the device read its own topics")
-    return Finding("broker", "ok", f"{where}: connected and subscribed in {seconds * 1000:.0f} ms")
+    says = f"{where}: connected and subscribed in {seconds * 1000:.0f} ms"
+    if message == "lost":
+        return Finding("broker", "fail", f"{says}, but no message is acknowledged", "look into the broker's log")
+    return Finding("broker", "ok", f"{says}; a message {'was ' * (message == 'acknowledged')}{message}")
 
 
 def _certificate(name: str, file: Path, now: datetime) -> Finding:

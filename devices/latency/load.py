@@ -102,12 +102,14 @@ class Trace:
         ends: when it was answered.
         cpu: CPU time that the process used since the query before it ended.
         stages: nanoseconds per stage; they add up to the latency.
+        beside: nanoseconds of what happened within a stage, or meanwhile in another process.
     """
 
     starts: list[int] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
     cpu: list[int] = field(default_factory=list)
     stages: dict[str, list[int]] = field(default_factory=dict)
+    beside: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def latencies(self) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +12,12 @@ from msgspec import Meta
 from devices.latency.bounds import PERCENTILES, Percentile, percentile_of
 from devices.latency.load import METRIC, Plan, Scenario, Trace
 from devices.latency.power import Draw
-from devices.latency.sensors import Sensed
+from devices.latency.sensors import Moment, Sensed
 from devices.latency.steady import Steady, find_steady
 from edge_protocol.errors import DataError, StoreError
 
+STAGES = ("capture", "decode", "preprocess", "infer", "head", "publish")
+"""Of a frame's way through a device, in order."""
 CONTENDED = 1.2
 """Wall over CPU time from which something else had the processor."""
 MOVED = 0.02
@@ -83,6 +85,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", tag=
         warm: what of the run counts.
         latency: whole queries, end to end over the stages.
         stages: each alone.
+        beside: what happened within a stage, or meanwhile in another process, and is not added to the latency.
+        notes: what is to be known of a stage, such as where its frames came from.
+        unmeasured: stages of a frame's way that were not measured, and why.
         cpu: CPU time of the process per query.
         samples_per_s: throughput.
         load_ms: from files to a loaded model.
@@ -90,6 +95,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", tag=
         peak_mb: of resident memory; None: not measured.
         peak_since_start: whether that peak may be older than the run.
         sensed: clocks, heat and energy.
+        moments: the board over time; empty: it has no sensor that is watched.
+        power_mode: of a Jetson; None: not measured.
         energy_mj_per_sample: of the board, or of all CPU packages (RAPL), idle power included; None: not measured.
         draw: what the board drew, and before the run; None: not measured, or not asked for.
         remarks: why a figure is to be taken with care.
@@ -113,6 +120,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", tag=
     remarks: tuple[str, ...]
     raw: Raw
     draw: Draw | None = None
+    beside: dict[str, Summary] = {}
+    notes: dict[str, str] = {}
+    unmeasured: dict[str, str] = {}
+    moments: tuple[Moment, ...] = ()
+    power_mode: str | None = None
 
     @property
     def watts(self) -> float | None:
@@ -140,6 +152,7 @@ def result_of(
     subject: Subject,
     sensed: Sensed,
     draw: Draw | None = None,
+    notes: Mapping[str, str] = {},
     **measured: Any,  # noqa: ANN401 - the rest of `Result`
 ) -> Result:
     """Put a run's result together.
@@ -150,7 +163,8 @@ def result_of(
         subject: what, and on what.
         sensed: between beginning and end.
         draw: see `Result`.
-        measured: `load_ms`, `first_ms`, `peak_mb` and `peak_since_start` of `Result`.
+        notes: what is to be known of a stage, and of one that has no times: why.
+        measured: the rest of `Result`.
     """
     latencies = trace.latencies
     warm = find_steady(latencies)
@@ -158,6 +172,7 @@ def result_of(
     latency, cpu = summarise(latencies[kept]), summarise(trace.cpu[kept])
     queries = len(latencies)
     span_s = (trace.ends[-1] - trace.starts[warm.begins]) / 1e9
+    found = {*trace.stages, *trace.beside}
     energy = None if sensed.energy_j is None else sensed.energy_j * 1e3 / (queries * plan.batch)
     if draw is not None:
         energy = draw.mj_per_sample
@@ -168,11 +183,14 @@ def result_of(
         warm=warm,
         latency=latency,
         stages={name: summarise(times[kept]) for name, times in trace.stages.items()},
+        beside={name: summarise(times[kept]) for name, times in trace.beside.items()},
         cpu=cpu,
         samples_per_s=latency.count * plan.batch / span_s if span_s else 0.0,
         sensed=sensed,
         energy_mj_per_sample=energy,
         draw=draw,
+        notes={stage: note for stage, note in notes.items() if stage in found},
+        unmeasured={stage: notes.get(stage, "not asked for") for stage in STAGES if stage not in found},
         remarks=tuple(_remarks(plan, warm, latency, cpu, sensed)),
         raw=Raw(trace.starts[kept], latencies[kept]),
         **measured,
@@ -191,8 +209,9 @@ def _remarks(plan: Plan, warm: Steady, latency: Summary, cpu: Summary, sensed: S
     if metric is not None and latency.at(metric).bound_ms is None:
         needs = latency.at(metric).needs
         found.append(f"too short: p{metric:g} needs {needs} queries for a bound, {latency.count} count")
-    if sensed.throttle_events:
-        found.append(f"throttled: the CPU was slowed by heat {sensed.throttle_events} times")
+    if sensed.throttled:
+        alerts = f" ({', '.join(sensed.slowed_by)})" if sensed.slowed_by else ""
+        found.append(f"throttled{alerts}: slowed by heat or over-current {sensed.throttle_events or 0} times")
     if sensed.clock_moved is not None and sensed.clock_moved > MOVED:
         found.append(f"clock moved by {sensed.clock_moved:.1%}")
     if sensed.pinned is False:
@@ -213,13 +232,24 @@ def write_result(path: Path, result: msgspec.Struct) -> None:
 
 
 def read_result(path: Path) -> Result:
-    """Read a document.
+    """Read the document of a run.
+
+    Raises:
+        DataError: there is none, or it is not one.
+    """
+    found = read_document(path, Result)
+    assert isinstance(found, Result)
+    return found
+
+
+def read_document(path: Path, kind: Any) -> object:  # noqa: ANN401 - a type, or several: `Result | Soak`
+    """Read a document of one of the kinds that `kind` says.
 
     Raises:
         DataError: there is none, or it is not one.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Result)
+        return msgspec.json.decode(path.read_bytes(), type=kind)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (msgspec.DecodeError, ValueError) as error:

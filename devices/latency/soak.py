@@ -33,6 +33,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
         queries: answered in it.
         p50_ms, p90_ms, p99_ms, max_ms: of its latencies.
         clock_mhz: mean of the cores at its end.
+        gpu_mhz: clock of a Jetson's GPU then.
         celsius: hottest zone then.
         memory_mb: resident memory of the process then.
         throttled: times in it that the processor was slowed by heat or over-current.
@@ -46,6 +47,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     p99_ms: float
     max_ms: float
     clock_mhz: float | None = None
+    gpu_mhz: float | None = None
     celsius: float | None = None
     memory_mb: float | None = None
     throttled: int | None = None
@@ -61,6 +63,8 @@ class Soak(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", tag="r
         windows: in order, at least one.
         findings: why the board does not keep this load up; empty: it does, as long as it was watched.
         draw: of the whole run; None: not measured, or not asked for.
+        power_mode: of a Jetson; None: not measured.
+        pinned: whether clocks stay where they are; None: not measured.
     """
 
     subject: Subject
@@ -68,6 +72,8 @@ class Soak(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", tag="r
     windows: tuple[Window, ...]
     findings: tuple[str, ...]
     draw: Draw | None = None
+    power_mode: str | None = None
+    pinned: bool | None = None
 
 
 def window_of(summary: Summary, at_s: float, **sensed: object) -> Window:

@@ -17,12 +17,13 @@ class Change(msgspec.Struct, frozen=True):
 
     Attributes:
         path: on the device.
-        action: ``add`` what is not there, ``change`` what is different, or ``keep`` what is right.
+        action: ``add`` what is not there, ``change`` what is different, ``keep`` what is right, or ``remove`` what an
+            earlier plan left.
         diff: unified, for text that is not secret; empty otherwise.
     """
 
     path: str
-    action: Literal["add", "change", "keep"]
+    action: Literal["add", "change", "keep", "remove"]
     diff: str = ""
 
 

@@ -19,7 +19,7 @@ import yaml
 
 from devices.provision.changes import check_paths, parents
 from devices.provision.plan import Plan, PlannedFile
-from devices.provision.units import ACTIVATION
+from devices.provision.units import activation
 
 _INLINE: Final = 65536
 """A larger file lies beside ``user-data``, which is parsed as YAML and kept in memory."""
@@ -89,7 +89,7 @@ def _script(plan: Plan, large: list[PlannedFile]) -> str:
     for link in plan.links:
         lines += [f"mkdir -p {quote(parents(link.path)[-1])}"]
         lines += [f"ln -sfn {quote(link.target)} {quote(link.path)}"]
-    return "\n".join([*lines, ACTIVATION])
+    return "\n".join([*lines, activation({file.path for file in plan.files})])
 
 
 def _search(name: str) -> list[str]:

@@ -1,8 +1,9 @@
 """An install plan as a Debian package: ar, control and data, the same bytes for the same plan. Pure.
 
-Everything below ``/etc`` is a conffile: dpkg asks before it replaces what was changed on the device. Links that enable
-units are left to systemctl. Members are not compressed: wheels are already, and a compressor's version would change the
-bytes. Source: deb(5), Debian policy 4.6, appendix "Binary packages".
+What lies below ``/etc/roadcast`` is a conffile: dpkg asks before it replaces what was changed on the device. Units and
+rules are not, so that dpkg removes those that a newer plan leaves out. Links that enable units are left to systemctl.
+Members are not compressed: wheels are already, and a compressor's version would change the bytes.
+Source: deb(5), Debian policy 4.6, appendix "Binary packages".
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Final
 import msgspec
 
 from devices.provision.changes import check_paths, parents
+from devices.provision.places import CONFIG_DIR
 from devices.provision.plan import Plan, PlannedLink
-from devices.provision.units import ACTIVATION, AGENT_UNIT
+from devices.provision.units import AGENT_UNIT, activation
 
 NAME: Final = "roadcast-device"
 _TIME: Final = 1_767_225_600
@@ -48,8 +50,12 @@ def package(plan: Plan, device: str, machine: str, version: str) -> Package:
     data = _data(plan, [link for link in plan.links if link not in units])
     whole = f"{version}+{sha256(data).hexdigest()[:12]}"
     names = " ".join(dict.fromkeys(link.path.rpartition("/")[2] for link in units))
-    scripts = {"postinst": _postinst(names), "prerm": _prerm(names), "postrm": _POSTRM}
-    listed = "".join(f"{file.path}\n" for file in plan.files if file.path.startswith("/etc/"))
+    scripts = {
+        "postinst": _postinst(names, activation({file.path for file in plan.files})),
+        "prerm": _prerm(names),
+        "postrm": _POSTRM,
+    }
+    listed = "".join(f"{file.path}\n" for file in plan.files if file.path.startswith(f"{CONFIG_DIR}/"))
     sums = "".join(f"{md5(file.content, usedforsecurity=False).hexdigest()}  {file.path[1:]}\n" for file in plan.files)
     architecture = _ARCHITECTURES[machine]
     control = {
@@ -77,9 +83,9 @@ Description: Roadcast device agent of {device}
 """
 
 
-def _postinst(units: str) -> str:
+def _postinst(units: str, activate: str) -> str:
     enable = f"  systemctl enable {units}\n" if units else ""
-    steps = "".join(f"  {line}\n" for line in ACTIVATION.splitlines())
+    steps = "".join(f"  {line}\n" for line in activate.splitlines())
     return f'#!/bin/sh\nset -e\nif [ "$1" = configure ]; then\n{enable}{steps}fi\n'
 
 

@@ -15,8 +15,9 @@ from tempfile import TemporaryDirectory
 from typing import Final, Literal, NamedTuple, Protocol
 
 from devices.provision.changes import Change, diff_of, is_secret, parents
+from devices.provision.leftovers import left_over, named
 from devices.provision.partitions import Partition
-from devices.provision.plan import Plan, PlannedFile
+from devices.provision.plan import INSTALLED, Plan, PlannedFile
 from devices.provision.programs import Programs
 from edge_protocol.errors import ConfigError, StoreError
 
@@ -77,9 +78,16 @@ class Debugfs:
         with self._folder() as folder:
             found = self._found(folder, plan)
             contents = self._contents(folder, plan, found)
-        files = (_compare(file, found.get(file.path), contents.get(file.path)) for file in plan.files)
+            stale = self._entries(folder, _stale(plan, contents))
+        had = named(contents.get(INSTALLED))
+        files = (
+            Change(file.path, "keep")
+            if file.once and file.path in had and file.path not in found
+            else _compare(file, found.get(file.path), contents.get(file.path))
+            for file in plan.files
+        )
         links = (Change(link.path, _action(contents.get(link.path), link.target.encode())) for link in plan.links)
-        return (*files, *links)
+        return (*files, *links, *(Change(path, "remove") for path in _stale(plan, contents) if path in stale))
 
     def write(self, plan: Plan) -> None:
         """Carry a plan out; what is right already is left.
@@ -87,11 +95,14 @@ class Debugfs:
         Raises:
             StoreError: what was written reads back differently, or the filesystem is not whole.
         """
-        wrong = {change.path for change in self.look(plan) if change.action != "keep"}
+        changes = self.look(plan)
+        wrong = {change.path for change in changes if change.action in {"add", "change"}}
+        gone = [change.path for change in changes if change.action == "remove"]
         with self._folder() as folder:
             self._check(folder)
             found = self._found(folder, plan)
-            orders = list(_folders(plan, found))
+            orders = [f"{'rmdir' if path.endswith('/') else 'rm'} {path.removesuffix('/')}" for path in gone]
+            orders += _folders(plan, found)
             for number, file in enumerate(plan.files):
                 if file.path in wrong:
                     (folder / f"in{number}").write_bytes(file.content)
@@ -154,23 +165,27 @@ class Debugfs:
 
     def _found(self, folder: Path, plan: Plan) -> dict[str, Entry]:
         """What lies at every path of a plan and at every folder on the way; what is missing is left out."""
-        paths = [*(file.path for file in plan.files), *(link.path for link in plan.links)]
-        above = sorted({folder for path in paths for folder in parents(path)})
-        listed, found = self._list(folder, above), dict[str, Entry]()
-        for path in sorted({*paths, *above} - {"/"}):
-            parent, name = parents(path)[-1], path.rpartition("/")[2]
-            entry = listed[parent].get(name)
-            if entry is None or (parent != "/" and parent not in found):
-                continue
-            if path in above and not stat.S_ISDIR(entry.mode):
-                raise StoreError(f"{path}: a link or file in the image is in the way; none is followed")
-            found[path] = entry
+        found = self._entries(folder, [*(file.path for file in plan.files), *(link.path for link in plan.links)])
         for file in plan.files:
             if file.path in found and not stat.S_ISREG(found[file.path].mode):
                 raise StoreError(f"{file.path}: something that is no file is in the way; remove it from the image")
         for link in plan.links:
             if link.path in found and not stat.S_ISLNK(found[link.path].mode):
                 raise StoreError(f"{link.path}: something that is no link is in the way; remove it from the image")
+        return found
+
+    def _entries(self, folder: Path, paths: Sequence[str]) -> dict[str, Entry]:
+        """What lies at paths and at every folder on the way; a folder of its own ends with a slash."""
+        above = sorted({folder for path in paths for folder in parents(path)})
+        listed, found = self._list(folder, above) if above else {}, dict[str, Entry]()
+        for path in sorted({*paths, *above} - {"/"}):
+            parent, name = parents(path.removesuffix("/"))[-1], path.removesuffix("/").rpartition("/")[2]
+            entry = listed[parent].get(name)
+            if entry is None or (parent != "/" and parent not in found):
+                continue
+            if path in above and not stat.S_ISDIR(entry.mode):
+                raise StoreError(f"{path}: a link or file in the image is in the way; none is followed")
+            found[path] = entry
         return found
 
     def _contents(self, folder: Path, plan: Plan, found: dict[str, Entry]) -> dict[str, bytes]:
@@ -212,6 +227,10 @@ def _compare(file: PlannedFile, entry: Entry | None, before: bytes | None) -> Ch
 
 def _action(before: bytes | None, wanted: bytes) -> Literal["add", "change", "keep"]:
     return "add" if before is None else "keep" if before == wanted else "change"
+
+
+def _stale(plan: Plan, contents: dict[str, bytes]) -> list[str]:
+    return [path for path in left_over(plan, contents.get(INSTALLED)) if _PLAIN.fullmatch(path.removesuffix("/"))]
 
 
 def _folders(plan: Plan, found: dict[str, Entry]) -> Iterator[str]:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import yaml
 
 from devices.provision import units
+from devices.provision.environment import SETUP_SCRIPT
+from devices.provision.places import CONFIG_DIR, FACTORY_DIR, STATE_DIR
 from devices.provision.power_mode import POWER_SCRIPT, POWER_UNIT, power_unit
-from devices.provision.site import CONFIG_DIR, FACTORY_DIR, STATE_DIR, Absolute, InstallConfig
+from devices.provision.site import Absolute, InstallConfig
 from devices.provision.wheels import REQUIREMENTS, requirements
 from edge_protocol.errors import ConfigError
+from edge_protocol.identity.token import parse_token
 
+INSTALLED: Final = "/usr/lib/roadcast/installed"
+"""Where a plan leaves the list of its paths; see `leftovers`."""
 _UNITS = "/etc/systemd/system"
 _SECRET, _PLAIN = 0o640, 0o644
 
@@ -26,11 +31,13 @@ class PlannedFile(msgspec.Struct, frozen=True):
         path: absolute, on the device.
         content: its bytes.
         mode: permission bits.
+        once: the device uses it up: it is not brought again once the list on the device names it.
     """
 
     path: str
     content: bytes
     mode: int = _PLAIN
+    once: bool = False
 
 
 class PlannedLink(msgspec.Struct, frozen=True):
@@ -48,7 +55,11 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def make_plan(
-    tree: Mapping[str, Any], install: InstallConfig, copies: Mapping[str, bytes], wheels: Mapping[str, bytes]
+    tree: Mapping[str, Any],
+    install: InstallConfig,
+    copies: Mapping[str, bytes],
+    wheels: Mapping[str, bytes],
+    token: str | None = None,
 ) -> Plan:
     """Say what must lie on a device.
 
@@ -57,9 +68,11 @@ def make_plan(
         install: how it is installed.
         copies: content by path on the device, for `install.copy` and `install.factory`.
         wheels: content by file name.
+        token: with which it enrols itself; None for one that has its certificate, or needs none.
 
     Raises:
-        ConfigError: a wheel folder without Roadcast's own wheel, or a name that is no wheel's.
+        ConfigError: a wheel folder without Roadcast's own wheel, or a name that is no wheel's; a token that is none or
+            another device's, or a certificate that would have no place.
     """
     state_dir = _state_dir(tree)
     _check_state(tree, install)
@@ -84,11 +97,22 @@ def make_plan(
     if install.cameras:
         files.append(_text(units.RULES, units.camera_rules(install)))
     links = [_enabled(unit) for unit in enabled]
+    if token is not None:
+        secret = _token(tree, token, state_dir)
+        files += [secret, _text(f"{_UNITS}/{units.ENROL_UNIT}", units.enrol_unit(install, state_dir, secret.path))]
+        links.append(_enabled(units.ENROL_UNIT))
     if (tree.get("broker") or {}).get("cert_file"):
         files.append(_text(f"{_UNITS}/{units.RENEW_UNIT}", units.renew_unit(install, state_dir)))
         files.append(_text(f"{_UNITS}/{units.RENEW_TIMER}", units.renew_timer()))
         links.append(_enabled(units.RENEW_TIMER, "timers"))
-    return Plan(tuple(files), tuple(links))
+    return Plan((*files, _listed(files, links)), tuple(links))
+
+
+def _listed(files: list[PlannedFile], links: list[PlannedLink]) -> PlannedFile:
+    """The list of a plan's paths; a folder of wheels is the plan's own, and ends with a slash."""
+    paths = {file.path for file in files} | {link.path for link in links} | {INSTALLED}
+    folders = {f"{path.rpartition('/')[0]}/" for path in paths if path.endswith(".whl")}
+    return _text(INSTALLED, "".join(f"{path}\n" for path in sorted(paths | folders)))
 
 
 def _enabled(unit: str, by: str = "multi-user") -> PlannedLink:
@@ -102,6 +126,19 @@ def _check_state(tree: Mapping[str, Any], install: InstallConfig) -> None:
     if install.state_mb is not None and budget > 0.75e6 * install.state_mb:
         says = f"agent.replay.budget_bytes: {budget} is more than three quarters of install.state_mb"
         raise ConfigError(f"{says}, {install.state_mb} MB")
+
+
+def _token(tree: Mapping[str, Any], token: str, state_dir: str) -> PlannedFile:
+    """The token as a file for systemd's ``EnvironmentFile``; another token is another file."""
+    parsed, broker = parse_token(token), tree.get("broker") or {}
+    if parsed.name != tree.get("device"):
+        raise ConfigError(f"install.tokens: the token of {tree.get('device')!r} is for {parsed.name!r}")
+    places = [str(broker.get(name, "")) for name in ("ca_file", "cert_file", "key_file")]
+    if not all(place.startswith(f"{state_dir}/") for place in places):
+        says = f"agent.broker: enrolment writes ca_file, cert_file and key_file, so they must lie below {state_dir}"
+        raise ConfigError(f"{says}, where the agent's user may write")
+    name = f"{CONFIG_DIR}/token-{sha256(token.encode()).hexdigest()[:16]}"
+    return PlannedFile(name, f"ROADCAST_TOKEN={token.strip()}\n".encode(), _SECRET, once=True)
 
 
 def _state_dir(tree: Mapping[str, Any]) -> str:
@@ -127,7 +164,8 @@ def _wheels(install: InstallConfig, wheels: Mapping[str, bytes]) -> list[Planned
     folder = f"{install.prefix}/wheels-{name_of_set}"
     setup = _text(f"{_UNITS}/{units.SETUP_UNIT}", units.setup_unit(install, name_of_set, folder))
     hashes = _text(f"{folder}/{REQUIREMENTS}", listed)
-    return [setup, hashes, *(PlannedFile(f"{folder}/{name}", wheels[name]) for name in sorted(wheels))]
+    script = _text(units.setup_script(install), SETUP_SCRIPT)
+    return [setup, script, hashes, *(PlannedFile(f"{folder}/{name}", wheels[name]) for name in sorted(wheels))]
 
 
 def _mode(path: str) -> int:

@@ -9,7 +9,8 @@ from hashlib import sha256
 import msgspec
 
 from devices.provision.changes import Change, check_paths, diff_of, is_secret
-from devices.provision.plan import Plan, PlannedFile, PlannedLink
+from devices.provision.leftovers import left_over, named
+from devices.provision.plan import INSTALLED, Plan, PlannedFile, PlannedLink
 from edge_protocol.errors import ConfigError, RemoteProtocolError
 
 SHOWN_BYTES = 65536
@@ -24,6 +25,7 @@ class Work(msgspec.Struct, frozen=True):
         files: to write; True where the target holds the content already, beside its place.
         links: to make.
         kept: paths that are right, with their hash, or a dash for a link.
+        stale: paths to take away; see `leftovers`.
         pending: an earlier run was cut off, so its leftovers must go even when nothing is to be written.
     """
 
@@ -31,6 +33,7 @@ class Work(msgspec.Struct, frozen=True):
     files: tuple[tuple[PlannedFile, bool], ...] = ()
     links: tuple[PlannedLink, ...] = ()
     kept: tuple[tuple[str, str], ...] = ()
+    stale: tuple[str, ...] = ()
     pending: bool = False
 
     @property
@@ -71,14 +74,17 @@ def work_of(plan: Plan, answer: bytes) -> Work:
     state, _, rest = rest.partition(b"\n")
     if not found or state not in {b"pending", b"clean"}:
         raise RemoteProtocolError("malformed", "the target's answer does not begin as it should")
-    changes: list[Change] = []
-    files: list[tuple[PlannedFile, bool]] = []
+    compared: list[tuple[PlannedFile, Change, bool]] = []
+    listed: bytes | None = None
     for file in plan.files:
         line, rest = _line(rest)
-        change, ready, rest = _compare(file, line, rest)
-        changes.append(change)
-        if change.action != "keep":
-            files.append((file, ready))
+        change, ready, before, rest = _compare(file, line, rest)
+        compared.append((file, change, ready))
+        listed = before if file.path == INSTALLED else listed
+    had = named(listed)
+    used = {file.path for file, change, _ in compared if file.once and change.action == "add" and file.path in had}
+    changes = [Change(file.path, "keep") if file.path in used else change for file, change, _ in compared]
+    files = [(file, ready) for file, change, ready in compared if change.action != "keep" and file.path not in used]
     links = []
     for link in plan.links:
         line, rest = _line(rest)
@@ -90,9 +96,11 @@ def work_of(plan: Plan, answer: bytes) -> Work:
             links.append(link)
     if rest != b"end\n":
         raise RemoteProtocolError("malformed", "the target's answer does not end as it should")
-    known = {file.path: _digest(file) for file in plan.files}
+    known = {file.path: _digest(file) for file in plan.files if not file.once}
     kept = [(change.path, known.get(change.path, "-")) for change in changes if change.action == "keep"]
-    return Work(tuple(changes), tuple(files), tuple(links), tuple(kept), state == b"pending")
+    stale = left_over(plan, listed)
+    changes += [Change(path, "remove") for path in stale]
+    return Work(tuple(changes), tuple(files), tuple(links), tuple(kept), stale, state == b"pending")
 
 
 def orders(work: Work) -> Iterator[bytes]:
@@ -106,22 +114,25 @@ def orders(work: Work) -> Iterator[bytes]:
         yield from (bytes(view[at : at + SHOWN_BYTES]) for at in range(0, len(view), SHOWN_BYTES))
     for link in work.links:
         yield f"link\n{link.path}\n{link.target}\n".encode()
+    for path in work.stale:
+        yield f"rmdir\n{path.removesuffix('/')}\n".encode() if path.endswith("/") else f"remove\n{path}\n".encode()
     yield "".join(f"kept {known}\n{path}\n" for path, known in work.kept).encode()
     yield b"commit\n"
 
 
-def _compare(file: PlannedFile, line: str, rest: bytes) -> tuple[Change, bool, bytes]:
+def _compare(file: PlannedFile, line: str, rest: bytes) -> tuple[Change, bool, bytes | None, bytes]:
+    """Say what must change, whether it lies ready, what was there before as far as it is told, and what follows."""
     match line.split():
         case ["missing", ("fresh" | "staged") as ready]:
-            return Change(file.path, "add", diff_of(file, None)), ready == "staged", rest
+            return Change(file.path, "add", diff_of(file, None)), ready == "staged", None, rest
         case ["file", mode, uid, gid, size, digest, ("fresh" | "staged") as ready] if size.isdecimal():
             if digest == _digest(file):
                 right = (mode, uid) == (f"{file.mode:o}", "0") and (is_secret(file) or gid == "0")
-                return Change(file.path, "keep" if right else "change"), False, rest
+                return Change(file.path, "keep" if right else "change"), False, file.content, rest
             before = b"\xff"  # no text, so no diff
             if not is_secret(file) and int(size) <= SHOWN_BYTES:
                 before, rest = rest[: int(size)], rest[int(size) :]
-            return Change(file.path, "change", diff_of(file, before)), ready == "staged", rest
+            return Change(file.path, "change", diff_of(file, before)), ready == "staged", before, rest
     raise RemoteProtocolError("malformed", f"the target said {line!r} of {file.path}")
 
 

@@ -15,7 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from devices.provision.changes import Change, check_paths, diff_of
-from devices.provision.plan import Plan, PlannedFile, PlannedLink
+from devices.provision.leftovers import left_over, named
+from devices.provision.plan import INSTALLED, Plan, PlannedFile, PlannedLink
 from edge_protocol.errors import ConfigError, StoreError
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -40,14 +41,40 @@ def carry_out(plan: Plan, root: Path, *, dry_run: bool = False) -> tuple[Change,
     if root.resolve() == Path("/"):
         raise ConfigError("the tree is the root of this machine; name the tree of the device")
     check_paths(plan)
-    made = [_file(root, file, dry_run=dry_run) for file in plan.files]
-    return (*made, *(_link(root, link, dry_run=dry_run) for link in plan.links))
+    with _parent(root, INSTALLED, make=False) as (folder, name):
+        listed = None if folder is None else _read(folder, name, INSTALLED)
+    had, stale = named(listed and listed[0]), left_over(plan, listed and listed[0])
+    gone = [path for path in stale if _remove(root, path, dry_run=dry_run)]
+    made = [_file(root, file, file.once and file.path in had, dry_run=dry_run) for file in plan.files]
+    links = [_link(root, link, dry_run=dry_run) for link in plan.links]
+    return (*made, *links, *(Change(path, "remove") for path in gone))
 
 
-def _file(root: Path, file: PlannedFile, *, dry_run: bool) -> Change:
+def _remove(root: Path, path: str, *, dry_run: bool) -> bool:
+    """Take a file or a link away, or a folder that is empty; return whether there was one."""
+    with _parent(root, path.removesuffix("/"), make=False) as (folder, name), _reported(path):
+        if folder is None:
+            return False
+        try:
+            mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            return False
+        if path.endswith("/"):
+            if stat.S_ISDIR(mode) and not dry_run:
+                with suppress(OSError):  # somebody else has put something in
+                    os.rmdir(name, dir_fd=folder)
+            return stat.S_ISDIR(mode)
+        found = stat.S_ISREG(mode) or stat.S_ISLNK(mode)
+        if found and not dry_run:
+            os.unlink(name, dir_fd=folder)
+            os.fsync(folder)
+        return found
+
+
+def _file(root: Path, file: PlannedFile, used: bool, *, dry_run: bool) -> Change:  # noqa: FBT001  kept private
     with _parent(root, file.path, make=not dry_run) as (folder, name):
         before = None if folder is None else _read(folder, name, file.path)
-        if before is not None and before == (file.content, file.mode):
+        if (before is None and used) or before == (file.content, file.mode):
             return Change(file.path, "keep")
         if not dry_run and folder is not None:
             _write(folder, name, file)

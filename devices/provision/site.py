@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from devices.latency.fit import Budgets
+from devices.provision.places import CONFIG_DIR, STATE_DIR
 from edge_protocol.errors import ConfigError
 
 Absolute = Annotated[str, Meta(pattern=r"^(/[A-Za-z0-9._+-]+)+\Z", max_length=1024)]
 """An absolute path of plain characters: it stands in unit files."""
-STATE_DIR: Final = "/var/lib/roadcast"
-CONFIG_DIR: Final = "/etc/roadcast"
-FACTORY_DIR: Final = "/usr/lib/roadcast/factory"
-
 
 _Plain = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:+-]{1,96}\Z")]
 
@@ -56,6 +53,8 @@ class InstallConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         copy: file on the device → file beside the site file: certificates, packs; below `CONFIG_DIR`.
         factory: folder beside the site file that ``roadcast release factory`` wrote; every device boots into it until
             it has taken a release.
+        tokens: folder beside the site file with a file for each device to be enrolled, called like it: what
+            ``roadcast ca token --out`` wrote. The device enrols itself at its first boot.
         memory_mb: that agent and training may take together.
         log_mb: that the board's journal may take.
         volatile_logs: keep the journal in memory, which spares an SD card.
@@ -75,6 +74,7 @@ class InstallConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wheels: str | None = None
     copy: dict[Absolute, str] = {}
     factory: str | None = None
+    tokens: str | None = None
     memory_mb: Annotated[int, Meta(ge=256, le=1 << 20)] = 1536
     log_mb: Annotated[int, Meta(ge=8, le=10_000)] = 64
     volatile_logs: bool = True

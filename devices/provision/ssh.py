@@ -140,7 +140,7 @@ async def _apply(connection: Connection, target: SshConfig, place: Place, work: 
             yield piece
             sent = min(sent + len(piece), total)
             told(f"sending {sent / 1e6:.1f} of {total / 1e6:.1f} MB")
-        told("replacing")
+        told("replacing and installing" if place.live else "replacing")
 
     done = await connection.ask(_command("apply", place), pieces())
     if done.status != 0 or done.stdout != b"applied\n":

@@ -1,6 +1,7 @@
 # The target's half of `roadcast flash --ssh`: what /bin/sh runs there as root. It needs GNU coreutils, and no network.
 # look: for every path on stdin, say what lies there; writes nothing. apply: stage every file beside its place, then
-# rename all of them, then tell systemd; whatever fails, what was there before comes back. No link is followed.
+# remove what an earlier plan left, rename all that is staged, and tell systemd; whatever fails, what was there before
+# comes back. No link is followed.
 # A receipt says what a large file's hash was, under its inode, size and times, so that it is not read again and again.
 # Paths come on stdin, one a line, and are never part of a command's text.
 set -f
@@ -10,7 +11,7 @@ export LC_ALL
 action=$1 root=$2 python=$3 live=$4
 nl='
 '
-phase=$action staged='' renamed='' made='' known='' told='' receipt=''
+phase=$action staged='' renamed='' made='' known='' told='' receipt='' gone='' emptied=''
 marker=$root/etc/.roadcast-flash receipts=$root/etc/.roadcast-receipt
 
 stop() {
@@ -167,6 +168,8 @@ apply() {
     IFS= read -r path || exit 94
     case $what in
     kept\ *) known="$known${what#kept } $path$nl" ;;
+    remove) gone=$gone$path$nl known="$known- $path$nl" ;;
+    rmdir) emptied=$emptied$path$nl ;;
     *) stage ;;
     esac
   done
@@ -205,6 +208,16 @@ stage() { # beside the place, complete and on the disk; what is live stays
 commit() {
   trap '' HUP INT TERM PIPE
   IFS=$nl
+  for path in $gone; do # what an earlier plan left
+    enter "$path" look || continue
+    [ -f "./$name" ] || [ -h "./$name" ] || continue
+    old=./.$name.roadcast-old
+    rm -f -- "$old"
+    ln -P -- "./$name" "$old" || stop "$path: cannot be kept"
+    renamed=$path$nl$renamed
+    rm -f -- "./$name" || stop "$path: cannot be removed"
+    sync . || stop "$path: cannot be written"
+  done
   for path in $staged; do
     enter "$path" look || stop "$path: its folder has gone"
     old=./.$name.roadcast-old
@@ -221,6 +234,9 @@ commit() {
   for path in $known; do
     path=${path#* }
     enter "$path" look && rm -f -- "./.$name.roadcast" "./.$name.roadcast-old"
+  done
+  for path in $emptied; do
+    enter "$path" look && rmdir -- "./$name" 2>/dev/null # unless somebody else has put something in
   done
   write_receipt 2>/dev/null || rm -f -- "$receipts.new"
   rm -f -- "$marker"
@@ -245,11 +261,20 @@ tell_systemd() {
   systemd-sysusers "$root/etc/sysusers.d/roadcast.conf" &&
     systemd-tmpfiles --create "$root/etc/tmpfiles.d/roadcast.conf" &&
     systemctl daemon-reload || return 1
-  systemctl stop roadcast-setup.service 2>/dev/null # that it looks again for wheels; it may not be there
-  systemctl restart --no-block roadcast-agent.service
-  [ ! -e "$root/etc/systemd/system/roadcast-power.service" ] || systemctl restart --no-block roadcast-power.service
-  [ ! -e "$root/etc/udev/rules.d/70-roadcast.rules" ] ||
-    { udevadm control --reload && udevadm trigger --subsystem-match=video4linux; }
+  if [ -e "$root/etc/systemd/system/roadcast-setup.service" ] && ! systemctl restart roadcast-setup.service; then
+    journalctl -u roadcast-setup.service -n 3 -o cat >&2
+    stop "the wheels could not be installed; the old agent runs on"
+  fi
+  for path in $gone; do
+    [ "${path%/*}" != /etc/systemd/system ] || systemctl stop "${path##*/}" 2>/dev/null
+  done
+  for unit in roadcast-power.service roadcast-renew.timer roadcast-enrol.service; do
+    [ ! -e "$root/etc/systemd/system/$unit" ] || systemctl restart --no-block "$unit"
+  done
+  if command -v udevadm >/dev/null; then
+    udevadm control --reload && udevadm trigger --subsystem-match=video4linux || return 1
+  fi
+  systemctl restart --no-block roadcast-agent.service # last: the old one runs until the wheels are installed
 }
 
 undo() {
@@ -266,10 +291,7 @@ undo() {
     rmdir -- "$folder" 2>/dev/null
   done
   rm -f -- "$marker"
-  if [ -n "$told" ]; then
-    systemctl daemon-reload
-    [ ! -e "$root/etc/systemd/system/roadcast-agent.service" ] || systemctl restart --no-block roadcast-agent.service
-  fi
+  [ -z "$told" ] || systemctl daemon-reload
 }
 
 root=${root%/}

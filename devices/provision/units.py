@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from devices.provision.places import CONFIG_DIR, STATE_DIR
 from devices.provision.power_mode import POWER_UNIT
-from devices.provision.site import CONFIG_DIR, STATE_DIR, InstallConfig
-from devices.provision.wheels import REQUIREMENTS
+from devices.provision.site import InstallConfig
 
 AGENT_UNIT = "roadcast-agent.service"
 SETUP_UNIT = "roadcast-setup.service"
 RENEW_UNIT = "roadcast-renew.service"
 RENEW_TIMER = "roadcast-renew.timer"
+ENROL_UNIT = "roadcast-enrol.service"
 RULES = "/etc/udev/rules.d/70-roadcast.rules"
 ACTIVATION = f"""systemd-sysusers /etc/sysusers.d/roadcast.conf
 systemd-tmpfiles --create /etc/tmpfiles.d/roadcast.conf
 if [ -d /run/systemd/system ]; then
   systemctl daemon-reload
-  systemctl stop {SETUP_UNIT} 2>/dev/null || true
+  if [ -e /etc/systemd/system/{SETUP_UNIT} ]; then systemctl restart {SETUP_UNIT}; fi
+  for unit in {POWER_UNIT} {RENEW_TIMER} {ENROL_UNIT}; do
+    if [ -e /etc/systemd/system/$unit ]; then systemctl restart --no-block $unit; fi
+  done
+  if command -v udevadm >/dev/null; then udevadm control --reload; udevadm trigger --subsystem-match=video4linux; fi
   systemctl restart --no-block {AGENT_UNIT}
-  if [ -e /etc/systemd/system/{POWER_UNIT} ]; then systemctl restart --no-block {POWER_UNIT}; fi
-  if [ -e {RULES} ]; then udevadm control --reload && udevadm trigger --subsystem-match=video4linux; fi
 fi"""
-"""What systemd is told once the files are there, for a shell that stops at errors; without systemd nothing starts."""
+"""What systemd is told once the files are there, for a shell that stops at errors; without systemd nothing starts.
+
+The agent comes last: the old one runs until the wheels are installed, and on when they are not.
+"""
+_UNITS = "/etc/systemd/system"
+_SOMETIMES = (SETUP_UNIT, POWER_UNIT, ENROL_UNIT, RENEW_TIMER, RENEW_UNIT)
+"""Units that not every plan has."""
+
+
+def activation(paths: Collection[str]) -> str:
+    """`ACTIVATION` after what an earlier plan left of ours, by name: for those who cannot read its list any more.
+
+    Args:
+        paths: of the plan's files.
+    """
+    lines = ["root=${DPKG_ROOT:-}"]
+    for unit in _SOMETIMES:
+        if f"{_UNITS}/{unit}" not in paths:
+            places = ("", "multi-user.target.wants/", "timers.target.wants/")
+            lines.append(f"if [ -d /run/systemd/system ]; then systemctl stop {unit} 2>/dev/null || true; fi")
+            lines.append("rm -f " + " ".join(f'"$root{_UNITS}/{place}{unit}"' for place in places))
+    lines += [] if RULES in paths else [f'rm -f "$root{RULES}"']
+    return "\n".join([*lines, ACTIVATION])
 
 
 def agent_unit(install: InstallConfig, state_dir: str) -> str:
@@ -28,7 +55,10 @@ def agent_unit(install: InstallConfig, state_dir: str) -> str:
 
     A wrong configuration (exit 78) or command line (2) is not tried again. `ProtectClock` would close all cameras.
     """
-    needs = f"Requires={SETUP_UNIT}\nAfter={SETUP_UNIT}\n" if install.wheels is not None else ""
+    needs = tidy = ""
+    if install.wheels is not None:  # a set-up that fails leaves an older environment, or none
+        needs = f"Wants={SETUP_UNIT}\nAfter={SETUP_UNIT}\nConditionPathExists={install.environment}/bin/roadcast\n"
+        tidy = f"ExecStartPost=-+/bin/sh {setup_script(install)} {install.environment}\n"
     needs += f"RequiresMountsFor={state_dir} {install.environment}\n"
     elsewhere = f"ReadWritePaths={state_dir}\n" if state_dir != STATE_DIR else ""
     return f"""[Unit]
@@ -40,8 +70,8 @@ After=network-online.target time-sync.target
 [Service]
 Type=notify
 User={install.user}
-ExecStart={install.environment}/bin/roadcast client run --config {CONFIG_DIR}/device.yaml
-Restart=always
+ExecStart={install.environment}/bin/python -m roadcast.agent --config {CONFIG_DIR}/device.yaml
+{tidy}Restart=always
 RestartSec=5
 RestartPreventExitStatus=2 78
 WatchdogSec={install.watchdog_s}
@@ -77,16 +107,43 @@ WantedBy=multi-user.target
 
 def renew_unit(install: InstallConfig, state_dir: str) -> str:
     """Renew the device's certificate when it is due; the agent takes it up at its next connection."""
+    return _identity_unit("Renew the certificate of the Roadcast device", "renew", install, state_dir)
+
+
+def enrol_unit(install: InstallConfig, state_dir: str, token: str) -> str:
+    """Trade the token in a file for the device's first certificate, then throw it away; the key is made on the device.
+
+    It is tried until it is done. Neither the agent, which serves its factory model meanwhile, nor the boot waits.
+    """
+    condition = f"ConditionPathExists={token}\nAfter={SETUP_UNIT}\nStartLimitIntervalSec=0\n"
+    again = f"""EnvironmentFile={token}
+ExecStartPost=+/bin/rm -f {token}
+Restart=on-failure
+RestartSec=60
+RestartPreventExitStatus=2 78
+
+[Install]
+WantedBy=multi-user.target
+"""
+    return _identity_unit("Enrol the Roadcast device", "enrol", install, state_dir, condition, again)
+
+
+def _identity_unit(
+    says: str, command: str, install: InstallConfig, state_dir: str, condition: str = "", more: str = ""
+) -> str:
     return f"""[Unit]
-Description=Renew the certificate of the Roadcast device
+Description={says}
 Wants=network-online.target
 After=network-online.target time-sync.target
-
+RequiresMountsFor={state_dir} {install.environment}
+{condition}
 [Service]
 Type=oneshot
 User={install.user}
-ExecStart={install.prefix}/venv/bin/roadcast client renew --config {CONFIG_DIR}/device.yaml
+ExecStart={install.environment}/bin/roadcast client {command} --config {CONFIG_DIR}/device.yaml
 UMask=0027
+StateDirectory=roadcast
+StateDirectoryMode=0750
 ReadWritePaths={state_dir}
 CapabilityBoundingSet=
 NoNewPrivileges=yes
@@ -94,7 +151,7 @@ ProtectSystem=strict
 ProtectHome=yes
 PrivateTmp=yes
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
-"""
+{more}"""
 
 
 def renew_timer() -> str:
@@ -115,14 +172,12 @@ WantedBy=timers.target
 def setup_unit(install: InstallConfig, name_of_set: str, wheels: str) -> str:
     """Install the wheels once, without the network; again when their set is another, or the environment is gone.
 
-    Nothing is written but the virtual environment, so that the root, wheels and all, may be mounted read-only.
+    Nothing is written but the environment and its link, so that the root, wheels and all, may be mounted read-only.
     """
-    ready = f"{install.environment}/ready-{name_of_set}"
-    listed = f"--requirement {wheels}/{REQUIREMENTS}"
     system = " --system-site-packages" if install.system_packages else ""
     return f"""[Unit]
 Description=Install Roadcast from its wheels
-ConditionPathExists=!{ready}
+ConditionPathExists=!{install.environment}/ready-{name_of_set}
 Before={AGENT_UNIT}
 RequiresMountsFor={install.environment} {wheels}
 
@@ -130,11 +185,14 @@ RequiresMountsFor={install.environment} {wheels}
 Type=oneshot
 RemainAfterExit=yes
 Environment=PIP_NO_CACHE_DIR=1
-ExecStart={install.python} -m venv --clear{system} {install.environment}
-ExecStart={install.environment}/bin/python -m pip install --no-index --find-links {wheels} --require-hashes {listed}
-ExecStart=/bin/touch {ready}
+ExecStart=/bin/sh {setup_script(install)} {install.environment} {name_of_set} {install.python} {wheels}{system}
 TimeoutStartSec=1800
 """
+
+
+def setup_script(install: InstallConfig) -> str:
+    """Where the script of `environment` lies."""
+    return f"{install.prefix}/set-up.sh"
 
 
 def camera_rules(install: InstallConfig) -> str:

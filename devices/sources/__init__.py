@@ -46,13 +46,13 @@ _STALL_S = 10.0
 _FROZEN_S = 30.0
 
 
-def check_address(uri: str) -> None:
-    """Read a source's address without opening it.
+def check_address(uri: str) -> str:
+    """Read a source's address without opening it; return it as it may be shown, without secrets.
 
     Raises:
         ConfigError: the URI or one of its options is wrong.
     """
-    parse_address(uri, _OPTIONS)
+    return parse_address(uri, _OPTIONS).shown
 
 
 def open_source(uri: str, *, name: str, rate_hz: float | None = None, loop: bool = False) -> Source:

@@ -30,6 +30,7 @@ class Frame:
         side: (F,) float32, the device's own tabular inputs.
         condition: what the source says of the scene, such as ``night``; "" where it says nothing.
         fault: why this frame must count as missing, never as an empty road; None for a good one.
+        decode_s: seconds of decoding, within `Source.read` or, for a video, in a process of its own; None: unknown.
     """
 
     sample: str
@@ -40,6 +41,7 @@ class Frame:
     side: F4 | None = None
     condition: str = ""
     fault: Fault | None = None
+    decode_s: float | None = None
 
 
 class Source(Protocol):

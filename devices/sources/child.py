@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import subprocess
@@ -25,6 +26,7 @@ class DecodingChild:
 
     Attributes:
         fps: the source's own rate, 0 while unknown.
+        decode_s: seconds that decoding the last frame took; None: unknown.
         ended: the source's orderly end was reached.
     """
 
@@ -35,6 +37,7 @@ class DecodingChild:
             SourceError: no process could be started.
         """
         self.fps, self.ended = 0.0, False
+        self.decode_s: float | None = None
         self._shown = shown
         try:
             self._process = subprocess.Popen(
@@ -98,9 +101,9 @@ class DecodingChild:
         """The header is complete: make room for what follows; False when nothing does."""
         if self._image is not None or self._text:
             return True
-        kind, height, width, fps = HEADER.unpack(self._header)
+        kind, height, width, fps, decode_s = HEADER.unpack(self._header)
         if kind == FRAME and 0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE:
-            self.fps = fps
+            self.fps, self.decode_s = fps, decode_s if math.isfinite(decode_s) else None
             self._image = np.empty((height, width, 3), np.uint8)
             return True
         if kind == FAILURE and height <= _MAX_TEXT:

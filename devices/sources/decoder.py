@@ -7,11 +7,13 @@ are ever in flight, and a live camera is asked for its newest picture, never for
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import struct
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, BinaryIO, Literal
 
@@ -23,8 +25,8 @@ from devices.opencv import opencv
 from edge_protocol.errors import RoadcastError, SourceError
 
 U1 = npt.NDArray[np.uint8]
-HEADER = struct.Struct("<4sIId")
-"""Kind, height (or bytes of text), width, frames per second of the source (0 unknown)."""
+HEADER = struct.Struct("<4sIIdd")
+"""Kind, height (or bytes of text), width, the source's frames a second (0: unknown), seconds of decoding (or NaN)."""
 FRAME, END, FAILURE = b"RCFR", b"RCEN", b"RCER"
 MAX_SIDE = 8192
 
@@ -154,19 +156,21 @@ def serve(wishes: BinaryIO, out: BinaryIO, open_: Callable[[DecodeJob], Any] = o
         fps = float(capture.get(opencv().CAP_PROP_FPS) or 0)
         following, count = frames_of(job, capture), 0
         while wishes.read(1):
+            begun = time.perf_counter()
             image = following()
             if image is None:
                 if not count:
                     raise SourceError("no picture could be decoded")
-                out.write(HEADER.pack(END, 0, 0, fps))
+                out.write(HEADER.pack(END, 0, 0, fps, 0.0))
                 break
             image, count = prepare(image, job.width), count + 1
-            out.write(HEADER.pack(FRAME, *image.shape[:2], fps))
+            spent_s = math.nan if job.live else time.perf_counter() - begun  # of a camera most of it is waiting
+            out.write(HEADER.pack(FRAME, *image.shape[:2], fps, spent_s))
             out.write(image.data)
             out.flush()
     except (RoadcastError, msgspec.MsgspecError, opencv().error) as error:
         text = str(error).encode()[:4096]
-        out.write(HEADER.pack(FAILURE, len(text), 0, 0.0) + text)
+        out.write(HEADER.pack(FAILURE, len(text), 0, 0.0, 0.0) + text)
     out.flush()
 
 

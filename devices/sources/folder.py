@@ -32,12 +32,21 @@ def image_files(folder: Path) -> list[Path]:
 
 def read_image(file: Path) -> U1 | None:
     """(H, W, 3) uint8 RGB, or None when the file is no readable image of a sane size."""
+    return _decoded(_bytes_of(file))
+
+
+def _bytes_of(file: Path) -> U1 | None:
+    try:
+        return np.fromfile(file, np.uint8) if 0 < file.stat().st_size <= MAX_FILE_BYTES else None
+    except OSError:
+        return None
+
+
+def _decoded(data: U1 | None) -> U1 | None:
     cv2 = opencv()
     try:
-        if not 0 < file.stat().st_size <= MAX_FILE_BYTES:
-            return None
-        image = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error):  # OpenCV raises for a picture of more pixels than its own limit
+        image = None if data is None else cv2.imdecode(data, cv2.IMREAD_COLOR)
+    except cv2.error:  # OpenCV raises for a picture of more pixels than its own limit
         return None
     return None if image is None else np.ascontiguousarray(image[:, :, ::-1])
 
@@ -65,11 +74,13 @@ class FolderSource(Closing):
         at = self._next % len(self._files)
         self._next += 1
         file, now = self._files[at], time.time()
-        image = read_image(file)
+        data, begun = _bytes_of(file), time.perf_counter()
+        image = _decoded(data)
         return Frame(
             sample=f"{self._name}-{at}",
             at_s=now,
             image=image,
             label=self._classes.index(file.parent.name) if self._classes else None,
             fault="unreadable" if image is None else self._check.fault(image, now),
+            decode_s=time.perf_counter() - begun,
         )

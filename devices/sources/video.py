@@ -130,6 +130,7 @@ class VideoSource(Closing):
             at_s=time.time(),
             image=image,
             fault="stalled" if image is None else self._check.fault(image, time.monotonic()),
+            decode_s=None if image is None or self._child is None else self._child.decode_s,
         )
 
     def _fail(self, error: SourceError) -> None:

@@ -6,13 +6,13 @@ A transport never calls into the application. It puts events into the inbox, and
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from queue import Queue
 from typing import Protocol, TypeAlias
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+
+class Connected(msgspec.Struct, frozen=True):
     """The link is up; subscriptions have been renewed.
 
     Attributes:
@@ -22,15 +22,13 @@ class Connected:
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Disconnected:
+class Disconnected(msgspec.Struct, frozen=True):
     """The link is down; the transport goes on trying."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(msgspec.Struct, frozen=True):
     """A message came in."""
 
     topic: str
@@ -38,8 +36,7 @@ class Received:
     retained: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """The transport gave up on something, and says what: a full inbox, a subscription denied, a failed attempt."""
 
     reason: str
@@ -51,16 +48,14 @@ Inbox: TypeAlias = "Queue[object]"
 """Where events arrive; bounded by whoever makes it. Shells put their own events in beside the transport's."""
 
 
-@dataclass(frozen=True, slots=True)
-class LastWill:
+class LastWill(msgspec.Struct, frozen=True):
     """What the broker says for us when the link dies."""
 
     topic: str
     payload: bytes
 
 
-@dataclass(slots=True)
-class Traffic:
+class Traffic(msgspec.Struct):
     """Bytes and messages that crossed the link, payload and topic, since the start."""
 
     bytes_up: int = 0

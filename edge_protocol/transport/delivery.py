@@ -27,6 +27,7 @@ class Delivery:
     def __init__(self, inbox: Inbox, patience_s: float = PATIENCE_S) -> None:
         self._inbox, self._patience_s = inbox, patience_s
         self._owed: deque[TransportEvent] = deque(maxlen=_OWED)
+        self._arrived: deque[Received] = deque()
         self._dropped = 0
 
     def put(self, event: TransportEvent) -> None:
@@ -38,6 +39,27 @@ class Delivery:
         else:
             self.owe(event)
             self._settled(self._patience_s)
+
+    def arrived(self, message: Received) -> None:
+        """Note a message for the next `deliver`; cannot fail."""
+        self._arrived.append(message)
+
+    def deliver(self, keep: int = 0) -> None:
+        """Put what is owed, and what has arrived but for the newest `keep`.
+
+        All of a turn at once: the first wakes the thread that takes them out, which then contends with this one. An
+        exception of the inbox costs one message; those after it come with the next turn.
+        """
+        self.settle()
+        try:
+            while len(self._arrived) > keep:
+                self.put(self._arrived.popleft())
+        except Exception as error:  # noqa: BLE001  whatever it is, the link must outlive it
+            self.put(Refused("callback-failed", repr(error)))
+
+    def forget(self) -> None:
+        """What has arrived belongs to a connection that is gone."""
+        self._arrived.clear()
 
     def owe(self, event: TransportEvent) -> None:
         """Note an event for the next `put` or `settle`; cannot fail."""

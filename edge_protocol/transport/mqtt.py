@@ -1,4 +1,4 @@
-"""A `Transport` on MQTT 3.1.1 through paho, which only this file imports. Owns the link, nothing that must not be lost.
+"""A `Transport` on MQTT 3.1.1 through paho. Owns the link, nothing that must not be lost.
 
 Every connection is a new paho client with a clean session, so neither side replays anything: what was not acknowledged
 is sent again by the sender's outbox, and the receiver drops what it has seen (same message id). Messages may come twice
@@ -8,18 +8,12 @@ reported as `Refused` and ends in a new connection.
 
 from __future__ import annotations
 
-import socket
-import ssl
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from random import Random
 from time import monotonic
-from typing import Any, Final
-
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, error_string
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.reasoncodes import ReasonCode
+from typing import TYPE_CHECKING, Final
 
 from edge_protocol.errors import LocalProtocolError
 from edge_protocol.transport.backoff import pause_s
@@ -27,14 +21,21 @@ from edge_protocol.transport.base import Connected, Disconnected, Inbox, LastWil
 from edge_protocol.transport.delivery import PATIENCE_S, Delivery
 from edge_protocol.transport.filters import check_filter
 from edge_protocol.transport.settings import BrokerSettings, read_password, tls_context
+from edge_protocol.transport.turns import Bell, turn
+
+if TYPE_CHECKING:
+    import ssl
+
+    from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+    from paho.mqtt.reasoncodes import ReasonCode
 
 SUBSCRIBE_BATCH: Final = 8
 """Filters in one SUBSCRIBE packet; hosted brokers take no more than eight."""
-_LOOP_S: Final = 0.5
 _LEAVE_S: Final = 2.0
 _JOIN_S: Final = 30.0
 _PACKET_OVERHEAD: Final = 9
 _EARLY: Final = 1000
+_SUCCESS: Final = 0
 
 
 class MqttTransport:
@@ -74,10 +75,9 @@ class MqttTransport:
         self._in_flight = 0
         self._generation = 0
         self._awaited: dict[int, tuple[str, ...]] = {}
-        # Three for the network thread only.
+        # Two for the network thread only.
         self._why_down = ""
         self._renewing: set[int] = set()
-        self._early: deque[Received] = deque()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -114,7 +114,7 @@ class MqttTransport:
                 return False
             self._in_flight += 1
         try:
-            taken = client.publish(topic, payload, qos=1, retain=retain).rc == MQTTErrorCode.MQTT_ERR_SUCCESS
+            taken = client.publish(topic, payload, qos=1, retain=retain).rc == _SUCCESS
         except ValueError as error:
             self._release(client)
             raise LocalProtocolError("bad-topic", f"cannot publish on {topic[:120]!r}: {error}") from error
@@ -180,43 +180,34 @@ class MqttTransport:
 
     def _connection(self) -> str:
         """Hold one connection; return why it ended."""
-        client = self._new_client()
-        try:
-            client.connect(self._settings.host, self._settings.port, self._settings.keepalive_s)
-        except (OSError, ValueError) as error:
-            return str(error) or repr(error)
-        code, leave_by = MQTTErrorCode.MQTT_ERR_SUCCESS, float("inf")
-        while code == MQTTErrorCode.MQTT_ERR_SUCCESS and monotonic() < leave_by:
-            code = client.loop(_LOOP_S)
-            self._delivery.settle()
+        from edge_protocol.transport import paho_client  # noqa: PLC0415  # a first frame is answered without paho
+
+        login = (self._settings, self._client_id, self._password, self._tls)
+        with closing(Bell()) as bell:
+            client = self._listen(paho_client.new_client(*login, self._will, bell.ring))
+            try:
+                client.connect(self._settings.host, self._settings.port, self._settings.keepalive_s)
+            except (OSError, ValueError) as error:
+                return str(error) or repr(error)
+            code = self._hold(client, bell)
+        return "closed" if self._closing.is_set() else self._why_down or paho_client.error_string(code)
+
+    def _hold(self, client: Client, bell: Bell) -> int:
+        """Turn until the connection ends; return paho's code."""
+        code, leave_by = _SUCCESS, float("inf")
+        while code == _SUCCESS and monotonic() < leave_by:
+            code = turn(client, bell, lambda: self._delivery.deliver(_EARLY if self._renewing else 0))
             if self._closing.is_set() and leave_by == float("inf"):
                 leave_by = monotonic() + _LEAVE_S
                 client.disconnect()
-        return "closed" if self._closing.is_set() else self._why_down or error_string(code)
+        return code
 
-    def _new_client(self) -> Client:
-        client = Client(
-            CallbackAPIVersion.VERSION2,
-            self._client_id,
-            clean_session=True,
-            protocol=MQTTProtocolVersion.MQTTv311,
-            reconnect_on_failure=False,
-        )
-        client.max_inflight_messages_set(self._settings.window)
-        # Without this, paho writes to the socket from whichever thread publishes, beside its own loop.
-        client.on_socket_register_write = lambda *_: None
-        client.on_socket_open = _send_at_once
+    def _listen(self, client: Client) -> Client:
         client.on_connect = self._guarded(self._on_connect)
         client.on_disconnect = self._guarded(self._on_disconnect)
         client.on_publish = self._guarded(lambda client, *_: self._release(client))
         client.on_subscribe = self._guarded(self._on_subscribe)
         client.on_message = self._guarded(self._on_message)
-        if self._settings.username is not None:
-            client.username_pw_set(self._settings.username, self._password)
-        if self._tls is not None:
-            client.tls_set_context(self._tls)
-        if self._will is not None:
-            client.will_set(self._will.topic, self._will.payload, qos=1, retain=True)
         return client
 
     def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
@@ -239,16 +230,14 @@ class MqttTransport:
             self._awaited.clear()
             self._send_subscribe(client, list(self._filters))
             self._renewing = set(self._awaited)
-        self._early.clear()
+        self._delivery.forget()
         self._announce_once_renewed()
 
     def _announce_once_renewed(self) -> None:
-        """Say `Connected` when the broker has answered for every filter, and then what came meanwhile."""
+        """Say `Connected` when the broker has answered for every filter; what came meanwhile is delivered after it."""
         if not self._renewing:
             self._generation += 1
             self._delivery.put(Connected(self._generation))
-            while self._early:
-                self._delivery.put(self._early.popleft())
 
     def _on_disconnect(self, _: Client, __: DisconnectFlags, code: ReasonCode, *_rest: object) -> None:
         self._why_down = self._why_down or str(code)
@@ -266,9 +255,7 @@ class MqttTransport:
         topic, payload = message.topic, bytes(message.payload)
         self.traffic.bytes_down += len(topic.encode()) + len(payload)
         self.traffic.messages_down += 1
-        received = Received(topic, payload, message.retain)
-        early = self._renewing and len(self._early) < _EARLY
-        self._early.append(received) if early else self._delivery.put(received)
+        self._delivery.arrived(Received(topic, payload, message.retain))
 
     def _send_subscribe(self, client: Client, filters: list[str]) -> None:
         """Ask for filters, several in a packet; the lock is held, so that no SUBACK overtakes its note."""
@@ -285,16 +272,19 @@ class MqttTransport:
 
 
 def mqtt_transport(
-    settings: BrokerSettings, client_id: str, inbox: Inbox, will: LastWill | None = None
+    settings: BrokerSettings, client_id: str, inbox: Inbox, will: LastWill | None = None, *, patient: bool = False
 ) -> MqttTransport:
     """Make a transport, with the password and certificates that the settings name.
+
+    Args:
+        settings: of the broker.
+        client_id: as of `MqttTransport`.
+        inbox: likewise.
+        will: likewise.
+        patient: as of `tls_context`.
 
     Raises:
         ConfigError: one of those files cannot be used.
     """
-    return MqttTransport(settings, client_id, inbox, will, password=read_password(settings), tls=tls_context(settings))
-
-
-def _send_at_once(_client: Client, _userdata: Any, link: Any) -> None:  # noqa: ANN401  as paho declares it
-    """Turn Nagle's algorithm off: a small message would wait up to 40 ms for the acknowledgement of the one before."""
-    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    tls = tls_context(settings, patient=patient)
+    return MqttTransport(settings, client_id, inbox, will, password=read_password(settings), tls=tls)

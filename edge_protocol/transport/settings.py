@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from msgspec import Meta
@@ -12,6 +11,8 @@ from msgspec import Meta
 from edge_protocol.errors import ConfigError
 
 if TYPE_CHECKING:
+    import ssl
+
     from edge_protocol.identity.files import IdentityFiles
 
 FileName = Annotated[str, Meta(min_length=1, max_length=4096)]
@@ -70,18 +71,9 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         return IdentityFiles(Path(self.ca_file), Path(self.cert_file), Path(self.key_file))
 
 
-class _RenewedContext(ssl.SSLContext):
-    """Shows the certificate that lies on disk when a connection begins: renewing it needs no restart.
-
-    A file that cannot be used then fails that connection, and the next one tries again.
-    """
-
-    identity: IdentityFiles
-
-    def wrap_socket(self, *arguments: Any, **named: Any) -> ssl.SSLSocket:  # noqa: ANN401  as ssl declares it
-        """Load what is there now."""
-        self.load_cert_chain(self.identity.certificate, self.identity.key)
-        return super().wrap_socket(*arguments, **named)
+def is_awaited(settings: BrokerSettings) -> bool:
+    """Whether enrolment is still to come: no certificate is in its place."""
+    return settings.cert_file is not None and not Path(settings.cert_file).exists()
 
 
 def read_password(settings: BrokerSettings) -> str | None:
@@ -98,25 +90,18 @@ def read_password(settings: BrokerSettings) -> str | None:
         raise ConfigError(f"broker: cannot read password_file {settings.password_file}: {error}") from error
 
 
-def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
+def tls_context(settings: BrokerSettings, *, patient: bool = False) -> ssl.SSLContext | None:
     """Say how to check the broker's certificate and show our own; None without `ca_file`.
+
+    Args:
+        settings: of the broker.
+        patient: take a certificate that is still to come: until it is there, every connection fails and says so.
 
     Raises:
         ConfigError: a certificate or key cannot be used.
     """
     if settings.ca_file is None:
         return None
-    try:
-        if settings.cert_file is None:
-            context = ssl.create_default_context(cafile=settings.ca_file)
-        else:
-            settings.identity.settle()
-            context = _RenewedContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.identity = settings.identity
-            context.load_verify_locations(settings.ca_file)
-            context.load_cert_chain(settings.cert_file, settings.key_file)
-    except OSError as error:  # ssl.SSLError is one
-        told = f"cannot use ca_file, cert_file or key_file: {error}"
-        raise ConfigError(f"broker: {told}; `roadcast client enrol` writes all three") from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
+    from edge_protocol.transport.tls import context  # noqa: PLC0415  # TLS is loaded by who uses it
+
+    return context(settings, patient=patient)

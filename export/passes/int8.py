@@ -25,10 +25,13 @@ from export.graph import OUTPUTS
 from export.passes.base import Pass, Report, checked, report
 
 Target = Literal["cpu", "trt"]
-Method = Literal["minmax", "entropy"]
-METHODS: tuple[Method, ...] = ("minmax", "entropy")
+Method = Literal["minmax", "percentile"]
+METHODS: tuple[Method, ...] = ("minmax", "percentile")
+"""Not entropy: at its defaults ONNX Runtime 1.31 looks at one threshold only, the extremes; with a finer histogram its
+search cut our students' activations short (7 to 18 dB where extremes gave 33)."""
+PERCENTILE = 99.99
 F4 = npt.NDArray[np.float32]
-_METHOD = {"minmax": CalibrationMethod.MinMax, "entropy": CalibrationMethod.Entropy}
+_METHOD = {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile}
 _MOST = 32
 _RECIPE: dict[Target, tuple[QuantType, dict[str, bool]]] = {
     "cpu": (QuantType.QUInt8, {}),
@@ -42,7 +45,7 @@ def to_int8(target: Target, method: Method, samples: F4, *, only: Sequence[str] 
 
     Args:
         target: what will run it.
-        method: how the range of an activation is found: its extremes, or the least loss of information.
+        method: how the range of an activation is found: extremes, or percentiles that leave one value in 10,000 out.
         samples: (N, *shape) float32, as the student takes them; a few hundred that are like what it will see.
         only: names of the layers to quantise; all but the head without it.
 
@@ -56,6 +59,7 @@ def to_int8(target: Target, method: Method, samples: F4, *, only: Sequence[str] 
         parsed = checked(model)
         head = [node.name for node in parsed.graph.node if OUTPUTS[1] in node.output]
         activations, extra = _RECIPE[target]
+        calibration = {"CalibPercentile": PERCENTILE, "CalibTensorRangeSymmetric": target == "trt"}
         with _quiet(), tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "int8.onnx"
             quantize_static(
@@ -69,7 +73,7 @@ def to_int8(target: Target, method: Method, samples: F4, *, only: Sequence[str] 
                 calibrate_method=_METHOD[method],
                 nodes_to_quantize=list(only) or None,
                 nodes_to_exclude=head,
-                extra_options=extra,
+                extra_options={**extra, **(calibration if method == "percentile" else {})},
             )
             after = _stripped(path.read_bytes())
         note = f"{method} over {len(samples)} samples"
@@ -86,7 +90,7 @@ def _stripped(model: bytes) -> bytes:
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime ships no types
-    """Hands the samples over in batches of one size: the entropy calibrator of ONNX Runtime 1.31 fails on a rest."""
+    """Hands the samples over in batches of one size: histograms of ONNX Runtime 1.31 fail on a rest."""
 
     def __init__(self, name: str, samples: F4) -> None:
         size = max(size for size in range(1, _MOST + 1) if len(samples) % size == 0)

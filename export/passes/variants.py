@@ -37,6 +37,7 @@ class VariantReport(msgspec.Struct, frozen=True, kw_only=True):
         variant: which.
         passes: what each did.
         method: of calibration that was chosen; empty for FP16.
+        calibrations: what was measured of each method that was tried.
         gate: what was measured.
         slowdown: CPU time of one sample over that of the FP32 file, on the machine that built it; None: not asked.
         blame: the most sensitive layers, when a limit was not kept.
@@ -46,6 +47,7 @@ class VariantReport(msgspec.Struct, frozen=True, kw_only=True):
     variant: Variant
     passes: tuple[Report, ...]
     method: str
+    calibrations: dict[str, Gate]
     gate: Gate
     slowdown: float | None
     blame: tuple[Sensitivity, ...]
@@ -71,7 +73,7 @@ def build_variant(
 ) -> tuple[bytes | None, VariantReport]:
     """Build one variant of an FP32 file, and judge it.
 
-    INT8 is calibrated by extremes and by entropy; the better score on the held samples wins, then the lower noise.
+    INT8 is calibrated by extremes and by percentiles; the better score on the held samples wins, then the lower noise.
 
     Args:
         variant: which.
@@ -103,6 +105,7 @@ def build_variant(
         variant=variant,
         passes=reports,
         method=method,
+        calibrations={tried_method: found for found, tried_method, *_ in tried if target is not None},
         gate=gate,
         slowdown=ratio,
         blame=blame,

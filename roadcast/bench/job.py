@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from devices.latency.load import Plan
 
+PublishTo = Literal["memory", "broker"]
 RunnerName = Literal["ort", "ort-cuda", "ort-tensorrt", "trt"]
 MOST_SOAK_S = 30 * 86_400.0
 
@@ -19,7 +20,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     Attributes:
         plan: how much, and how queries are issued.
         threads: that one inference may use.
-        end_to_end: from a camera's JPEG, or a sensor's window, to an encoded message.
+        end_to_end: a frame's whole way, from a camera's JPEG, or a sensor's window, to a message that is handed over.
+        source: where pictures are captured, as in a device's configuration; empty: they are simulated.
+        publish: who takes messages: a transport in memory, or a broker of its own.
         runner: ONNX Runtime on the CPU, with its CUDA or TensorRT provider, or TensorRT itself.
         soak_s: keep it busy for so many seconds, and watch the board; 0: measure as the plan says.
         power: measure what the board draws.
@@ -28,6 +31,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     plan: Plan
     threads: int = 1
     end_to_end: bool = False
+    source: str = ""
+    publish: PublishTo = "memory"
     runner: RunnerName = "ort"
     soak_s: Annotated[float, Meta(ge=0, le=MOST_SOAK_S)] = 0.0
     power: bool = False

@@ -19,7 +19,9 @@ from edge_protocol.errors import (
     NotReadyError,
     RemoteProtocolError,
     RoadcastError,
+    SourceError,
     StoreError,
+    TransportError,
 )
 from roadcast.bench.job import Job
 
@@ -28,7 +30,10 @@ MARK = b"roadcast-bench-answer "
 LENGTH = 8
 """Bytes of the number that a parcel begins with: its own length, big-endian."""
 PIECE = 1 << 16
-_ERRORS = (ConfigError, DataError, DeploymentError, DeviceError, IncompatibleError, NotReadyError, StoreError)
+_ERRORS = (
+    *(ConfigError, DataError, DeploymentError, DeviceError, IncompatibleError, NotReadyError),
+    *(SourceError, StoreError, TransportError),
+)
 T = TypeVar("T")
 
 

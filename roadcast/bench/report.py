@@ -1,34 +1,24 @@
-"""Results as pictures: ``--plot`` draws one, ``bench report`` makes one HTML file of several. Owns no number."""
+"""``bench report``: one HTML file of several results that needs nothing else. Owns no number and no chart."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from html import escape
-from importlib.resources import files
-from statistics import median
 
-from devices.latency.result import Result
+from devices.latency.result import STAGES, Result
 from devices.latency.soak import Soak
+from roadcast.bench import charts, show
 from roadcast.demo import svg
 
-_POINTS = 240
-"""Of a line: more than a screen shows apart."""
 _SHADES = 5
-STAGES = ("capture", "decode", "preprocess", "infer", "head", "encode", "publish")
-"""In the order of a frame's way; others come after them."""
-_CHART = 290
-"""Height of one chart below another."""
-_SOAKED = {
-    "latency, ms": {"p50_ms": "p50", "p99_ms": "p99"},
-    "hottest zone, °C": {"celsius": "°C"},
-    "clock, MHz": {"clock_mhz": "MHz"},
-    "resident memory, MB": {"memory_mb": "MB"},
-}
+_NOT_MEASURED = '<p class="empty">not measured</p>'
 
 
-def page(results: Sequence[Result]) -> str:
-    """The whole page as HTML, at least one result."""
-    cards = "\n".join(_cards(results))
+def page(found: Sequence[Result | Soak]) -> str:
+    """The whole page as HTML, of at least one run or soak."""
+    results = [one for one in found if isinstance(one, Result)]
+    soaks = [one for one in found if isinstance(one, Soak)]
+    cards = "\n".join([*(_cards(results) if results else ()), *_soak_cards(soaks)])
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -36,7 +26,7 @@ def page(results: Sequence[Result]) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Roadcast latency</title>
 <style>
-{_css()}</style>
+{charts.css()}</style>
 </head>
 <body>
 <main>
@@ -51,36 +41,9 @@ def page(results: Sequence[Result]) -> str:
 """
 
 
-def plot(result: Result) -> str:
-    """The distribution of one result's latencies as an SVG file that needs nothing else."""
-    drawn = _distribution([result], [""])
-    return drawn.replace(">", f' xmlns="http://www.w3.org/2000/svg">\n<style>\n{_css()}</style>', 1)
-
-
-def plot_soak(found: Soak) -> str:
-    """Latency, heat, clock and memory of a soak over time, below each other in one SVG file; what is unknown is out."""
-    charts: list[str] = []
-    for title, fields in _SOAKED.items():
-        lines = [
-            svg.Series(label, points)
-            for field, label in fields.items()
-            if (points := [(window.at_s, y) for window in found.windows if (y := getattr(window, field)) is not None])
-        ]
-        if lines:
-            drawn = svg.line_chart(lines, title=title, x_label=f"{title} by seconds", y_text="{:g}".format, dots=False)
-            charts.append(drawn.replace("<svg", f'<svg y="{_CHART * len(charts)}" width="560" height="280"', 1))
-    size = f'viewBox="0 0 560 {_CHART * len(charts)}"'
-    body = "\n".join(charts)
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n<style>\n{_css()}</style>\n{body}\n</svg>\n'
-
-
 def name(result: Result) -> str:
     """A result for people, in a few words."""
     return f"{result.subject.model}, {result.subject.precision}, {result.scenario}"
-
-
-def _css() -> str:
-    return files("roadcast.demo").joinpath("report.css").read_text(encoding="utf-8")
 
 
 def _cards(results: Sequence[Result]) -> Iterator[str]:
@@ -89,47 +52,49 @@ def _cards(results: Sequence[Result]) -> Iterator[str]:
     names = [f"{key} {name(result)}".lstrip() for key, result in zip(keys, results, strict=True)]
     legend = svg.legend(names) if several else ""
     yield _card("Results", "milliseconds per query", _table(results, names), wide=True)
+    yield _card("Conditions", "what the board and its clocks were like", _conditions(results, names), wide=True)
     remarks = [
         f"<li>{escape(n)}: {escape(text)}</li>" for n, r in zip(names, results, strict=True) for text in r.remarks
     ]
     if remarks:
         yield _card("To be taken with care", "what the runs remarked upon", f"<ul>{''.join(remarks)}</ul>", wide=True)
-    yield _card("Distribution", "share of queries answered within a time", _distribution(results, keys) + legend)
-    yield _card("Timeline", "median of neighbouring queries", _timeline(results, keys) + legend)
-    yield _card("Stages", "mean milliseconds of each step of a query", _stages(results, keys))
+    steady = "latency, median of neighbouring queries; a slow beginning is left out"
+    yield _card("Distribution", "share of queries answered within a time", charts.distribution(results, keys) + legend)
+    yield _card("Timeline", steady, charts.latency_over_time(results, keys) + legend)
+    heat, clocks = charts.heat_over_time(results, keys), charts.clocks_over_time(results, keys)
+    yield _card("Temperature", "hottest zone", _watched(heat, legend, results, keys, "celsius"))
+    clocked = _watched(clocks, legend, results, keys, "clock_mhz", "gpu_mhz")
+    yield _card("Clocks", "mean of the cores, and of a Jetson its GPU's", clocked)
+    bars = f'<div style="max-width: 560px">{charts.stages(results, keys)}</div>'
+    table = _stage_table(results, keys if several else names)
+    yield _card("Stages", "mean of each step of a query; below, milliseconds", bars + table, wide=True)
     yield _card("Model by device", "p90 in milliseconds; darker is slower", _heat(results), wide=True)
 
 
-def _distribution(results: Sequence[Result], names: Sequence[str]) -> str:
-    lines = []
-    for label, result in zip(names, results, strict=True):
-        ordered = sorted(result.raw.latencies)
-        last = len(ordered) - 1
-        at = sorted({round(last * step / _POINTS) for step in range(_POINTS + 1)})
-        lines.append(svg.Series(label, [(ordered[i] / 1e6, (i + 1) / len(ordered)) for i in at]))
-    return svg.line_chart(
-        lines, title="latency distribution", x_label="milliseconds", y_text=lambda y: f"{100 * y:.0f} %", dots=False
-    )
+def _watched(chart: str, legend: str, results: Sequence[Result], keys: Sequence[str], *fields: str) -> str:
+    """A chart of what was watched, and of whom nothing was."""
+    if not chart:
+        return _NOT_MEASURED
+    unseen = [
+        key
+        for key, result in zip(keys, results, strict=True)
+        if all(getattr(moment, field) is None for moment in result.moments for field in fields)
+    ]
+    said = f'<p class="empty">not measured: {", ".join(unseen)}</p>' if unseen else ""
+    return chart + legend + said
 
 
-def _timeline(results: Sequence[Result], names: Sequence[str]) -> str:
-    lines = []
-    for label, result in zip(names, results, strict=True):
-        raw = result.raw
-        size = max(len(raw.starts) // _POINTS, 1)
-        groups = range(0, len(raw.starts), size)
-        points = [(raw.starts[i] / 1e9, median(raw.latencies[i : i + size]) / 1e6) for i in groups]
-        lines.append(svg.Series(label, points))
-    return svg.line_chart(
-        lines, title="latency over time", x_label="seconds since the run began", y_text="{:g} ms".format, dots=False
-    )
-
-
-def _stages(results: Sequence[Result], names: Sequence[str]) -> str:
-    told = dict.fromkeys(stage for result in results for stage in result.stages)
-    stages = sorted(told, key=lambda stage: STAGES.index(stage) if stage in STAGES else len(STAGES))
-    means = [[r.stages[stage].mean_ms if stage in r.stages else 0.0 for stage in stages] for r in results]
-    return svg.stacked_rows(names, stages, means, title="stages", text="{:.3g} ms".format)
+def _soak_cards(soaks: Sequence[Soak]) -> Iterator[str]:
+    for found in soaks:
+        subject, length_s = found.subject, found.windows[-1].at_s
+        title = f"Soak: {subject.model}, {subject.precision}, on {subject.board}"
+        verdict = "; ".join(found.findings) or "the board keeps this load up"
+        mode = found.power_mode or "not measured"
+        state = f"{length_s:.0f} s; power mode: {mode}; clocks {show.pinned(found.pinned)}; {verdict}"
+        drawn = "".join(
+            f"<div><h3>{escape(what)}</h3>{chart or _NOT_MEASURED}</div>" for what, chart in charts.soaked(found)
+        )
+        yield _card(title, state, f'<div class="cards">{drawn}</div>', wide=True)
 
 
 def _heat(results: Sequence[Result]) -> str:
@@ -154,25 +119,67 @@ def _table(results: Sequence[Result], names: Sequence[str]) -> str:
     columns = ("run", "provider that ran", "n", "p50", "p90", "p99", "p99 bound", "max", "CPU", "MB", "mJ", "samples/s")
     rows = []
     for label, result in zip(names, results, strict=True):
-        latency = result.latency
-        ran = ", ".join(f"{who} {share:.0%}" for who, share in result.subject.providers.items())
-        texts = (label, ran)
-        peak, energy = result.peak_mb, result.energy_mj_per_sample
-        figures = (
-            str(latency.count),
-            *(_ms(latency.at(at).ms) for at in (50, 90, 99)),
-            _ms(latency.at(99).bound_ms),
-            _ms(latency.max_ms),
-            _ms(result.cpu.mean_ms),
-            "-" if peak is None else f"{peak:.0f}",
-            "-" if energy is None else f"{energy:.3g}",
-            f"{result.samples_per_s:.4g}",
+        latency, peak, energy = result.latency, result.peak_mb, result.energy_mj_per_sample
+        rows.append(
+            (
+                label,
+                ", ".join(f"{who} {share:.0%}" for who, share in result.subject.providers.items()),
+                str(latency.count),
+                *(_ms(latency.at(at).ms) for at in (50, 90, 99)),
+                _ms(latency.at(99).bound_ms),
+                _ms(latency.max_ms),
+                _ms(result.cpu.mean_ms),
+                "-" if peak is None else f"{peak:.0f}",
+                "-" if energy is None else f"{energy:.3g}",
+                f"{result.samples_per_s:.4g}",
+            )
         )
-        cells = "".join(f"<td class=text>{escape(text)}</td>" for text in texts)
-        rows.append(f"<tr>{cells}{''.join(f'<td>{figure}</td>' for figure in figures)}</tr>")
-    kinds = ["<th class=text>", "<th class=text>", *["<th>"] * (len(columns) - 2)]
-    head = "".join(f"{kind}{escape(column)}</th>" for kind, column in zip(kinds, columns, strict=True))
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return _rows(columns, rows, texts=2)
+
+
+def _conditions(results: Sequence[Result], names: Sequence[str]) -> str:
+    columns = ("run", "board", "software", "clocks", "power mode", "hottest zone", "throttled", "power")
+    rows = []
+    for label, result in zip(names, results, strict=True):
+        subject, clocks = result.subject, result.sensed.clock_mhz
+        mhz = "not measured" if clocks is None else f"{clocks[0]:.0f} to {clocks[1]:.0f} MHz"
+        drawn = "; ".join(show.power(result.draw).values()) or "not measured"
+        rows.append(
+            (
+                label,
+                f"{subject.board}, cores: {subject.cores}, threads: {subject.threads}",
+                subject.software,
+                f"{mhz}; {show.pinned(result.sensed.pinned)}",
+                *show.board(result).values(),
+                drawn,
+            )
+        )
+    return _rows(columns, rows, texts=len(columns))
+
+
+def _stage_table(results: Sequence[Result], names: Sequence[str]) -> str:
+    """Every stage of every run: its times, or why it has none."""
+    rows = []
+    for label, result in zip(names, results, strict=True):
+        times = {**result.stages, **result.beside}
+        order = dict.fromkeys((*(stage for stage in times if stage not in STAGES), *STAGES))
+        for stage in order:
+            found, beside = times.get(stage), " (not added to the latency)" if stage in result.beside else ""
+            note = result.unmeasured.get(stage, "") if found is None else result.notes.get(stage, "")
+            figures = ("not measured", "") if found is None else (_ms(found.at(50).ms), _ms(found.at(99).ms))
+            rows.append((label, stage + beside, note, *figures))
+    return _rows(("run", "stage", "", "p50", "p99"), rows, texts=3)
+
+
+def _rows(columns: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int) -> str:
+    """A table whose first columns are texts, and the others figures."""
+
+    def cells(kind: str, row: Sequence[str]) -> str:
+        marks = [" class=text" if at < texts else "" for at in range(len(row))]
+        return "".join(f"<{kind}{mark}>{escape(cell)}</{kind}>" for mark, cell in zip(marks, row, strict=True))
+
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{cells('th', columns)}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _ms(value: float | None) -> str:

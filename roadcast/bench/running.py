@@ -8,16 +8,22 @@ from devices.boards import Machine
 from devices.latency.load import Clock, Plan, SystemClock, Trace, measure, warm_up
 from devices.latency.power import PowerMeter
 from devices.latency.result import Result, result_of
-from devices.latency.sensors import Sensors, between
+from devices.latency.sensors import Moment, Sensors, between
 from devices.latency.soak import Soak
 from roadcast.bench.drawing import drawn
 from roadcast.bench.job import Job
 from roadcast.bench.soaking import Told, soak
-from roadcast.bench.subject import open_model
+from roadcast.bench.subject import Measurable, open_model
+from roadcast.bench.watching import Watch
 
 
 def run_job(
-    path: Path, job: Job, *, clock: Clock | None = None, root: Path = Path("/"), told: Told = lambda _window: None
+    path: Path,
+    job: Job,
+    *,
+    clock: Clock | None = None,
+    machine: Machine | None = None,
+    told: Told = lambda _window: None,
 ) -> Result | Soak:
     """Measure a model on this machine, or keep it busy where the job is a soak.
 
@@ -25,43 +31,57 @@ def run_job(
         path: as for `open_model`.
         job: how.
         clock: this machine's own unless given.
-        root: where this board's ``sys`` and ``proc`` are.
+        machine: the board; this one unless given.
         told: hears of the windows of a soak.
 
     Raises:
         ConfigError, DataError, IncompatibleError, NotReadyError: as `open_model` says.
     """
-    clock, sensors, machine = clock or SystemClock(), Sensors(root), Machine(root)
-    begun, plan = clock.wall(), job.plan
-    model = open_model(path, batch=plan.batch, threads=job.threads, end_to_end=job.end_to_end, runner=job.runner)
+    clock, machine = clock or SystemClock(), machine or Machine()
+    sensors = Sensors(machine.root, machine)
+    model = open_model(path, job)
     try:
-        loaded = clock.wall()
-        warm_up(model.steps, Plan(queries=1, warm_up_queries=1, warm_up_seconds=0), clock)
-        first = clock.wall()
-        warm_up(model.steps, plan, clock)
+        begun = clock.wall()
+        warm_up(model.way.steps, Plan(queries=1, warm_up_queries=1, warm_up_seconds=0), clock)
+        first_ms = (clock.wall() - begun) / 1e6
+        warm_up(model.way.steps, job.plan, clock)
         if job.soak_s:
             return soak(model, job, clock, sensors, machine, told)
-        fresh = sensors.forget_peak()
-        trace = Trace()
-        before = sensors.read()
-
-        def run() -> None:
-            nonlocal trace, before
-            before = sensors.read()
-            trace = measure(model.steps, plan, clock)
-
-        meter = PowerMeter(machine, sensors, clock.wall) if job.power else None
-        draw = drawn(meter, run, clock, lambda: len(trace.starts) * plan.batch)
-        return result_of(
-            trace,
-            plan,
-            model.subject,
-            between(before, sensors.read(), pinned=sensors.pinned()),
-            draw,
-            load_ms=(loaded - begun) / 1e6,
-            first_ms=(first - loaded) / 1e6,
-            peak_mb=sensors.peak_mb(),
-            peak_since_start=not fresh,
-        )
+        return _measured(model, job, clock, sensors, machine, first_ms)
     finally:
         model.close()
+
+
+def _measured(model: Measurable, job: Job, clock: Clock, sensors: Sensors, machine: Machine, first_ms: float) -> Result:
+    """Measure a warm model."""
+    way, plan, fresh = model.way, job.plan, sensors.forget_peak()
+    trace, moments, before = Trace(), tuple[Moment, ...](), sensors.read()
+
+    def run() -> None:
+        nonlocal trace, moments, before
+        watch = Watch(sensors, clock.wall)
+        before = sensors.read()
+        watch.begin()
+        try:
+            trace = measure(way.steps, plan, clock)
+        finally:
+            moments = watch.end()
+
+    meter = PowerMeter(machine, sensors, clock.wall) if job.power else None
+    draw = drawn(meter, run, clock, lambda: len(trace.starts) * plan.batch)
+    sensed = between(before, sensors.read(), pinned=sensors.pinned())
+    trace.beside.update(way.beside(len(trace.starts)))
+    return result_of(
+        trace,
+        plan,
+        model.subject,
+        sensed,
+        draw,
+        way.notes,
+        load_ms=model.load_ms,
+        first_ms=first_ms,
+        peak_mb=sensors.peak_mb(),
+        peak_since_start=not fresh,
+        moments=moments,
+        power_mode=sensors.power_mode(),
+    )

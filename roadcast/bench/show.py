@@ -18,7 +18,7 @@ ROWS = 20
 
 
 def result(found: Result) -> RenderableType:
-    """A run: what ran it, throughput, percentiles with bounds, remarks."""
+    """A run: what ran it, throughput, the board's state, what was not measured, remarks, percentiles with bounds."""
     from rich.console import Group
 
     subject, sensed = found.subject, found.sensed
@@ -26,17 +26,22 @@ def result(found: Result) -> RenderableType:
     facts = {
         "peak memory": _or_none(found.peak_mb, "MB since the process began" if found.peak_since_start else "MB"),
         "energy": _or_none(found.energy_mj_per_sample, "mJ/sample"),
-        **_power(found.draw),
-        "clocks": _or_none(sensed.clock_mhz and sensed.clock_mhz[1], "MHz"),
-        "throttled": _or_none(sensed.throttle_events, "times"),
+        **power(found.draw),
+        "clocks": _or_none(sensed.clock_mhz and sensed.clock_mhz[1], f"MHz, {pinned(sensed.pinned)}"),
+        **board(found),
     }
+    reasons = dict.fromkeys(found.unmeasured.values())
+    lacking = {why: [stage for stage, text in found.unmeasured.items() if text == why] for why in reasons}
     lines = [
         f"{subject.model}, {subject.precision}, on {subject.board}: ran on {shares}",
         f"{found.samples_per_s:.4g} samples/s; load {found.load_ms:.0f} ms, first query {found.first_ms:.3g} ms",
         "; ".join(f"{name} {fact}" for name, fact in facts.items()),
+        *(f"{stage}: {note}" for stage, note in found.notes.items()),
+        *(f"not measured: {', '.join(stages)} ({why})" for why, stages in lacking.items()),
         *(f"remark: {remark}" for remark in found.remarks),
     ]
-    drawn = percentiles("milliseconds", {"latency": found.latency, **found.stages, "CPU": found.cpu})
+    beside = {f"({stage})": times for stage, times in found.beside.items()}
+    drawn = percentiles("milliseconds", {"latency": found.latency, **found.stages, **beside, "CPU": found.cpu})
     return "\n".join([*lines, drawn]) if isinstance(drawn, str) else Group(*lines, drawn)
 
 
@@ -52,6 +57,24 @@ def percentiles(title: str, summaries: dict[str, Summary]) -> RenderableType:
     return table(title, ("what", "mean", *names), rows)
 
 
+def board(found: Result) -> dict[str, str]:
+    """Power mode, heat and throttling of a run, for people."""
+    sensed = found.sensed
+    alerts = "".join(f", {alert}" for alert in sensed.slowed_by or ())
+    times = "" if sensed.throttle_events is None else f", {sensed.throttle_events} times"
+    throttled = {None: "not measured", True: f"yes{times}{alerts}", False: "no"}[sensed.throttled]
+    return {
+        "power mode": found.power_mode or "not measured",
+        "hottest zone": _or_none(sensed.celsius and sensed.celsius[1], "°C"),
+        "throttled": throttled,
+    }
+
+
+def pinned(clocks: bool | None) -> str:  # noqa: FBT001 - a reading, not a switch
+    """Whether clocks stay where they are, for people."""
+    return "pinned: " + {None: "not measured", True: "yes", False: "no"}[clocks]
+
+
 def _or_none(value: float | None, unit: str) -> str:
     return "not measured" if value is None else f"{value:.4g} {unit}"
 
@@ -63,9 +86,10 @@ def soak(found: Soak) -> RenderableType:
     rows = [_row(part) for part in _parts(found.windows)]
     columns = ("seconds", "queries", "p50 ms", "p99 ms", "max ms", "MHz", "°C", "MB", "throttled")
     drawn = table(f"{found.subject.model} on {found.subject.board}", columns, rows)
-    power = "; ".join(f"{name} {fact}" for name, fact in _power(found.draw).items()) or "power not measured"
+    drawn_power = "; ".join(f"{name} {fact}" for name, fact in power(found.draw).items()) or "power not measured"
+    state = f"power mode {found.power_mode or 'not measured'}; clocks {pinned(found.pinned)}"
     verdict = [f"finding: {text}" for text in found.findings] or ["verdict: the board keeps this load up"]
-    lines = [power, *verdict]
+    lines = [drawn_power, state, *verdict]
     return "\n".join([drawn, *lines]) if isinstance(drawn, str) else Group(drawn, *lines)
 
 
@@ -91,7 +115,8 @@ def _row(part: Sequence[Window]) -> tuple[object, ...]:
     return (f"{last.at_s:.0f}", sum(window.queries for window in part), *latencies, *board, throttled)
 
 
-def _power(draw: Draw | None) -> dict[str, str]:
+def power(draw: Draw | None) -> dict[str, str]:
+    """What a run drew, for people; nothing where that was not measured."""
     if draw is None:
         return {}
     whole = {"board": "the board's rail", "rails": "a sum of rails", "rapl": "CPU packages"}[draw.source]

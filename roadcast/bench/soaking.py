@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from devices.boards import Machine
-from devices.boards.thermal import Throttling, read_throttling
 from devices.latency.load import Clock, measure
 from devices.latency.power import PowerMeter
 from devices.latency.result import summarise
@@ -36,32 +35,34 @@ def soak(model: Measurable, job: Job, clock: Clock, sensors: Sensors, machine: M
 
     def run() -> None:
         begun = clock.wall()
-        before, slowed = sensors.read(), read_throttling(machine)
+        before = sensors.read()
         while clock.wall() - begun < job.soak_s * 1e9:
-            summary = summarise(measure(model.steps, plan, clock).latencies)
-            after, slows = sensors.read(), read_throttling(machine)
+            summary = summarise(measure(model.way.steps, plan, clock).latencies)
+            after = sensors.read()
             between_them = between(before, after, pinned=None)
             windows.append(
                 window_of(
                     summary,
                     (clock.wall() - begun) / 1e9,
                     clock_mhz=None if between_them.clock_mhz is None else between_them.clock_mhz[1],
+                    gpu_mhz=None if after.gpu_hz is None else after.gpu_hz / 1e6,
                     celsius=after.celsius,
                     memory_mb=sensors.resident_mb(),
-                    throttled=_times(between_them.throttle_events, slowed, slows),
-                    slowed_by=slows.reasons,
+                    throttled=between_them.throttle_events,
+                    slowed_by=after.slowed_by or (),
                 )
             )
             told(windows[-1])
-            before, slowed = after, slows
+            before = after
 
     meter = PowerMeter(machine, sensors, clock.wall) if job.power else None
     draw = drawn(meter, run, clock, lambda: sum(window.queries for window in windows) * plan.batch)
-    return Soak(subject=model.subject, samples=plan.batch, windows=tuple(windows), findings=judge(windows), draw=draw)
-
-
-def _times(by_cores: int | None, before: Throttling, after: Throttling) -> int | None:
-    """Events of a window: as the cores count them, or else the board's own counter of over-current and heat."""
-    if by_cores is not None:
-        return by_cores
-    return None if before.events is None or after.events is None else max(after.events - before.events, 0)
+    return Soak(
+        subject=model.subject,
+        samples=plan.batch,
+        windows=tuple(windows),
+        findings=judge(windows),
+        draw=draw,
+        power_mode=sensors.power_mode(),
+        pinned=sensors.pinned(),
+    )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
@@ -13,31 +15,25 @@ from typing import Any
 
 import numpy as np
 
-from devices.latency.load import Step
 from devices.latency.result import Subject
-from devices.opencv import opencv
 from devices.preprocess import Preprocess
-from devices.runners.base import Answer, Runner
+from devices.runners.base import Runner
 from devices.runners.onnx_file import OnnxFile, open_file
 from devices.runners.ort_proof import providers_that_ran
 from devices.runners.ort_providers import GpuRunner, Kind
 from devices.runners.ort_runner import OrtRunner, open_student
-from devices.runners.payload import read_payload
-from edge_models.head_weights import HeadWeights
 from edge_models.tasks import plugin_of
-from edge_protocol.codec import encode
 from edge_protocol.errors import ConfigError, DataError
-from edge_protocol.messages import Header, IntervalResult
 from edge_protocol.task import ImageInput, TaskSpec
 from export.folder import GOLDEN, TEMPLATE, WEIGHTS, read_card, read_part
 from export.golden import check_golden
 from export.in_tensorrt import workshop_here
+from roadcast.bench.job import Job
+from roadcast.bench.way import Way, whole_way
 
 POOL = 32
 """Queries with different inputs that a run goes round and round."""
 _GPU: dict[str, Kind] = {"ort-cuda": "cuda", "ort-tensorrt": "tensorrt"}
-CAMERA = (432, 768)
-"""Height and width of the frames of an end-to-end run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,120 +42,103 @@ class Measurable:
 
     Attributes:
         subject: what it is and what it runs on.
-        steps: names and functions that a query goes through.
+        way: what a query goes through.
+        load_ms: from files to a loaded model.
         close: frees it.
     """
 
     subject: Subject
-    steps: Sequence[tuple[str, Step]]
+    way: Way
+    load_ms: float
     close: Callable[[], None]
 
 
-def open_model(
-    path: Path, *, batch: int, threads: int = 1, end_to_end: bool = False, runner: str = "ort"
-) -> Measurable:
+def open_model(path: Path, job: Job) -> Measurable:
     """Load a model and prepare its queries.
 
     Args:
         path: a folder of ``roadcast export build``, or an ONNX file.
-        batch: samples in a query.
-        threads: that one inference may use.
-        end_to_end: begin with a camera's JPEG, or a sensor's window, and end with an encoded message; a folder only.
-        runner: ``ort``; for a folder also ``ort-cuda``, ``ort-tensorrt`` or ``trt``.
+        job: how it is to be measured; the whole way, and a GPU, are for a folder only.
 
     Raises:
-        ConfigError: `end_to_end` with an ONNX file or with more than one sample in a query, a GPU with such a file.
+        ConfigError: the whole way of an ONNX file or of more than one sample in a query, a GPU with such a file.
         DataError: no such file or folder.
         DeploymentError: a GPU answers otherwise than the exporter.
         IncompatibleError: the files do not fit each other, or the model does not take such a batch.
         NotReadyError: the folder is no artifact.
+        SourceError, StoreError, TransportError: as `whole_way` says.
     """
-    if end_to_end and (batch != 1 or not path.is_dir()):
+    if job.end_to_end and (job.plan.batch != 1 or not path.is_dir()):
         raise ConfigError("--end-to-end needs a folder of 'roadcast export build' and one sample in a query")
     if path.is_dir():
-        return _student(path, batch, threads, end_to_end=end_to_end, runner=runner)
-    if runner != "ort":
-        raise ConfigError(f"--runner {runner} needs a folder of 'roadcast export build', whose golden answers judge it")
+        return _student(path, job)
+    if job.runner != "ort":
+        raise ConfigError(
+            f"--runner {job.runner} needs a folder of 'roadcast export build', whose golden answers judge it"
+        )
     try:
         model = path.read_bytes()
     except OSError as error:
         raise DataError(
             f"{path}: {error.strerror}; name an ONNX file, or a folder that 'export build' wrote"
         ) from error
-    return _file(path, model, batch, threads)
+    return _file(path, model, job.plan.batch, job.threads)
 
 
 def _file(path: Path, model: bytes, batch: int, threads: int) -> Measurable:
+    begun = time.perf_counter()
     loaded = OnnxFile(model, threads=threads)
+    load_ms = (time.perf_counter() - begun) * 1e3
     rng = np.random.default_rng(0)
     pool = [loaded.inputs(batch, rng) for _ in range(POOL)]
     ran = providers_that_ran(lambda profile: open_file(model, threads=threads, profile=profile), pool[0])
     subject = _subject(path.name, model, b"", ran, "as in the file", threads)
-    return Measurable(subject, [("infer", lambda query: loaded.infer(pool[query % POOL]))], loaded.close)
+    return Measurable(subject, Way.inference(lambda query: loaded.infer(pool[query % POOL])), load_ms, loaded.close)
 
 
-def _student(folder: Path, batch: int, threads: int, *, end_to_end: bool, runner: str) -> Measurable:
-    card = read_card(folder)
+def _student(folder: Path, job: Job) -> Measurable:
+    begun, card = time.perf_counter(), read_card(folder)
     template, weights = read_part(folder, TEMPLATE), read_part(folder, WEIGHTS)
-    pool = _queries(card.task, batch)
-    loaded: Runner
-    if runner == "trt":
-        loaded = workshop_here().open(template, weights, read_part(folder, GOLDEN))
-        ran = {loaded.provider: 1.0}
-    elif runner in _GPU:
-        loaded = GpuRunner(_GPU[runner], template, weights, shape=card.task.input.shape)
-        check_golden(loaded, read_part(folder, GOLDEN))
-        ran = loaded.shares
-    else:
-        loaded = OrtRunner(template, weights, threads=threads)
-        ran = providers_that_ran(
-            lambda profile: open_student(template, weights, threads=threads, profile=profile), {"input": pool[0]}
-        )
+    loaded, ran = _loaded(folder, template, weights, job, card.task)
+    load_ms = (time.perf_counter() - begun) * 1e3
+    raw = _simulated(card.task, POOL * job.plan.batch)
+    pool = _queries(card.task, raw)
     name = f"{card.task.name} {card.tier} {card.task.students[card.tier]}"
-    subject = _subject(name, template, weights, ran, card.precision, threads, runner)
-    steps: list[tuple[str, Step]] = [("infer", lambda query: loaded.infer(pool[query % POOL]))]
-    if end_to_end:
-        steps = _whole_way(card.task, loaded, weights, pool)
-    return Measurable(subject, steps, loaded.close)
+    if not ran:
+        ran = providers_that_ran(
+            lambda profile: open_student(template, weights, threads=job.threads, profile=profile), {"input": pool[0]}
+        )
+    subject = _subject(name, template, weights, ran, card.precision, job.threads, job.runner)
+    with ExitStack() as opening:
+        opening.callback(loaded.close)
+        way = Way.inference(lambda query: loaded.infer(pool[query % POOL]))
+        if job.end_to_end:
+            way = whole_way(card.task, loaded, weights, pool, raw, job)
+            opening.callback(way.close)
+        return Measurable(subject, way, load_ms, opening.pop_all().close)
 
 
-def _queries(spec: TaskSpec, batch: int) -> list[Any]:
-    raw = _simulated(spec, POOL * batch)
+def _loaded(folder: Path, template: bytes, weights: bytes, job: Job, spec: TaskSpec) -> tuple[Runner, dict[str, float]]:
+    """A runner, and the providers that ran where it knows them itself."""
+    if job.runner == "trt":
+        plan = workshop_here().open(template, weights, read_part(folder, GOLDEN))
+        return plan, {plan.provider: 1.0}
+    if job.runner in _GPU:
+        gpu = GpuRunner(_GPU[job.runner], template, weights, shape=spec.input.shape)
+        check_golden(gpu, read_part(folder, GOLDEN))
+        return gpu, gpu.shares
+    return OrtRunner(template, weights, threads=job.threads), {}
+
+
+def _queries(spec: TaskSpec, raw: Any) -> list[Any]:  # noqa: ANN401 - as `_simulated` gives it
     if isinstance(spec.input, ImageInput):
         raw = Preprocess(spec.input).batch(raw)
-    return list(raw.astype(np.float32).reshape(POOL, batch, *spec.input.shape))
+    return list(raw.astype(np.float32).reshape(POOL, -1, *spec.input.shape))
 
 
 def _simulated(spec: TaskSpec, count: int) -> Any:  # noqa: ANN401 - uint8 images or float32 windows
     raw = plugin_of(spec).simulate(spec, np.random.default_rng(0), count).raw
     return np.resize(raw, (count, *spec.input.raw_shape))
-
-
-def _whole_way(spec: TaskSpec, runner: Runner, weights: bytes, pool: Sequence[Any]) -> list[tuple[str, Step]]:
-    tensors = read_payload(weights)
-    weight, bias = (tensors[f"head.{part}"].astype(np.float32) for part in ("weight", "bias"))
-    head = HeadWeights(weight, bias)
-    header = Header("bench", "bench", bytes(16), bytes(8), 0, 0.0, clock_trusted=True)
-
-    def answer(given: Answer) -> dict[str, float]:
-        logits = head.apply(given.features)[0]
-        return {"answer": float(logits.argmax()), "logit": float(logits.max())}
-
-    def message(values: dict[str, float]) -> bytes:
-        return encode(header, IntervalResult(spec.name, "bench", 0.0, spec.interval_s, 1.0, values))
-
-    last: list[tuple[str, Step]] = [("head", answer), ("encode", message)]
-    if not isinstance(spec.input, ImageInput):
-        return [("infer", lambda query: runner.infer(pool[query % POOL])), *last]
-    cv2, preprocess = opencv(), Preprocess(spec.input)
-    frames = [cv2.resize(image, CAMERA[::-1]) for image in _simulated(spec, POOL)]
-    jpegs = [cv2.imencode(".jpg", frame)[1] for frame in frames]
-    return [
-        ("decode", lambda query: cv2.imdecode(jpegs[query % POOL], cv2.IMREAD_COLOR)),
-        ("preprocess", lambda frame: preprocess.batch(preprocess.raw(frame[:, :, ::-1])[None])),
-        ("infer", runner.infer),
-        *last,
-    ]
 
 
 def _subject(

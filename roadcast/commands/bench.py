@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -49,11 +49,12 @@ def report(
     *,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT.html", help="Page to write.")],
 ) -> None:
-    """Draw results: distribution, timeline, stages, and models by devices, in one file that needs nothing else."""
-    from devices.latency.result import read_result
+    """Draw runs and soaks: distribution, latency, heat and clocks over time, stages, models by devices; in one file."""
+    from devices.latency.result import Result, read_document
+    from devices.latency.soak import Soak
     from roadcast.bench.report import page
 
-    found = [read_result(path) for path in results]
+    found = cast("list[Result | Soak]", [read_document(path, Result | Soak) for path in results])
     write_text(out, lambda: page(found))
 
 

@@ -10,7 +10,7 @@ import typer
 
 from devices.latency.load import Scenario
 from edge_protocol.errors import CheckFailedError, ConfigError, StoreError
-from roadcast.bench.job import Job, RunnerName
+from roadcast.bench.job import Job, PublishTo, RunnerName
 from roadcast.output import emit, progress
 from roadcast.ssh_options import KNOWN_HOSTS, AskPassword, Identity, KnownHosts, PasswordFile
 
@@ -35,7 +35,9 @@ def run(
     samples: Annotated[int | None, typer.Option(help="In a query; as the scenario has it without.", min=1)] = None,
     rate: Annotated[float, typer.Option(help="Queries per second of the scenario server.", min=0)] = 0.0,
     threads: Annotated[int, typer.Option(help="That one inference may use.", min=1)] = 1,
-    end_to_end: Annotated[bool, typer.Option(help="From a camera's JPEG to an encoded message.")] = False,
+    end_to_end: Annotated[bool, typer.Option(help="From a camera's JPEG to a message that is handed over.")] = False,
+    source: Annotated[str, typer.Option(metavar="URI", help="The same from a camera, clip or folder of images.")] = "",
+    publish: Annotated[PublishTo | None, typer.Option(help="Whom messages go to; memory without.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="OUT", help="Write the result with every query.")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="OUT.svg", help="Draw the distribution.")] = None,
     loadgen: Annotated[Path | None, typer.Option(metavar="OUT", help="Write a trace as MLPerf LoadGen does.")] = None,
@@ -67,7 +69,16 @@ def run(
         scenario=scenario, queries=queries, seconds=seconds, warm_up_seconds=warm_up, samples=samples, rate_hz=rate
     )
     soak_s = parse_quantity(soak, SECONDS, "duration") if soak else 0.0
-    job = Job(plan=plan, threads=threads, end_to_end=end_to_end, runner=runner, soak_s=soak_s, power=power)
+    job = Job(
+        plan=plan,
+        threads=threads,
+        end_to_end=end_to_end or bool(source) or publish is not None,
+        source=source,
+        publish=publish or "memory",
+        runner=runner,
+        soak_s=soak_s,
+        power=power,
+    )
     progress(f"measuring {model} for {warm_up + (soak_s or seconds):g} s or more")
     where = None if ssh is None else Where(ssh, site, python, known_hosts, identity, password_file, ask_password)
     result = _measured_here(model, job) if where is None else _measured_on(where, model, job)
@@ -131,18 +142,18 @@ def _measured_on(where: Where, model: Path, job: Job) -> Result | Soak:
 def _told(result: Result | Soak, files: Files) -> None:
     from devices.latency.result import Result, write_result
     from devices.latency.traces import write_loadgen, write_trtexec
-    from roadcast.bench import report, show
+    from roadcast.bench import charts, show
 
     if files.json:
         write_result(files.json, result)
     if not isinstance(result, Result):
-        write_text(files.plot, lambda: report.plot_soak(result))
+        write_text(files.plot, lambda: charts.plot_soak(result))
         emit(result, as_json=False, render=show.soak)
         if result.findings:
             raise CheckFailedError("; ".join(result.findings))
         return
     raw = result.raw
-    write_text(files.plot, lambda: report.plot(result))
+    write_text(files.plot, lambda: charts.plot(result))
     write_text(files.loadgen, lambda: write_loadgen(raw.starts, raw.latencies, result.samples))
     write_text(files.trtexec, lambda: write_trtexec(raw.starts, raw.latencies))
     emit(result, as_json=False, render=show.result)

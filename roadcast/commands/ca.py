@@ -72,14 +72,27 @@ def token(
     url: Annotated[str, typer.Option(help="Where `roadcast ca serve` answers: https://host:port.")],
     folder: Folder = Path("ca"),
     hours: Annotated[float, typer.Option(min=0.01, help="How long it may be used.")] = 24.0,
+    out: Annotated[
+        Path | None, typer.Option(help="Put it into this folder, as the site's `install.tokens`, not on the screen.")
+    ] = None,
     passphrase_file: Passphrase = None,
     json: JsonFlag = False,
 ) -> None:
     """Make a token: whoever brings it first, before it expires, gets the certificate of that name."""
+    from edge_protocol.files import write_atomic
+
     now = time.time()
     made = open_authority(folder, passphrase_file).token(name, url, hours * 3600, now)
-    said = {"name": name, "token": made.text(), "expires_s": now + hours * 3600}
-    emit(said, json, lambda found: str(found["token"]))
+    said = {"name": name, "expires_s": now + hours * 3600}
+    if out is None:
+        emit({**said, "token": made.text()}, json, lambda found: str(found["token"]))
+        return
+    try:
+        out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{out}: cannot be made: {error.strerror or error}") from error
+    write_atomic(out / name, f"{made.text()}\n".encode(), 0o600)
+    emit({**said, "file": str(out / name)}, json, lambda found: str(found["file"]))
 
 
 @app.command()

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json as jsonlib
-import logging
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_protocol.errors import ConfigError, StoreError
+from edge_protocol.errors import StoreError
 from roadcast import enrolment
 from roadcast.output import JsonFlag, emit
 
 if TYPE_CHECKING:
-    from edge_client.config import DeviceConfig
     from edge_client.drift_watch import DriftFile
     from edge_client.jobs import TrainResult
 
@@ -38,23 +35,9 @@ def run(
     json: JsonFlag = False,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM; say at the end what was counted."""
-    from edge_client.agent import Agent
+    from roadcast.agent import serve
 
-    level = os.environ.get("ROADCAST_LOG", "WARNING").upper()
-    if not isinstance(logging.getLevelName(level), int):
-        raise ConfigError(f"$ROADCAST_LOG: no level {level!r}; one of DEBUG, INFO, WARNING, ERROR")
-    logging.basicConfig(level=level, format="%(asctime)s %(name)s %(message)s")
-    agent = Agent(load_device(config, state_dir, device))
-    agent.run()
-    counted = agent.inference.counters
-    said = {
-        "device": agent.config.device,
-        "release": agent.core.running.release,
-        "frames": counted.frames,
-        "answered": counted.answered,
-        "swap_skipped": counted.swap_skipped,
-    }
-    emit(said, json, lambda found: "  ".join(f"{name} {value}" for name, value in found.items()))
+    serve(config, state_dir, device, json=json)
 
 
 @app.command()
@@ -64,6 +47,7 @@ def check(*, config: ConfigFile, state_dir: StateDir = None, json: JsonFlag = Fa
     from edge_client.build import read_root
     from edge_client.labels import open_commissioning
     from edge_models.tasks import load_task
+    from roadcast.agent import load_device
 
     found = load_device(config, state_dir)
     spec = load_task(found.task)
@@ -89,6 +73,7 @@ def learning(*, config: ConfigFile, state_dir: StateDir = None, json: JsonFlag =
     from edge_client.jobs import read_result
     from edge_client.lessons import LESSON
     from edge_client.replay import kept_names
+    from roadcast.agent import load_device
 
     state = Path(load_device(config, state_dir).state_dir)
     if not (state / LESSON).exists():
@@ -135,6 +120,8 @@ def enrol(
     json: JsonFlag = False,
 ) -> None:
     """Make this device's key here, and get its certificate: with a token over HTTPS, or by files; safe to repeat."""
+    from roadcast.agent import load_device
+
     found = load_device(config)
     enrolment.enrol(
         found.broker.identity,
@@ -147,6 +134,8 @@ def enrol(
 @app.command()
 def renew(*, config: ConfigFile, force: enrolment.Force = False, json: JsonFlag = False) -> None:
     """Renew the certificate when a third of its life or less is left; for a timer. A running agent takes it up."""
+    from roadcast.agent import load_device
+
     found = load_device(config)
     enrolment.renew(found.broker.identity, found.device, force=force, json=json)
 
@@ -158,22 +147,3 @@ def schema(*, json: JsonFlag = True) -> None:  # noqa: ARG001  # a schema is JSO
     from edge_protocol.config import schema as schema_of
 
     typer.echo(jsonlib.dumps(schema_of(DeviceConfig), indent=2))
-
-
-def load_device(path: Path, state_dir: Path | None = None, device: str | None = None) -> DeviceConfig:
-    """Read a device's configuration; flags beat the environment, which beats the file.
-
-    Raises:
-        ConfigError: the file cannot be read, or says something wrong.
-    """
-    from edge_client.config import DeviceConfig
-    from edge_protocol.config import load_config
-
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{path}: cannot be read: {error}; `roadcast client schema` shows what it must hold"
-        ) from error
-    flags = {"state_dir": None if state_dir is None else str(state_dir), "device": device}
-    return load_config(text, DeviceConfig, where=str(path), environment=os.environ, flags=flags)

@@ -92,7 +92,7 @@ def commission(
     from devices.sources import open_source
     from devices.telemetry.scene import Scene
     from edge_client.cameras import scene_file
-    from roadcast.commands.client import load_device
+    from roadcast.agent import load_device
 
     device = load_device(config)
     kept = {}
@@ -122,7 +122,7 @@ def support_bundle(
     from devices.boards import Machine
     from devices.boards import record as keep
     from edge_client.support_bundle import state_files, write_bundle
-    from roadcast.commands.client import load_device
+    from roadcast.agent import load_device
     from roadcast.commands.doctor import examine
     from roadcast.commands.version import versions
 

@@ -39,7 +39,7 @@ def doctor(
 ) -> None:
     """Check board, software, clock, disks, and with a configuration sources and broker; exit 4 when not ready."""
     from devices.findings import worst
-    from roadcast.commands.client import load_device
+    from roadcast.agent import load_device
 
     wanted = None if config is None else load_device(config)
     found = examine(wanted, root)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 app = typer.Typer()
 Wait = Annotated[float, typer.Option("--wait", help="Seconds to wait for the server's answer.", min=0)]
 StateDir = Annotated[Path, typer.Option("--state-dir", help="The server's state folder.")]
+STALL_S = 300
+"""Seconds in which nothing came of a fetch that is under way, after which that is a finding."""
 
 
 @app.command("list")
@@ -162,6 +164,7 @@ def health(device: dict[str, Any]) -> dict[str, Any]:
     if told is not None and not fresh:
         bad.append(Finding("board", "warn", f"last told {_when(told['at_s'])}", "look at its power and its link"))
     bad += [_offence(reason, done["count"], done["last_s"]) for reason, done in device["offences"].items()]
+    bad += _stalls(device["tasks"]) if fresh else []
     return {
         "device": device["device"],
         "state": device["state"],
@@ -184,6 +187,21 @@ def _offence(reason: str, count: int, last_s: float) -> Finding:
     last = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(last_s))
     fix = "roadcast ca revoke NAME; roadcast broker refresh" if reason == "clone" else "look at the device's log"
     return Finding(reason, "fail" if reason == "clone" else "warn", f"{says} ({count} times, last {last} UTC)", fix)
+
+
+def _stalls(tasks: dict[str, Any]) -> list[Finding]:
+    """Fetches of which nothing came for long, by the device's last states, though its own policy allows them."""
+    from devices.findings import Finding
+
+    found = []
+    for task, runs in tasks.items():
+        told = runs["state"]["counts"] if runs["state"] else {}
+        if told.get("fetch_idle_s", 0) >= STALL_S and not told.get("fetch_held"):
+            minutes, left, size = told["fetch_idle_s"] // 60, told.get("fetch_bytes_left"), told.get("fetch_bytes")
+            says = f"{task}: nothing came for {minutes} min, {left} of {size} bytes of a file are lacking"
+            fix = "is the server up, and does the broker hold its chunks? docs/operations.md"
+            found.append(Finding("fetch-stalls", "warn", says, fix))
+    return found
 
 
 def _status(state_dir: Path) -> dict[str, Any]:

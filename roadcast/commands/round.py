@@ -103,7 +103,7 @@ def _details(found: dict[str, Any]) -> Any:  # noqa: ANN401 - whatever rich draw
     head = f"{found['task']}: round {found['number']} {found['state']}: {found['reason']}"
     rules = ", ".join(f"{name} {value}" for name, value in (found["rules"] or {}).items() if value != {})
     rows = [tuple(_short(value) for value in device.values()) for device in found["devices"]]
-    devices = table("", ("device", "counts", "age", "trust", "reason"), rows)
+    devices = table("", ("device", "counts", "age", "trust", "reason", "trunk"), rows)
     lost = table("", ("tier", "cohort that fares worst", "samples", "before", "after"), _worst(found))
     parts = [head, f"judged by: {rules or 'nobody yet'}", devices, lost]
     if isinstance(devices, str):

@@ -50,11 +50,6 @@ class Supervisor:
         with _signals_held():  # a second Ctrl-C must not leave children behind
             self.stop()
 
-    @property
-    def pids(self) -> dict[str, int]:
-        """Process id of each child."""
-        return {name: child.pid for name, child in self._children.items()}
-
     def start(self, name: str, *arguments: str) -> None:
         """Start ``roadcast`` with `arguments` as the child `name`."""
         self.launch(name, [sys.executable, "-m", "roadcast", *arguments])

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from edge_protocol.errors import ExitCode
+from edge_protocol.errors import ExitCode, NotReadyError
 
 PATH = Path(__file__).resolve().parents[2] / "benchmarks" / "harness.py"
 
@@ -38,6 +38,17 @@ def test_a_missed_target_exits_3_only_when_checked(harness: ModuleType, capsys: 
     assert harness.run(measure, []) == ExitCode.OK
     assert harness.run(measure, ["--check", "--quick"]) == ExitCode.CHECK_FAILED
     assert capsys.readouterr().out.splitlines()[-1] == "seven is too many"
+
+
+def test_what_is_missing_is_said_in_a_line(harness: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    """A benchmark that cannot run here exits with the error's own code, without a traceback."""
+
+    def measure(options: object) -> object:
+        """Lack something."""
+        raise NotReadyError("no peers here; run: make peers")
+
+    assert harness.run(measure, []) == ExitCode.NOT_READY
+    assert capsys.readouterr().err == "no peers here; run: make peers\n"
 
 
 def test_figures_are_written_as_json(harness: ModuleType, tmp_path: Path) -> None:

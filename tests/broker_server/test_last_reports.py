@@ -12,6 +12,7 @@ from broker_server.last_reports import LastReports
 from edge_protocol import messages as m
 from edge_protocol.arrays import pack
 from edge_protocol.ids import DeviceId
+from edge_protocol.trunks import TrunkChange
 from edge_protocol.vote_codec import encode_votes
 from tests.broker_server.scenes import PROXY, SAMPLES, SPEC, Scene, acks, of
 
@@ -60,6 +61,15 @@ def test_a_report_in_full_is_stored_decoded() -> None:
     assert acks(effects) == [(CAM, True, "")]
     (saved,) = of(effects, e.SaveReport)
     assert saved.stored.report == m.KnowledgeReport(SPEC.name, SPEC.label_space, 1, 1, PROXY.sha256, 10, FIRST)
+
+
+def test_a_change_of_the_trunk_is_stored_and_not_remembered() -> None:
+    """It goes to the database with its report; as a base for the next, only the votes are held in memory."""
+    scene = collecting()
+    trunk = TrunkChange("ab" * 32, 5, b"a change")
+    effects = scene.say(CAM, msgspec.structs.replace(coded(1, FIRST), trunk=trunk))
+    assert of(effects, e.SaveReport)[0].stored.report.trunk == trunk
+    assert [kept.trunk for kept in scene.core.last_reports._last.values()] == [None]
 
 
 def test_a_later_report_is_told_beside_the_one_before() -> None:

@@ -213,7 +213,9 @@ def test_a_link_that_breaks_and_comes_back_changes_nothing(world: World) -> None
 
 def test_a_need_is_met_or_counted(world: World) -> None:
     """A chunk that the broker lost comes back at a device's word; one that never was is counted."""
-    device, sha256 = world.fleet.devices[0], world.server.coordinator.tasks[TASK].setup.proxy.sha256
+    device, proxy = world.fleet.devices[0], world.server.coordinator.tasks[TASK].setup.proxy
+    assert proxy is not None
+    sha256 = proxy.sha256
     topic = world.server.topics.chunk(sha256, 1)
     del world.broker.retained[topic]
     device.say(m.Need(sha256, (1,)))
@@ -256,7 +258,9 @@ def test_only_the_newest_releases_stay_on_the_broker(tmp_path: Path) -> None:
         kept = set()
         for record in releases[2:]:
             kept |= {ref.sha256 for ref in decode_manifest(record.manifest).blobs}
-        proxy = world.server.coordinator.tasks[TASK].setup.proxy.sha256
+        ref = world.server.coordinator.tasks[TASK].setup.proxy
+        assert ref is not None
+        proxy = ref.sha256
         parsed = [world.server.topics.parse(topic) for topic in world.broker.retained]
         assert {topic.sha256 for topic in parsed if isinstance(topic, ChunkTopic)} == kept | {proxy}
         assert [device.running for device in world.fleet.devices] == [4] * 4

@@ -14,11 +14,14 @@ import msgspec
 import pytest
 
 from broker_server.config import RoundsConfig
+from broker_server.distil_job import DistilSettings
 from broker_server.events import JobFailed
 from broker_server.key_setup import Rotation, ready_roles, rotate, signed_roles
 from broker_server.server import Server, _alone, _signals, real_seams, serve
-from broker_server.setup import task_specs
+from broker_server.setup import check_files, task_setup, task_specs
+from broker_server.store.blobs import BlobFolder
 from broker_server.workshop import Distiller
+from edge_models.tasks import load_task
 from edge_protocol.errors import ConfigError, DataError, NotReadyError
 from edge_protocol.ids import TaskId
 from edge_protocol.transport.memory import MemoryBroker
@@ -177,3 +180,21 @@ def test_a_server_without_its_packs_says_which(tmp_path: Path) -> None:
         Server(config, seams)
     for executor in seams.executors:
         executor.shutdown()
+
+
+def test_a_task_without_proxies_needs_a_strategy_that_asks_for_none(tmp_path: Path) -> None:
+    """Votes need a proxy pack, and the message names the way out; class means need none, but classes."""
+    write_packs(tmp_path)
+    config = centre_config(tmp_path, rounds=RoundsConfig())
+    bare = {name: msgspec.structs.replace(task, proxies=None) for name, task in config.tasks.items()}
+    spec, blobs = task_specs(config)[TaskId("vehicle")], BlobFolder(tmp_path / "blobs")
+    with pytest.raises(ConfigError, match=r"tasks\.vehicle\.proxies.*fedproto or fedtgp"):
+        task_setup(spec, bare["vehicle"], blobs, DistilSettings(), b"salt")
+    means = DistilSettings(strategy="fedtgp")
+    for task in (bare["vehicle"], config.tasks["vehicle"]):
+        setup = task_setup(spec, task, blobs, means, b"salt")
+        assert (setup.proxy, setup.samples) == (None, 0)
+    with pytest.raises(ConfigError, match="needs classes"):
+        task_setup(load_task("speed"), bare["vehicle"], blobs, means, b"salt")
+    counted = check_files(msgspec.structs.replace(config, tasks=bare), task_specs(config))
+    assert [(name, what) for name, what, _ in counted] == [("vehicle", "anchors"), ("vehicle", "validation")]

@@ -8,6 +8,7 @@ import pytest
 from broker_server import effects as e
 from broker_server.config import RoundsConfig
 from broker_server.coordinator import SPENT
+from broker_server.distil_job import TrunkSettings
 from broker_server.events import Distilled, JobFailed, ReleaseStored
 from broker_server.rounds import RoundState, restored
 from edge_protocol import messages as m
@@ -225,6 +226,15 @@ def test_a_release_found_after_a_restart_ends_its_round() -> None:
     effects = again.task.resume(release(2, 1), restored(scene.round.record(SPEC), {}, 2), scene.now)
     assert (again.round.state, again.task.release) == (RoundState.RELEASED, 2)
     assert not of(effects, e.Distil)
+
+
+def test_a_round_asks_for_trunks_where_the_task_says_so() -> None:
+    """The call tells devices how to train; by default it asks for nothing."""
+    for trunk in (None, TrunkSettings(steps=9)):
+        scene = Scene(rounds=RoundsConfig(limit=1, quorum=1, wait_for=3, deadline_s=60, pause_s=5, trunk=trunk))
+        scene.collecting()
+        (told,) = of(scene.task.resume(release(1), scene.round, scene.now), e.PublishRound)
+        assert told.call.trunk == (trunk.ask if trunk else None)
 
 
 def test_a_changed_proxy_set_does_not_touch_the_open_round() -> None:

@@ -82,6 +82,7 @@ class Driver:
 
     remembered: Remembered = field(default_factory=Remembered)
     variants: tuple[str, ...] = ()
+    prototypes: bool = False
     effects: list[e.Effect] = field(default_factory=list)
     clock: FakeClock = field(default_factory=FakeClock)
 
@@ -93,6 +94,7 @@ class Driver:
             spec=SPEC,
             report_interval_s=10,
             variants=self.variants,
+            prototypes=self.prototypes,
         )
         self.core = DeviceCore(who, self.remembered, self.clock.now)
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,10 @@ from edge_client.jobs import read_result
 from edge_client.lessons import LESSON
 from edge_client.pipelines import Bundle
 from edge_models.head_weights import HeadWeights
+from edge_models.trunk_changes import decode_change
 from edge_protocol import messages as m
 from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
+from edge_protocol.trunks import TrunkAsk
 from tests.edge_client.device_rig import DeviceRig, device_config, series_pack
 from tests.edge_client.test_training import WRITE
 from tests.fakes.small_centre import SmallCentre, artifact_files
@@ -178,6 +181,25 @@ def test_a_round_is_answered_by_the_real_trainer_and_its_head_serves(tmp_path: P
     again.until(lambda: again.centre.of(m.DeviceState), "state")
     assert not again.centre.of(m.KnowledgeReport), "an answered round is not answered again after a restart"
     again.close()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("granted", [0, 3])
+def test_a_trunk_s_change_leaves_a_device_only_when_its_owner_allows_it(tmp_path: Path, granted: int) -> None:
+    """A round asks for ten steps: the device grants three, or, as by default, none; the report comes in both cases."""
+    labels = {"commissioning": f"{tmp_path}/images.npz"}
+    rig = DeviceRig(device_config(tmp_path, labels=labels, train={"trunk_steps": granted}), trainer=())
+    rig.centre.release(1, {"nano": artifact_files()})
+    rig.centre.call(1, 1, trunk=TrunkAsk(10, 16, 0.003, 0.5))
+    rig.until(lambda: rig.centre.of(m.KnowledgeReport), "report", within_s=280)
+    (report,) = rig.centre.of(m.KnowledgeReport)
+    if not granted:
+        assert report.trunk is None
+    else:
+        assert (report.trunk.steps, report.trunk.base) == (3, sha256(artifact_files().weights).hexdigest())
+        assert decode_change(report.trunk.data)
+    assert rig.agent._uplink.raw_bytes == 0
+    rig.close()
 
 
 def test_a_device_whose_privacy_budget_is_spent_says_so_and_goes_on_serving(tmp_path: Path) -> None:

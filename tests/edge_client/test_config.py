@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,10 @@ def test_the_documented_example_is_read_and_flags_go_before_environment_before_f
         ({"device": "server"}, "server's own name"),
         ({"device": "a/b"}, "device"),
         ({"privacy": {"epsilon_per_report": 9.0, "epsilon_total": 8.0}}, "exceeds"),
+        ({"privacy": {"epsilon_per_report": 1.0, "prototype_k": 10}}, "have no noise"),
+        ({"privacy": {"prototype_k": 2}}, "prototype_k"),
+        ({"privacy": {"epsilon_per_report": 1.0}, "train": {"trunk_steps": 5}}, "no noise covers a trunk's change"),
+        ({"train": {"trunk_steps": 5000}}, "trunk_steps"),
         ({"trusted_root": ""}, "trusted_root"),
         ({"sources": []}, "sources"),
         ({"sources": [{"name": "a", "uri": "x"}] * 2}, "same name"),
@@ -121,6 +126,8 @@ def test_sources_that_do_not_fit_are_named(tmp_path: Path) -> None:
     sensors = [{"name": "road", "uri": f"pack://{series}"}]
     with pytest.raises(ConfigError, match="only classifiers"):
         built(tmp_path, task="speed", sources=sensors, privacy={"epsilon_per_report": 1.0})
+    with pytest.raises(ConfigError, match="class means"):
+        built(tmp_path, task="speed", sources=sensors, privacy={"prototype_k": 10})
     with pytest.raises(ConfigError, match="3 sensors, the commissioning pack 2"):
         built(tmp_path, task="speed", sources=sensors, labels={"commissioning": str(history)})
     with pytest.raises(DataError, match="needs a series"):
@@ -138,11 +145,10 @@ def test_the_board_is_described_from_its_own_files(tmp_path: Path) -> None:
     config = device_config(tmp_path)
     told = board.profile(config, VEHICLE, Machine(tmp_path))
     assert (told.board, told.memory_bytes) == ("NVIDIA Jetson Orin Nano", 8000 * 1024)
-    assert told.runtime.startswith("onnxruntime ")
+    assert (told.software, told.runtime) == (version("roadcast"), f"onnxruntime {version('onnxruntime')}")
     bare = board.profile(config, VEHICLE, Machine(tmp_path / "none"))
     assert bare.memory_bytes == 0
     assert bare.board
-    assert board._version("no-such-package") == "unknown"
 
 
 def test_systemd_is_told_when_it_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_client.chunk_sources import UNSUBSCRIBE_BATCH
 from edge_client.effects import Fetched, FetchFailed
 from edge_client.fetcher import Fetcher, Outcome
 from edge_protocol.blobs import BlobRef, cut
@@ -101,7 +102,7 @@ def test_a_blob_arrives_whole_with_a_window_of_chunks_asked_for_at_a_time(tmp_pa
         active = rig.fetcher._active
         assert active is None or len(active.pull._asked) <= rig.window
     assert subscribed[0] == 1
-    assert rig.window <= max(subscribed) < rig.window + rig.window // 4
+    assert rig.window <= max(subscribed) < rig.window + UNSUBSCRIBE_BATCH
     assert rig.said == [Fetched(ref.sha256)]
     assert rig.fetcher.path(ref.sha256).read_bytes() == DATA
     assert not rig.link._filters
@@ -158,7 +159,7 @@ def test_a_process_killed_at_any_chunk_goes_on_where_it_was(tmp_path: Path) -> N
         first.fetch(ref)
         for _ in range(at):
             first.turn(most=1)
-        first.fetcher._active.file.close()  # type: ignore[union-attr] # the kill: nothing is told goodbye
+        first.fetcher._active.part.file.close()  # type: ignore[union-attr] # the kill: nothing is told goodbye
         part = folder / ref.sha256 / "part"
         if at > 1:
             torn = bytearray(part.read_bytes())

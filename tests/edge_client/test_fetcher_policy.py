@@ -55,7 +55,9 @@ def test_a_metered_link_is_waited_out_and_said_once(tmp_path: Path) -> None:
         rig.said += rig.fetcher.tick(rig.clock.now)
     assert rig.said == [FetchHeld("waits: the link is metered")]
     assert not rig.link._filters
-    assert rig.fetcher.counts() == {"fetch_bytes_left": 40 * CHUNK, "fetch_held": 1}
+    size = 40 * CHUNK
+    told = {"fetch_bytes": size, "fetch_bytes_left": size, "fetch_held": 1, "fetch_idle_s": 600}
+    assert rig.fetcher.counts(rig.clock.now) == told
     looks.seen = Surroundings(urgent=True, metered=True)
     rig.said += rig.fetcher.tick(rig.clock.now)
     rig.finish()
@@ -79,11 +81,11 @@ def test_hours_that_end_in_the_middle_keep_what_was_had(tmp_path: Path) -> None:
     rig.turn(most=5)
     looks.seen = Surroundings(240)
     rig.turn()
-    left = rig.fetcher.counts()["fetch_bytes_left"]
+    left = rig.fetcher.counts(rig.clock.now)["fetch_bytes_left"]
     assert 0 < left < 40 * CHUNK
     rig.clock.advance(3600)
     rig.said += rig.fetcher.tick(rig.clock.now)
-    assert rig.fetcher.counts()["fetch_bytes_left"] == left
+    assert rig.fetcher.counts(rig.clock.now)["fetch_bytes_left"] == left
     looks.seen = Surroundings(61)
     rig.said += rig.fetcher.tick(rig.clock.now)
     rig.finish()
@@ -146,7 +148,7 @@ def test_a_mirror_is_asked_first_and_the_broker_not_at_all(tmp_path: Path, serve
     until(rig, ref.sha256)
     assert rig.fetcher.path(ref.sha256).read_bytes() == DATA
     assert rig.link.traffic.messages_down == 0
-    assert rig.fetcher.counts()["bytes_mirror"] == len(DATA)
+    assert rig.fetcher.counts(rig.clock.now)["bytes_mirror"] == len(DATA)
     rig.fetcher.close()
 
 

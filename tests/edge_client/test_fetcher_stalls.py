@@ -12,6 +12,7 @@ from edge_client.fetcher import NEED_AHEAD
 from edge_protocol.blobs import cut
 from edge_protocol.effects import Send
 from edge_protocol.messages import Need
+from edge_protocol.topics import ChunkTopic
 from tests.edge_client.test_fetcher import CHUNK, DATA, TOPICS, Rig
 
 
@@ -81,3 +82,30 @@ def test_a_broker_without_its_store_is_not_flooded(tmp_path: Path) -> None:
     assert 2 <= len(needs) <= 12
     assert max(len(need.indices) for need in needs) <= NEED_AHEAD
     rig.fetcher.close()
+
+
+def test_how_long_nothing_has_come_is_told_whichever_blob_is_asked_for(tmp_path: Path) -> None:
+    """A chunk that counts begins it anew, one that is not right does not; what is done tells none."""
+    rig = Rig(tmp_path / "blobs")
+    refs = [rig.publish(data, without=frozenset(range(2, 40))) for data in (DATA, DATA[::-1])]
+    for ref in refs:
+        rig.fetch(ref)
+    rig.turn()
+    for _ in range(100):
+        rig.clock.advance(10)
+        rig.turn()
+        rig.said += rig.fetcher.tick(rig.clock.now)
+    idle_s = rig.fetcher.counts(rig.clock.now)["fetch_idle_s"]
+    assert 600 < idle_s <= 1000, "the second blob had its turn, and its chunks, within the first minutes"
+    spoilt = ChunkTopic(refs[0].sha256, 5)
+    rig.said += rig.fetcher.chunk(spoilt, b"wrong", rig.clock.now)
+    assert rig.fetcher.counts(rig.clock.now)["fetch_idle_s"] == idle_s
+    for data in (DATA, DATA[::-1]):
+        rig.publish(data)
+    rig.turn(most=1)
+    assert rig.fetcher.counts(rig.clock.now)["fetch_idle_s"] == 0
+    while len(rig.all(Fetched)) < len(refs):
+        rig.clock.advance(3)
+        rig.turn()
+        rig.said += rig.fetcher.tick(rig.clock.now)
+    assert not rig.fetcher.counts(rig.clock.now)

@@ -18,6 +18,7 @@ from edge_protocol import messages as m
 from edge_protocol.arrays import pack
 from edge_protocol.effects import Send
 from edge_protocol.errors import StoreError
+from edge_protocol.trunks import TrunkChange
 from edge_protocol.vote_codec import decode_votes
 from tests.edge_client.core_driver import SPEC, report
 from tests.edge_client.device_rig import DeviceRig, device_config
@@ -82,6 +83,18 @@ def test_an_unknown_base_is_forgotten_once(tmp_path: Path) -> None:
     assert last.unknown(TWO) == answer(2)
     assert last.code(answer(2), THREE) == in_full(answer(2))
     assert last.unknown(THREE) is None
+
+
+def test_a_change_of_the_trunk_is_told_whole_and_again_and_is_no_base(tmp_path: Path) -> None:
+    """It travels beside the coded votes, also when they are told again in full; once accepted it is forgotten."""
+    last = told(tmp_path)
+    size = (tmp_path / VOTES_FILE).stat().st_size
+    report = msgspec.structs.replace(answer(2), trunk=TrunkChange("ab" * 32, 5, bytes(4000)))
+    assert last.code(report, TWO).trunk == report.trunk
+    assert last.unknown(TWO) == report
+    last.code(report, THREE)
+    last.accepted(THREE)
+    assert (tmp_path / VOTES_FILE).stat().st_size < size + 100
 
 
 def test_a_disk_that_refuses_is_said(tmp_path: Path) -> None:

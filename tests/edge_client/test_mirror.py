@@ -24,10 +24,10 @@ REF, CHUNKS = cut(DATA, 4096)
 class Got:
     """A mirror of one server, and what it delivered."""
 
-    def __init__(self, server: RangeServer, ca_file: str | None = None) -> None:
+    def __init__(self, server: RangeServer, ca_file: str | None = None, *, patient: bool = False) -> None:
         self.chunks: dict[int, bytes] = {}
         self.repeated = 0
-        self.mirror = Mirror(server.base, self._take, ca_file)
+        self.mirror = Mirror(server.base, self._take, ca_file, patient=patient)
 
     def _take(self, ref: BlobRef, index: int, data: bytes) -> None:
         assert ref == REF
@@ -232,7 +232,7 @@ def test_a_server_that_is_not_there_is_a_reason() -> None:
 
 
 def test_https_is_checked_against_the_certificates_that_are_trusted(tmp_path: Path) -> None:
-    """With its authority the blob comes; without it there is a reason."""
+    """With its authority the blob comes, also when that came later; without it there is a reason."""
     authority, context = Authority(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate, key = authority.issue(tmp_path, "localhost")
     context.load_cert_chain(certificate, key)
@@ -244,6 +244,12 @@ def test_https_is_checked_against_the_certificates_that_are_trusted(tmp_path: Pa
         doubting = Got(server)
         assert "certificate" in doubting.failure().lower()
         doubting.mirror.close()
+        waiting = Got(server, str(tmp_path / "later.pem"), patient=True)
+        assert "mirror_ca_file" in waiting.failure()
+        waiting.mirror.withdraw()
+        authority.write(tmp_path / "later.pem")
+        assert waiting.all() == DATA
+        waiting.mirror.close()
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_a_message_stays_until_it_is_acknowledged_and_across_restarts(tmp_path: 
     outbox.close()
     again = Outbox(tmp_path / "outbox.db")
     assert ids(again) == [4, 1, 2]
-    assert (len(again), again.size_bytes) == (3, 300)
+    assert len(again) == 3
     again.close()
 
 

@@ -20,6 +20,7 @@ from edge_protocol.arrays import pack
 from edge_protocol.errors import LocalProtocolError, RemoteProtocolError
 from edge_protocol.transport.base import Received
 from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
+from edge_protocol.trunks import MAX_CHANGE_BYTES
 from edge_protocol.vote_codec import decode_votes, encode_votes
 from tests.edge_client.device_rig import DeviceRig, device_config
 from tests.fakes.small_centre import FLEET, artifact_files
@@ -35,6 +36,9 @@ ARRAYS = {
     "ForecastVotes.mean",
     "ForecastVotes.spread",
     "ForecastVotes.density",
+    "PrototypeReport.classes",
+    "PrototypeReport.means",
+    "PrototypeReport.counts",
 }
 
 
@@ -57,7 +61,7 @@ def leaves(kind: inspect.Type, at: str) -> dict[str, inspect.Type]:
 
 
 def test_no_message_that_a_device_can_send_has_a_field_for_samples() -> None:
-    """Beside bounded text and numbers: short ids and digests, seven arrays of votes, and votes as a coded stream."""
+    """Beside bounded text and numbers: short ids and digests, arrays and streams of votes, the change of a trunk."""
     found = {name: leaf for kind in (m.Header, *SPEAKS) for name, leaf in leaves(inspect.type_info(kind), "").items()}
     arrays = {name for name, leaf in found.items() if isinstance(leaf, inspect.StructType)}
     assert arrays == ARRAYS
@@ -68,13 +72,14 @@ def test_no_message_that_a_device_can_send_has_a_field_for_samples() -> None:
         "CodedReport.proxy": 8,
         "CodedVotes.digest": 8,
         "CodedVotes.data": None,
+        "TrunkChange.data": MAX_CHANGE_BYTES,
         "Measured.asked": 16,
     }
     texts = {name: leaf for name, leaf in found.items() if isinstance(leaf, inspect.StrType)}
     assert all(
         (leaf.max_length or 0) <= 512 if leaf.pattern is None else "{64}" in leaf.pattern for leaf in texts.values()
     )
-    plain = (inspect.IntType, inspect.FloatType, inspect.BoolType)
+    plain = (inspect.IntType, inspect.FloatType, inspect.BoolType, inspect.LiteralType, inspect.NoneType)
     rest = {name for name, leaf in found.items() if not isinstance(leaf, plain)} - arrays - set(blobs) - set(texts)
     assert not rest
 

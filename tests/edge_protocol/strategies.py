@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 from edge_protocol import messages as m
 from edge_protocol.arrays import Array, pack
 from edge_protocol.blobs import BlobRef, cut
+from edge_protocol.prototypes import MOST_COUNT
+from edge_protocol.task import FEATURES, TIERS
+from edge_protocol.trunks import TrunkAsk, TrunkChange
 
 names = st.text(max_size=64)
 ids = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True).filter(lambda text: text != "server")
@@ -52,6 +55,17 @@ def forecast_votes(draw: st.DrawFn) -> m.ForecastVotes:
 
 
 @st.composite
+def prototype_reports(draw: st.DrawFn) -> m.PrototypeReport:
+    """Class means of up to 6 of 256 classes."""
+    classes = sorted(draw(st.sets(st.integers(0, 255), max_size=6)))
+    means = np.random.default_rng(draw(st.integers(0, 99))).normal(size=(len(classes), FEATURES)).astype("<f2")
+    levels = draw(st.lists(st.integers(0, MOST_COUNT), min_size=len(classes), max_size=len(classes)))
+    told = (pack(np.array(classes, "u1")), pack(means), pack(np.array(levels, "u1")))
+    head = draw(st.tuples(names, names, counts, counts, st.sampled_from(TIERS)))
+    return m.PrototypeReport(*head, *told)
+
+
+@st.composite
 def blob_refs(draw: st.DrawFn) -> BlobRef:
     """References to blobs of up to ten chunks."""
     return cut(draw(st.binary(min_size=1, max_size=100)), draw(st.integers(10, 40)))[0]
@@ -65,12 +79,21 @@ coded_votes = st.builds(
     st.binary(min_size=8, max_size=8),
     st.binary(max_size=200),
 )
+trunks = st.none() | st.builds(TrunkChange, digests, counts, st.binary(min_size=1, max_size=200))
+shares = st.floats(0, 1, exclude_min=True)
+asks = st.none() | st.builds(TrunkAsk, st.integers(1, 1000), st.integers(2, 256), shares, shares)
 running = st.builds(m.RunningTask, names, names, names, names, counts)
 bodies: st.SearchStrategy[m.Body] = st.one_of(
     st.builds(m.Birth, names, names, names, counts, counts, st.lists(running, max_size=3).map(tuple)),
     st.builds(m.DeviceState, names, names, counts, st.dictionaries(names, counts, max_size=8), values),
-    st.builds(m.KnowledgeReport, names, names, counts, counts, digests, counts, class_votes() | forecast_votes()),
-    st.builds(m.CodedReport, names, names, counts, counts, st.binary(min_size=8, max_size=8), counts, coded_votes),
+    st.builds(
+        m.KnowledgeReport, names, names, counts, counts, digests, counts, class_votes() | forecast_votes(), trunks
+    ),
+    st.builds(
+        m.CodedReport, names, names, counts, counts, st.binary(min_size=8, max_size=8), counts, coded_votes, trunks
+    ),
+    prototype_reports(),
+    st.builds(m.PrototypeCall, names, names, counts, counts, seconds, st.booleans()),
     st.builds(m.Telemetry, values),
     st.builds(m.Deployment, names, counts, names, counts, digests | st.just(""), st.text(max_size=512)),
     st.builds(m.Need, digests, st.lists(st.integers(0, 2**20 - 1), max_size=20).map(tuple)),
@@ -80,7 +103,7 @@ bodies: st.SearchStrategy[m.Body] = st.one_of(
     st.builds(m.Label, names, names, names),
     st.builds(m.Measure, names, st.floats(0.1, 30)),
     st.builds(m.Measured, names, message_ids, counts, names, counts, values, st.text(max_size=512)),
-    st.builds(m.RoundCall, names, names, counts, counts, blob_refs(), seconds, st.booleans()),
+    st.builds(m.RoundCall, names, names, counts, counts, blob_refs(), seconds, st.booleans(), asks),
     st.builds(m.ReleaseOffer, st.binary(max_size=500)),
     st.builds(m.Presence, st.booleans()),
 )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_protocol.blobs import CHUNK_BYTES, MAX_BLOB_BYTES, BlobRef, Pull, cut
+from edge_protocol.blobs import BATCH, CHUNK_BYTES, MAX_BLOB_BYTES, BlobRef, Pull, cut
 from edge_protocol.errors import DigestError, LocalProtocolError
 
 
@@ -75,18 +75,43 @@ def test_time_alone_makes_a_pull_ask_again() -> None:
     assert pull.retries == 4
 
 
-def test_fresh_chunks_are_asked_for_once_a_quarter_of_the_window_is_free() -> None:
+def test_fresh_chunks_are_asked_for_once_half_the_window_is_free() -> None:
     """Few packets; and a limit from outside takes them one by one, however wide the window is."""
     ref, chunks = cut(bytes(range(200)), 10)
     pull = Pull(ref, window=8)
     assert pull.ask(0.0) == ([0, 1, 2, 3, 4, 5, 6, 7], [])
-    pull.take(3, chunks[3])
-    assert pull.ask(0.0) == ([], [])
-    pull.take(0, chunks[0])
+    for index in (3, 0, 1):
+        pull.take(index, chunks[index])
+        assert pull.ask(0.0) == ([], [])
+    pull.take(2, chunks[2])
     assert pull.ask(0.0, most=1) == ([8], [])
-    pull.take(1, chunks[1])
+    pull.take(4, chunks[4])
     assert pull.ask(0.0, most=0) == ([], [])
-    assert pull.ask(0.0) == ([9, 10], [])
+    assert pull.ask(0.0) == ([9, 10, 11, 12], [])
+
+
+def test_a_wide_window_is_filled_a_packet_at_a_time() -> None:
+    """However wide it is, what one SUBSCRIBE packet holds is worth asking for."""
+    ref, chunks = cut(bytes(range(200)), 2)
+    pull = Pull(ref, window=64)
+    assert len(pull.ask(0.0)[0]) == 64
+    for index in range(BATCH):
+        assert pull.ask(0.0) == ([], [])
+        pull.take(index, chunks[index])
+    assert pull.ask(0.0) == ([*range(64, 64 + BATCH)], [])
+
+
+def test_what_runs_out_is_asked_for_again_oldest_first() -> None:
+    """Also beyond a limit from outside, and without those that were asked for later."""
+    ref, chunks = cut(bytes(range(100)), 10)
+    pull = Pull(ref, window=4, timeout_s=5.0)
+    pull.ask(0.0, most=2)
+    pull.ask(1.0)
+    assert pull.ask(5.0, most=1) == ([0], [0])
+    assert pull.ask(6.0, most=2) == ([1, 2], [1, 2])
+    assert pull.next_deadline() == 6.0
+    assert pull.take(2, chunks[2])
+    assert pull.ask(6.0) == ([3], [3])
 
 
 def test_another_connection_is_given_its_own_time() -> None:

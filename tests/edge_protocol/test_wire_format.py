@@ -14,6 +14,7 @@ from edge_protocol import messages as m
 from edge_protocol.arrays import _DTYPES, Array
 from edge_protocol.blobs import BlobRef
 from edge_protocol.manifest import Artifact, Delta, ReleaseManifest
+from edge_protocol.trunks import TrunkAsk, TrunkChange
 from tests.vectors.make import examples
 
 PAGE = (Path(__file__).parents[2] / "docs" / "wire-format.md").read_text(encoding="utf-8")
@@ -24,6 +25,8 @@ STRUCTURES: list[type[msgspec.Struct]] = [
     m.ClassVotes,
     m.ForecastVotes,
     m.CodedVotes,
+    TrunkAsk,
+    TrunkChange,
     Array,
     BlobRef,
     ReleaseManifest,

@@ -24,7 +24,7 @@ from devices.packs import ImagePack, save_pack
 from edge_models.samples import Samples
 from edge_models.tasks import load_task, plugin_of
 from edge_protocol.ids import TaskId
-from edge_protocol.messages import KnowledgeReport
+from edge_protocol.messages import FullReport
 from edge_protocol.task import TIERS, TaskSpec
 from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
 from tests.fakes.clock import FakeClock
@@ -149,7 +149,7 @@ def scripted_distiller(scores: list[float]) -> Distiller:
             parameters=dict.fromkeys(TIERS, 3000),
         )
         said = {name: (folder / "reports" / name).read_bytes() for name in job.reports}
-        heard = {Path(n).stem: msgspec.msgpack.decode(data, type=KnowledgeReport).round for n, data in said.items()}
+        heard = {Path(n).stem: msgspec.msgpack.decode(data, type=FullReport).round for n, data in said.items()}
         manifest = describe(folder, job, result, inputs=input_hashes(folder, job), heard=heard, device="none")
         (folder / MANIFEST).write_bytes(encoded(manifest))
         (folder / "result.json").write_bytes(msgspec.json.encode(result))

@@ -26,7 +26,7 @@ class CodedAnswers:
         self.bytes += len(votes.data)
         short = bytes.fromhex(report.proxy)[: m.PROXY_BYTES]
         head = (report.task, report.label_space, report.round, report.release)
-        return m.CodedReport(*head, short, report.examples, votes)
+        return m.CodedReport(*head, short, report.examples, votes, report.trunk)
 
     def sent(self, message_id: bytes, report: m.KnowledgeReport) -> None:
         """A report is on its way."""

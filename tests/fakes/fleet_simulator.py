@@ -25,6 +25,7 @@ from edge_protocol.task import TIERS, TaskSpec
 from edge_protocol.topics import ChunkTopic, Downlink, ReleaseTopic, RoundTopic, Topics
 from edge_protocol.transport.base import Connected, LastWill, Received, Transport
 from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
+from edge_protocol.trunks import TrunkChange
 from tests.fakes.coded_answers import CodedAnswers
 
 RESEND_S = 5.0
@@ -78,7 +79,7 @@ class SimulatedDevice:
         self._pulls: dict[str, Pull] = {}
         self._manifest: ReleaseManifest | None = None
         self._answered = self._failed = 0
-        self._due: tuple[float, m.RoundCall] | None = None
+        self._due: tuple[float, m.Call] | None = None
         will = LastWill(fleet.topics.online(self.name), encode(self._header(), m.Presence(False)))
         self.transport = fleet.connect(self.name, self.inbox, will)
 
@@ -145,7 +146,7 @@ class SimulatedDevice:
                 self._offer(self.fleet.open(body))
             case RoundTopic() if event.payload:
                 body = decode(event.payload, kind="round", fleet=self.fleet.topics.fleet).body
-                assert isinstance(body, m.RoundCall)
+                assert isinstance(body, m.RoundCall | m.PrototypeCall)
                 self._called(body)
             case ChunkTopic(sha256, index) if event.payload:
                 self._chunk(event.topic, sha256, index, event.payload)
@@ -204,7 +205,7 @@ class SimulatedDevice:
         told = m.Deployment(self.fleet.spec.name, self.running, "committed", self.running, weights)
         self.say(told, durable=True)
 
-    def _called(self, call: m.RoundCall) -> None:
+    def _called(self, call: m.Call) -> None:
         if call.open and call.number > self._answered and self._due is None:
             self._due = (self.fleet.clock() + self.fleet.patience(self.name), call)
         elif not call.open:
@@ -214,12 +215,25 @@ class SimulatedDevice:
         if self._due is None or self.fleet.clock() < self._due[0] or self.running != self._due[1].release:
             return
         call, self._due = self._due[1], None
-        votes = self.fleet.knowledge(self.name, call)
         self._answered = call.number
+        if isinstance(call, m.PrototypeCall):
+            told = self.fleet.class_means(self.name, call)
+            self.reports += told is not None
+            if told is not None:
+                self.say(told, durable=True)
+            return
+        votes = self.fleet.knowledge(self.name, call)
         if votes is not None:
             self.reports += 1
             report = m.KnowledgeReport(
-                call.task, call.label_space, call.number, call.release, call.proxy.sha256, 100, votes
+                call.task,
+                call.label_space,
+                call.number,
+                call.release,
+                call.proxy.sha256,
+                100,
+                votes,
+                self.fleet.trunk(self, call),
             )
             self._report(report)
 
@@ -244,9 +258,11 @@ class FleetSimulator:
         connect: makes a device's link from its name, its inbox and its last will.
         spec: their task.
         knowledge: what they answer.
+        class_means: what they answer when they are asked for class means.
         patience: seconds each takes to answer a call.
         fetch: whether they pull every chunk of a release, or trust that it is there.
         measured: fills in what a device that is asked to measure says.
+        trunk: how its trunk changed; None for a device that does not say.
         temper: what becomes of a release on a device: ``good``, ``fails`` its probation, or ``silent``.
     """
 
@@ -257,16 +273,19 @@ class FleetSimulator:
         clock: Callable[[], float],
         count: int,
         *,
-        knowledge: Knowledge,
+        knowledge: Knowledge = lambda *_: None,
+        class_means: Callable[[DeviceId, m.PrototypeCall], m.PrototypeReport | None] = lambda *_: None,
         patience: Callable[[DeviceId], float] = lambda _: 0.0,
         fetch: bool = True,
         temper: Callable[[DeviceId, int], str] = lambda *_: "good",
         measured: Callable[[DeviceId, m.Measured], m.Measured] = lambda _, empty: empty,
+        trunk: Callable[[SimulatedDevice, m.RoundCall], TrunkChange | None] = lambda *_: None,
         fleet: str = "sim",
         seed: int = 0,
     ) -> None:
         self.connect, self.spec, self.clock, self.knowledge = connect, spec, clock, knowledge
         self.patience, self.fetch, self.temper, self.measured = patience, fetch, temper, measured
+        self.class_means, self.trunk = class_means, trunk
         self.topics = Topics(FleetId(fleet))
         self.random = random.Random(seed)
         self._opened: dict[bytes, ReleaseManifest] = {}

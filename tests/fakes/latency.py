@@ -69,13 +69,15 @@ def result(
     scenario: Scenario = "single-stream",
     samples: int | None = None,
     peak_mb: float | None = 80.0,
+    **more: Any,
 ) -> Result:
     """A result of these latencies in nanoseconds, one after the other."""
     starts = [0, *accumulate(latencies[:-1])]
     ends = [start + latency for start, latency in zip(starts, latencies, strict=True)]
     trace = Trace(starts, ends, list(cpu or latencies), {"infer": list(latencies)})
     plan = Plan(scenario=scenario, samples=samples, rate_hz=1.0 if scenario == "server" else 0.0)
-    return result_of(trace, plan, subject, sensed, load_ms=20.0, first_ms=1.0, peak_mb=peak_mb, peak_since_start=False)
+    known: dict[str, Any] = {"load_ms": 20.0, "first_ms": 1.0, "peak_mb": peak_mb, "peak_since_start": False}
+    return result_of(trace, plan, subject, sensed, **known, **more)
 
 
 def measured(found: Result | Soak) -> Result:

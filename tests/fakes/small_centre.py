@@ -24,6 +24,7 @@ from edge_protocol.task import TaskSpec, Tier
 from edge_protocol.topics import Topics, Uplink
 from edge_protocol.transport.base import Received
 from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
+from edge_protocol.trunks import TrunkAsk
 from tests.fakes.signed_fleet import SignedFleet
 
 FLEET = FleetId("sim")
@@ -185,7 +186,14 @@ class SmallCentre:
             self.link.publish(self.topics.chunk(ref.sha256, index), chunk, retain=True)
 
     def call(
-        self, number: int, release: int, *, task: str = "vehicle", proxies: int = 24, collecting: bool = True
+        self,
+        number: int,
+        release: int,
+        *,
+        task: str = "vehicle",
+        proxies: int = 24,
+        collecting: bool = True,
+        trunk: TrunkAsk | None = None,
     ) -> m.RoundCall:
         """Open (or close) a round with a small proxy set."""
         spec = load_task(task)
@@ -193,7 +201,14 @@ class SmallCentre:
         ref, chunks = cut(save({"raw": np.ascontiguousarray(raw)}), 16 * 1024)
         self.blob(ref, chunks)
         self._proxies.append(ref.sha256)
-        call = m.RoundCall(task, spec.label_space, number, release, ref, 4e9, collecting)
+        call = m.RoundCall(task, spec.label_space, number, release, ref, 4e9, collecting, trunk)
+        self.say(self.topics.round(spec.task_id), call, retain=True)
+        return call
+
+    def ask(self, number: int, release: int, *, task: str = "vehicle", collecting: bool = True) -> m.PrototypeCall:
+        """Open (or close) a round that asks for class means."""
+        spec = load_task(task)
+        call = m.PrototypeCall(task, spec.label_space, number, release, 4e9, collecting)
         self.say(self.topics.round(spec.task_id), call, retain=True)
         return call
 
@@ -223,7 +238,7 @@ class SmallCentre:
                 body, reason = self._opened(body, envelope.header)
             self.heard.append(body)
             self.headers.append(envelope.header)
-            durable = isinstance(body, m.KnowledgeReport | m.CodedReport | m.IntervalResult | m.Deployment | m.Measured)
+            durable = isinstance(body, m.Report | m.IntervalResult | m.Deployment | m.Measured)
             if durable and kind not in self.deaf:
                 self.tell(envelope.header.sender, m.Ack(envelope.header.message_id, not reason, reason))
 

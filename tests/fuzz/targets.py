@@ -17,6 +17,7 @@ from edge_client.installed import DAMAGED, Pointer
 from edge_client.offers import Offered
 from edge_models.head_weights import HeadWeights
 from edge_models.tasks import load_task
+from edge_models.trunk_changes import decode_change, encode_change
 from edge_protocol import codec
 from edge_protocol import messages as m
 from edge_protocol.blobs import Pull, cut
@@ -35,7 +36,8 @@ from tests.fuzz.target import Target
 from tests.fuzz.trust_targets import pointer, trust_targets
 from tests.vectors.make import examples, manifest
 
-WHO = Profile(fleet=FLEET, device=DeviceId("cam-1"), tier="nano", spec=load_task("vehicle"), report_interval_s=10)
+SPEC = load_task("vehicle")
+WHO = Profile(fleet=FLEET, device=DeviceId("cam-1"), tier="nano", spec=SPEC, report_interval_s=10, prototypes=True)
 
 
 @lru_cache(maxsize=1)
@@ -100,6 +102,7 @@ def _brain() -> Target:
     header = m.Header(FLEET, SERVER, bytes(16), bytes(8), 1, 1.7e9, True)
     bodies: list[m.Body] = [m.ReleaseOffer(signed(1).data), m.Label("vehicle", "main-1", "car")]
     bodies += [m.Ack(bytes(16), accepted=True), m.Measure("vehicle", 2.5)]
+    bodies.append(m.PrototypeCall("vehicle", spec.label_space, 6, 3, 4e9, open=True))
     bodies.append(m.RoundCall("vehicle", spec.label_space, 5, 3, cut(b"proxies" * 20, 64)[0], 4e9, open=True))
 
     def feed(data: bytes) -> object:
@@ -191,6 +194,8 @@ def _files() -> Iterator[tuple[str, Target]]:
     yield "payload", Target(read_payload, [weights, steps], ArtifactError, 10, in_safetensors)
     yield "golden", Target(lambda data: check_golden(_Echo(), data), [golden], RoadcastError, 10, in_safetensors)  # type: ignore[arg-type]
     yield "head", Target(HeadWeights.from_bytes, [head], RoadcastError, 10, in_safetensors)
+    change = encode_change({"trunk.w": rng.normal(size=(3, 4)).astype(np.float32), "trunk.b": np.ones(3, np.float32)})
+    yield "trunk", Target(decode_change, [change], RemoteProtocolError, 10, in_safetensors)
     yield "template", Target(places, [template()], ArtifactError, 9)
 
     def read_pointer(data: bytes) -> object:

@@ -176,12 +176,15 @@ def test_a_device_that_remembers_wrongly_answers_again_in_full(tmp_path: Path) -
                 fleet.start()
             drive(server, fleet, clock, rounds_closed(server, number), "end of the round")
             drive(server, fleet, clock, lambda: not any(device.outbox for device in fleet.devices), "empty outboxes")
-            proxy = server.coordinator.tasks[TASK].setup.proxy.sha256
-            stored = server.database.reports(TASK, number, proxy)
+            proxy = server.coordinator.tasks[TASK].setup.proxy
+            assert proxy is not None
+            stored = server.database.reports(TASK, number, proxy.sha256)
         finally:
             server.close()
         assert {device.name: device.told.known for device in fleet.devices} == stored, "both sides have the same base"
         sizes.append(fleet.devices[5].told.bytes)
-        fleet.devices[0].told.known, fleet.devices[1].told.known = stored[fleet.devices[5].name], None
+        other = stored[fleet.devices[5].name]
+        assert isinstance(other, m.KnowledgeReport)
+        fleet.devices[0].told.known, fleet.devices[1].told.known = other, None
     assert [device.acks[False, "unknown-base"] for device in fleet.devices] == [1] + [0] * 11
     assert sizes[1] < 2 * sizes[0], "the second report took fewer bytes than the first"

@@ -14,7 +14,7 @@ from roadcast.bench.report import page
 from roadcast.demo.report import write_report
 from tests.fakes.demo_outcome import good
 from tests.fakes.latency import result
-from tests.roadcast.bench.test_report import EVEN
+from tests.roadcast.bench.test_report import EVEN, MOMENTS, soaked
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
@@ -55,8 +55,9 @@ def cut_off(path: Path, width: int) -> str:
 
 @pytest.mark.parametrize("width", [1300, 500])
 def test_nothing_of_a_latency_report_is_cut_off(tmp_path: Path, width: int) -> None:
-    """Two runs with long names and a single one."""
-    for name, found in (("two", [result(EVEN), result(EVEN[:500])]), ("one", [result(EVEN)])):
+    """Two runs with long names of which one was watched, a single one, and a soak alone."""
+    watched = result(EVEN[:500], moments=MOMENTS)
+    for name, found in (("two", [result(EVEN), watched]), ("one", [watched]), ("soak", [soaked()])):
         (tmp_path / f"{name}.html").write_text(page(found))
         assert cut_off(tmp_path / f"{name}.html", width) == "all is seen"
 

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from devices.provision.plan import make_plan
-from devices.provision.site import InstallConfig
 from devices.provision.wheels import Target, requirements
 from edge_protocol.errors import ConfigError, NotReadyError, StoreError
 from roadcast.commands.flash import app
@@ -128,37 +122,6 @@ def test_the_command_tells_where_gpu_builds_come_from(links: Path, tmp_path: Pat
     assert "alpha-1.5-cp310-cp310-manylinux_2_28_aarch64.whl\t0.0" in told
     told = CliRunner().invoke(app, [*command, "--jetpack", "6", "--json"], catch_exceptions=False).stdout
     assert json.loads(told)["target"]["python"] == "3.10"
-
-
-def test_the_set_up_installs_from_hashed_wheels_only(tmp_path: Path) -> None:
-    """The unit's own lines, run here without a network: installed; with one byte changed on the card: refused."""
-    wheel(tmp_path / "wheels", "roadcast", "0.1.0", needs=["alpha"])
-    wheel(tmp_path / "wheels", "alpha")
-    wheels = {path.name: path.read_bytes() for path in (tmp_path / "wheels").iterdir()}
-    install = InstallConfig(prefix=str(tmp_path / "opt"), python=sys.executable, wheels="wheels", system_packages=False)
-    plan = make_plan({"fleet": "city", "device": "cam-1"}, install, {}, wheels)
-    for file in plan.files:
-        if file.path.startswith(str(tmp_path)):
-            Path(file.path).parent.mkdir(parents=True, exist_ok=True)
-            Path(file.path).write_bytes(file.content)
-    (unit,) = (file.content.decode() for file in plan.files if file.path.endswith("roadcast-setup.service"))
-    lines = [shlex.split(line.partition("=")[2]) for line in unit.splitlines() if line.startswith("ExecStart=")]
-    assert len(lines) == 3
-    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # it would bring the real one
-    for line in lines:
-        done = subprocess.run(line, env=bare, capture_output=True, text=True, check=False, timeout=110)
-        assert done.returncode == 0, done.stderr
-    said = subprocess.run(
-        [tmp_path / "opt/venv/bin/roadcast"], env=bare, capture_output=True, text=True, check=True
-    ).stdout
-    assert said == "0.1.0\n"
-    (alpha,) = (tmp_path / "opt").glob("wheels-*/alpha-*.whl")
-    alpha.write_bytes(wheel(tmp_path / "other", "alpha", needs=[""]).read_bytes())
-    done = subprocess.run(
-        [*lines[1], "--force-reinstall"], env=bare, capture_output=True, text=True, check=False, timeout=110
-    )
-    assert done.returncode != 0
-    assert "DO NOT MATCH" in done.stderr
 
 
 @pytest.mark.slow

@@ -14,12 +14,15 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from edge_models.trunk_changes import encode_change
 from edge_protocol import codec
 from edge_protocol import messages as m
 from edge_protocol.arrays import pack
 from edge_protocol.blobs import cut
 from edge_protocol.manifest import Artifact, Delta, ReleaseManifest, encode_manifest
+from edge_protocol.prototypes import told_arrays
 from edge_protocol.task import ImageInput, TaskSpec
+from edge_protocol.trunks import TrunkAsk, TrunkChange
 from edge_protocol.vote_codec import encode_votes
 from edge_protocol.votes import forecast_values, forecast_votes
 
@@ -67,7 +70,10 @@ def examples() -> dict[str, tuple[m.Header, m.Body]]:
     digest = sha256(b"proxy").hexdigest()
     short = bytes.fromhex(digest)[: m.PROXY_BYTES]
     later = m.ClassVotes(votes.classes, pack(np.array([3, 2, 1], "u1")), pack(np.array([1, 6, 4], "u1")), votes.held)
+    means = (np.arange(3 * 64, dtype=np.float32) / 64 - 1).reshape(3, 64)
     steps = forecast_votes(*forecast_values(forecasts))
+    change = encode_change({"trunk.w": np.array([[0.5, -1.0]], "f4"), "trunk.b": np.array([0.25], "f4")})
+    proxy = cut(b"proxy samples" * 20, 64)[0]
     bodies: dict[str, m.Body] = {
         "birth": m.Birth(
             "orin-nano", "0.1.0", "ort 1.20", 6, 8 << 30, (m.RunningTask("vehicle", "ab12", "nano", "dw", 2),)
@@ -82,7 +88,7 @@ def examples() -> dict[str, tuple[m.Header, m.Body]]:
         "ack": m.Ack(bytes(range(16)), accepted=True),
         "rebirth": m.Rebirth(),
         "label": m.Label("vehicle", "road-000017", "truck"),
-        "round": m.RoundCall("vehicle", "ab12", 5, 3, cut(b"proxy samples" * 20, 64)[0], 1_790_000_900.0, open=True),
+        "round": m.RoundCall("vehicle", "ab12", 5, 3, proxy, 1_790_000_900.0, open=True),
         "release": m.ReleaseOffer(encode_manifest(manifest())),
         "presence": m.Presence(online=True),
         "coded-classes": m.CodedReport("vehicle", "ab12", 4, 2, short, 321, encode_votes(votes)),
@@ -92,8 +98,14 @@ def examples() -> dict[str, tuple[m.Header, m.Body]]:
         "measured": m.Measured(
             "vehicle", bytes(range(16)), 3, "CPUExecutionProvider", 4000, {"p50_ms": 1.25, "p95_ms": 1.5}
         ),
+        "prototype-call": m.PrototypeCall("vehicle", "ab12", 6, 3, 1_790_000_900.0, open=True),
+        "prototypes": m.PrototypeReport("vehicle", "ab12", 6, 3, "nano", *told_arrays(means, np.array([5, 0, 2000]))),
+        "coded-trunk": m.CodedReport(
+            "speed", "cd34", 1, 1, short, 42, encode_votes(steps), TrunkChange(digest, 75, change)
+        ),
+        "round-trunk": m.RoundCall("speed", "cd34", 5, 3, proxy, 1_790_000_900.0, True, TrunkAsk(75, 128, 0.003, 0.5)),
     }
-    from_server = {"ack", "rebirth", "label", "round", "release", "measure"}
+    from_server = {"ack", "rebirth", "label", "round", "round-trunk", "release", "measure", "prototype-call"}
     return {
         name: (header(number, "server" if name in from_server else "cam-1"), body)
         for number, (name, body) in enumerate(bodies.items(), start=1)

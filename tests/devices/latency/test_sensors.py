@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from devices.latency.sensors import Reading, Sensors, between
+from devices.boards import Machine
+from devices.latency.sensors import Moment, Reading, Sensors, between
 
 
 def put(root: Path, **files: object) -> None:
@@ -83,6 +84,42 @@ def test_pinned_means_one_clock(board: Path, file: str, text: str) -> None:
     assert Sensors(board).pinned() is True
 
 
+def test_a_boards_own_counter_and_alerts_count_where_cores_have_none(tmp_path: Path) -> None:
+    """An over-current event between two readings, then an alert that is on; a board whose alerts are off says no."""
+    put(tmp_path / "sys/class/hwmon/hwmon1", oc1_event_cnt=3)
+    put(tmp_path / "sys/class/thermal/cooling_device0", type="gpu-throttle-alert", cur_state=0)
+    sensors = Sensors(tmp_path)
+    calm = sensors.read()
+    assert between(calm, sensors.read(), pinned=None).throttled is False
+    put(tmp_path / "sys/class/hwmon/hwmon1", oc1_event_cnt=5)
+    counted = between(calm, sensors.read(), pinned=None)
+    assert (counted.throttle_events, counted.throttled, counted.slowed_by) == (2, True, ())
+    put(tmp_path / "sys/class/thermal/cooling_device0", cur_state=1)
+    slowed = between(sensors.read(), sensors.read(), pinned=None)
+    assert (slowed.throttle_events, slowed.throttled, slowed.slowed_by) == (0, True, ("gpu",))
+
+
+def test_a_moment_has_the_gpus_clock_too(board: Path) -> None:
+    """Heat, the cores' mean and a Jetson's GPU; a range of one clock is pinned, as by jetson_clocks."""
+    put(board / "sys/class/devfreq/17000000.gpu", cur_freq=918_000_000, min_freq=306_000_000, max_freq=918_000_000)
+    for core in (0, 1):
+        put(board / f"sys/devices/system/cpu/cpu{core}/cpufreq", scaling_governor="performance")
+    sensors = Sensors(board)
+    assert sensors.moment(2.5) == Moment(2.5, 52.5, 1500.0, 918.0)
+    assert sensors.pinned() is False
+    put(board / "sys/class/devfreq/17000000.gpu", min_freq=918_000_000)
+    assert Sensors(board).pinned() is True
+
+
+def test_the_power_mode_is_named(tmp_path: Path) -> None:
+    """By its name, by its number where the name cannot be read, and not at all on another board."""
+    said = {"nvpmodel": "NV Power Mode: MODE_15W_6CORE\n2\n"}
+    assert Sensors(tmp_path, Machine(tmp_path, lambda argv: said.get(argv[0]))).power_mode() == "MODE_15W_6CORE"
+    put(tmp_path / "var/lib/nvpmodel", status="pmode:0003")
+    assert Sensors(tmp_path, Machine(tmp_path, lambda _: None)).power_mode() == "mode 3"
+    assert Sensors(tmp_path / "none", Machine(tmp_path / "none", lambda _: None)).power_mode() is None
+
+
 def test_without_sensors_nothing_is_claimed(tmp_path: Path) -> None:
     """An empty tree gives None everywhere, not zero."""
     sensors = Sensors(tmp_path)
@@ -90,6 +127,8 @@ def test_without_sensors_nothing_is_claimed(tmp_path: Path) -> None:
     assert {getattr(found, name) for name in found.__struct_fields__} == {None}
     assert sensors.peak_mb() is None
     assert not sensors.forget_peak()
+    assert sensors.moment(0.0).empty
+    assert found.throttled is None
 
 
 def test_the_peak_of_memory_can_be_measured_anew() -> None:

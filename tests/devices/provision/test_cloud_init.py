@@ -65,8 +65,9 @@ def _boot(
     link = PlannedLink(f"{root}/etc/wants/x.service", "/etc/x.service")
     files = seed(Plan((UNIT, large), (link,)), "cam-1", None)
     (name,) = set(files) - {"user-data", "meta-data", "network-config"}
-    for folder in (tmp_path / place, root):
-        folder.mkdir()
+    for folder in (tmp_path / place, root / "etc/systemd/system"):
+        folder.mkdir(parents=True)
+    (root / "etc/systemd/system/roadcast-power.service").touch()
     if wheel is not None:
         (tmp_path / place / name).write_bytes(wheel)
     ((shell, option, script),) = _user_data(files)["runcmd"]
@@ -81,7 +82,12 @@ def _boot(
         if not (tmp_path / "bin" / tool).exists():
             (tmp_path / "bin" / tool).symlink_to(Path("/usr/bin") / tool)
     done = subprocess.run(
-        [shell, option, script], env={"PATH": path}, capture_output=True, text=True, check=False, timeout=30
+        [shell, option, script],
+        env={"PATH": path, "DPKG_ROOT": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
     )
     return done, root, log.read_text() if log.exists() else ""
 
@@ -92,6 +98,7 @@ def test_a_wheel_finds_its_place_at_the_first_boot(place: str, tmp_path: Path) -
     done, root, log = _boot(tmp_path, wheel=b"w" * 70_000, place=place)
     assert done.returncode == 0, done.stderr
     assert (root / "opt/it's a wheel.whl").read_bytes() == b"w" * 70_000
+    assert not (root / "etc/systemd/system/roadcast-power.service").exists(), "an earlier seed left it"
     assert (root / "etc/wants/x.service").readlink() == Path("/etc/x.service")
     assert "systemd-sysusers /etc/sysusers.d/roadcast.conf" in log
 

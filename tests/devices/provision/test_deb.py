@@ -11,6 +11,7 @@ import pytest
 
 from devices.provision.deb import Package, package
 from devices.provision.plan import Plan, PlannedFile, PlannedLink
+from devices.provision.power_mode import POWER_UNIT
 from edge_protocol.errors import ConfigError
 
 pytestmark = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="no dpkg here")
@@ -20,7 +21,8 @@ WHEEL = PlannedFile("/opt/roadcast/wheels-1/a_b-1.0-py3-none-any.whl", os.urando
 LONG = PlannedFile(f"/opt/{'long-' * 30}name", b"x")
 ENABLE = PlannedLink("/etc/systemd/system/multi-user.target.wants/x.service", UNIT.path)
 OTHER = PlannedLink("/etc/other", "/dev/null")
-PLAN = Plan((UNIT, SECRET, WHEEL, LONG), (ENABLE, OTHER))
+POWER = PlannedFile(f"/etc/systemd/system/{POWER_UNIT}", b"[Service]\n")
+PLAN = Plan((UNIT, SECRET, WHEEL, LONG, POWER), (ENABLE, OTHER))
 
 
 def _made(folder: Path, plan: Plan = PLAN, version: str = "1.2.3") -> tuple[Package, Path]:
@@ -51,13 +53,13 @@ def test_dpkg_reads_the_package(tmp_path: Path) -> None:
 
 
 def test_dpkg_unpacks_what_was_planned(tmp_path: Path) -> None:
-    """Every byte; conffiles are those below /etc, and the checksums are right."""
+    """Every byte; conffiles are those below /etc/roadcast, and the checksums are right."""
     _, path = _made(tmp_path)
     _ask("dpkg-deb", "-R", str(path), str(tmp_path / "out"))
     for file in PLAN.files:
         assert (tmp_path / "out" / file.path[1:]).read_bytes() == file.content
     control = tmp_path / "out/DEBIAN"
-    assert (control / "conffiles").read_text().split() == [UNIT.path, SECRET.path]
+    assert (control / "conffiles").read_text().split() == [SECRET.path]
     subprocess.run(["md5sum", "-c", "--quiet", "DEBIAN/md5sums"], cwd=tmp_path / "out", check=True)
     for script in ("postinst", "prerm", "postrm"):
         assert (control / script).stat().st_mode & 0o111
@@ -67,7 +69,7 @@ def test_dpkg_unpacks_what_was_planned(tmp_path: Path) -> None:
 def test_the_same_plan_makes_the_same_bytes(tmp_path: Path) -> None:
     """Whenever and wherever it is made; another file is another version."""
     assert package(PLAN, "cam-1", "aarch64", "1") == package(PLAN, "cam-1", "aarch64", "1")
-    other = Plan((*PLAN.files[:3], PlannedFile(LONG.path, b"y")), PLAN.links)
+    other = Plan((*PLAN.files[:3], POWER, PlannedFile(LONG.path, b"y")), PLAN.links)
     versions = {_ask("dpkg-deb", "-f", str(_made(tmp_path, plan)[1]), "Version") for plan in (PLAN, other)}
     assert len(versions) == 2
 
@@ -106,10 +108,13 @@ def test_dpkg_installs_keeps_what_was_edited_and_removes(tmp_path: Path) -> None
     assert "systemctl enable x.service" in log.read_text()
     assert "systemd-sysusers /etc/sysusers.d/roadcast.conf" in log.read_text()
     (root / "etc/roadcast/key.pem").write_text("edited")
+    power = root / f"etc/systemd/system/{POWER_UNIT}"
+    assert power.exists()
     newer = Plan((UNIT, PlannedFile(SECRET.path, b"newer", 0o640), WHEEL), PLAN.links)
     dpkg("-i", str(_made(tmp_path, newer, "1.2.4")[1]))
     assert (root / "etc/roadcast/key.pem").read_text() == "edited"
     assert not (root / LONG.path[1:]).exists()
+    assert not power.exists()
     dpkg("-P", "roadcast-device")
     assert "systemctl disable x.service" in log.read_text()
     assert not (root / "etc/roadcast").exists()

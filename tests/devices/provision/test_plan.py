@@ -17,6 +17,7 @@ from devices.provision.rootfs import carry_out
 from devices.provision.site import CameraMatch, InstallConfig, Site
 from edge_protocol.config import load_config
 from edge_protocol.errors import ConfigError
+from edge_protocol.identity.token import EnrolmentToken
 
 TREE: dict[str, Any] = {"fleet": "city", "device": "cam-1", "state_dir": "/var/lib/roadcast"}
 WHEELS = {
@@ -48,6 +49,8 @@ def test_a_plan_holds_all_that_a_device_needs() -> None:
         "/etc/sysusers.d/roadcast.conf",
         "/etc/tmpfiles.d/roadcast.conf",
         "/etc/systemd/journald.conf.d/roadcast.conf",
+        "/opt/roadcast/set-up.sh",
+        "/usr/lib/roadcast/installed",
         f"{folder}/requirements.txt",
         *(f"{folder}/{name}" for name in WHEELS),
     }
@@ -90,7 +93,7 @@ def test_without_wheels_nothing_is_set_up() -> None:
     """Roadcast is there already: no set-up unit, and the agent needs none."""
     plan = make_plan(TREE, InstallConfig(), {}, {})
     assert SETUP not in {file.path for file in plan.files}
-    assert "roadcast-setup" not in _text(plan, AGENT)
+    assert not any(word in _text(plan, AGENT) for word in ("roadcast-setup", "set-up.sh", "Condition"))
 
 
 def test_a_root_that_is_read_only_is_no_hindrance() -> None:
@@ -98,9 +101,9 @@ def test_a_root_that_is_read_only_is_no_hindrance() -> None:
     plan = _plan(venv="/data/venv", tree={**TREE, "state_dir": "/data/state"})
     agent, setup = _text(plan, AGENT), _text(plan, SETUP)
     assert "RequiresMountsFor=/data/state /data/venv\n" in agent
-    assert "ExecStart=/data/venv/bin/roadcast client run" in agent
-    commands = [line for line in setup.splitlines() if line.startswith("ExecStart=")]
-    assert all("/data/venv" in line for line in commands)
+    assert "ExecStart=/data/venv/bin/python -m roadcast.agent" in agent
+    assert "ExecStart=/bin/sh /opt/roadcast/set-up.sh /data/venv " in setup
+    assert "ExecStartPost=-+/bin/sh /opt/roadcast/set-up.sh /data/venv\n" in agent
     assert "ConditionPathExists=!/data/venv/ready-" in setup
     assert "RequiresMountsFor=/data/venv /opt/roadcast/wheels-" in setup
 
@@ -185,20 +188,29 @@ def test_a_fleet_shares_what_it_shares() -> None:
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"volatile_logs": False, "system_packages": False, "user": "cam", "power_mode": "MODE_15W_6CORE"}],
+    [
+        {},
+        {"volatile_logs": False, "system_packages": False, "user": "cam", "power_mode": "MODE_15W_6CORE"},
+        {"venv": "data/environment"},
+    ],
 )
 def test_systemd_takes_the_units(changes: dict[str, Any], tmp_path: Path) -> None:
     """`systemd-analyze verify` finds nothing to say; the programs that they start are put where it looks for them."""
     prefix = tmp_path / "opt"
-    for name in ("venv/bin/roadcast", "venv/bin/python"):
-        program = prefix / name
+    changes = {name: str(tmp_path / value) if name == "venv" else value for name, value in changes.items()}
+    environment = Path(changes.get("venv", prefix / "venv"))
+    for name in ("roadcast", "python"):
+        program = environment / "bin" / name
         program.parent.mkdir(parents=True, exist_ok=True)
         program.write_text("#!/bin/sh\n")
         program.chmod(0o755)
     python = shutil.which("true")
-    plan = _plan(prefix=str(prefix), python=python, tree={**TREE, "broker": {"cert_file": "own.pem"}}, **changes)
+    places = {f"{what}_file": f"/var/lib/roadcast/{what}.pem" for what in ("ca", "cert", "key")}
+    token = EnrolmentToken("cam-1", "https://mq.example:8443", bytes(32), bytes(32)).text()
+    install = InstallConfig(prefix=str(prefix), python=python or "", wheels="wheels", **changes)
+    plan = make_plan({**TREE, "broker": places}, install, {}, WHEELS, token)
     units = [Path(file.path) for file in plan.files if file.path.endswith((".service", ".timer"))]
-    assert len(units) == 4 + ("power_mode" in changes)
+    assert len(units) == 5 + ("power_mode" in changes)
     for unit in units:
         (tmp_path / unit.name).write_text(_text(plan, str(unit)))
     command = ["systemd-analyze", "verify", "--man=no", *(str(tmp_path / unit.name) for unit in units)]

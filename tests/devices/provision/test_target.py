@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from devices.provision.plan import Plan, PlannedFile
+from devices.provision.plan import INSTALLED, Plan, PlannedFile
 from devices.provision.power_mode import POWER_UNIT
 from devices.provision.remote import question, work_of
 from devices.provision.rootfs import carry_out
 from devices.provision.ssh import _SCRIPT, Place, flash_target
-from devices.provision.units import RULES
+from devices.provision.units import RENEW_TIMER, RULES, SETUP_UNIT
 from edge_protocol.errors import NotReadyError, StoreError
 from tests.fakes.sshd import SKIP_REASON, Sshd
 from tests.fakes.target import LINK, PLAN, SECRET, UNIT, contents, flash, snapshot, tools_path
@@ -99,8 +99,29 @@ def test_systemd_is_told_and_what_it_refuses_is_taken_back(healthy: bool, tree: 
     words = [line.split()[0] + " " + line.split()[1] for line in log.read_text().splitlines()]
     start = [f"systemd-sysusers {tree}/etc/sysusers.d/roadcast.conf", "systemd-tmpfiles --create"]
     start += ["systemctl daemon-reload"]
-    assert words == start + (["systemctl stop", "systemctl restart"] if healthy else ["systemctl daemon-reload"])
+    assert words == start + (["systemctl restart"] if healthy else ["systemctl daemon-reload"])
     assert (tree / UNIT.path[1:]).exists() == healthy
+
+
+def test_wheels_that_cannot_be_installed_leave_the_old_agent_running(tree: Path, tmp_path: Path) -> None:
+    """The set-up is waited for: when it fails the run fails, the old files come back, and no agent is restarted."""
+    log = tmp_path / "log"
+    told = {name: f'echo "{name} $*" >>{log}' for name in ("systemctl", "systemd-sysusers", "systemd-tmpfiles")}
+    told["systemctl"] += f'\n[ "$*" != "restart {SETUP_UNIT}" ]'
+    path = tools_path(tmp_path / "bin", **told, journalctl="echo No space left on device")
+    setup = tree / f"etc/systemd/system/{SETUP_UNIT}"
+    setup.parent.mkdir(parents=True)
+    setup.write_text("old")
+    before = contents(tree)
+    plan = Plan((*PLAN.files, PlannedFile(f"/etc/systemd/system/{SETUP_UNIT}", b"new")), PLAN.links)
+    with (
+        Sshd(tmp_path / "sshd", path) as sshd,
+        pytest.raises(StoreError, match=r"No space left.*could not be installed"),
+    ):
+        asyncio.run(flash_target(sshd.target(), plan, sshd.login, Place(str(tree), "/usr/bin/python3")))
+    assert contents(tree) == before
+    heard = log.read_text().splitlines()
+    assert heard[-3:] == ["systemctl daemon-reload", f"systemctl restart {SETUP_UNIT}", "systemctl daemon-reload"]
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash"])
@@ -116,17 +137,22 @@ def test_every_shell_finds_each_file_under_its_own_name(shell: str, tree: Path) 
     assert actions == {name: "change" if name == "a b" else "keep" for name in names}
 
 
-def test_power_mode_and_cameras_take_effect_at_once(tree: Path, tmp_path: Path) -> None:
-    """Their unit and rules, where the plan has them, are not left for the next boot."""
+def test_power_mode_cameras_and_renewal_take_effect_at_once(tree: Path, tmp_path: Path) -> None:
+    """Their units and rules are not left for the next boot; what the next plan leaves out is stopped."""
     log = tmp_path / "log"
     names = ("systemctl", "systemd-sysusers", "systemd-tmpfiles", "udevadm")
     path = tools_path(tmp_path / "bin", **{name: f'echo "{name} $*" >>{log}' for name in names})
-    more = (PlannedFile(f"/etc/systemd/system/{POWER_UNIT}", b"[Service]\n"), PlannedFile(RULES, b"#\n"))
+    units = (POWER_UNIT, RENEW_TIMER)
+    more = (*(PlannedFile(f"/etc/systemd/system/{unit}", b"\n") for unit in units), PlannedFile(RULES, b"#\n"))
     with Sshd(tmp_path / "sshd", path) as sshd:
-        plan = Plan((*PLAN.files, *more), PLAN.links)
-        asyncio.run(flash_target(sshd.target(), plan, sshd.login, Place(str(tree), "/usr/bin/python3")))
-    told = log.read_text()
-    assert f"systemctl restart --no-block {POWER_UNIT}" in told
+        place = Place(str(tree), "/usr/bin/python3")
+        listed = PlannedFile(INSTALLED, "".join(f"{file.path}\n" for file in more).encode())
+        plan, less = Plan((*PLAN.files, *more, listed), PLAN.links), Plan((PlannedFile(INSTALLED, b""),), ())
+        asyncio.run(flash_target(sshd.target(), plan, sshd.login, place))
+        told = log.read_text()
+        asyncio.run(flash_target(sshd.target(), less, sshd.login, place))
+    assert all(f"systemctl stop {unit}\n" in log.read_text().removeprefix(told) for unit in units)
+    assert all(f"systemctl restart --no-block {unit}\n" in told for unit in units)
     assert "udevadm control --reload\nudevadm trigger --subsystem-match=video4linux" in told
 
 

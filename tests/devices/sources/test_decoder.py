@@ -38,7 +38,7 @@ def talk(job: DecodeJob | bytes, wishes: int) -> list[tuple[bytes, tuple[int, in
 def parse(data: bytes) -> Iterator[tuple[bytes, tuple[int, int], bytes]]:
     """Take an answer apart."""
     while data:
-        kind, height, width, _ = HEADER.unpack(data[: HEADER.size])
+        kind, height, width, _, _ = HEADER.unpack(data[: HEADER.size])
         size = {FRAME: height * width * 3, FAILURE: height, END: 0}[kind]
         yield kind, (height, width), data[HEADER.size : HEADER.size + size]
         data = data[HEADER.size + size :]
@@ -126,8 +126,8 @@ def test_pictures_of_no_camera() -> None:
 
 
 def test_header_is_stable() -> None:
-    """Parent and child agree on 20 bytes."""
-    assert HEADER.size == struct.calcsize("<4sIId") == 20
+    """Parent and child agree on 28 bytes."""
+    assert HEADER.size == struct.calcsize("<4sIIdd") == 28
 
 
 def test_capture_of_a_clip(clip: Path) -> None:

@@ -61,3 +61,47 @@ def test_patience_waits_for_room() -> None:
     delivery.put(Received("a", b"2"))
     taker.join()
     assert inbox.get_nowait().payload == b"2"
+
+
+def test_what_arrived_is_kept_back_until_it_is_its_turn_and_then_comes_in_order() -> None:
+    """The newest few are kept while the connection is made ready; those of a connection that is gone never come."""
+    inbox: Queue[Any] = Queue()
+    delivery = Delivery(inbox)
+    for number in range(5):
+        delivery.arrived(Received("a", b"%d" % number))
+    delivery.deliver(keep=3)
+    assert [inbox.get_nowait().payload for _ in range(inbox.qsize())] == [b"0", b"1"]
+    delivery.owe(Connected(1))
+    delivery.deliver()
+    assert inbox.get_nowait() == Connected(1)
+    assert [inbox.get_nowait().payload for _ in range(inbox.qsize())] == [b"2", b"3", b"4"]
+    delivery.arrived(Received("a", b"5"))
+    delivery.forget()
+    delivery.deliver()
+    assert inbox.empty()
+
+
+class Faulty(Queue[Any]):
+    """An inbox that cannot take one message."""
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Take an event, but for that one."""
+        if item == Received("a", b"1"):
+            raise RuntimeError("a bug")
+        super().put(item, block, timeout)
+
+
+def test_a_message_that_the_inbox_cannot_take_costs_no_other() -> None:
+    """It is said, and what is behind it comes with the next turn."""
+    inbox = Faulty()
+    delivery = Delivery(inbox)
+    for number in range(3):
+        delivery.arrived(Received("a", b"%d" % number))
+    delivery.deliver()
+    delivery.deliver()
+    got = [inbox.get_nowait() for _ in range(inbox.qsize())]
+    assert got == [
+        Received("a", b"0"),
+        Refused("callback-failed", "RuntimeError('a bug')"),
+        Received("a", b"2"),
+    ]

@@ -390,7 +390,8 @@ def test_credentials_and_will_stand_in_connect(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket")
 @pytest.mark.parametrize("trusted", [True, False])
 def test_tls_checks_both_ends(tmp_path: Path, trusted: bool) -> None:
-    """With the right authority both ends show certificates and talk; with another one the link is refused."""
+    """With the right authority both ends talk, in many records or few; with another one the link is refused."""
+    said = [b"secret", bytes(100_000), *(b"%d" % number for number in range(40)), bytes(100_000)]
     ours, other = Authority(), Authority()
     server = ours.issue(tmp_path / "server", "127.0.0.1")
     client = ours.issue(tmp_path / "client", "cam-1")
@@ -404,7 +405,8 @@ def test_tls_checks_both_ends(tmp_path: Path, trusted: bool) -> None:
         link.raw = context.wrap_socket(link.raw, server_side=True)
         with link.raw:
             link.accept()
-            link.publish("a", b"secret")
+            for payload in said:
+                link.publish("a", payload)
             link.hold()
 
     inbox: Queue[Any] = Queue(100)
@@ -413,7 +415,7 @@ def test_tls_checks_both_ends(tmp_path: Path, trusted: bool) -> None:
         transport = mqtt_transport(settings, "cam-1", inbox)
         transport.start()
         if trusted:
-            assert next_of(inbox, Received).payload == b"secret"
+            assert [next_of(inbox, Received).payload for _ in said] == said
         else:
             assert "CERTIFICATE_VERIFY_FAILED" in next_of(inbox, Refused).detail
         transport.close()

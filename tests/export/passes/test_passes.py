@@ -87,14 +87,20 @@ def test_the_same_samples_give_the_same_bytes(full: bytes, held: Held) -> None:
 
 @pytest.mark.parametrize("count", [1, 37, 66])
 def test_any_number_of_samples_will_do(full: bytes, held: Held, count: int) -> None:
-    """One, a prime, more than a batch and no multiple of it: entropy takes them all."""
-    assert to_int8("cpu", "entropy", held[0][:count])(full)[1].notes == (f"entropy over {count} samples",)
+    """One, a prime, more than a batch and no multiple of it: percentiles take them all."""
+    assert to_int8("cpu", "percentile", held[0][:count])(full)[1].notes == (f"percentile over {count} samples",)
 
 
 def test_the_quantiser_says_nothing(full: bytes, held: Held, capsys: pytest.CaptureFixture[str]) -> None:
-    """Entropy calibration prints its progress; a command with --json must not."""
-    to_int8("cpu", "entropy", held[0][:32])(full)
+    """Calibration by percentiles prints its progress; a command with --json must not."""
+    to_int8("cpu", "percentile", held[0][:32])(full)
     assert capsys.readouterr().out == ""
+
+
+def test_percentiles_are_no_second_name_of_extremes(full: bytes, held: Held) -> None:
+    """Calibrated on the same samples, the ranges of activations differ: there is something to choose from."""
+    files = [to_int8("cpu", method, held[0][:32])(simplify(full)[0])[0] for method in METHODS]
+    assert len(set(files)) == len(METHODS)
 
 
 @pytest.mark.parametrize("x", [np.zeros((0, 3, 32, 32), np.float32), np.full((2, 3, 32, 32), np.nan, np.float32)])

@@ -36,7 +36,7 @@ def test_a_variant_within_its_limits_is_built(spec: TaskSpec, full: bytes, held:
     made, report = build_variant(variant, spec, full, calibration=held[0][:32], held=held, limits=Limits(loss=0.2))
     assert made is not None
     assert [one.name for one in report.passes] == ["simplify", variant]
-    assert report.method in ({""} if variant == "fp16" else {"minmax", "entropy"})
+    assert report.method in ({""} if variant == "fp16" else {"minmax", "percentile"})
     assert not report.blame
     assert not report.problems
 
@@ -66,7 +66,7 @@ def test_int8_that_is_slower_is_not_built(spec: TaskSpec, full: bytes, held: Hel
 
 @pytest.mark.parametrize("wild", [1, 200])
 def test_the_better_calibration_is_chosen(spec: TaskSpec, full: bytes, held: Held, wild: float) -> None:
-    """Of extremes and entropy the one that loses less, then the less noisy, also when one sample is wild."""
+    """Of extremes and percentiles the one that loses less, then the less noisy, also when one sample is wild."""
     x, limits = held[0][:32].copy(), Limits(sqnr_db=0, loss=1, agreement=0)
     x[0] *= wild
     gates = {}
@@ -77,6 +77,7 @@ def test_the_better_calibration_is_chosen(spec: TaskSpec, full: bytes, held: Hel
     best = min(gates, key=lambda method: (gates[method].loss, -(gates[method].sqnr_db or 0)))
     assert report.method == best
     assert report.gate == gates[best]
+    assert report.calibrations == gates
 
 
 def test_a_file_is_as_fast_as_itself(full: bytes, held: Held) -> None:

@@ -16,11 +16,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.latency.load import Plan
-from edge_protocol.errors import DataError, IncompatibleError, NotReadyError, RemoteProtocolError, RoadcastError
+from edge_protocol.errors import (
+    DataError,
+    IncompatibleError,
+    NotReadyError,
+    RemoteProtocolError,
+    RoadcastError,
+    SourceError,
+)
 from export.folder import TEMPLATE
 from roadcast.bench.job import Job
 from roadcast.bench.parcel import Answer, Parcel, answered, opened, pack
 from roadcast.bench.remote import parcel_of, run_on
+from roadcast.simulated.road import busy_scene, write_clip
 from tests.fakes.latency import measured, result
 from tests.fakes.sshd import SKIP_REASON, Sshd
 from tests.fakes.waiting import wait_for
@@ -57,6 +65,18 @@ def test_a_result_comes_back_from_a_target(sshd: Sshd, python: str, vehicle: Pat
     assert found.subject.model == "vehicle nano depthwise"
     assert found.latency.count == len(found.raw.latencies) == 30
     assert not list(tmp_path.glob("roadcast-bench-*"))
+
+
+@needs_sshd
+def test_a_source_is_the_targets_own(sshd: Sshd, python: str, vehicle: Path, tmp_path: Path) -> None:
+    """Its clip is captured there and the way is told here; one that is not there is its error."""
+    write_clip(tmp_path / "road.mp4", busy_scene(), 8)
+    job = msgspec.structs.replace(SHORT, end_to_end=True, source=f"file://{tmp_path}/road.mp4")
+    found = measured(run_on(sshd.target(), sshd.login, python, vehicle, job))
+    assert list(found.stages) == ["capture", "preprocess", "infer", "head", "publish"]
+    assert found.beside["decode"].count == 30
+    with pytest.raises(SourceError, match=r"^127\.0\.0\.1: .*no such file"):
+        run_on(sshd.target(), sshd.login, python, vehicle, msgspec.structs.replace(job, source="file:///none.mp4"))
 
 
 @needs_sshd
@@ -98,14 +118,14 @@ def test_a_target_that_is_not_the_one_or_not_ready_is_refused(sshd: Sshd, vehicl
 
 @needs_sshd
 def test_a_run_stops_when_nobody_waits_for_it(python: str, vehicle: Path, tmp_path: Path) -> None:
-    """Standard input ends in the middle of an hour: the process leaves, and takes its folder along."""
-    hour = msgspec.structs.replace(SHORT, plan=Plan(seconds=3600, warm_up_seconds=0))
+    """Standard input ends in the middle of an hour: the process leaves, and takes model and outbox along."""
+    hour = msgspec.structs.replace(SHORT, plan=Plan(seconds=3600, warm_up_seconds=0), end_to_end=True)
     half = [python, "-m", "roadcast.bench.target"]
     with subprocess.Popen(half, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         assert process.stdin is not None
         process.stdin.writelines(pack(parcel_of(vehicle, hour)))
         process.stdin.flush()
-        wait_for(lambda: list(tmp_path.glob("roadcast-bench-*/*")), "model laid out")
+        wait_for(lambda: list(tmp_path.glob("roadcast-bench-*/*/outbox.db")), "model laid out, outbox open")
         process.stdin.close()
         assert process.wait(60) == 93
     assert not list(tmp_path.glob("roadcast-bench-*"))

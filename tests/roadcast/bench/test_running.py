@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from hashlib import sha256
 from pathlib import Path
 
 import onnxruntime
 import pytest
 
+from devices.boards import Machine
 from devices.latency.load import Plan
 from devices.runners.ort_providers import NAMES
 from edge_protocol.errors import ConfigError, DataError, IncompatibleError, NotReadyError
 from export.folder import TEMPLATE, WEIGHTS, read_part
 from export.graph import inlined
+from roadcast.bench import show
 from roadcast.bench.job import Job, RunnerName
 from roadcast.bench.running import run_job
-from roadcast.bench.subject import open_model
+from tests.fakes.boards import fake_board
 from tests.fakes.latency import measured
 
 SHORT = Plan(queries=30, seconds=0, warm_up_queries=2, warm_up_seconds=0)
@@ -37,7 +40,7 @@ def test_a_student_is_measured_and_named(vehicle: Path) -> None:
 
 @pytest.mark.parametrize(
     ("task", "stages"),
-    [("vehicle", ["decode", "preprocess", "infer", "head", "encode"]), ("speed", ["infer", "head", "encode"])],
+    [("vehicle", ["decode", "preprocess", "infer", "head", "publish"]), ("speed", ["infer", "head", "publish"])],
 )
 def test_the_whole_way_is_measured_step_by_step(task: str, stages: list[str], request: pytest.FixtureRequest) -> None:
     """From a camera's JPEG, or a sensor's window, to an encoded message; the steps add up to the latency."""
@@ -46,18 +49,36 @@ def test_the_whole_way_is_measured_step_by_step(task: str, stages: list[str], re
     assert sum(stage.mean_ms for stage in found.stages.values()) == pytest.approx(found.latency.mean_ms, rel=0.2)
 
 
-def test_the_steps_of_the_whole_way_are_a_devices_own(vehicle: Path) -> None:
-    """A frame of a camera's size becomes a message that names a class."""
-    model = open_model(vehicle, batch=1, end_to_end=True)
-    value: object = 0
-    shapes = []
-    for _, step in model.steps:
-        value = step(value)
-        shapes.append(getattr(value, "shape", None))
-    model.close()
-    assert shapes[:2] == [(432, 768, 3), (1, 3, 32, 32)]
-    assert isinstance(value, bytes)
-    assert b"answer" in value
+def test_a_stage_that_was_not_measured_says_why(vehicle: Path, speed: Path) -> None:
+    """Inference alone, a simulated camera, and a sensor's window: no zero, but a reason, also for people."""
+    alone = measured(run_job(vehicle, Job(plan=SHORT)))
+    assert list(alone.unmeasured) == ["capture", "decode", "preprocess", "head", "publish"]
+    assert "not measured: capture, decode, preprocess, head, publish (inference alone" in str(show.result(alone))
+    camera = measured(run_job(vehicle, Job(plan=SHORT, end_to_end=True)))
+    assert list(camera.unmeasured) == ["capture"]
+    assert "--source" in camera.unmeasured["capture"]
+    assert "a device sends one every 60 s" in camera.notes["publish"]
+    window = measured(run_job(speed, Job(plan=SHORT, end_to_end=True)))
+    assert list(window.unmeasured) == ["capture", "decode", "preprocess"]
+
+
+def test_a_model_is_loaded_before_its_way_is_laid(vehicle: Path) -> None:
+    """What a source or a broker takes to open is no part of loading."""
+    begun = time.perf_counter()
+    found = measured(run_job(vehicle, Job(plan=SHORT, end_to_end=True)))
+    assert 0 < found.load_ms < (time.perf_counter() - begun) * 1e3
+
+
+def test_a_board_is_watched_while_it_runs(vehicle: Path, tmp_path: Path) -> None:
+    """A recorded Orin Nano: heat and the GPU's clock over time, power mode and throttling; its cores' clock is not."""
+    board = fake_board("jetson-orin-nano-super-r36.4.7", tmp_path / "board")
+    found = measured(run_job(vehicle, Job(plan=SHORT), machine=board))
+    assert len(found.moments) >= 2
+    assert {moment.celsius for moment in found.moments} == {53.968}
+    assert {moment.clock_mhz for moment in found.moments} == {None}
+    assert found.power_mode == "MAXN_SUPER"
+    assert "hottest zone 53.97 °C" in str(show.result(found))
+    assert not measured(run_job(vehicle, Job(plan=SHORT), machine=Machine(tmp_path))).moments
 
 
 def test_a_file_of_ones_own_is_measured_in_batches(vehicle: Path, tmp_path: Path) -> None:

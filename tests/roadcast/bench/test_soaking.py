@@ -11,11 +11,12 @@ from devices.latency.load import Plan
 from devices.latency.sensors import Sensors
 from devices.latency.soak import Soak, Window
 from roadcast.bench import show
+from roadcast.bench.charts import plot_soak
 from roadcast.bench.job import Job
-from roadcast.bench.report import plot_soak
 from roadcast.bench.running import run_job
 from roadcast.bench.soaking import soak
 from roadcast.bench.subject import Measurable
+from roadcast.bench.way import Way
 from tests.fakes.boards import fake_board
 from tests.fakes.latency import SUBJECT, WorkClock
 
@@ -43,9 +44,9 @@ def test_a_board_that_throttles_is_found_out(board: Machine) -> None:
         alert.write_text(f"{int(slow)}\n")
         return clock.work(3_000_000 if slow else 2_000_000)(query)
 
-    model = Measurable(SUBJECT, [("infer", step)], lambda: None)
+    model = Measurable(SUBJECT, Way.inference(step), 1.0, lambda: None)
     job = Job(plan=PLAN, soak_s=4.0, power=True)
-    found = soak(model, job, clock, Sensors(board.root), board, told.append)
+    found = soak(model, job, clock, Sensors(board.root, board), board, told.append)
     assert list(found.windows) == told
     assert len(told) == 16
     assert sum(window.queries for window in told) == pytest.approx(4000 / 2.4, rel=0.03)
@@ -59,8 +60,9 @@ def test_a_board_that_throttles_is_found_out(board: Machine) -> None:
     shown = show.soak(found)
     assert isinstance(shown, str)
     assert "finding: slower" in shown
+    assert "power mode MAXN_SUPER; clocks pinned: not measured" in shown
     assert "12.5 W by the board's rail, 12.5 W idle" in shown
-    assert plot_soak(found).count("<svg") == 3, "latency and heat in one file; this board's clock is not recorded"
+    assert plot_soak(found).count("<svg") == 4, "latency, heat and the GPU's clock; memory of this recording is unknown"
 
 
 def test_a_real_model_is_soaked(vehicle: Path) -> None:

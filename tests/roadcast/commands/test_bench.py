@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from devices.latency.result import read_result, write_result
 from edge_protocol.errors import ExitCode
-from roadcast import output
+from roadcast import exits
 from roadcast.commands.bench import app
 from tests.devices.latency.test_traces import TRTEXEC
 from tests.fakes.latency import result
@@ -18,7 +18,7 @@ from tests.fakes.latency import result
 
 def call(*arguments: object) -> int:
     """Run a command as the command line does and return its exit code."""
-    return output.run(lambda: app([str(a) for a in arguments], prog_name="bench"))
+    return exits.run(lambda: app([str(a) for a in arguments], prog_name="bench"))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from devices.latency.result import read_result
 from devices.latency.soak import Soak
 from edge_protocol.errors import ExitCode
 from edge_protocol.messages import Measured
-from roadcast import output
+from roadcast import exits
 from roadcast.commands.server import app as server_app
 from tests.fakes.running_centre import RunningCentre
 from tests.fakes.sshd import SKIP_REASON, Sshd
@@ -49,7 +49,7 @@ def test_a_run_on_a_target_is_shown_and_written_here(model: Path, tmp_path: Path
 def test_a_soak_is_shown_and_its_verdict_is_an_exit_code(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A timeline, a picture and a document; a duration without a unit is a wrong configuration."""
+    """A timeline, a picture, a document that a report takes; a duration without a unit is a wrong configuration."""
     files = ("--json", tmp_path / "s.json", "--plot", tmp_path / "s.svg")
     code = call("run", model, "--warm-up", 0, "--soak", "1s", "--power", *files)
     shown = capsys.readouterr()
@@ -59,7 +59,9 @@ def test_a_soak_is_shown_and_its_verdict_is_an_exit_code(
     assert all(text in shown.err.replace("\n", " ") for text in found.findings)
     assert (tmp_path / "s.svg").read_text().startswith("<svg")
     assert call("run", model, "--soak", "90") == ExitCode.CONFIG
-    assert call("report", tmp_path / "s.json", "-o", tmp_path / "r.html") == ExitCode.NOT_READY
+    assert call("report", tmp_path / "s.json", "-o", tmp_path / "r.html") == ExitCode.OK
+    assert "Soak: model.onnx" in (tmp_path / "r.html").read_text()
+    assert call("compare", tmp_path / "s.json", tmp_path / "s.json") == ExitCode.NOT_READY
 
 
 class Centre(RunningCentre):
@@ -99,7 +101,7 @@ def test_a_device_is_measured_through_the_server(tmp_path: Path, capsys: pytest.
         assert found["dev-0"]["tasks"]["vehicle"]["measured"]["values"]["p95_ms"] == 1.5
         assert found["dev-2"]["tasks"]["vehicle"]["measured"] is None
         capsys.readouterr()
-        assert output.run(lambda: server_app(["status", "--state-dir", str(centre.state_dir)], prog_name="server")) == 0
+        assert exits.run(lambda: server_app(["status", "--state-dir", str(centre.state_dir)], prog_name="server")) == 0
         rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
         assert [row[-1] for row in rows if row[0].startswith("dev-")] == ["1.5", "-", "-"]
     finally:
@@ -115,3 +117,10 @@ def devices(state_dir: str) -> dict[str, Any]:
         return {device["device"]: device for device in status(database)["devices"]}
     finally:
         database.close()
+
+
+def test_a_source_asks_for_the_whole_way(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By itself, and so does --publish; a bare file has none of a device's steps."""
+    assert call("run", model, *SHORT, "--source", f"folder://{tmp_path}") == ExitCode.CONFIG
+    assert "--end-to-end needs a folder" in capsys.readouterr().err.replace("\n", " ")
+    assert call("run", model, *SHORT, "--publish", "memory") == ExitCode.CONFIG

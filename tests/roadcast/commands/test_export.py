@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from devices.packs import ImagePack, save_pack
 from edge_models.tasks import load_task, plugin_of
 from edge_protocol.errors import CheckFailedError, ExitCode
-from roadcast import output
+from roadcast import exits
 from roadcast.commands.export import app
 from roadcast.commands.release import check_answers
 
@@ -24,7 +24,7 @@ torch.set_num_threads(1)
 
 def call(*arguments: object) -> int:
     """Run a command as the command line does and return its exit code."""
-    return output.run(lambda: app([str(a) for a in arguments], prog_name="export"))
+    return exits.run(lambda: app([str(a) for a in arguments], prog_name="export"))
 
 
 @pytest.fixture(scope="module")

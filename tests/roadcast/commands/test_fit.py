@@ -17,7 +17,7 @@ from edge_models.tasks import load_task
 from edge_protocol.errors import ExitCode
 from export import build_artifact
 from export.folder import WEIGHTS, write_artifact
-from roadcast import output
+from roadcast import exits
 from roadcast.commands.devices import app
 from tests.fakes.latency import SUBJECT, result
 
@@ -27,7 +27,7 @@ MS = 1_000_000
 
 def call(*arguments: object) -> int:
     """Run a command as the command line does and return its exit code."""
-    return output.run(lambda: app([str(a) for a in arguments], prog_name="devices"))
+    return exits.run(lambda: app([str(a) for a in arguments], prog_name="devices"))
 
 
 def recorded(folder: Path, name: str, ms: int, **subject: str) -> Path:

@@ -88,7 +88,22 @@ def test_the_site_of_the_documentation_can_be_planned(tmp_path: Path) -> None:
     (tmp_path / "root.json").write_text("{}")
     (tmp_path / "wheels").mkdir()
     (tmp_path / "wheels/roadcast-0.1.0-py3-none-any.whl").touch()
-    assert len(read_plan(tmp_path / "site.yaml", "cam-2").files) == 10
+    assert len(read_plan(tmp_path / "site.yaml", "cam-2").files) == 12
+
+
+def test_a_network_that_a_way_does_not_set_is_said(site: Path) -> None:
+    """A tree gets none and the warning names whose; another device's is no matter, and a seed carries it."""
+    site.write_text(yaml.safe_dump({**SITE, "network": {"cam-1": {"version": 2}}}))
+
+    def warned(*way: str, device: str = "cam-1") -> str:
+        done = CliRunner().invoke(app, ["--site", str(site), "--device", device, *way], catch_exceptions=False)
+        return done.stderr
+
+    tree, folder = ("--rootfs", str(site.parent / "rootfs"), "--dry-run"), str(site.parent / "out")
+    assert "network of cam-1: not set" in " ".join(warned(*tree).split())
+    assert "network of cam-1: not set" in " ".join(warned("--deb", folder).split())
+    assert "network" not in warned(*tree, device="cam-2")
+    assert "network" not in warned("--cloud-init", folder)
 
 
 def test_a_dry_run_shows_the_difference(site: Path) -> None:
@@ -253,7 +268,7 @@ def test_an_inventory_is_flashed_over_ssh(site: Path) -> None:
         code, text = flash("cam-1", "--dry-run")
         assert code == 0
         assert "add\t/etc/roadcast/device.yaml" in text
-        assert "cam-1\t127.0.0.1\tplanned\t10\t-" in text
+        assert "cam-1\t127.0.0.1\tplanned\t12\t-" in text
         assert not (root / "etc/roadcast").exists()
         code, text = flash("all", "--json")
         one, two = json.loads(text)

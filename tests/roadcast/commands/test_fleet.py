@@ -69,6 +69,30 @@ def test_the_fleet_s_boards_are_listed(tmp_path: Path) -> None:
     assert "quota-bytes: messages dropped, too many bytes a day (9 times" in line
 
 
+@pytest.mark.parametrize(("counts", "found"), [({}, True), ({"fetch_idle_s": 299}, False), ({"fetch_held": 1}, False)])
+def test_a_fetch_that_stalls_is_a_finding(tmp_path: Path, counts: dict[str, int], found: bool) -> None:
+    """Long before a rollout's deadline; not one that only pauses, nor one that the device's own policy holds."""
+    told = {"fetch_bytes": 5000, "fetch_bytes_left": 4000, "fetch_idle_s": 431, **counts}
+    database = Database(tmp_path / "server.db")
+    state = StoredState(device=CAM, at_s=6.0, state=DeviceState("vehicle", "idle", 3, told, {}))
+    database.apply([SaveDevice(RECORD), SaveState(state)])
+    database.close()
+    command = ["list", "--state-dir", str(tmp_path)]
+    line = CliRunner().invoke(app, command, catch_exceptions=False).stdout.splitlines()[1]
+    says = "fetch-stalls: vehicle: nothing came for 7 min, 4000 of 5000 bytes of a file are lacking"
+    assert (says in line) == found
+
+
+def test_a_state_that_makes_no_sense_is_shown_all_the_same(tmp_path: Path) -> None:
+    """Counts are what a device likes to say."""
+    database = Database(tmp_path / "server.db")
+    state = StoredState(device=CAM, at_s=6.0, state=DeviceState("vehicle", "idle", 3, {"fetch_idle_s": 2**40}, {}))
+    database.apply([SaveDevice(RECORD), SaveState(state)])
+    database.close()
+    done = CliRunner().invoke(app, ["list", "--state-dir", str(tmp_path)], catch_exceptions=False)
+    assert "None of None bytes" in done.stdout
+
+
 def test_old_readings_are_not_shown_as_new(tmp_path: Path) -> None:
     """Of a board that is away nothing is said but when it last told of itself."""
     database = Database(tmp_path / "server.db")

@@ -14,7 +14,7 @@ import pytest
 from devices.runners.ort_runner import OrtRunner
 from edge_protocol.errors import ExitCode
 from export.golden import make_golden
-from roadcast import output
+from roadcast import exits
 from roadcast.commands.bench import app as bench
 from roadcast.commands.export import app as export
 from tests.fakes.student import PAYLOAD, TEMPLATE, X
@@ -58,7 +58,7 @@ def test_a_check_reaches_tensorrt(built: Path, tmp_path: Path) -> None:
 def test_a_measurement_reaches_tensorrt(tmp_path: Path) -> None:
     """An exported student is measured, and the result names what ran."""
     folder = tmp_path / "speed"
-    assert output.run(lambda: export(["build", "speed", "-o", str(folder)], prog_name="export")) == ExitCode.OK
+    assert exits.run(lambda: export(["build", "speed", "-o", str(folder)], prog_name="export")) == ExitCode.OK
     short = ("--seconds", 0, "--warm-up", 0, "--queries", 30)
     done = roadcast(environment_with(tmp_path), "bench", "run", folder, "--runner", "trt", *short)
     assert done.returncode == ExitCode.OK, done.stderr
@@ -68,7 +68,7 @@ def test_a_measurement_reaches_tensorrt(tmp_path: Path) -> None:
 @pytest.mark.skipif(find_spec("tensorrt") is not None, reason="TensorRT is installed")
 def test_a_machine_without_tensorrt_is_told_what_to_do(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Not ready, with the remedy; nothing else is tried in its place."""
-    assert output.run(lambda: export(["check", str(built), "--runner", "trt"], prog_name="x")) == ExitCode.NOT_READY
+    assert exits.run(lambda: export(["check", str(built), "--runner", "trt"], prog_name="x")) == ExitCode.NOT_READY
     assert "JetPack" in capsys.readouterr().err
 
 
@@ -76,5 +76,5 @@ def test_a_bare_file_is_not_run_in_tensorrt(tmp_path: Path, capsys: pytest.Captu
     """Nothing would judge its plan."""
     (tmp_path / "m.onnx").write_bytes(b"")
     arguments = ["run", str(tmp_path / "m.onnx"), "--runner", "trt"]
-    assert output.run(lambda: bench(arguments, prog_name="bench")) == ExitCode.CONFIG
+    assert exits.run(lambda: bench(arguments, prog_name="bench")) == ExitCode.CONFIG
     assert "golden answers" in capsys.readouterr().err.replace("\n", " ")

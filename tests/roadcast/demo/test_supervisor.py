@@ -40,11 +40,15 @@ def _launch(fleet: Supervisor, name: str, code: str) -> None:
     fleet.wait_for(name, "up", 10)
 
 
+def _pids(fleet: Supervisor) -> dict[str, int]:
+    return {name: child.pid for name, child in fleet._children.items()}
+
+
 def test_children_have_groups_and_logs_of_their_own(tmp_path: Path) -> None:
     """A signal to the demo's own group does not reach them, and what they say is kept."""
     with Supervisor(tmp_path / "logs") as fleet:
         _launch(fleet, "one", OBEDIENT)
-        assert os.getpgid(fleet.pids["one"]) == fleet.pids["one"]
+        assert os.getpgid(_pids(fleet)["one"]) == _pids(fleet)["one"]
         fleet.check()
         assert fleet.said("one") == "up\n"
     assert (tmp_path / "logs" / "one.log").read_text() == ""
@@ -58,7 +62,7 @@ def test_every_child_ends_even_after_an_exception(tmp_path: Path) -> None:
         with Supervisor(tmp_path) as fleet:
             for name in "abc":
                 _launch(fleet, name, OBEDIENT)
-            pids.extend(fleet.pids.values())
+            pids.extend(_pids(fleet).values())
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -71,7 +75,7 @@ def test_a_child_that_ignores_the_request_is_killed(tmp_path: Path) -> None:
     """After the grace a stubborn child is killed."""
     fleet = Supervisor(tmp_path, grace_s=0.2)
     _launch(fleet, "stubborn", STUBBORN)
-    pid = fleet.pids["stubborn"]
+    pid = _pids(fleet)["stubborn"]
     fleet.stop()
     assert not psutil.pid_exists(pid)
 
@@ -94,7 +98,7 @@ def test_a_death_is_noticed_with_the_end_of_the_log(tmp_path: Path, code: str, h
         fleet.launch("camera", [sys.executable, "-c", code])
         if how == "SIGKILL":
             fleet.wait_for("camera", "up", 10)
-            os.kill(fleet.pids["camera"], 9)
+            os.kill(_pids(fleet)["camera"], 9)
         with pytest.raises(ChildDiedError, match=how) as caught:
             fleet.wait_for("camera", "never said", 10)
         assert ("no such camera" in str(caught.value)) is (how == "exit code 1")
@@ -142,7 +146,7 @@ def test_it_works_off_the_main_thread(tmp_path: Path) -> None:
     def elsewhere() -> None:
         with Supervisor(tmp_path) as fleet:
             _launch(fleet, "one", OBEDIENT)
-            pids.extend(fleet.pids.values())
+            pids.extend(_pids(fleet).values())
 
     thread = threading.Thread(target=elsewhere)
     thread.start()

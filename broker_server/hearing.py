@@ -1,0 +1,111 @@
+"""Who is heard in a distillation: the strategy of the job, and its reports, each taken or refused with a reason.
+
+Owns which reports a strategy takes; owns no rule. A strategy that asks for class means needs the feature spaces that
+they are of: those of the trunks that the devices run, down to the last rounded weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from torch import Tensor
+
+from broker_server.candidate_files import released_payload
+from broker_server.distil_job import DistilJob
+from broker_server.distiller import answer, inputs_of, shared_opinion
+from broker_server.proxy_set import Asked
+from broker_server.strategies import PROTOTYPE_RULES, HiddenAnchors, Strategy, make_strategy
+from broker_server.strategies.base import check_report
+from broker_server.strategies.prototype_teacher import PrototypeTeacher, Space
+from edge_models.prototypes import class_prototypes
+from edge_models.students import Student
+from edge_protocol.errors import RemoteProtocolError
+from edge_protocol.ids import DeviceId
+from edge_protocol.messages import FullReport, KnowledgeReport, PrototypeReport
+from edge_protocol.task import TaskSpec, Tier
+from edge_protocol.trunks import TrunkChange
+from export.payload import served
+
+
+@dataclass(frozen=True, eq=False)
+class Hearing:
+    """Who was heard: the strategy that took the reports, the round of each, why others were refused; fresh trunks."""
+
+    strategy: Strategy | None
+    rounds: Mapping[str, int]
+    refused: Mapping[str, str]
+    trunks: Mapping[DeviceId, TrunkChange] = field(default_factory=dict)
+
+
+def hear(
+    job: DistilJob, folder: Path, spec: TaskSpec, asked: Asked, current: Mapping[Tier, Student], x: Tensor
+) -> Hearing:
+    """Hear the shared model and every device.
+
+    Args:
+        job: says which strategy, and whose reports.
+        folder: of the job.
+        spec: the task.
+        asked: the server's samples.
+        current: students of the release that the job begins at.
+        x: (N, *shape) float32, those samples as students take them.
+    """
+    shared = shared_opinion(current.values(), x, spec)
+    hidden = HiddenAnchors(asked.hidden, asked.samples.targets[asked.hidden]) if len(asked.hidden) else None
+    if job.settings.prototypes:
+        kind, spaces = PROTOTYPE_RULES[job.settings.strategy], feature_spaces(job, spec, asked, current, x)
+        strategy: Strategy = PrototypeTeacher(kind, spec, job.release, spaces, shared, job.settings, hidden)
+    else:
+        strategy = make_strategy(job.settings, shared, hidden)
+    rounds: dict[str, int] = {}
+    refused: dict[str, str] = {}
+    trunks: dict[DeviceId, TrunkChange] = {}
+    for name in job.reports:
+        device = DeviceId(Path(name).stem)
+        try:
+            report = msgspec.msgpack.decode((folder / "reports" / name).read_bytes(), type=FullReport)
+            _take(strategy, device, report, job, spec, len(asked.samples))
+        except (RemoteProtocolError, msgspec.MsgspecError) as error:
+            refused[str(device)] = str(error)
+        else:
+            rounds[device] = report.round
+            if isinstance(report, KnowledgeReport) and report.trunk is not None and report.round == job.round:
+                trunks[device] = report.trunk
+    return Hearing(strategy, rounds, refused, trunks)
+
+
+def _take(
+    strategy: Strategy, device: DeviceId, report: FullReport, job: DistilJob, spec: TaskSpec, samples: int
+) -> None:
+    age = job.round - report.round
+    if isinstance(strategy, PrototypeTeacher) and isinstance(report, PrototypeReport):
+        strategy.hear(device, report, age)
+    elif isinstance(strategy, PrototypeTeacher) or isinstance(report, PrototypeReport):
+        raise RemoteProtocolError("wrong-kind", f"a {type(report).__name__} is none of {job.settings.strategy}'s")
+    else:
+        check_report(report, spec, job.proxy, samples)
+        strategy.add(device, report.votes, age)
+
+
+def feature_spaces(
+    job: DistilJob, spec: TaskSpec, asked: Asked, current: Mapping[Tier, Student], x: Tensor
+) -> dict[Tier, Space]:
+    """What the trunks that devices run make of the server's samples; without tiers whose running weights are not here.
+
+    Args: as for `hear`.
+    """
+    known = asked.anchors.take(np.flatnonzero(asked.anchors.labelled))
+    labels, anchors, spaces = known.targets.astype(np.int64), inputs_of(known, spec), {}
+    for tier, student in current.items():
+        payload = released_payload(job.current, tier)
+        if sha256(payload).hexdigest() != job.base.get(tier):
+            continue
+        model = served(student, payload)
+        own = class_prototypes(answer(model, anchors)[0], labels, spec.outputs, k=1)
+        spaces[tier] = Space(answer(model, x)[0], own.means, np.bincount(labels, minlength=spec.outputs))
+    return spaces
