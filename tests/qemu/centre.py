@@ -50,7 +50,7 @@ class Centre:
         self.file = self._write("server.yaml", msgspec.to_builtins(self._config))
 
     def push(self, seed: int) -> None:
-        """Push an untrained student as the next release."""
+        """Push an untrained student as the next release; it need not answer as the one before does."""
         files, place = artifact_files(TASK, "nano", seed), self.folder / f"student-{seed}"
         (place / "nano").mkdir(parents=True)
         (place / "nano/template.onnx").write_bytes(files.template)
@@ -74,7 +74,7 @@ class Centre:
             "broker": msgspec.to_builtins(self._settings(self._seen_as, f"{STATE}/id")),
             "labels": {"commissioning": _PACK},
             "report_interval_s": 1,
-            "probation": {"frames": 20, "wait_s": 60, "latency_factor": 1000},
+            "probation": {"frames": 20, "wait_s": 60, "latency_factor": 1000, "agreement": 0},
             "train": {"pause": {"hot_c": 150, "cool_c": 150}, "timeout_s": 3600, "nice": 0},
         }
         source = {"name": "road", "uri": f"pack://{_PACK}", "rate_hz": 2, "loop": True, "serving": "whole-sample"}
