@@ -46,7 +46,7 @@ def targets() -> dict[str, Target]:
     return {
         **dict(_messages()),
         "manifest": Target(decode_manifest, [encode_manifest(manifest())], RemoteProtocolError, 126, in_message(0)),
-        "topic": Target(_topic, _topics(), RemoteProtocolError, 140),
+        "topic": Target(_topic, _topics(), RemoteProtocolError, 130),
         "chunk": _chunk(),
         "brain": _brain(),
         "brain/proven": _proven_brain(),
