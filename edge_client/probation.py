@@ -115,13 +115,22 @@ def try_candidate(
         raise DeploymentError(
             f"p95 latency {latency * 1e3:.2f} ms is above {latency_factor:g} times the running {previous * 1e3:.2f} ms"
         )
-    alike = float(np.mean(same)) if same and classes else None
-    if alike is not None and len(same) >= _ENOUGH and alike < agreement:
+    return Verdict(len(times), latency, previous, _agreed(same, agreement) if same and classes else None)
+
+
+def _agreed(same: Sequence[bool], least: float) -> float:
+    """The share of samples that both answer alike.
+
+    Raises:
+        DeploymentError: it is below `least`, of enough samples.
+    """
+    alike = float(np.mean(same))
+    if len(same) >= _ENOUGH and alike < least:
         raise DeploymentError(
             f"answers {alike:.0%} of {len(same)} samples as the running release does, below probation.agreement "
-            f"{agreement:.0%}; look at what the release was trained on before it is pushed again"
+            f"{least:.0%}; look at what the release was trained on before it is pushed again"
         )
-    return Verdict(len(times), latency, previous, alike)
+    return alike
 
 
 def _timed(infer: Callable[[F4], Answer], batch: F4, clock: Callable[[], float]) -> tuple[Answer, float]:
