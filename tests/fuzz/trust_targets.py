@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
@@ -12,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 import msgspec
+from tuf.api.metadata import Metadata
 
 from edge_client.disk import Disk
 from edge_client.gate import Gate
@@ -91,8 +91,8 @@ def trust_targets() -> Iterator[tuple[str, Target]]:
 
 
 def alike(one: bytes, other: bytes) -> bool:
-    """Whether two files of metadata say the same: white space and what is not signed may differ."""
-    return bool(json.loads(one)["signed"] == json.loads(other)["signed"])
+    """Whether two files of metadata are read alike: white space, what is unsigned, null for a default may differ."""
+    return bool(Metadata.from_bytes(one).signed == Metadata.from_bytes(other).signed)
 
 
 def _letters(files: Mapping[str, bytes], data: bytes) -> list[bytes]:
