@@ -60,8 +60,7 @@ def run_job(job_dir: Path, say: Say) -> DistilResult:
     bench = open_bench(job_dir)
     inputs, device = input_hashes(job_dir, bench.job), _machine(bench.job.settings.device)
     x, valid = inputs_of(bench.asked.samples, bench.spec), inputs_of(bench.validation, bench.spec)
-    heard = hear(bench.job, job_dir, bench.spec, bench.asked, bench.current, x) if bench.current else None
-    hearing = heard or Hearing(None, {}, {})
+    hearing = hear(bench, x) if bench.current else Hearing(None, {}, {})
     strategy = hearing.strategy
     lessons = _lessons(bench, strategy, x)
     fused, told = share_trunks(bench, hearing.trunks, say)

@@ -15,15 +15,14 @@ import msgspec
 import numpy as np
 from torch import Tensor
 
+from broker_server.bench import Bench
 from broker_server.candidate_files import released_payload
 from broker_server.distil_job import DistilJob
 from broker_server.distiller import answer, inputs_of, shared_opinion
-from broker_server.proxy_set import Asked
 from broker_server.strategies import PROTOTYPE_RULES, HiddenAnchors, Strategy, make_strategy
 from broker_server.strategies.base import check_report
 from broker_server.strategies.prototype_teacher import PrototypeTeacher, Space
 from edge_models.prototypes import class_prototypes
-from edge_models.students import Student
 from edge_protocol.errors import RemoteProtocolError
 from edge_protocol.ids import DeviceId
 from edge_protocol.messages import FullReport, KnowledgeReport, PrototypeReport
@@ -42,23 +41,18 @@ class Hearing:
     trunks: Mapping[DeviceId, TrunkChange] = field(default_factory=dict)
 
 
-def hear(
-    job: DistilJob, folder: Path, spec: TaskSpec, asked: Asked, current: Mapping[Tier, Student], x: Tensor
-) -> Hearing:
+def hear(bench: Bench, x: Tensor) -> Hearing:
     """Hear the shared model and every device.
 
     Args:
-        job: says which strategy, and whose reports.
-        folder: of the job.
-        spec: the task.
-        asked: the server's samples.
-        current: students of the release that the job begins at.
-        x: (N, *shape) float32, those samples as students take them.
+        bench: of a job that begins at a release.
+        x: (N, *shape) float32, the samples asked as students take them.
     """
-    shared = shared_opinion(current.values(), x, spec)
+    job, asked, spec = bench.job, bench.asked, bench.spec
+    shared = shared_opinion(bench.current.values(), x, spec)
     hidden = HiddenAnchors(asked.hidden, asked.samples.targets[asked.hidden]) if len(asked.hidden) else None
     if job.settings.prototypes:
-        kind, spaces = PROTOTYPE_RULES[job.settings.strategy], feature_spaces(job, spec, asked, current, x)
+        kind, spaces = PROTOTYPE_RULES[job.settings.strategy], feature_spaces(bench, x)
         strategy: Strategy = PrototypeTeacher(kind, spec, job.release, spaces, shared, job.settings, hidden)
     else:
         strategy = make_strategy(job.settings, shared, hidden)
@@ -68,7 +62,7 @@ def hear(
     for name in job.reports:
         device = DeviceId(Path(name).stem)
         try:
-            report = msgspec.msgpack.decode((folder / "reports" / name).read_bytes(), type=FullReport)
+            report = msgspec.msgpack.decode((bench.folder / "reports" / name).read_bytes(), type=FullReport)
             _take(strategy, device, report, job, spec, len(asked.samples))
         except (RemoteProtocolError, msgspec.MsgspecError) as error:
             refused[str(device)] = str(error)
@@ -92,16 +86,15 @@ def _take(
         strategy.add(device, report.votes, age)
 
 
-def feature_spaces(
-    job: DistilJob, spec: TaskSpec, asked: Asked, current: Mapping[Tier, Student], x: Tensor
-) -> dict[Tier, Space]:
+def feature_spaces(bench: Bench, x: Tensor) -> dict[Tier, Space]:
     """What the trunks that devices run make of the server's samples; without tiers whose running weights are not here.
 
     Args: as for `hear`.
     """
-    known = asked.anchors.take(np.flatnonzero(asked.anchors.labelled))
+    job, spec = bench.job, bench.spec
+    known = bench.asked.anchors.take(np.flatnonzero(bench.asked.anchors.labelled))
     labels, anchors, spaces = known.targets.astype(np.int64), inputs_of(known, spec), {}
-    for tier, student in current.items():
+    for tier, student in bench.current.items():
         payload = released_payload(job.current, tier)
         if sha256(payload).hexdigest() != job.base.get(tier):
             continue

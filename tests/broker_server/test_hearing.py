@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from broker_server.bench import Bench
 from broker_server.distil_job import DistilJob, DistilSettings, write_job
 from broker_server.distiller import answer, inputs_of
 from broker_server.hearing import Hearing, feature_spaces, hear
@@ -39,6 +40,11 @@ def asked(proxies: int = 24) -> Asked:
 def student() -> Student:
     """The student of `artifact_files`."""
     return build_student(SPEC, "nano", seed=0).eval()
+
+
+def bench(job: DistilJob, folder: Path, samples: Asked) -> Bench:
+    """What the job works with: one tier, nothing to validate on."""
+    return Bench(job, folder, SPEC, samples, samples.anchors, {"nano": student()})
 
 
 @pytest.fixture
@@ -83,14 +89,14 @@ def heard(folder: Path, job: DistilJob, reports: dict[str, FullReport]) -> Heari
     write_job(at, job, named)
     job = msgspec.structs.replace(job, reports=tuple(f"{name}.report" for name in sorted(reports)))
     samples = asked()
-    return hear(job, at, SPEC, samples, {"nano": student()}, inputs_of(samples.samples, SPEC))
+    return hear(bench(job, at, samples), inputs_of(samples.samples, SPEC))
 
 
 def test_the_space_is_that_of_the_weights_that_devices_run(job: DistilJob) -> None:
     """Features and the server's own class means are of the rounded weights, not of those in training."""
     samples, weights = asked(), artifact_files().weights
     x = inputs_of(samples.samples, SPEC)
-    spaces = feature_spaces(job, SPEC, samples, {"nano": student()}, x)
+    spaces = feature_spaces(bench(job, Path(), samples), x)
     assert set(spaces) == {"nano"}
     on_device = answer(served(student(), weights), x)[0]
     np.testing.assert_array_equal(spaces["nano"].asked, on_device)
@@ -138,7 +144,7 @@ def test_damaged_reports_are_refused_where_they_are_read(tmp_path: Path, job: Di
     (at / "reports/nan.report").write_bytes(good.replace(data, b"\xff" * len(data)))
     named = msgspec.structs.replace(job, reports=("cut.report", "good.report", "nan.report"))
     samples = asked()
-    found = hear(named, at, SPEC, samples, {"nano": student()}, inputs_of(samples.samples, SPEC))
+    found = hear(bench(named, at, samples), inputs_of(samples.samples, SPEC))
     assert list(found.rounds) == ["good"]
     assert set(found.refused) == {"cut", "nan"}
     assert "NaN" in found.refused["nan"]
