@@ -134,7 +134,7 @@ def test_with_privacy_nothing_that_leaves_is_exact(tmp_path: Path) -> None:
         assert 300 < result.examples < 500
         assert sum(result.held) >= 5
     assert (runs[0][1] != runs[1][1]).any()
-    assert runs[0][0] != runs[1][0] or runs[0][0] != 400
+    assert any(trainer.run_job(tmp_path).examples != 400 for _ in range(40)), "noise rounds to nothing now and then"
 
 
 def test_with_much_noise_a_device_speaks_of_no_class(tmp_path: Path) -> None:
