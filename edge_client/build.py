@@ -30,6 +30,7 @@ from edge_client.pipelines import Objects, Pipeline, Series, WholeSample
 from edge_client.replay import Kept, ReplayStore
 from edge_client.results import Tally
 from edge_client.seen import Seen
+from edge_models.habits import sensor_numbers
 from edge_models.windows import LiveWindows, Scale
 from edge_protocol.blobs import BlobRef
 from edge_protocol.errors import ConfigError, DataError, StoreError, TrustError
@@ -169,7 +170,8 @@ def _series_feed(
         emit=emit,
         told_s=told_s,
     )
-    pipeline = Series(spec, LiveWindows(spec, len(sensors), scale), sensors, tally, seen, source.name)
+    windows = LiveWindows(spec, len(sensors), scale, sensor_numbers(sensors))
+    pipeline = Series(spec, windows, sensors, tally, seen, source.name)
     return Feed(source.name, _opener(source), pipeline, tally)
 
 
@@ -195,7 +197,9 @@ def _commission_series(config: DeviceConfig, spec: TaskSpec, replay: ReplayStore
     pack = open_commissioning(config.labels.commissioning, spec)
     assert not isinstance(pack, ImagePack)
     scale = Scale.fit(pack.values)
-    replay.commission(_mark(config.labels.commissioning, config), lambda: series_samples(pack, spec, scale))
+    replay.commission(
+        _mark(config.labels.commissioning, config) + " numbered", lambda: series_samples(pack, spec, scale)
+    )
     return scale
 
 

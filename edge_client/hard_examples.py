@@ -57,7 +57,7 @@ def hardest(
         spec: the task.
         count: how many to list.
     """
-    own, shared = heads[0].apply(features, samples.side), heads[1].apply(features)
+    own, shared = heads[0].answer(features, samples), heads[1].apply(features)
     classes = spec.kind == "classify"
     unsure, apart = (_classes if classes else _forecasts)(own, shared)
     order = np.argsort(-(unsure + apart), kind="stable")[:count]

@@ -14,8 +14,9 @@ import numpy as np
 from devices.packs import ImagePack, SeriesPack, open_pack
 from devices.preprocess import Preprocess
 from edge_client.replay import Kept
+from edge_models.habits import sensor_numbers
 from edge_models.samples import UNLABELLED
-from edge_models.windows import Scale, cut_windows
+from edge_models.windows import Scale, cut_with_ends
 from edge_protocol.errors import DataError
 from edge_protocol.task import TaskSpec
 
@@ -39,12 +40,13 @@ def image_samples(pack: ImagePack, spec: TaskSpec, preprocess: Preprocess) -> It
 
 
 def series_samples(pack: SeriesPack, spec: TaskSpec, scale: Scale) -> Iterator[Kept]:
-    """Windows of a sensor's history, with what came after them."""
-    samples = cut_windows(pack.values, pack.time_s, spec, scale)
-    times = np.linspace(pack.time_s[0], pack.time_s[-1], len(samples))
+    """Windows of a sensor's history, with what came after them and the number of the sensor, by its name."""
+    numbers = sensor_numbers(pack.sensors)
+    samples, ends_s = cut_with_ends(pack.values, pack.time_s, spec, scale, side=numbers)
     for at in np.flatnonzero(samples.labelled):
         target = samples.targets[at].astype(np.float32)
-        yield Kept(f"commissioning-{at}", float(times[at]), samples.raw[at], target, scale=samples.scale[at])
+        name, end_s = f"commissioning-{at}", float(ends_s[at])
+        yield Kept(name, end_s, samples.raw[at], target, samples.side[at], samples.scale[at])
 
 
 def open_commissioning(path: str, spec: TaskSpec) -> ImagePack | SeriesPack:

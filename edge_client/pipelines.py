@@ -16,8 +16,8 @@ from edge_client.replay import Kept
 from edge_client.results import Tally
 from edge_client.seen import Seen
 from edge_models.head_weights import HeadWeights
-from edge_models.samples import F4, UNLABELLED
-from edge_models.windows import LiveWindows
+from edge_models.samples import F4, UNLABELLED, Samples
+from edge_models.windows import LiveWindows, last_measured
 from edge_protocol.task import SeriesInput, TaskSpec
 
 U1 = npt.NDArray[np.uint8]
@@ -54,6 +54,12 @@ class Bundle:
             return logits
         row = np.zeros(self.head.side, np.float32) if side is None else side
         return self.head.apply(answer.features, np.broadcast_to(row, (len(x), len(row))))
+
+    def forecast(self, windows: Samples) -> F4:
+        """Answer N windows, each with its sensor's number and scale, with (N, outputs) float32."""
+        if self.head is None or self.head.habits is None:
+            return self.logits(windows.raw.astype(np.float32, copy=False))
+        return self.head.answer(self.runner.infer(windows.raw.astype(np.float32, copy=False)).features, windows)
 
 
 class Pipeline(Protocol):
@@ -142,28 +148,29 @@ class Series:
         del now
         assert frame.readings is not None
         windows, matured = self._windows.push(frame.readings, frame.at_s)
-        for number, (window, target, scale) in enumerate(matured):
+        for number, (window, target, side, scale, end_s) in enumerate(matured):
             name = f"{self._source}-{int(frame.at_s)}-{number}"
-            self._seen.keep(Kept(name, frame.at_s, window, target, scale=scale))
+            self._seen.keep(Kept(name, end_s, window, target, side, scale))
         known = np.flatnonzero(windows[:, :, 1].any(axis=1))
         if not len(known):
             return False
         self._seen.see_windows(windows[known])
         if bundle is None:
             return False
-        past = [window for window, _, _ in matured]
-        logits = bundle.logits(np.concatenate([windows[known], past]) if past else windows[known], frame.side)
+        asked = Samples.of(windows[known], side=self._windows.side[known], scale=self._windows.scale.pairs()[known])
+        if matured:
+            past, targets, sides, scales = (np.stack(column) for column in [*zip(*matured, strict=True)][:4])
+            asked = Samples.concat([asked, Samples.of(past, side=sides, scale=scales)])
+        logits = bundle.forecast(asked)
         self._tell(known, windows[known], logits[: len(known)])
-        if past:
-            error = np.abs(logits[len(known) :, : self._horizons] - np.stack([target for _, target, _ in matured]))
+        if matured:
+            error = np.abs(logits[len(known) :, : self._horizons] - targets)
             self._seen.doubts.see(frame.at_s, frame.condition or self._source, float(np.nanmean(error)))
         return True
 
     def _tell(self, sensors: npt.NDArray[np.intp], windows: F4, logits: F4) -> None:
         scale = self._windows.scale
-        steps = windows.shape[1]
-        latest = steps - 1 - windows[:, ::-1, 1].argmax(axis=1)
-        last = windows[np.arange(len(windows)), latest, 0]
+        last = last_measured(windows)
         change = logits[:, : self._horizons]
         values = scale.mean[sensors, None] + scale.std[sensors, None] * (last[:, None] + change)
         for sensor, row in zip(sensors, values, strict=True):

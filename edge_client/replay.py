@@ -45,7 +45,7 @@ class Kept:
         at_s: when it was seen (s since 1970).
         raw: (*raw_shape) uint8 image or float32 window.
         target: class, -1 unlabelled; or (H,) float32 changes, NaN missing.
-        side: (F,) float32.
+        side: (F,) float32; of a window (1,), its sensor's number.
         scale: (2,) float32.
     """
 
@@ -188,20 +188,36 @@ class ReplayStore:
             self._bytes -= length + _ROW_BYTES
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Stored:
+    """Everything that a store keeps, in order of time.
+
+    Attributes:
+        names: N names.
+        at_s: (N,) float64, when each was seen, seconds since 1970; of a window when it ended.
+        samples: the N samples.
+    """
+
+    names: list[str]
+    at_s: npt.NDArray[np.float64]
+    samples: Samples
+
+
 def read_samples(path: Path, spec: TaskSpec) -> Samples:
-    """Read everything kept, in order of time; for another process than the one that writes.
+    """As `read_stored`, the samples alone."""
+    return read_stored(path, spec).samples
+
+
+def read_stored(path: Path, spec: TaskSpec) -> Stored:
+    """Read everything kept, of one moment; for another process than the one that writes.
 
     Raises:
         StoreError: the file cannot be read, or its samples are of another shape.
     """
-    return read_named(path, spec)[1]
-
-
-def read_named(path: Path, spec: TaskSpec) -> tuple[list[str], Samples]:
-    """As `read_samples`, with the samples' names, of the same moment."""
     try:
-        rows = _read(path, "select sample, raw, target, side, scale from samples order by at_s, rowid")
-        return [name for name, *_ in rows], _samples([row for _, *row in rows], spec)
+        rows = _read(path, "select sample, at_s, raw, target, side, scale from samples order by at_s, rowid")
+        names, at_s = [name for name, *_ in rows], np.array([at for _, at, *_ in rows], np.float64)
+        return Stored(names, at_s, _samples([row for _, _, *row in rows], spec))
     except (sqlite3.Error, ValueError) as error:
         raise StoreError(f"replay store {path}: {error}") from error
 
@@ -234,12 +250,13 @@ def _read(path: Path, query: str, *values: object) -> list[tuple[Any, ...]]:
 def _samples(rows: Sequence[Sequence[bytes]], spec: TaskSpec) -> Samples:
     raw, target, side, scale = zip(*rows, strict=True) if rows else ((), (), (), ())
     dtype = np.uint8 if spec.input.shape != spec.input.raw_shape else np.float32
-    width = len(spec.side)
+    width = len(spec.side) if spec.labels else max(map(len, side), default=0) // 4
+    nowhere = np.full(width, np.nan, np.float32).tobytes()  # a window that was kept before sensors had numbers
     targets = np.frombuffer(b"".join(target), np.int64 if spec.labels else np.float32)
     return Samples(
         np.frombuffer(b"".join(raw), dtype).reshape(len(rows), *spec.input.raw_shape),
         targets if spec.labels else targets.reshape(len(rows), len(spec.horizons)),
-        np.frombuffer(b"".join(side), np.float32).reshape(len(rows), width),
+        np.frombuffer(b"".join(one or nowhere for one in side), np.float32).reshape(len(rows), width),
         np.frombuffer(b"".join(scale), np.float32).reshape(len(rows), 2),
     )
 

@@ -33,13 +33,14 @@ from edge_client.disk import write_atomic
 from edge_client.hard_examples import hardest
 from edge_client.installed import HeadChoice
 from edge_client.jobs import TrainJob, TrainResult, read_job
-from edge_client.replay import read_named
+from edge_client.replay import read_stored
 from edge_models.density import Density
 from edge_models.head_weights import HeadWeights
 from edge_models.privacy import held_classes
 from edge_models.private_odds import Background, answer, noisy_totals
 from edge_models.prototypes import class_prototypes
 from edge_models.samples import F4, Samples
+from edge_models.sensor_history import own_inputs
 from edge_protocol.errors import DataError, IncompatibleError, RoadcastError
 from edge_protocol.task import ImageInput, TaskSpec
 
@@ -94,18 +95,17 @@ def run_job(folder: Path) -> TrainResult:
     job = read_job(folder)
     spec, weights = job.spec, Path(job.weights).read_bytes()
     shared = shared_head(weights)
-    names, stored = read_named(Path(job.replay), spec)
-    samples = thinned(stored, job.max_samples)
-    names = [names[at] for at in spaced(len(names), job.max_samples)]
+    kept = read_stored(Path(job.replay), spec)
+    rows = spaced(len(kept.names), job.max_samples)
+    stored, samples = kept.samples, kept.samples.take(rows)
     targets = cast("F4", samples.targets)  # or int64: what a task's kind has
     settings = FitSettings(heads=job.heads, epochs=job.epochs, mlp=MlpSettings(seed=job.seed), seed=job.seed)
     held, examples, meter = spoken_of(spec, samples), int(samples.labelled.sum()), Meter()
     with OrtRunner(Path(job.template).read_bytes(), weights) as runner:
         trunk = Trunk(runner, job)
         features = trunk.features(samples.raw)
-        fit = fit_personal_head(
-            features, samples.side, targets, shared, spec, settings, scale=samples.scale, tick=meter.tick
-        )
+        own = own_inputs(spec, stored, kept.at_s, rows)
+        fit = fit_personal_head(features, own, targets, shared, spec, settings, scale=samples.scale, tick=meter.tick)
         write_atomic(folder / "personal.safetensors", fit.head.to_bytes())
         if job.proxy is not None:
             asked = proxy_raw(Path(job.proxy), spec)
@@ -124,7 +124,7 @@ def run_job(folder: Path) -> TrainResult:
 
         no_trunk = leave_change(folder, job, weights, samples, _preparation(job))
     cost = meter.cost(board_watts() if job.watts is None else job.watts, time.process_time())
-    hard = hardest(names, samples, features, (fit.head, shared), spec)
+    hard = hardest([kept.names[at] for at in rows], samples, features, (fit.head, shared), spec)
     result = TrainResult(choice=_choice(fit), examples=examples, held=held, cost=cost, hard=hard, no_trunk=no_trunk)
     write_atomic(folder / "result.json", msgspec.json.encode(result))
     return result

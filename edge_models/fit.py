@@ -6,7 +6,7 @@ Owns split and choice; owns no trunk, no sample store and no file. How a type of
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from edge_models.head_fits import FITS, FitSettings, Targets, Tick, answers, fit_linear, no_tick
 from edge_models.head_weights import FloatArray, HeadType, HeadWeights
+from edge_models.sensor_history import SensorHistory
 from edge_models.tasks import TaskPlugin, plugin_of
 from edge_protocol.errors import DataError
 from edge_protocol.task import TaskSpec
@@ -71,7 +72,7 @@ def fit_report_head(
 
 def fit_personal_head(
     features: FloatArray,
-    side: FloatArray,
+    side: FloatArray | SensorHistory,
     targets: Targets,
     shared: HeadWeights,
     spec: TaskSpec,
@@ -88,7 +89,8 @@ def fit_personal_head(
 
     Args:
         features: (N, K) float32 of the shared trunk.
-        side: (N, F) float32, the device's own inputs; F may be 0.
+        side: (N, F) float32, the device's own inputs; F may be 0. Or what its sensors have read: then their habits are
+            the inputs, learnt from the rest for the choice, and from everything for the head that is returned.
         targets: as for `fit_report_head`, or (N,) int64 classes, -1 unlabelled.
         shared: head of the release.
         spec: the task.
@@ -99,26 +101,43 @@ def fit_personal_head(
     Raises:
         DataError: inputs hold NaN or infinity, or their lengths differ.
     """
-    inputs = np.hstack([features, side]).astype(np.float32)
-    scale = np.tile(np.array([0, 1], np.float32), (len(inputs), 1)) if scale is None else scale
-    scale = scale[_measured(inputs, targets)]
-    inputs, targets = labelled(inputs, targets)
-    if len(inputs) < settings.min_samples:
-        return PersonalFit(shared, "shared", settings.heads[0], {}, {}, len(inputs), 0)
-    wide, plugin = shared.widened(inputs.shape[1] - shared.features), plugin_of(spec)
-    train, valid = _split(len(inputs), spec, settings)
+    scale = np.tile(np.array([0, 1], np.float32), (len(features), 1)) if scale is None else scale
+    own = side if isinstance(side, SensorHistory) else _Given(side)
+    given = features if isinstance(side, SensorHistory) else np.hstack([features, side])
+    rows = np.flatnonzero(_measured(given, targets))
+    if len(rows) < settings.min_samples:
+        return PersonalFit(shared, "shared", settings.heads[0], {}, {}, len(rows), 0)
+    train, valid = (rows[part] for part in _split(len(rows), spec, settings))
+    learnt, asked, _ = own.split(train, valid)
+    known, other = _joined(features[train], learnt), _joined(features[valid], asked)
+    wide, plugin = shared.widened(learnt.shape[1]), plugin_of(spec)
 
     def score(head: HeadWeights) -> Scores:
-        return plugin.score(spec, answers(head, inputs[valid]), targets[valid], scale[valid])
+        return plugin.score(spec, answers(head, other), targets[valid], scale[valid])
 
     before = score(wide)
-    tried = {kind: score(FITS[kind](inputs[train], targets[train], wide, settings, tick)) for kind in settings.heads}
+    tried = {kind: score(FITS[kind](known, targets[train], wide, settings, tick)) for kind in settings.heads}
     gains = {kind: _gain(before, scores, plugin) for kind, scores in tried.items()}
     kind = max(settings.heads, key=gains.__getitem__)
     if not gains[kind] > 0:
         return PersonalFit(shared, "shared", kind, before, tried, len(train), len(valid))
-    head = FITS[kind](inputs, targets, wide, settings, tick)
-    return PersonalFit(head, "personal", kind, before, tried, len(train), len(valid))
+    everything, _, habits = own.split(rows, rows[:0])
+    head = FITS[kind](_joined(features[rows], everything), targets[rows], wide, settings, tick)
+    return PersonalFit(replace(head, habits=habits), "personal", kind, before, tried, len(train), len(valid))
+
+
+@dataclass(frozen=True, eq=False)
+class _Given:
+    """Side inputs that samples bring along."""
+
+    side: FloatArray
+
+    def split(self, learn: npt.NDArray[np.int64], ask: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray, None]:
+        return self.side[learn], self.side[ask], None
+
+
+def _joined(features: FloatArray, side: FloatArray) -> FloatArray:
+    return np.hstack([features, side]).astype(np.float32)
 
 
 def _gain(before: Scores, after: Scores, plugin: TaskPlugin) -> float:

@@ -2,7 +2,8 @@
 
 Owns the numbers of a head and their file form; owns neither how they are learnt (see `head_fits`) nor the trunk before
 them. There is one form for every type: a linear map, and beside it a hidden layer where the type has one. What an
-adapter adds to the features is folded into the map (LoRA; Hu et al. 2022), so that it costs a device nothing.
+adapter adds to the features is folded into the map (LoRA; Hu et al. 2022), so that it costs a device nothing. A head
+of sensors holds the habits that it was fitted with.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from edge_models.habits import Habits
+from edge_models.samples import Samples
 from edge_protocol.errors import IncompatibleError
 from edge_protocol.task import FEATURES, TaskSpec
 
@@ -25,6 +28,7 @@ MAX_BYTES = 8 << 20
 """A head's file is at most so large: 4,096 hidden units on 64 features and 400 side inputs."""
 _LINEAR = frozenset({"weight", "bias", "features"})
 _HIDDEN = frozenset({"first", "first_bias", "second"})
+_HABITS = frozenset({"usual", "numbers"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +61,7 @@ class HeadWeights:
         bias: (outputs,) float32.
         features: K, the width of the feature vector.
         hidden: what a hidden layer adds; None for a linear head.
+        habits: of the sensors that it forecasts, which make its side inputs; None where samples bring their own.
 
     Raises:
         IncompatibleError: the arrays do not fit each other, or hold NaN or infinity.
@@ -66,6 +71,7 @@ class HeadWeights:
     bias: FloatArray
     features: int = FEATURES
     hidden: Hidden | None = None
+    habits: Habits | None = None
 
     def __post_init__(self) -> None:
         outputs = self.bias.shape[0] if self.bias.ndim == 1 else -1
@@ -80,7 +86,9 @@ class HeadWeights:
                 raise IncompatibleError(
                     f"a hidden layer of {first}, {inner} and {second} does not fit weight {self.weight.shape}"
                 )
-        if not all(np.isfinite(array).all() for array in self._arrays().values()):
+        if self.habits is not None and self.habits.inputs != self.side:
+            raise IncompatibleError(f"habits of {self.habits.inputs} inputs do not fit a head that takes {self.side}")
+        if not all(np.isfinite(array).all() for array in self._linear().values()):
             raise IncompatibleError("a head holds NaN or infinity; fit it again")
 
     @property
@@ -114,6 +122,10 @@ class HeadWeights:
         logits: FloatArray = inputs @ self.weight.T + self.bias
         return logits if self.hidden is None else logits + self.hidden.apply(inputs)
 
+    def answer(self, features: FloatArray, samples: Samples) -> FloatArray:
+        """Logits (N, outputs) float32 of N samples with these features (N, K) float32; errors as `apply`."""
+        return self.apply(features, samples.side if self.habits is None else self.habits.of_windows(samples))
+
     def widened(self, side: int) -> HeadWeights:
         """A linear head's same answers with `side` more inputs, to which it gives weight 0."""
         extra = np.zeros((self.outputs, side), np.float32)
@@ -125,7 +137,8 @@ class HeadWeights:
         Raises:
             IncompatibleError: it has other features, outputs or side inputs than the task.
         """
-        if (self.features, self.outputs) != (FEATURES, spec.outputs) or self.side not in {0, len(spec.side)}:
+        known = self.side in {0, len(spec.side)} if self.habits is None else self.habits.fit_task(spec)
+        if (self.features, self.outputs) != (FEATURES, spec.outputs) or not known:
             raise IncompatibleError(
                 f"a head from {self.features} features and {self.side} side inputs to {self.outputs} outputs is none "
                 f"for task {spec.name!r} with {FEATURES}, {len(spec.side)} and {spec.outputs}; fit it again"
@@ -134,7 +147,10 @@ class HeadWeights:
 
     def to_bytes(self) -> bytes:
         """Write as safetensors, under the attributes' names; K as a scalar ``features``."""
-        return save(self._arrays() | {"features": np.array(self.features, np.int32)})
+        arrays: dict[str, npt.NDArray[np.generic]] = {**self._linear(), "features": np.array(self.features, np.int32)}
+        if self.habits is not None:
+            arrays |= {name: np.ascontiguousarray(getattr(self.habits, name), np.float32) for name in sorted(_HABITS)}
+        return save(arrays)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> HeadWeights:
@@ -150,9 +166,10 @@ class HeadWeights:
         except (SafetensorError, ValueError, TypeError) as error:
             raise IncompatibleError(f"these {len(data)} bytes are not a head: {error}") from error
         hidden = Hidden(*(tensors[name] for name in ("first", "first_bias", "second"))) if "first" in tensors else None
-        return cls(tensors["weight"], tensors["bias"], features, hidden)
+        habits = Habits(tensors["usual"], tensors["numbers"]) if "usual" in tensors else None
+        return cls(tensors["weight"], tensors["bias"], features, hidden, habits)
 
-    def _arrays(self) -> dict[str, FloatArray]:
+    def _linear(self) -> dict[str, FloatArray]:
         arrays = {"weight": self.weight, "bias": self.bias}
         if self.hidden is not None:
             arrays |= {name: getattr(self.hidden, name) for name in sorted(_HIDDEN)}
@@ -165,7 +182,7 @@ def _check(tensors: Mapping[str, npt.NDArray[np.generic]]) -> None:
     Raises:
         ValueError: says which.
     """
-    if set(tensors) not in (_LINEAR, _LINEAR | _HIDDEN):
+    if set(tensors) - _HABITS not in (_LINEAR, _LINEAR | _HIDDEN) or len(_HABITS & set(tensors)) == 1:
         raise ValueError(f"it holds {', '.join(sorted(tensors)[:8]) or f'nothing, or more than {MAX_BYTES} bytes'}")
     kinds = {name: (array.dtype.name, array.ndim) for name, array in tensors.items()}
     if kinds.pop("features") != ("int32", 0) or {dtype for dtype, _ in kinds.values()} != {"float32"}:

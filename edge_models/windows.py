@@ -8,6 +8,7 @@ as changes against the last measured value of the window, so that one student se
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -85,6 +86,30 @@ class RunningScale:
         return Scale._of(self._count, self._mean, self._squares, self._least)  # noqa: SLF001 - one module
 
 
+class Matured(NamedTuple):
+    """A window whose last horizon has passed.
+
+    Attributes:
+        window: (steps, 4) float32.
+        target: (H,) float32.
+        side: (F,) float32, its sensor's.
+        scale: (2,) float32.
+        end_s: when it ended, seconds since 1970.
+    """
+
+    window: F4
+    target: F4
+    side: F4
+    scale: F4
+    end_s: float
+
+
+def last_measured(windows: F4) -> F4:
+    """Each window's last measured value, (N,) float32 in units of spread, of (N, steps, 4); 0 where there is none."""
+    latest = windows.shape[1] - 1 - windows[:, ::-1, 1].argmax(axis=1)
+    return np.asarray(windows[np.arange(len(windows)), latest, 0], np.float32)
+
+
 def cut_windows(
     values: npt.ArrayLike, time_s: npt.ArrayLike, spec: TaskSpec, scale: Scale | None = None, *, stride: int = 1
 ) -> Samples:
@@ -100,14 +125,31 @@ def cut_windows(
     Raises:
         DataError: shapes, times or interval do not fit the task.
     """
+    return cut_with_ends(values, time_s, spec, scale, stride=stride)[0]
+
+
+def cut_with_ends(
+    values: npt.ArrayLike,
+    time_s: npt.ArrayLike,
+    spec: TaskSpec,
+    scale: Scale | None = None,
+    *,
+    stride: int = 1,
+    side: F4 | None = None,
+) -> tuple[Samples, F8]:
+    """As `cut_windows`, with when each window ends: (N,) float64, seconds since 1970.
+
+    `side` (S, F) float32 is what each sensor's windows have as side inputs; None for none.
+    """
     series = _series_input(spec)
     grid, start_s = _on_grid(np.asarray(values, np.float64), np.asarray(time_s, np.float64), series)
     scale = scale or Scale.fit(grid)
-    if scale.mean.shape != grid.shape[1:]:
-        raise DataError(f"scale is of {len(scale.mean)} sensors, the series of {grid.shape[1]}")
+    side = _no_side(grid.shape[1]) if side is None else side
+    if not len(scale.mean) == len(side) == grid.shape[1]:
+        raise DataError(f"scale is of {len(scale.mean)} sensors, side of {len(side)}, the series of {grid.shape[1]}")
     ends = np.arange(series.steps - 1, len(grid), stride)
     ahead = np.full((max(spec.horizons), grid.shape[1]), np.nan)
-    return _cut(np.concatenate([grid, ahead]), ends, start_s, spec, scale)
+    return _cut(np.concatenate([grid, ahead]), ends, start_s, spec, scale, side)
 
 
 class LiveWindows:
@@ -118,11 +160,12 @@ class LiveWindows:
         sensors: S.
         scale: from the sensors' history; when None it is learned as readings come, and a sensor has no measured window
             until it was measured as often as a window is long.
+        side: (S, F) float32, as for `cut_windows`.
     """
 
-    def __init__(self, spec: TaskSpec, sensors: int, scale: Scale | None = None) -> None:
+    def __init__(self, spec: TaskSpec, sensors: int, scale: Scale | None = None, side: F4 | None = None) -> None:
         self._spec, self._series = spec, _series_input(spec)
-        self._scale = scale
+        self._scale, self.side = scale, _no_side(sensors) if side is None else side
         self._running = RunningScale(sensors, least=self._series.steps)
         self._rows = np.full((self._series.steps + max(spec.horizons), sensors), np.nan)
         self._slot: int | None = None
@@ -132,7 +175,7 @@ class LiveWindows:
         """The scale that the next window will have."""
         return self._scale or self._running.scale
 
-    def push(self, readings: npt.ArrayLike, at_s: float) -> tuple[F4, list[tuple[F4, F4, F4]]]:
+    def push(self, readings: npt.ArrayLike, at_s: float) -> tuple[F4, list[Matured]]:
         """Take the readings of one interval.
 
         A reading for the interval that came last fills what was missing there; an older one is dropped. Intervals left
@@ -143,8 +186,7 @@ class LiveWindows:
             at_s: seconds since 1970.
 
         Returns:
-            The (S, steps, 4) float32 windows that end now, and the matured samples: (window (steps, 4), target (H,),
-            scale (2,)) float32 of windows whose last horizon has passed.
+            The (S, steps, 4) float32 windows that end now, and those that have matured.
 
         Raises:
             DataError: another number of sensors than before.
@@ -160,12 +202,12 @@ class LiveWindows:
             self._rows[-1] = np.where(np.isfinite(fresh), fresh, self._rows[-1])
         return self._now(), matured
 
-    def _advance(self, slot: int) -> list[tuple[F4, F4, F4]]:
+    def _advance(self, slot: int) -> list[Matured]:
         """Move on to `slot`, interval by interval; what falls off the far end has matured."""
         if self._slot is None:
             self._slot = slot
             return []
-        matured: list[tuple[F4, F4, F4]] = []
+        matured: list[Matured] = []
         for passed in range(min(slot - self._slot, len(self._rows))):
             matured += self._matured(self._slot + passed)
             self._rows = np.roll(self._rows, -1, axis=0)
@@ -173,11 +215,12 @@ class LiveWindows:
         self._slot = max(slot, self._slot)
         return matured
 
-    def _matured(self, slot: int) -> list[tuple[F4, F4, F4]]:
+    def _matured(self, slot: int) -> list[Matured]:
         ends = np.array([self._series.steps - 1])
-        found = _cut(self._rows, ends, (slot - len(self._rows) + 1) * self._series.interval_s, self._spec, self.scale)
-        found = found.take(found.labelled)
-        return list(zip(found.raw, found.targets, found.scale, strict=True))
+        start_s = (slot - len(self._rows) + 1) * self._series.interval_s
+        found, end_s = _cut(self._rows, ends, start_s, self._spec, self.scale, self.side)
+        rows = zip(found.raw, found.targets, found.side, found.scale, end_s.tolist(), strict=True)
+        return [Matured(*row) for row, known in zip(rows, found.labelled, strict=True) if known]
 
     def _now(self) -> F4:
         assert self._slot is not None
@@ -217,8 +260,14 @@ def _normalised(rows: F8, scale: Scale) -> F8:
     return np.where(np.isfinite(rows), (rows - scale.mean) / scale.std, np.nan)
 
 
-def _cut(rows: F8, ends: npt.NDArray[np.int64], start_s: float, spec: TaskSpec, scale: Scale) -> Samples:
-    """Cut windows that end at rows `ends`; (R, S) rows reach past the last horizon."""
+def _no_side(sensors: int) -> F4:
+    return np.zeros((sensors, 0), np.float32)
+
+
+def _cut(
+    rows: F8, ends: npt.NDArray[np.int64], start_s: float, spec: TaskSpec, scale: Scale, side: F4
+) -> tuple[Samples, F8]:
+    """Cut windows that end at rows `ends`, with their times; (R, S) rows reach past the last horizon."""
     series = _series_input(spec)
     values = _normalised(rows, scale)
     first = ends - series.steps + 1
@@ -229,8 +278,10 @@ def _cut(rows: F8, ends: npt.NDArray[np.int64], start_s: float, spec: TaskSpec, 
     targets = values.T[:, ends[:, None] + np.array(spec.horizons)] - last  # (S, W, H)
     raw = _window_channels(windows, start_s, first, series)
     keep = known.any(axis=-1).T
-    pairs = np.broadcast_to(scale.pairs()[None], (*keep.shape, 2))
-    return Samples.of(raw.swapaxes(0, 1)[keep], targets.swapaxes(0, 1)[keep].astype(np.float32), scale=pairs[keep])
+    at, sensor = np.nonzero(keep)
+    changes = targets.swapaxes(0, 1)[keep].astype(np.float32)
+    samples = Samples.of(raw.swapaxes(0, 1)[keep], changes, side=side[sensor], scale=scale.pairs()[sensor])
+    return samples, np.asarray(start_s + ends[at] * series.interval_s, np.float64)
 
 
 def _window_channels(windows: F8, start_s: float, first: npt.NDArray[np.int64], series: SeriesInput) -> F4:

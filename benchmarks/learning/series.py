@@ -19,7 +19,7 @@ from benchmarks.learning.stacked import Part
 from devices.packs import SeriesPack
 from edge_models.profiles import F8, I8, Places, Profile, side_inputs
 from edge_models.samples import F4
-from edge_models.windows import Scale, cut_windows
+from edge_models.windows import Scale, cut_windows, last_measured
 from edge_protocol.task import SeriesInput, TaskSpec
 
 HISTORY, CHOICE = 0.7, 0.1
@@ -67,7 +67,6 @@ class Windows:
         x: (N, steps, 4) float32 tensor.
         targets: (N, H) float32 changes in units of spread, NaN missing.
         places: where they end.
-        spread: (N,) float64 of each window's sensor.
         truth: (N, H) float64 readings that came, NaN missing.
         inside: (N, H) bool, the horizon lies in this part of the time.
     """
@@ -75,7 +74,6 @@ class Windows:
     x: torch.Tensor
     targets: F4
     places: Places
-    spread: F8
     truth: F8
     inside: npt.NDArray[np.bool_]
 
@@ -95,12 +93,11 @@ class DeviceSeries:
     test: Windows
     profile: Profile
     task: SeriesTask
-    spread: F8
 
     def side(self, windows: Windows) -> F4:
         """Side inputs of its personal head; in its history no reading foretells itself."""
         truth = windows.truth if windows is self.history else None
-        return side_inputs(windows.places, self.task.ahead_s, self.profile, self.spread, truth)
+        return side_inputs(windows.places, self.task.ahead_s, self.profile, truth)
 
     def usual(self, windows: Windows) -> F4:
         """Seasonal forecast: the change to what is usual at each horizon, in units of spread."""
@@ -121,7 +118,7 @@ def device_series(pack: SeriesPack, task: SeriesTask) -> DeviceSeries:
         )
     )
     profile = Profile.fit(values[:first], pack.time_s[:first], pack.interval_s, task.period_s)
-    return DeviceSeries(history, choice, test, profile, task, scale.std)
+    return DeviceSeries(history, choice, test, profile, task)
 
 
 def _cut(pack: SeriesPack, task: SeriesTask, scale: Scale, span: tuple[int, int], stride: int) -> Windows:
@@ -137,14 +134,12 @@ def _cut(pack: SeriesPack, task: SeriesTask, scale: Scale, span: tuple[int, int]
     ahead = row[:, None] + np.array(task.spec.horizons)
     inside = ahead < len(values)
     truth = np.where(inside, values[np.minimum(ahead, len(values) - 1), sensor[:, None]], np.nan)
-    raw = samples.raw.astype(np.float64)
-    latest = steps - 1 - raw[:, ::-1, 1].argmax(axis=1)
-    last = raw[np.arange(len(raw)), latest, 0] * scale.std[sensor] + scale.mean[sensor]
+    raw = samples.raw.astype(np.float32)
+    last = last_measured(raw) * scale.std[sensor] + scale.mean[sensor]
     return Windows(
-        torch.from_numpy(samples.raw.astype(np.float32)),
+        torch.from_numpy(raw),
         samples.targets.astype(np.float32),
-        Places(time_s[row], sensor, last),
-        scale.std[sensor],
+        Places(time_s[row], sensor, last, scale.std[sensor]),
         truth,
         inside,
     )
@@ -156,7 +151,7 @@ def scores(windows: Windows, change: F4, least: float) -> dict[str, list[float]]
     `mae` and `rmse` are in the unit, over what was measured; `mape` in percent, over readings of at least `least`;
     `mae_unmasked` counts what was not measured as 0.
     """
-    forecast = windows.places.last[:, None] + change * windows.spread[:, None]
+    forecast = windows.places.last[:, None] + change * windows.places.spread[:, None]
     error = np.abs(forecast - windows.truth)
     share = np.where(windows.truth >= least, 100 * error / np.maximum(windows.truth, least), np.nan)
     zeroed = np.where(windows.inside, np.abs(forecast - np.nan_to_num(windows.truth)), np.nan)

@@ -33,7 +33,7 @@ from broker_server.strategies import trunk_sharing
 from devices.packs import SeriesPack, open_pack, save_pack
 from devices.preprocess import PreprocessConfig
 from edge_client import trainer, trunk_lesson
-from edge_client.jobs import TrainJob
+from edge_client.jobs import TrainJob, TrainResult
 from edge_client.jobs import write_job as write_train_job
 from edge_client.knowledge import read_report
 from edge_client.labels import series_samples
@@ -138,12 +138,10 @@ class Fleet:
                 kept_as = f"{tier}.{file.name}" if file.name != "state.safetensors" else f"{tier}.safetensors"
                 shutil.copy(file, place / kept_as)
 
-    def _report(self, name: DeviceId, tier: Tier, number: int) -> KnowledgeReport:
-        """Run the job that the agent starts for a round, and read the report from its folder."""
-        place, folder = self.home / str(self.release), self.home / "devices" / name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        job = TrainJob(
+    def job(self, name: DeviceId, tier: Tier, number: int) -> TrainJob:
+        """The job that the agent starts for a round."""
+        place = self.home / str(self.release)
+        return TrainJob(
             spec=SPEC,
             preprocess=PreprocessConfig(),
             template=str(place / f"{tier}.template.onnx"),
@@ -158,8 +156,18 @@ class Fleet:
             tier=tier,
             trunk=self.trunk.ask if self.trunk else None,
         )
+
+    def train(self, name: DeviceId, job: TrainJob) -> tuple[Path, TrainResult]:
+        """Run a job of a device; return its folder and what came of it."""
+        folder = self.home / "devices" / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
         write_train_job(folder, job)
-        result = trainer.run_job(folder)
+        return folder, trainer.run_job(folder)
+
+    def _report(self, name: DeviceId, tier: Tier, number: int) -> KnowledgeReport:
+        """Run a round's job, and read the report from its folder."""
+        folder, result = self.train(name, self.job(name, tier, number))
         if result.no_trunk:
             raise DataError(f"{name}: {result.no_trunk}")
         call = RoundCall("speed", SPEC.label_space, number, self.release, self._proxy, 4e9, open=True)
@@ -171,19 +179,23 @@ class Fleet:
     def scores(self) -> dict[str, Any]:
         """Errors in mph: of each tier's shared student on sensors that nobody has, of each device on its own."""
         unseen = held_out(SPEC, self.home / "test.npz", self.home / "past.npz")
-        found: dict[str, Any] = {tier: self._errors(tier, unseen, None) for tier in SHARED}
+        found: dict[str, Any] = {tier: self.errors(tier, unseen, None) for tier in SHARED}
         for name, tier in FLEET.items():
-            own = held_out(SPEC, self.home / f"{name}-test.npz", self.home / f"{name}-history.npz")
-            job = self.home / "devices" / name
             self._report(name, tier, LAST)
-            found[name] = self._errors(tier, own, HeadWeights.from_bytes((job / "personal.safetensors").read_bytes()))
+            head = (self.home / "devices" / name / "personal.safetensors").read_bytes()
+            found[name] = self.errors(tier, self.own_test(name), HeadWeights.from_bytes(head))
         return found
 
-    def _errors(self, tier: Tier, held: Held, head: HeadWeights | None) -> list[float]:
+    def own_test(self, name: DeviceId) -> Held:
+        """What comes after a device's own history."""
+        return held_out(SPEC, self.home / f"{name}-test.npz", self.home / f"{name}-history.npz")
+
+    def errors(self, tier: Tier, held: Held, head: HeadWeights | None) -> list[float]:
+        """Errors in mph of a head, None for the shared one: overall, then of each horizon in order of its key."""
         place = self.home / str(self.release)
         template, weights = (place / f"{tier}.{file}" for file in ("template.onnx", "weights.safetensors"))
         said = answer(template.read_bytes(), weights.read_bytes(), held.inputs)
-        logits = said.logits if head is None else head.apply(said.features, held.samples.side)
+        logits = said.logits if head is None else head.answer(said.features, held.samples)
         table = plugin_of(SPEC).score(SPEC, logits, held.samples.targets, held.samples.scale)
         return [table["mae"], *(table[name] for name in sorted(table) if name.startswith("mae_") and "min" in name)]
 

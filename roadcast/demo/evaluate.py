@@ -13,10 +13,11 @@ from devices.packs import ImagePack, SeriesPack, open_pack
 from devices.preprocess import Preprocess, PreprocessConfig
 from devices.runners.base import F4, Answer
 from devices.runners.ort_runner import OrtRunner
+from edge_models.habits import sensor_numbers
 from edge_models.head_weights import HeadWeights
 from edge_models.samples import Samples
 from edge_models.tasks import load_task, plugin_of
-from edge_models.windows import Scale, cut_windows
+from edge_models.windows import Scale, cut_with_ends
 from edge_protocol.errors import DataError
 from edge_protocol.manifest import ReleaseManifest
 from edge_protocol.task import ImageInput, TaskSpec, Tier
@@ -62,7 +63,8 @@ def held_out(spec: TaskSpec, test: Path, past: Path, preprocess: PreprocessConfi
     history = open_pack(past)
     if not isinstance(pack, SeriesPack) or not isinstance(history, SeriesPack):
         raise DataError(f"{test}: holds something else than task {spec.name!r} takes")
-    samples = cut_windows(pack.values, pack.time_s, spec, Scale.fit(history.values), stride=STRIDE)
+    scale, numbers = Scale.fit(history.values), sensor_numbers(pack.sensors)
+    samples, _ = cut_with_ends(pack.values, pack.time_s, spec, scale, stride=STRIDE, side=numbers)
     samples = samples.take(samples.labelled)
     return Held(np.ascontiguousarray(samples.raw, np.float32), samples)
 
@@ -139,7 +141,7 @@ class Judged:
         if not head.is_file():
             return None
         own = HeadWeights.from_bytes(head.read_bytes())
-        return self._headline(own.apply(said.features, held.samples.side), held)
+        return self._headline(own.answer(said.features, held.samples), held)
 
     def _headline(self, logits: F4, held: Held) -> float:
         return self._score(logits, held)[self._plugin.headline]

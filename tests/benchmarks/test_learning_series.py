@@ -44,7 +44,7 @@ def device() -> DeviceSeries:
 def test_windows_say_where_they_end_and_what_came(device: DeviceSeries, part: str) -> None:
     """Last reading plus target times spread is the truth, and truth is the table's row at the horizon."""
     windows, table = getattr(device, part), pack()
-    rebuilt = windows.places.last[:, None] + windows.targets * windows.spread[:, None]
+    rebuilt = windows.places.last[:, None] + windows.targets * windows.places.spread[:, None]
     np.testing.assert_allclose(rebuilt, windows.truth, rtol=1e-4)
     row = np.rint(windows.places.time_s / 900).astype(int)
     for at, steps in enumerate(SPEC.horizons):

@@ -46,6 +46,8 @@ def test_a_sensors_history_becomes_windows_with_what_came_after(tmp_path: Path) 
     kept = list(series_samples(pack, SPEED, Scale.fit(pack.values)))
     assert len(kept) > 60
     assert all(np.isfinite(np.asarray(k.target)).any() for k in kept)
+    assert len({float(np.asarray(k.side)[0]) for k in kept}) == len(pack.sensors)
+    assert {k.at_s for k in kept} <= set(pack.time_s.tolist()), "each when its window ends"
     times = [k.at_s for k in kept]
     assert times == sorted(times)
     assert times[0] >= pack.time_s[0]

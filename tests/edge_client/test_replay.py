@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edge_client.replay import Kept, ReplayStore, latest_raw, read_samples
+from edge_client.replay import Kept, ReplayStore, latest_raw, read_samples, read_stored
 from edge_models.tasks import load_task, plugin_of
 from edge_protocol.errors import StoreError
 
@@ -168,6 +169,22 @@ def test_reading_another_tasks_store_is_an_error_and_an_empty_one_is_empty(tmp_p
         read_samples(tmp_path / "r.db", SPEED)
     with pytest.raises(StoreError):
         read_samples(tmp_path / "none.db", VEHICLE)
+    store.close()
+
+
+def test_windows_that_were_kept_before_sensors_had_numbers_stay(tmp_path: Path) -> None:
+    """Beside numbered ones their sensor is unknown; alone they have no side input, as ever."""
+    store = ReplayStore(tmp_path / "r.db", 1_000_000)
+    made = plugin_of(SPEED).simulate(SPEED, np.random.default_rng(1), 2)
+    old, new = (
+        Kept(f"s-{i}", float(i), made.raw[i], made.targets[i].astype(np.float32), scale=made.scale[i]) for i in (0, 1)
+    )
+    store.add([old])
+    assert read_samples(tmp_path / "r.db", SPEED).side.shape == (1, 0)
+    store.add([replace(new, side=np.float32([12_345]))])
+    back = read_stored(tmp_path / "r.db", SPEED)
+    np.testing.assert_array_equal(back.samples.side, [[np.nan], [12_345]])
+    assert (back.names, back.at_s.tolist()) == (["s-0", "s-1"], [0.0, 1.0])
     store.close()
 
 

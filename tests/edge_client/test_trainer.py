@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -19,15 +20,18 @@ from edge_client.hard_examples import LISTED
 from edge_client.installed import HeadChoice
 from edge_client.jobs import TrainJob, TrainResult, read_job, read_result, write_job
 from edge_client.knowledge import read_report
+from edge_client.labels import series_samples
 from edge_client.replay import Kept, ReplayStore
 from edge_models.head_weights import HeadWeights
 from edge_models.samples import Samples
 from edge_models.tasks import load_task, plugin_of
+from edge_models.windows import Scale
 from edge_protocol.arrays import unpack
 from edge_protocol.blobs import cut
 from edge_protocol.errors import DataError, IncompatibleError, StoreError
 from edge_protocol.messages import ClassVotes, ForecastVotes, RoundCall
 from edge_protocol.task import TaskSpec
+from tests.edge_models.test_habits import days, road_pack
 from tests.fakes.small_centre import artifact_files
 from tests.fakes.waiting import wait_for
 
@@ -112,6 +116,29 @@ def test_a_sensor_learns_and_answers_the_proxy_set(tmp_path: Path) -> None:
     report = read_report(tmp_path, result, spec=SPEED, call=call(SPEED), release=1)
     assert isinstance(report.votes, ForecastVotes)
     assert unpack(report.votes.mean).shape == (12, 3)
+
+
+def test_habits_serve_the_device_and_leave_no_trace_in_its_report(tmp_path: Path) -> None:
+    """With its sensors' names a device serves a head with habits; what it tells of the proxies is the same without."""
+    values, times = days(4)
+    pack = road_pack(values, times)
+    told = []
+    for folder, named in ((tmp_path / "named", True), (tmp_path / "nameless", False)):
+        folder.mkdir()
+        asked = msgspec.structs.replace(
+            job(folder, SPEED, samples=0), replay=str(folder / "sensors.db"), max_samples=400
+        )
+        store = ReplayStore(folder / "sensors.db", 100_000_000)
+        kept = series_samples(pack, SPEED, Scale.fit(values))
+        store.add(each if named else replace(each, side=None) for each in kept)
+        store.close()
+        write_job(folder, asked)
+        result = trainer.run_job(folder)
+        assert result.choice.chosen == "personal"
+        head = HeadWeights.from_bytes((folder / "personal.safetensors").read_bytes())
+        assert (head.side, head.habits is not None) == ((5, True) if named else (0, False))
+        told.append((folder / "votes.safetensors").read_bytes())
+    assert told[0] == told[1]
 
 
 def test_a_device_that_has_seen_nothing_is_silent(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
+from edge_models.habits import Habits
 from edge_models.head_weights import MAX_BYTES, HeadWeights, Hidden
 from edge_models.tasks import load_task
 from edge_protocol.errors import IncompatibleError
@@ -85,6 +86,10 @@ HOSTILE = {
     "a width as a float": {"features": np.array(64, np.float32)},
     "a width below 1": {"features": np.array(-1, np.int32)},
     "a width beyond the weight": {"features": np.array(65, np.int32)},
+    "habits of nobody": {"usual": np.zeros((3, 4, 2), np.float32)},
+    "sensors without habits": {"numbers": np.zeros(2, np.float32)},
+    "habits that no column meets": {"usual": np.zeros((3, 4, 2), np.float32), "numbers": np.float32([1, 2])},
+    "habits in other numbers": {"usual": np.zeros((3, 4, 2), np.float64), "numbers": np.float32([1, 2])},
     "too many bytes": {"weight": np.zeros((MAX_BYTES // 256, 64), np.float32)},
 }
 
@@ -122,6 +127,22 @@ def test_a_hidden_layer_that_does_not_fit_is_refused(shapes: tuple[tuple[int, ..
     linear, arrays = make_head(), [np.zeros(shape, np.float32) for shape in shapes]
     with pytest.raises(IncompatibleError, match="hidden layer"):
         HeadWeights(linear.weight, linear.bias, 64, Hidden(*arrays))
+
+
+def test_habits_are_part_of_a_head() -> None:
+    """They come back with it, NaN and all; it fits the task whose horizons and day they have, and no other."""
+    usual = np.where(np.arange(288)[:, None] > 5, np.arange(6.0).reshape(3, 1, 2), np.nan).astype(np.float32)
+    linear = make_head(outputs=6, side=5)
+    head = HeadWeights(linear.weight, linear.bias, 64, habits=Habits(usual, np.float32([7, 9])))
+    again = HeadWeights.from_bytes(head.to_bytes())
+    assert again.habits is not None
+    np.testing.assert_array_equal(again.habits.usual, usual)
+    np.testing.assert_array_equal(again.habits.numbers, [7, 9])
+    assert again.fitting(load_task("speed")) is again
+    with pytest.raises(IncompatibleError, match="fit it again"):
+        head.fitting(load_task("vehicle"))
+    with pytest.raises(IncompatibleError, match="5 inputs do not fit"):
+        HeadWeights(linear.weight[:, :68], linear.bias, 64, habits=head.habits)
 
 
 def test_a_head_of_another_task_is_refused() -> None:

@@ -63,8 +63,8 @@ def test_side_inputs_say_who_and_what_is_usual() -> None:
     """Sensor 1 reads 8 now and usually 10 an hour on, 2 off in units of its spread 4; sensor 0 was never measured."""
     values = np.array([[np.nan, 8], [np.nan, 10], [np.nan, 12]])
     profile = Profile.fit(values, [0, 3600, 25 * 3600], 3600)
-    places = Places(np.array([48 * 3600.0, 48 * 3600.0]), np.array([1, 0]), np.array([9.0, 9.0]))
-    found = side_inputs(places, [3600.0], profile, [1.0, 4.0])
+    places = Places(np.full(2, 48 * 3600.0), np.array([1, 0]), np.array([9.0, 9.0]), np.array([4.0, 1.0]))
+    found = side_inputs(places, [3600.0], profile)
     np.testing.assert_allclose(found, [[0, 1, (11 - 9) / 4], [1, 0, 0]])
-    own = side_inputs(places, [3600.0], profile, [1.0, 4.0], np.array([[12.0], [np.nan]]))
+    own = side_inputs(places, [3600.0], profile, np.array([[12.0], [np.nan]]))
     np.testing.assert_allclose(own[0], [0, 1, (10 - 9) / 4])

@@ -78,7 +78,7 @@ def test_live_windows_mature_into_the_packed_ones(seed: int, rows: int, sensors:
     packed = cut_windows(np.concatenate([lead, values]), np.concatenate([early, times(rows)]), SPEC, scale)
     packed = packed.take(packed.labelled)
     assert len(matured) <= len(packed)
-    for at, (window, target, pair) in enumerate(matured):
+    for at, (window, target, _, pair, _) in enumerate(matured):
         assert np.allclose(window, packed.raw[at], atol=1e-5)
         assert np.allclose(target, packed.targets[at], equal_nan=True, atol=1e-5)
         assert np.allclose(pair, packed.scale[at])
@@ -105,7 +105,7 @@ def test_intervals_left_out_are_missing_readings() -> None:
     _, matured = live.push([np.nan], START + 12 * INTERVAL)
     assert not matured
     _, matured = live.push([np.nan], START + 13 * INTERVAL)
-    assert [target.tolist()[1] for _, target, _ in matured] == [2.0]
+    assert [each.target.tolist()[1] for each in matured] == [2.0]
 
 
 def test_a_gap_longer_than_the_memory_starts_afresh() -> None:
