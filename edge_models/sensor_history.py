@@ -1,8 +1,8 @@
 """Learns the habits of a device's sensors out of the windows that it keeps; owns no head, no file and no clock.
 
-Every reading counts once, however many windows hold it. While a head is fitted no reading foretells itself, so what was
-read once is no habit: a head that was fitted without an input must not be asked with it. While heads are compared
-nothing is known that came after the first window they are compared on.
+Every reading that a window ends with or foretells counts once, whatever holds it twice. While a head is fitted no
+reading foretells itself, so what was read once is no habit: a head that was fitted without an input must not be asked
+with it. While heads are compared nothing is known that came after the first window they are compared on.
 """
 
 from __future__ import annotations
@@ -32,11 +32,9 @@ class SensorHistory:
         self._ahead_s = np.array(spec.horizons) * self._interval_s
         places = places_of(stored, numbers)
         truth = places.last[:, None] + places.spread[:, None] * stored.targets.astype(np.float64)
-        mean, spread = stored.scale.T[..., None].astype(np.float64)
-        raw = stored.raw.astype(np.float32, copy=False)
-        past = np.where(raw[..., 1] > 0, mean + spread * raw[..., 0], np.nan)
-        ago_s = -self._interval_s * np.arange(past.shape[1])[::-1]
-        values, at_s = np.hstack([past, truth]), end_s[:, None] + np.hstack([ago_s, self._ahead_s])
+        newest = np.where(stored.raw[:, -1, 1].astype(bool), places.last, np.nan)
+        values = np.hstack([newest[:, None], truth])
+        at_s = end_s[:, None] + np.hstack([0, self._ahead_s])
         self._readings = _each_once(values, at_s, places.sensor, self._interval_s, len(numbers))
         self._places, self._truth, self._end_s = places.take(rows), truth[rows], end_s[rows]
 
