@@ -115,6 +115,8 @@ def test_series_are_scaled_by_their_past_only(tmp_path: Path) -> None:
     past = 50 + 10 * np.sin(np.arange(60)[:, None] / 9 + np.arange(3))
     assert np.unique(held.samples.scale[:, 0]) == pytest.approx(np.sort(past.mean(axis=0)), abs=1e-2)
     assert held.samples.labelled.all()
+    names = open_pack(tmp_path / "test.npz").sensors  # type: ignore[union-attr]
+    assert set(held.samples.side[:, 0]) == set(sensor_numbers(names)[:, 0]), "heads with habits are asked by name"
 
 
 def test_a_pack_of_another_kind_is_refused(tmp_path: Path) -> None:
