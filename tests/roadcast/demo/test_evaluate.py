@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from devices.packs import ImagePack, SeriesPack, save_pack
+from devices.packs import ImagePack, SeriesPack, open_pack, save_pack
 from devices.preprocess import PreprocessConfig
+from edge_models.habits import sensor_numbers
 from edge_models.head_weights import HeadWeights
 from edge_models.tasks import load_task
 from edge_protocol.blobs import BlobRef, cut
