@@ -96,7 +96,7 @@ def test_numbers_are_exact_and_of_the_name_alone(names: list[str]) -> None:
 
 def test_habits_of_another_task_and_damaged_ones_are_refused() -> None:
     """Other horizons or intervals do not fit; arrays that do not belong together, or hold infinity, are an error."""
-    good = Habits(np.zeros((3, DAY, 2), np.float32), np.float32([1, 2]))
+    good = Habits(np.zeros((3, DAY, 2), np.float32), np.array([1, 2], np.float32))
     assert good.fit_task(SPEED)
     assert not good.fit_task(load_task("vehicle"))
     assert not good.fit_task(msgspec.structs.replace(SPEED, horizons=(3,)))
