@@ -10,7 +10,7 @@ from msgspec import Meta
 from devices.latency.load import Plan
 
 PublishTo = Literal["memory", "broker"]
-RunnerName = Literal["ort", "ort-cuda", "ort-tensorrt", "trt"]
+RunnerName = Literal["ort", "ort-cuda", "ort-tensorrt", "trt", "torch", "torch-compile"]
 MOST_SOAK_S = 30 * 86_400.0
 
 
@@ -23,7 +23,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         end_to_end: a frame's whole way, from a camera's JPEG, or a sensor's window, to a message that is handed over.
         source: where pictures are captured, as in a device's configuration; empty: they are simulated.
         publish: who takes messages: a transport in memory, or a broker of its own.
-        runner: ONNX Runtime on the CPU, with its CUDA or TensorRT provider, or TensorRT itself.
+        runner: ONNX Runtime on the CPU, with its CUDA or TensorRT provider; TensorRT itself; PyTorch, maybe compiled.
         soak_s: keep it busy for so many seconds, and watch the board; 0: measure as the plan says.
         power: measure what the board draws.
     """

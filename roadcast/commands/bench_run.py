@@ -27,7 +27,9 @@ PYTHON = "/opt/roadcast/venv/bin/python"
 def run(
     model: Annotated[Path | None, typer.Argument(help="Folder of 'export build', or an ONNX file.")] = None,
     *,
-    runner: Annotated[RunnerName, typer.Option(help="ONNX Runtime: CPU, CUDA, TensorRT; or TensorRT itself.")] = "ort",
+    runner: Annotated[
+        RunnerName, typer.Option(help="ONNX Runtime: CPU, CUDA, TensorRT; TensorRT itself; PyTorch.")
+    ] = "ort",
     scenario: Annotated[Scenario, typer.Option(help="How queries are issued, as in MLPerf.")] = "single-stream",
     seconds: Annotated[float | None, typer.Option(help="Measured at least; 10, a device 5.", min=0)] = None,
     queries: Annotated[int, typer.Option(help="Measured at least.", min=1)] = 1024,
