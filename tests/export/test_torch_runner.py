@@ -17,6 +17,7 @@ from export.parity import BATCHES, TOLERANCE
 from export.torch_runner import TorchRunner, open_torch
 from tests.fakes.small_centre import artifact_files, int8_files
 
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # of the compiler's own modules
 STUDENTS: list[tuple[str, Tier]] = [("vehicle", "nano"), ("vehicle", "base"), ("speed", "nano"), ("speed", "base")]
 
 
@@ -48,7 +49,6 @@ def test_answers_are_those_of_onnx_runtime(task: str, tier: Tier) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # of torch's own modules
 def test_a_compiled_student_answers_alike_at_every_batch() -> None:
     """What torch.compile makes of it is asked through the same calls, and named."""
     x = inputs("speed", 7)
