@@ -99,7 +99,10 @@ def _file(path: Path, model: bytes, batch: int, threads: int) -> Measurable:
 
 
 def _student(folder: Path, job: Job) -> Measurable:
-    begun, card = time.perf_counter(), read_card(folder)
+    card = read_card(folder)
+    if _in_torch(job):
+        _import_torch(job, card)  # which takes seconds and is no part of loading a model
+    begun = time.perf_counter()
     template, weights = read_part(folder, TEMPLATE), read_part(folder, WEIGHTS)
     loaded, ran = _loaded(folder, template, weights, job, card)
     load_ms = (time.perf_counter() - begun) * 1e3
@@ -126,7 +129,10 @@ def _loaded(folder: Path, template: bytes, weights: bytes, job: Job, card: Card)
         plan = workshop_here().open(template, weights, read_part(folder, GOLDEN))
         return plan, {plan.provider: 1.0}
     if _in_torch(job):
-        reference = _torch(weights, job, card)
+        from export.torch_runner import open_torch
+
+        compiled = job.runner == "torch-compile"
+        reference = open_torch(card.task, card.tier, weights, threads=job.threads, compiled=compiled)
         check_golden(reference, read_part(folder, GOLDEN))
         return reference, {reference.provider: 1.0}
     if job.runner in _GPU:
@@ -140,16 +146,15 @@ def _in_torch(job: Job) -> bool:
     return job.runner in ("torch", "torch-compile")
 
 
-def _torch(weights: bytes, job: Job, card: Card) -> Runner:
+def _import_torch(job: Job, card: Card) -> None:
     if card.precision != "fp32":
         raise ConfigError(f"--runner {job.runner}: PyTorch has no {card.precision} variant; name the folder above it")
     try:
-        from export.torch_runner import open_torch
+        from export import torch_runner  # noqa: F401 - for `_loaded`
     except ModuleNotFoundError as error:
         raise NotReadyError(
             f"--runner {job.runner} needs {error.name}, which is not installed here; run: pip install 'roadcast[train]'"
         ) from error
-    return open_torch(card.task, card.tier, weights, threads=job.threads, compiled=job.runner == "torch-compile")
 
 
 def _queries(spec: TaskSpec, raw: Any) -> list[Any]:  # noqa: ANN401 - as `_simulated` gives it
