@@ -25,7 +25,7 @@ from typing import cast
 
 import numpy as np
 
-from broker_server.strategies.base import F4, F8, Ballot, Fusion, HiddenAnchors, Opinion, Strategy, opinion_of
+from broker_server.strategies.base import F4, Ballot, Fusion, HiddenAnchors, Opinion, Strategy, opinion_of
 from broker_server.strategies.mixture import mixture_weights
 from broker_server.strategies.ratios import Ratios, blocks
 from edge_protocol.ids import DeviceId
@@ -150,7 +150,12 @@ class FedDistill(Strategy):
         return np.asarray(asked / mean * np.float32(0.5 ** (ballot.age / self.settings.half_life)))
 
     def _horizon_weights(self) -> F4:
-        """(n + 1, H) float32: share of each device, and last of the shared model, in the mixture at each horizon."""
+        """(n + 1, H) float32: share of each device, and last of the shared model, in the mixture at each horizon.
+
+        Errors on hidden anchors, in the shared model's spreads, are taken for a Laplace distribution's: the spread that
+        a device claims says nothing here, and large errors that are rare cost more than in a mixture of Gaussians.
+        """
+        assert self.shared.spread is not None
         voices = [*(opinion_of(ballot.votes) for ballot in self.ballots()), self.shared]
         horizons = self.shared.value.shape[1]
         weights = np.full((len(voices), horizons), 1 / len(voices), np.float32)
@@ -161,7 +166,9 @@ class FedDistill(Strategy):
             measured = np.flatnonzero(~np.isnan(truth[:, h]))
             at = self.anchors.rows[measured]
             if len(at):
-                density = np.stack([_gaussian(voice, at, h, truth[measured, h]) for voice in voices])
+                spread = self.shared.spread[at, h]
+                errors = np.stack([np.abs(truth[measured, h] - voice.value[at, h]) / spread for voice in voices])
+                density = np.exp(-errors)
                 likelihood = (density / np.maximum(density.mean(0), 1e-30)).astype(np.float32)
                 ones = np.ones(len(voices), np.float32)
                 weights[:, h] = mixture_weights(likelihood, np.ones(len(at), np.float32), ones, PRIOR_STRENGTH)
@@ -171,9 +178,3 @@ class FedDistill(Strategy):
 def _held(votes: ClassVotes) -> list[int]:
     """1 for each class that the device speaks of: none when it is silent on every sample."""
     return list(votes.held.data) if any(votes.density.data) else [0] * len(votes.held.data)
-
-
-def _gaussian(voice: Opinion, rows: np.ndarray[tuple[int], np.dtype[np.int64]], horizon: int, truth: F8) -> F8:
-    assert voice.spread is not None
-    spread = voice.spread[rows, horizon].astype(np.float64)
-    return np.asarray(np.exp(-0.5 * ((truth - voice.value[rows, horizon]) / spread) ** 2) / spread)
