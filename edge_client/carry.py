@@ -50,7 +50,7 @@ class Carry:
         self._choice: HeadChoice | None = None
         self._wanted: set[str] = set()
         self.serving: Artifact | None = None
-        self._latency = LatencyProbe(hands.config, hands.spec, hands.fetcher.path)
+        self._latency = LatencyProbe(hands.spec, hands.inference, hands.config.threads)
 
     def perform(self, effects: Iterable[e.Effect], now: float, feed: Feed) -> None:
         """Carry effects out in order; what comes of one at once is fed back before the next."""
@@ -83,7 +83,7 @@ class Carry:
     def poll(self, now: float) -> list[e.Event]:
         """Say what has come of fetching and training by `now` (s)."""
         hands = self._hands
-        self._tell(self._latency.poll(now), now)
+        self._tell(self._latency.poll(now, busy=hands.busy), now)
         fetched, admitted = self.outcomes(hands.fetcher.tick(now), now), self._admitted(hands.gate.tick(now))
         return [*fetched, *admitted, *hands.lessons.poll(now), *hands.drift.poll(now)]
 
@@ -192,8 +192,7 @@ class Carry:
             case e.ReportState():
                 hands.uplink.send(Send(state_of(self._hands, effect, self._choice, now)), now)
             case e.MeasureLatency():
-                bundle = hands.inference.bundle
-                self._tell(self._latency.start(effect, self.serving, bundle, now, training=hands.lessons.busy), now)
+                self._tell(self._latency.start(effect, now, busy=hands.busy), now)
             case _:
                 assert_never(effect)
         return []

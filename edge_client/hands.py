@@ -48,6 +48,15 @@ class Hands(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     uplink: Uplink
     drops: Counter[str]
 
+    @property
+    def busy(self) -> str:
+        """What the device does beside its frames that takes processor or GPU; "" for nothing."""
+        if self.lessons.busy:
+            return "trains"
+        if self.installer.candidate is not None:
+            return "installs a release"
+        return "builds a plan" if self.installer.planner.values() else ""
+
 
 def state_of(hands: Hands, asked: ReportState, choice: HeadChoice | None, now: float) -> DeviceState:
     """What the device says of itself at `now` (s): counts since the start, figures; no single samples under privacy."""

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from typing import TypeAlias
 
 import numpy as np
 
@@ -29,6 +30,8 @@ _IDLE_S = 0.25
 _REOPEN_S = 5.0
 _TICK_S = 1.0
 _LOOK_S = 0.002
+Between: TypeAlias = "Callable[[Bundle | None], None]"
+"""Takes what answers frames, between two of them; takes no longer than a frame does, and never raises."""
 
 
 @dataclass(eq=False, slots=True)
@@ -92,6 +95,7 @@ class Inference:
         self._limit = queue
         self._queue: SimpleQueue[tuple[Feed, Frame | None, float]] = SimpleQueue()
         self._bundle: Bundle | None = None
+        self._between: Between | None = None
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
         self._stopping = threading.Event()
         self._dropping = threading.Lock()  # readers share the counter of what gave way
@@ -121,6 +125,10 @@ class Inference:
     def swap(self, bundle: Bundle) -> None:
         """Answer with this bundle from the next frame on."""
         self._bundle = bundle
+
+    def between(self, step: Between | None) -> None:
+        """Take this step again and again while no frame waits, in the thread that answers frames; None: no more."""
+        self._between = step
 
     def latency_ms(self) -> dict[str, float]:
         """Percentiles over the last frames, from arrival to answer; absent when nothing was answered."""
@@ -208,7 +216,10 @@ class Inference:
     def _answer(self) -> None:
         tick_at = 0.0
         while not self._stopping.is_set():
-            arrived = self.answer_next()
+            step = self._between
+            arrived = self.answer_next(_IDLE_S if step is None else 0.0)
+            if step is not None and self._queue.empty():
+                step(self._bundle)
             self._turned.add("")
             if arrived >= tick_at:
                 tick_at = arrived + _TICK_S

@@ -35,6 +35,11 @@ class WithStandby:
         self._falling = threading.Lock()
         self.provider: str = plan.provider
 
+    @property
+    def answering(self) -> Runner:
+        """Which of the two the next sample goes to."""
+        return self._plan or self.standby
+
     def infer(self, x: F4) -> Answer:
         """Answer x (N, *input shape) float32, N ≥ 1.
 

@@ -25,10 +25,11 @@ class Measured(msgspec.Struct, frozen=True, array_like=True, tag="measured"):
     Attributes:
         asked: message id of the `Measure`.
         release: counter of the release that was measured.
-        ran: execution provider, proven by a profiled run; "" without a measurement.
+        ran: what answers frames and was measured, as the runner names it from having run: an execution provider, or
+            TensorRT's version and the GPU of a plan; "" without a measurement.
         queries: measured, of one sample each, after a warm-up.
         values: `p50_ms`, `p90_ms`, `p95_ms`, `p99_ms`, `max_ms`; `p95_bound_ms`, `p99_bound_ms` where 99 % confidence
-            allows one; `cpu_p50_ms`; `contended`, wall over CPU time.
+            allows one; `cpu_p50_ms`; `contended`, wall over CPU time, not of a plan.
         reason: why there are no values; "" when there are.
     """
 

@@ -1,10 +1,10 @@
 """INT8 against FP32 in ONNX Runtime, each camera student: what it loses on real vehicles, and what it saves.
 
 CPU time of one sample, one thread, in turn in one run. Students are trained on the clean training images of the vehicle
-pack for a short while, calibrated on 256 of them and judged on its 994 test images; INT8 goes through the same build
-and gate as ``roadcast export build --variant int8-cpu``, and is shipped only when that lets it through. The better of
-two calibrations is chosen on the images that judge it, as the gate does. Both, and every layer by how much it hurts
-when it alone is quantised, are in the JSON file. PyTorch and sensor students: `benchmarks.latency.torch_vs_ort`.
+pack for a short while and calibrated on 256 of them. INT8 goes through the same build and gate as ``roadcast export
+build --variant int8-cpu``, and is shipped only when that lets it through: of the pack's 994 test images a quarter
+chooses between two calibrations, the others judge. Both, and every layer by how much it hurts when it alone is
+quantised, are in the JSON file. PyTorch and sensor students: `benchmarks.latency.torch_vs_ort`.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def measure(options: Options) -> Outcome:
     data = _data(load_task("vehicle"))
     rows: list[tuple[object, ...]] = [
         (
-            *("student", "int8/fp32", "fp32 acc.", "by minmax", "by percentile", "chosen", "agreement", "dB"),
-            *("most sensitive layer", "dB alone", "int8 shipped"),
+            *("student", "int8/fp32", "by minmax", "by percentile", "chosen", "judged", "fp32 acc.", "int8 acc."),
+            *("agreement", "dB", "most sensitive layer", "dB alone", "int8 shipped"),
         )
     ]
     figures: dict[str, object] = {}
@@ -100,7 +100,8 @@ def measure(options: Options) -> Outcome:
 
 def _scores(report: VariantReport) -> tuple[object, ...]:
     gate, tried = report.gate, report.calibrations
-    return gate.before, *(tried[by].after for by in METHODS), report.method, gate.agreement, gate.sqnr_db
+    chosen = (*(tried[by].after for by in METHODS), report.method)
+    return *chosen, gate.samples, gate.before, gate.after, gate.agreement, gate.sqnr_db
 
 
 def _worst(ranked: Sequence[Sensitivity]) -> tuple[str, float]:

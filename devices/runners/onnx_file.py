@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnxruntime
 from typing_extensions import Self
 
-from devices.runners.ort_runner import session_options
+from devices.runners.ort_runner import UNKNOWN_OPERATOR, session_options
 from edge_protocol.errors import IncompatibleError
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
@@ -92,6 +92,6 @@ def _reason(model: bytes, said: str) -> str:
     size = f"ONNX file of {len(model)} bytes"
     if _TEMPLATE in said or _TEMPLATE.encode() in model:
         return f"{size} is a template without its weights: name the folder that 'roadcast export build' wrote"
-    if "NOT_IMPLEMENTED" in said or "No Op registered" in said or "is not a registered function/op" in said:
+    if UNKNOWN_OPERATOR.search(said):
         return f"{size}: {said.splitlines()[0]}; replace this operator in the model, or use a newer ONNX Runtime"
     return f"{size} cannot be loaded: {said.splitlines()[0]}; export or fetch it again"

@@ -27,6 +27,10 @@ F4 = npt.NDArray[np.float32]
 CPU = "CPUExecutionProvider"
 _FATAL = 4
 _OUTPUTS = ("features", "logits")
+UNKNOWN_OPERATOR = re.compile(r"NOT_IMPLEMENTED|No Op registered|is not a registered function/op|is till opset")
+"""In what ONNX Runtime says when it lacks an operator, or knows older ones only."""
+_WHERE = re.compile(r"/\S*onnxruntime\S*:\d+ .*?\) (?=[A-Z])")
+_LONGEST = 250
 _LACKS = re.compile(r"path validation failed for initializer: (\S+?)\. ")
 
 
@@ -85,6 +89,11 @@ class OrtRunner:
         self.close()
 
 
+def said(error: Exception) -> str:
+    """What ONNX Runtime said: one line, without its line of C++, short enough that what to do still fits a message."""
+    return _WHERE.sub("", str(error).splitlines()[0])[:_LONGEST]
+
+
 def session_options(
     threads: int = 1,
     profile: Path | None = None,
@@ -139,8 +148,10 @@ def open_student(
         return runtime.InferenceSession(template, options, providers=list(providers))
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
         lacking = _LACKS.search(str(error))
-        reason = f"the payload lacks {lacking[1]!r}" if lacking else str(error).splitlines()[0]
+        reason = f"the payload lacks {lacking[1]!r}" if lacking else said(error)
+        remedy = "check that both come from the same release, and fetch them again"
+        if UNKNOWN_OPERATOR.search(str(error)):
+            remedy = "replace this operator in the student, or use a newer ONNX Runtime"
         raise IncompatibleError(
-            f"template of {len(template)} bytes and {len(tensors)} weights make no student: {reason}; "
-            f"check that both come from the same release, and fetch them again"
+            f"template of {len(template)} bytes and {len(tensors)} weights make no student: {reason}; {remedy}"
         ) from error

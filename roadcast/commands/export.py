@@ -174,7 +174,7 @@ def _outcome(report: VariantReport) -> str:
         return report.reason
     gate, noise = report.gate, report.gate.sqnr_db
     speed = "" if report.slowdown is None else f", {report.slowdown:.2f} times the CPU time of FP32 here"
-    how = f" by {report.method}" if report.method else ""
+    how = f" (calibrated by {report.choice})" if report.choice else ""
     decibels = "no difference" if noise is None else f"SQNR {noise:.1f} dB"
     return f"written{how}: {gate.headline} {gate.before:.4g} to {gate.after:.4g}, {decibels}{speed}"
 

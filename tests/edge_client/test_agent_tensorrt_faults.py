@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from safetensors.numpy import load, save
 
 from devices.runners.ort_runner import OrtRunner
+from devices.runners.trt_build import Built
+from devices.runners.trt_plans import Plans
 from devices.runners.trt_process import build_apart
 from export.golden import make_golden
+from tests.edge_client.bad_releases import BAD
+from tests.edge_client.device_rig import DeviceRig
 from tests.edge_client.tensorrt_rig import (
     again,
     answers_go_on,
@@ -28,7 +31,7 @@ from tests.edge_client.tensorrt_rig import (
     reason,
     state,
 )
-from tests.fakes.small_centre import Files, artifact_files, spoilt
+from tests.fakes.small_centre import Files, artifact_files
 from tests.fakes.trt import fake_tensorrt
 from tests.fakes.trt_board import TrtBoard
 from tests.fakes.trt_machine import python_with
@@ -83,25 +86,7 @@ def test_a_next_release_without_a_plan_does_not_cost_the_device_that_release(tmp
     rig.close()
 
 
-def with_a_fixed_batch(files: Files) -> Files:
-    """The student under a graph that takes one sample."""
-    model = onnx.load_from_string(files.template)
-    for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_value = 1
-    return replace(files, template=model.SerializeToString(deterministic=True))
-
-
-@pytest.mark.parametrize(
-    ("spoil", "said"),
-    [
-        (partial(spoilt, weights=float("nan")), "'.*' .* holds something that is not a finite number"),
-        (partial(spoilt, golden=float("nan")), "off the golden logits"),
-        (lambda files: replace(files, weights=artifact_files("speed").weights), "check that both come from the same"),
-        (lambda files: replace(files, template=files.template[:3000]), "make no student"),
-        (with_a_fixed_batch, "fixed batch.*export it with a dynamic one"),
-    ],
-    ids=["NaN weights", "NaN answers", "another template's payload", "corrupted ONNX", "fixed batch"],
-)
+@pytest.mark.parametrize(("spoil", "said"), BAD.values(), ids=BAD)
 def test_a_release_that_is_wrong_never_reaches_a_build(
     spoil: Callable[[Files], Files], said: str, tmp_path: Path
 ) -> None:
@@ -150,6 +135,33 @@ def test_a_disk_that_refuses_to_keep_a_plan_does_not_cost_the_plan(tmp_path: Pat
     rig = again(rig, board)
     rig.until(lambda: provider(rig).startswith("TensorRT"), "another plan")
     assert board.builds == 2
+    rig.close()
+
+
+@pytest.mark.parametrize("foreign", [("10.3.0", "8.6"), ("10.16.1", "8.7")], ids=["GPU", "version"])
+def test_a_plan_of_another_gpu_or_version_is_replaced(foreign: tuple[str, str], tmp_path: Path) -> None:
+    """As on a disk that was moved: ONNX Runtime serves while another is built, and then that one, without a word."""
+    board = TrtBoard(tmp_path)
+    rig = device(tmp_path, board)
+    installed(rig, 1, artifact_files())
+    rig.until(lambda: provider(rig).startswith("TensorRT"), "the plan")
+    rig.close()
+    other = TrtBoard(tmp_path, fake_tensorrt(*foreign))
+    elsewhere = other.workshop(lambda *_: None, Plans(tmp_path / "elsewhere"))
+    files = artifact_files()
+    elsewhere.open(files.template, files.weights, files.golden).close()
+    plan = next((tmp_path / "elsewhere").glob("*.plan")).read_bytes()
+    plans = Plans(tmp_path / "state" / "plans")
+    plans.put(board.made.key(files.template), Built(plan, b""), files.weights, 1.0)
+    board.open.clear()
+    rig = DeviceRig(rig.config, rig.broker, workshop=board.workshop)
+    rig.until(lambda: board.builds == 2, "another build")
+    assert provider(rig) == "CPUExecutionProvider"
+    answers_go_on(rig)
+    board.open.set()
+    rig.until(lambda: provider(rig).startswith("TensorRT 10.3.0"), "another plan")
+    answers_right(rig, files)
+    assert reason(rig) == ""
     rig.close()
 
 

@@ -125,6 +125,33 @@ def test_frames_before_the_first_release_wait_and_are_not_called_skipped() -> No
     assert inference.counters.swap_skipped == 1
 
 
+def test_frames_come_before_what_is_done_between_them() -> None:
+    """What waits is answered first; then comes the step, with what serves, again and again until it is taken away."""
+    inference, feed, _, _ = camera(lambda: Frames([]))
+    runner = Constant()
+    inference.swap(Bundle(1, runner))
+    for number in range(5):
+        inference.offer(feed, picture(number))
+    answered: list[int] = []
+
+    def step(bundle: Bundle | None) -> None:
+        assert bundle is inference.bundle
+        answered.append(runner.calls)
+
+    inference.between(step)
+    inference.start()
+    wait_for(lambda: len(answered) > 20, "steps")
+    inference.between(None)
+    inference.offer(feed, picture(5))
+    wait_for(lambda: runner.calls == 6, "an answer")
+    steps = len(answered)
+    inference.offer(feed, picture(6))
+    wait_for(lambda: runner.calls == 7, "another")
+    inference.stop()
+    assert set(answered[:20]) == {5}
+    assert len(answered) == steps
+
+
 def test_black_frozen_and_empty_frames_are_missing_never_zero() -> None:
     """They are not answered and do not cover their interval."""
     inference, feed, _, out = camera(lambda: Frames([]))

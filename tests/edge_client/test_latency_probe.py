@@ -1,27 +1,38 @@
-"""A device measures what it serves when it is asked: a real agent and subprocess, and every way in which it cannot."""
+"""A device measures what answers its frames when it is asked: whole agents, with and without plans; every refusal."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 
+from devices.runners.ort_runner import OrtRunner
 from edge_client.effects import MeasureLatency
-from edge_client.latency_job import LEAST_QUERIES
+from edge_client.inference import Inference
 from edge_client.latency_probe import PATIENCE_S, LatencyProbe
+from edge_client.latency_queries import LEAST
 from edge_client.pipelines import Bundle
 from edge_models.tasks import load_task
 from edge_protocol import messages as m
-from edge_protocol.blobs import cut
-from edge_protocol.manifest import Artifact
 from tests.edge_client.device_rig import DeviceRig, device_config
+from tests.edge_client.tensorrt_rig import answers_go_on, answers_right, device, installed, provider
 from tests.fakes.small_centre import artifact_files
+from tests.fakes.trt import fake_tensorrt
+from tests.fakes.trt_board import TrtBoard
 from tests.fakes.waiting import wait_for
 
 SPEC = load_task("vehicle")
+
+
+def measured(rig: DeviceRig, seconds: float = 0.2) -> m.Measured:
+    """Ask, and wait for the answer."""
+    heard = len(rig.centre.of(m.Measured))
+    rig.centre.tell("cam-1", m.Measure("vehicle", seconds))
+    rig.until(lambda: len(rig.centre.of(m.Measured)) > heard, "a measurement", within_s=120)
+    found: m.Measured = rig.centre.of(m.Measured)[-1]
+    return found
 
 
 @pytest.fixture
@@ -34,127 +45,159 @@ def rig(tmp_path: Path) -> Iterator[DeviceRig]:
     made.close()
 
 
-def test_a_device_that_serves_measures_beside_its_frames(rig: DeviceRig) -> None:
+def test_a_device_that_serves_measures_between_its_frames(rig: DeviceRig) -> None:
     """Percentiles of the serving release, by the provider that ran; frames go on; told until acknowledged, once."""
-    answered = rig.agent.inference.counters.answered
     rig.centre.deaf.add("measured")
-    rig.centre.tell("cam-1", m.Measure("vehicle", 0.2))
-    rig.until(lambda: rig.centre.of(m.Measured), "a measurement")
-    told: m.Measured = rig.centre.of(m.Measured)[0]
+    told = measured(rig)
     assert (told.task, told.release, told.ran, told.reason) == ("vehicle", 1, "CPUExecutionProvider", "")
-    assert told.queries >= LEAST_QUERIES
+    assert told.queries >= LEAST
     assert 0 < told.values["p50_ms"] <= told.values["p95_ms"] <= told.values["max_ms"]
     assert told.values["p95_ms"] <= told.values["p95_bound_ms"]
     assert told.values["contended"] > 0
-    rig.until(lambda: rig.agent.inference.counters.answered > answered + 20, "frames that go on")
-    assert not (Path(rig.config.state_dir) / "latency").exists()
+    answers_go_on(rig)
+    assert rig.agent.inference._between is None
+    heard = len(rig.centre.of(m.Measured))
     rig.centre.deaf.clear()
-    rig.until(lambda: len(rig.centre.of(m.Measured)) > 1, "the same again, for it was not acknowledged")
+    rig.until(lambda: len(rig.centre.of(m.Measured)) > heard, "the same again, for it was not acknowledged")
     assert {one.asked for one in rig.centre.of(m.Measured)} == {told.asked}
+
+
+@pytest.mark.parametrize("version", ["8.5.2.2", "8.6.2", "10.3.0", "10.16.1.11", "11.4.0"])
+def test_a_device_that_serves_with_tensorrt_measures_its_plan(version: str, tmp_path: Path) -> None:
+    """The very plan that answers frames, of a build and of a refit, named by version and GPU; no second one is made."""
+    board = TrtBoard(tmp_path, fake_tensorrt(version))
+    rig = device(tmp_path, board)
+    for release in (1, 2):
+        installed(rig, release, artifact_files(seed=release))
+        blocks = len(board.library.blocks)
+        told = measured(rig)
+        assert (told.release, told.reason) == (release, "")
+        assert told.ran == f"TensorRT {version} on compute capability 8.7" == provider(rig)
+        assert told.queries >= LEAST
+        assert 0 < told.values["p50_ms"] <= told.values["p95_bound_ms"]
+        assert "contended" not in told.values
+        assert len(board.library.blocks) == blocks
+        answers_go_on(rig)
+        answers_right(rig, artifact_files(seed=release))
+    assert board.builds == 1
+    rig.close()
+
+
+def test_a_device_whose_gpu_failed_measures_what_answers_since(tmp_path: Path) -> None:
+    """ONNX Runtime stands in for the plan, and is what is measured and named."""
+    board = TrtBoard(tmp_path)
+    rig = device(tmp_path, board)
+    installed(rig, 1, artifact_files())
+    board.library.cudaStreamSynchronize = lambda stream: 719  # type: ignore[method-assign]
+    rig.until(lambda: provider(rig) == "CPUExecutionProvider", "the standby")
+    told = measured(rig)
+    assert (told.ran, told.reason) == ("CPUExecutionProvider", "")
+    assert told.queries >= LEAST
+    answers_go_on(rig)
+    rig.close()
+
+
+def test_a_plan_that_fails_within_the_measurement_costs_no_frame(tmp_path: Path) -> None:
+    """The answer is a reason or ONNX Runtime's figures, never a mixture; frames are answered by either."""
+    board = TrtBoard(tmp_path)
+    rig = device(tmp_path, board)
+    installed(rig, 1, artifact_files())
+    rig.centre.tell("cam-1", m.Measure("vehicle", 30.0))
+    rig.until(lambda: rig.agent.inference._between, "a measurement")
+    board.library.cudaStreamSynchronize = lambda stream: 719  # type: ignore[method-assign]
+    rig.until(lambda: rig.centre.of(m.Measured), "an answer")
+    (told,) = rig.centre.of(m.Measured)
+    assert (told.ran, told.queries, told.values) == ("", 0, {})
+    assert "CUDA error 719" in told.reason or "changed meanwhile" in told.reason
+    rig.until(lambda: provider(rig) == "CPUExecutionProvider", "the standby")
+    answers_go_on(rig)
+    answers_right(rig, artifact_files())
+    rig.close()
+
+
+def test_a_device_that_installs_gives_the_measurement_up(rig: DeviceRig) -> None:
+    """A newer release is not held up, and neither is measured halfway."""
+    rig.centre.tell("cam-1", m.Measure("vehicle", 30.0))
+    rig.until(lambda: rig.agent.inference._between, "a measurement")
+    rig.centre.release(2, {"nano": artifact_files(seed=1)})
+    rig.until(lambda: rig.agent.core.running.release == 2, "release 2")
+    rig.until(lambda: rig.centre.of(m.Measured), "an answer")
+    (told,) = rig.centre.of(m.Measured)
+    assert (told.release, told.values) == (1, {})
+    assert "meanwhile" in told.reason
 
 
 def test_a_device_that_serves_nothing_says_so(tmp_path: Path) -> None:
     """The answer names the request and has no values; a request for another task is dropped and counted."""
     rig = DeviceRig(device_config(tmp_path))
     rig.centre.tell("cam-1", m.Measure("speed", 1.0))
-    rig.centre.tell("cam-1", m.Measure("vehicle", 1.0))
-    rig.until(lambda: rig.centre.of(m.Measured), "an answer")
-    (told,) = rig.centre.of(m.Measured)
+    told = measured(rig, 1.0)
     assert (told.values, told.ran, told.release) == ({}, "", 0)
     assert "nothing answers frames" in told.reason
     assert rig.agent._drops["wrong-task"] == 1
     rig.close()
 
 
-class Serving:
-    """A probe with a command in place of the subprocess, and files of a release that only have names."""
+class Scene:
+    """A probe beside an inference loop without sources, whose student is made by hand."""
 
-    def __init__(self, folder: Path, script: str, provider: str = "CPUExecutionProvider") -> None:
-        command = (sys.executable, "-c", script)
-        self.probe = LatencyProbe(device_config(folder), SPEC, lambda digest: folder / digest, command)
-        ref = cut(b"file")[0]
-        self._artifact = Artifact("nano", "depthwise", ref, ref, ref, 1)
-        runner: Any = type("Runner", (), {"provider": provider})()
-        self._bundle = Bundle(3, runner)
+    def __init__(self) -> None:
+        self.inference = Inference([], 8)
+        files = artifact_files()
+        self.bundle = Bundle(3, OrtRunner(files.template, files.weights))
+        self.inference.swap(self.bundle)
+        self.probe = LatencyProbe(SPEC, self.inference, 1)
 
-    def start(self, number: int = 1, *, training: bool = False) -> m.Measured | None:
+    def start(self, number: int = 1, *, busy: str = "") -> m.Measured | None:
         """Ask."""
-        wanted = MeasureLatency(bytes([number]) * 16, 1.0)
-        return self.probe.start(wanted, self._artifact, self._bundle, 0.0, training=training)
-
-    def outcome(self) -> m.Measured:
-        """Wait for the answer."""
-        told = wait_for(lambda: self.probe.poll(1.0), "an answer")
-        assert told is not None
-        return told
+        return self.probe.start(MeasureLatency(bytes([number]) * 16, 0.1), 0.0, busy=busy)
 
 
-def writes(ran: str) -> str:
-    """A subprocess that has measured."""
-    result = f'{{"ran": "{ran}", "queries": 7, "values": {{"p50_ms": 1.5}}}}'
-    return f"import sys, pathlib; pathlib.Path(sys.argv[1], 'result.json').write_text('{result}')"
+def test_one_at_a_time_and_none_beside_training() -> None:
+    """A second request is refused at once, the first goes on; the same request again is no second one."""
+    scene = Scene()
+    refused = scene.start(1, busy="trains")
+    assert refused is not None
+    assert "trains already" in refused.reason
+    assert scene.start(2) is None
+    refused = scene.start(3)
+    assert refused is not None
+    assert (refused.asked, refused.release) == (b"\x03" * 16, 3)
+    assert "measures already" in refused.reason
+    scene.inference.start()
+    told = wait_for(lambda: scene.probe.poll(1.0, busy=""), "an answer", within_s=60)
+    scene.inference.stop()
+    assert told is not None
+    assert (told.asked, told.reason) == (b"\x02" * 16, "")
+    assert scene.probe.poll(2.0, busy="") is None
+    assert scene.start(3) is None, "it was answered: it has been refused"
+    assert scene.probe.poll(3.0, busy="") is None
 
 
 @pytest.mark.parametrize(
-    ("script", "says"),
-    [
-        ("import sys; sys.exit(9)", "ended with code 9: no word"),
-        ("import os; os.kill(os.getpid(), 9)", "ended with code -9"),
-        ("import sys, pathlib; pathlib.Path(sys.argv[1], 'error').write_text('no room'); sys.exit(1)", "no room"),
-        ("pass", "its result cannot be read"),
-        ("import sys, pathlib; pathlib.Path(sys.argv[1], 'result.json').write_text('{')", "its result cannot be read"),
-        (writes("TensorrtExecutionProvider"), "frames are answered by CPUExecutionProvider"),
-    ],
+    ("now", "busy", "says"),
+    [(0.1 + PATIENCE_S, "", "frames left time for 0 queries, 200 are needed"), (1.0, "trains", "trains meanwhile")],
 )
-def test_a_subprocess_that_fails_is_an_answer(script: str, says: str, tmp_path: Path) -> None:
-    """It ends badly, is killed, says why, writes nothing or nonsense, or measured what does not serve."""
-    serving = Serving(tmp_path, script)
-    assert serving.start() is None
-    told = serving.outcome()
-    assert says in told.reason
-    assert (told.values, told.release, told.asked) == ({}, 3, b"\x01" * 16)
-    assert not (tmp_path / "state/latency").exists()
-
-
-def test_one_at_a_time_and_none_beside_training(tmp_path: Path) -> None:
-    """A second request is refused at once, the first goes on; the same request again is no second one."""
-    serving = Serving(tmp_path, writes("CPUExecutionProvider"))
-    busy = serving.start(1, training=True)
-    assert busy is not None
-    assert "trains already" in busy.reason
-    assert serving.start(2) is None
-    refused = serving.start(3)
-    assert refused is not None
-    assert "measures already" in refused.reason
-    told = serving.outcome()
-    assert (told.asked, told.queries, told.values) == (b"\x02" * 16, 7, {"p50_ms": 1.5})
-    assert serving.probe.poll(2.0) is None
-    assert serving.start(3) is None, "it was answered: it has been refused"
-    assert serving.probe.poll(3.0) is None
-
-
-def test_a_subprocess_that_hangs_is_killed(tmp_path: Path) -> None:
-    """Past its time it goes, and says so; the device that ends takes it along."""
-    started: list[Callable[[], object]] = []
-    for number in (1, 2):
-        serving = Serving(tmp_path / str(number), "import time; time.sleep(600)")
-        assert serving.start() is None
-        process = serving.probe._current
-        assert process is not None
-        started.append(process.process.poll)
-        if number == 1:
-            assert serving.probe.poll(1.0) is None
-            told = serving.probe.poll(1.0 + PATIENCE_S)
-            assert told is not None
-            assert "killed" in told.reason
-        serving.probe.stop()
-    assert all(poll() is not None for poll in started)
-
-
-def test_a_disk_that_refuses_is_an_answer(tmp_path: Path) -> None:
-    """Where the job's folder should be is a file."""
-    serving = Serving(tmp_path, "pass")
-    (tmp_path / "state").write_text("a file")
-    told = serving.start()
+def test_a_measurement_that_cannot_go_on_is_given_up(now: float, busy: str, says: str) -> None:
+    """Frames that leave it no time, and training that begins; the loop is asked for nothing more."""
+    scene = Scene()
+    assert scene.start() is None
+    assert scene.probe.poll(1.0, busy="") is None
+    told = scene.probe.poll(now, busy=busy)
     assert told is not None
-    assert "could not be started" in told.reason
+    assert says in told.reason
+    assert (told.values, told.release) == ({}, 3)
+    assert scene.inference._between is None
+
+
+def test_a_student_of_another_shape_is_a_reason() -> None:
+    """What the runner says is told, cut to what a message may hold."""
+    scene = Scene()
+    scene.inference.swap(Bundle(4, OrtRunner(artifact_files("speed").template, artifact_files("speed").weights)))
+    assert scene.start() is None
+    scene.inference.start()
+    told = wait_for(lambda: scene.probe.poll(1.0, busy=""), "an answer", within_s=60)
+    scene.inference.stop()
+    assert told is not None
+    assert "student takes float32" in told.reason
+    assert np.isfinite(scene.bundle.runner.infer(np.zeros((1, *SPEC.input.shape), np.float32)).logits).all()

@@ -125,6 +125,29 @@ def test_a_damaged_template_is_refused(template: bytes) -> None:
         OrtRunner(template, PAYLOAD)
 
 
+def foreign(operator: str, domain: str = "") -> bytes:
+    """The template with another operator in a layer ``act``."""
+    model = onnx.load_from_string(graph())
+    layer = next(node for node in model.graph.node if node.op_type == "Relu")
+    layer.name, layer.op_type, layer.domain = "act", operator, domain
+    model.opset_import.add(domain="com.acme", version=1)
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (foreign("Frobnicate"), r'"act", Frobnicate'),
+        (foreign("Relu", "com.acme"), r"com\.acme:Relu"),
+    ],
+    ids=["unknown", "of another runtime"],
+)
+def test_an_operator_that_the_runtime_lacks_is_named_with_the_way_out(template: bytes, message: str) -> None:
+    """To fetch it again would not help."""
+    with pytest.raises(IncompatibleError, match=rf"{message}.*; replace this operator in the student, or use a newer"):
+        OrtRunner(template, PAYLOAD)
+
+
 @pytest.mark.parametrize(
     "x", [X[:0], X[:, :3], X[0], X.astype(np.float64), X.astype(np.uint8)], ids=["none", "shape", "single", "f8", "u1"]
 )

@@ -14,7 +14,7 @@ from export import BuiltArtifact
 from export.golden import check_golden
 from export.passes.base import apply
 from export.passes.gates import Limits, judge
-from export.passes.int8 import METHODS, to_int8
+from export.passes.int8 import METHODS, Target, to_int8
 from export.passes.ship import check_same, to_artifact
 from export.passes.simplify import simplify
 from export.passes.variants import VARIANTS, Variant, build_variant, cpu_slowdown
@@ -64,20 +64,47 @@ def test_int8_that_is_slower_is_not_built(spec: TaskSpec, full: bytes, held: Hel
     assert report.slowdown is None
 
 
-@pytest.mark.parametrize("wild", [1, 200])
-def test_the_better_calibration_is_chosen(spec: TaskSpec, full: bytes, held: Held, wild: float) -> None:
-    """Of extremes and percentiles the one that loses less, then the less noisy, also when one sample is wild."""
+@pytest.mark.parametrize(("variant", "target", "wild"), [("int8-cpu", "cpu", 1), ("int8-trt", "trt", 200)])
+def test_the_better_calibration_is_chosen_on_other_samples_than_judge_it(
+    spec: TaskSpec, full: bytes, held: Held, variant: Variant, target: Target, wild: float
+) -> None:
+    """A quarter compares extremes and percentiles, by loss and then by noise; the rest, and they alone, judge the best.
+
+    Also when one sample to calibrate on is wild, and the same each time.
+    """
     x, limits = held[0][:32].copy(), Limits(sqnr_db=0, loss=1, agreement=0)
     x[0] *= wild
-    gates = {}
-    for method in METHODS:
-        made, _ = apply([simplify, to_int8("cpu", method, x)], full)
-        gates[method] = judge(spec, full, made, *held, limits)
-    _, report = build_variant("int8-cpu", spec, full, calibration=x, held=held, limits=limits)
-    best = min(gates, key=lambda method: (gates[method].loss, -(gates[method].sqnr_db or 0)))
-    assert report.method == best
-    assert report.gate == gates[best]
+    drawn = np.random.default_rng(0).permutation(len(held[0]))
+    first, rest = ((held[0][part], held[1].take(part)) for part in (np.sort(drawn[:24]), np.sort(drawn[24:])))
+    files = {method: apply([simplify, to_int8(target, method, x)], full)[0] for method in METHODS}
+    gates = {method: judge(spec, full, file, *first, limits) for method, file in files.items()}
+    _, report = build_variant(variant, spec, full, calibration=x, held=held, limits=limits)
+    best = min(METHODS, key=lambda method: (gates[method].loss, -(gates[method].sqnr_db or 0)))
     assert report.calibrations == gates
+    assert report.method == best
+    assert report.gate == judge(spec, full, files[best], *rest, limits)
+    assert report.choice == f"{best} by 24 samples, judged on 72 others"
+
+
+@pytest.mark.parametrize(("count", "compared"), [(63, False), (64, True), (1, False)])
+def test_too_few_samples_choose_nothing_and_all_judge(
+    spec: TaskSpec, full: bytes, held: Held, count: int, compared: bool
+) -> None:
+    """Extremes are taken, the report says so, and the gate has every sample."""
+    few = held[0][:count], held[1].take(slice(count))
+    _, report = build_variant("int8-cpu", spec, full, calibration=held[0][:16], held=few, limits=Limits(sqnr_db=90))
+    assert bool(report.calibrations) == compared
+    assert report.gate.samples == (48 if compared else count)
+    if not compared:
+        says = f"minmax, not compared: {count} samples are too few to choose on some and judge on others, 64 are enough"
+        assert (report.method, report.choice) == ("minmax", says)
+        assert report.reason.endswith(f"; calibrated by {says}")
+
+
+def test_fp16_has_nothing_to_choose(spec: TaskSpec, full: bytes, held: Held) -> None:
+    """It is judged on every sample."""
+    _, report = build_variant("fp16", spec, full, calibration=held[0][:16], held=held)
+    assert (report.method, report.calibrations, report.choice, report.gate.samples) == ("", {}, "", len(held[0]))
 
 
 def test_a_file_is_as_fast_as_itself(full: bytes, held: Held) -> None:
