@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from edge_protocol.errors import ExportError
-from export.passes.base import Report, checked, report
+from export.passes.base import Pass, Report, checked, report
 
 MOST = 65504.0
 """The largest number in FP16."""
@@ -28,6 +29,28 @@ def to_half(model: bytes) -> tuple[bytes, Report]:
     checked(after)
     note = "a CPU computes FP16 in FP32, so that a gate judges the rounded weights only; judge again on the target"
     return after, report("fp16", model, after, note)
+
+
+def half_alone(layer: str) -> Pass:
+    """Make a pass that rounds one layer's weights and answers to FP16 and back; all else stays FP32."""
+
+    def rounded(model: bytes) -> tuple[bytes, Report]:
+        parsed = checked(model)
+        graph = parsed.graph
+        node = next(node for node in graph.node if node.name == layer)
+        for tensor in graph.initializer:
+            if tensor.name in node.input and tensor.data_type == onnx.TensorProto.FLOAT:
+                weights = onnx.numpy_helper.to_array(tensor).astype(np.float16).astype(np.float32)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(weights, tensor.name))
+        out = node.output[0]
+        node.output[0], at = f"{out}/full", list(graph.node).index(node) + 1
+        half, full = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+        graph.node.insert(at, onnx.helper.make_node("Cast", [f"{out}/half"], [out], f"{layer}/back", to=full))
+        graph.node.insert(at, onnx.helper.make_node("Cast", [f"{out}/full"], [f"{out}/half"], f"{layer}/half", to=half))
+        after = parsed.SerializeToString(deterministic=True)
+        return after, report(f"fp16 of {layer}", model, after, "")
+
+    return rounded
 
 
 def _sort(graph: onnx.GraphProto) -> None:

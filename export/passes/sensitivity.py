@@ -1,15 +1,16 @@
-"""Which layer INT8 hurts most: each is quantised alone, and the logits are compared; owns no gate."""
+"""Which layer a lower precision hurts most: each is lowered alone, and the logits are compared; owns no gate."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from export.graph import OUTPUTS
-from export.passes.base import checked
+from export.passes.base import Pass, checked
 from export.passes.gates import answers, sqnr
-from export.passes.int8 import Method, Target, to_int8
 
 F4 = npt.NDArray[np.float32]
 HEAVY = frozenset({"Conv", "Gemm", "MatMul"})
@@ -22,7 +23,7 @@ class Sensitivity(msgspec.Struct, frozen=True):
     Attributes:
         layer: name of the node.
         weight: name of its weight.
-        sqnr_db: of the logits when this layer alone is quantised; low is bad.
+        sqnr_db: of the logits when this layer alone is lowered; low is bad.
     """
 
     layer: str
@@ -30,19 +31,18 @@ class Sensitivity(msgspec.Struct, frozen=True):
     sqnr_db: float
 
 
-def sensitivity(model: bytes, x: F4, *, target: Target, method: Method = "minmax") -> list[Sensitivity]:
+def sensitivity(model: bytes, x: F4, alone: Callable[[str], Pass]) -> list[Sensitivity]:
     """Rank the layers of an FP32 file, the most sensitive first.
 
     Args:
         model: self-contained file.
         x: (N, *shape) float32; calibrated and compared on the same samples, which is fine for a ranking.
-        target: recipe.
-        method: of calibration.
+        alone: makes the pass that lowers the precision of the layer of this name, and of no other.
     """
     reference = answers(model, x)
     found = []
     for node in checked(model).graph.node:
         if node.op_type in HEAVY and OUTPUTS[1] not in node.output:
-            alone, _ = to_int8(target, method, x, only=[node.name])(model)
-            found.append(Sensitivity(node.name, node.input[1], sqnr(reference, answers(alone, x))))
+            lowered, _ = alone(node.name)(model)
+            found.append(Sensitivity(node.name, node.input[1], sqnr(reference, answers(lowered, x))))
     return sorted(found, key=lambda one: one.sqnr_db)

@@ -14,10 +14,10 @@ import numpy.typing as npt
 from devices.runners.onnx_file import OnnxFile
 from edge_models.samples import Samples
 from edge_protocol.task import TaskSpec
-from export.passes.base import Report, apply
+from export.passes.base import Pass, Report, apply
 from export.passes.gates import Gate, Limits, judge
-from export.passes.half import to_half
-from export.passes.int8 import METHODS, Target, to_int8
+from export.passes.half import half_alone, to_half
+from export.passes.int8 import METHODS, Method, Target, to_int8
 from export.passes.sensitivity import Sensitivity, sensitivity
 from export.passes.simplify import simplify
 
@@ -80,9 +80,10 @@ def build_variant(
 ) -> tuple[bytes | None, VariantReport]:
     """Build one variant of an FP32 file, and judge it.
 
-    INT8 is calibrated by extremes and by percentiles. On a quarter of the held samples, drawn with a fixed seed, the
-    better score wins, then the lower noise; the others judge it. Too few of them are all left to the gate, and extremes
-    are taken. Windows of a series overlap, so there the two have other windows, but not other hours.
+    INT8 is calibrated by extremes and by percentiles. On a quarter of the held samples, drawn with a fixed seed, one
+    that keeps the limits wins, then the better score, then the lower noise; the others judge it. Too few are all left
+    to the gate, and extremes are taken. Windows of a series overlap, so there the two have other windows, but not
+    other hours.
 
     Args:
         variant: which.
@@ -98,15 +99,15 @@ def build_variant(
     """
     limits, target = limits or Limits(), _TARGET.get(variant)
     if target is None:
-        chosen = _Chosen(*apply([simplify, to_half], model), "", {}, "", held)
+        chosen = _Chosen(*apply([simplify, to_half], model), "", {}, "", held, half_alone)
     else:
         chosen = _choose(spec, model, target, calibration, held, limits)
     made, gate = chosen.made, judge(spec, model, chosen.made, *chosen.left, limits)
     ratio = slowdown(model, made, held[0][:1]) if slowdown and variant == "int8-cpu" else None
     slow = (f"{ratio:.2f} times the CPU time of FP32 on this machine",) if ratio is not None and ratio >= 1 else ()
     blame: tuple[Sensitivity, ...] = ()
-    if gate.problems and target is not None:
-        blame = tuple(sensitivity(simplify(model)[0], calibration[:_RANKED_ON], target=target)[:_BLAMED])
+    if gate.problems:
+        blame = tuple(sensitivity(simplify(model)[0], calibration[:_RANKED_ON], chosen.alone)[:_BLAMED])
     found = VariantReport(
         variant=variant,
         passes=tuple(chosen.reports),
@@ -122,7 +123,7 @@ def build_variant(
 
 
 class _Chosen(NamedTuple):
-    """A variant's file, how it came about, and the samples that nothing was chosen on."""
+    """A variant's file, how it came about, the samples that nothing was chosen on, and how to lower one layer alone."""
 
     made: bytes
     reports: list[Report]
@@ -130,10 +131,15 @@ class _Chosen(NamedTuple):
     tried: dict[str, Gate]
     choice: str
     left: Held
+    alone: Callable[[str], Pass]
 
 
 def _choose(spec: TaskSpec, model: bytes, target: Target, calibration: F4, held: Held, limits: Limits) -> _Chosen:
-    """Calibrate in each way, and keep the better one."""
+    """Calibrate in each way, and keep the better one: within the limits if there is one, then by score and noise."""
+
+    def alone(method: Method) -> Callable[[str], Pass]:
+        return lambda name: to_int8(target, method, calibration[:_RANKED_ON], only=[name])
+
     (x, samples), count = held, int(CHOSEN_ON * len(held[0]))
     if count < LEAST_CHOSEN_ON:
         made, reports = apply([simplify, to_int8(target, METHODS[0], calibration)], model)
@@ -141,16 +147,16 @@ def _choose(spec: TaskSpec, model: bytes, target: Target, calibration: F4, held:
             f"{METHODS[0]}, not compared: {len(x)} samples are too few to choose on some and judge on others, "
             f"{LEAST_CHOSEN_ON / CHOSEN_ON:.0f} are enough"
         )
-        return _Chosen(made, reports, METHODS[0], {}, choice, held)
+        return _Chosen(made, reports, METHODS[0], {}, choice, held, alone(METHODS[0]))
     drawn = np.random.default_rng(0).permutation(len(x))
     first, rest = np.sort(drawn[:count]), np.sort(drawn[count:])
     files = {method: apply([simplify, to_int8(target, method, calibration)], model) for method in METHODS}
     tried: dict[str, Gate] = {
         method: judge(spec, model, made, x[first], samples.take(first), limits) for method, (made, _) in files.items()
     }
-    best = min(METHODS, key=lambda method: (tried[method].loss, -(tried[method].sqnr_db or np.inf)))
+    best = min(METHODS, key=lambda m: (bool(tried[m].problems), tried[m].loss, -(tried[m].sqnr_db or np.inf)))
     choice = f"{best} by {count} samples, judged on {len(rest)} others"
-    return _Chosen(*files[best], best, tried, choice, (x[rest], samples.take(rest)))
+    return _Chosen(*files[best], best, tried, choice, (x[rest], samples.take(rest)), alone(best))
 
 
 def cpu_slowdown(before: bytes, after: bytes, x: F4) -> float:

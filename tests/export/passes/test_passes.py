@@ -11,7 +11,7 @@ from edge_models.samples import Samples
 from edge_protocol.errors import ExportError
 from export.graph import outlined, weight_shapes
 from export.passes.gates import answers, sqnr
-from export.passes.half import to_half
+from export.passes.half import half_alone, to_half
 from export.passes.int8 import METHODS, Method, Target, to_int8
 from export.passes.sensitivity import sensitivity
 from export.passes.simplify import simplify
@@ -122,6 +122,26 @@ def test_a_template_of_int8_holds_no_weights(full: bytes, held: Held) -> None:
     assert len(template) < 30_000
 
 
+def test_the_layer_that_fp16_hurts_is_found(full: bytes, held: Held) -> None:
+    """A kernel that is too fine for FP16 is rounded to nothing there; alone in FP16, its layer is ranked first."""
+    model = onnx.load_from_string(simplify(full)[0])
+    name = "trunk.3.body.0.conv.weight"
+    tensor = next(one for one in model.graph.initializer if one.name == name)
+    after = next(node for node in model.graph.node if node.input[1:2] == [name])
+    kernel = onnx.numpy_helper.to_array(tensor) * np.float32(1e-7)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(kernel, name))
+    big = onnx.numpy_helper.from_array(np.float32(6e4), "big")
+    model.graph.initializer.append(big)
+    out = after.output[0]
+    after.output[0] = f"{out}.small"
+    model.graph.node.insert(
+        list(model.graph.node).index(after) + 1, onnx.helper.make_node("Mul", [after.output[0], "big"], [out], "again")
+    )
+    ranked = sensitivity(model.SerializeToString(), held[0][:16], half_alone)
+    assert ranked[0].weight == name
+    assert ranked[0].sqnr_db < ranked[1].sqnr_db - 5
+
+
 def test_the_layer_that_int8_hurts_is_found(full: bytes, held: Held) -> None:
     """A kernel whose channels share one huge outlier each loses its small weights, and is ranked first."""
     model = onnx.load_from_string(simplify(full)[0])
@@ -130,7 +150,8 @@ def test_the_layer_that_int8_hurts_is_found(full: bytes, held: Held) -> None:
     kernel = onnx.numpy_helper.to_array(tensor).copy()
     kernel[:, 0, 0, 0] = 60
     tensor.CopyFrom(onnx.numpy_helper.from_array(kernel, name))
-    ranked = sensitivity(model.SerializeToString(), held[0][:16], target="cpu")
+    x = held[0][:16]
+    ranked = sensitivity(model.SerializeToString(), x, lambda layer: to_int8("cpu", "minmax", x, only=[layer]))
     assert ranked[0].weight == name
     assert ranked[0].sqnr_db < ranked[-1].sqnr_db
     assert "head.weight" not in {one.weight for one in ranked}
