@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -56,6 +57,9 @@ def run(
     task: Annotated[str | None, typer.Option(help="With --device: which of its tasks.")] = None,
 ) -> None:
     """Measure a model here, or on a target over SSH that has Roadcast; or have a device measure what it serves."""
+    files = Files(json, plot, loadgen, trtexec)
+    for path in files:
+        check_writable(path)
     if device is not None:
         _ask_device(device, state_dir, task, seconds, json)
         return
@@ -82,7 +86,7 @@ def run(
     progress(f"measuring {model} for {warm_up + (soak_s or seconds):g} s or more")
     where = None if ssh is None else Where(ssh, site, python, known_hosts, identity, password_file, ask_password)
     result = _measured_here(model, job) if where is None else _measured_on(where, model, job)
-    _told(result, Files(json, plot, loadgen, trtexec))
+    _told(result, files)
 
 
 def _ask_device(
@@ -96,8 +100,8 @@ def _ask_device(
     if state_dir is None:
         raise ConfigError("--device: name the server's state folder with --state-dir")
     found = measure_device(state_dir, device, task, _DEVICE_SECONDS if seconds is None else seconds, _WAIT_S)
-    write_text(json, lambda: msgspec.json.format(msgspec.json.encode(found)).decode() + "\n")
     emit(found, as_json=False, render=told)
+    write_text(json, lambda: msgspec.json.format(msgspec.json.encode(found)).decode() + "\n")
 
 
 class Where(NamedTuple):
@@ -144,11 +148,14 @@ def _told(result: Result | Soak, files: Files) -> None:
     from devices.latency.traces import write_loadgen, write_trtexec
     from roadcast.bench import charts, show
 
+    if isinstance(result, Result):
+        emit(result, as_json=False, render=show.result)
+    else:
+        emit(result, as_json=False, render=show.soak)
     if files.json:
         write_result(files.json, result)
     if not isinstance(result, Result):
         write_text(files.plot, lambda: charts.plot_soak(result))
-        emit(result, as_json=False, render=show.soak)
         if result.findings:
             raise CheckFailedError("; ".join(result.findings))
         return
@@ -156,7 +163,20 @@ def _told(result: Result | Soak, files: Files) -> None:
     write_text(files.plot, lambda: charts.plot(result))
     write_text(files.loadgen, lambda: write_loadgen(raw.starts, raw.latencies, result.samples))
     write_text(files.trtexec, lambda: write_trtexec(raw.starts, raw.latencies))
-    emit(result, as_json=False, render=show.result)
+
+
+def check_writable(path: Path | None) -> None:
+    """Refuse a file that cannot be written, before what goes into it takes its time; makes none.
+
+    Raises:
+        StoreError: its folder is missing or closed to us, or it is a folder, or a file that is.
+    """
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        raise StoreError(f"{path}: there is no folder {path.parent}; make it, or give another file")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise StoreError(f"{path}: cannot be written; give another file")
 
 
 def write_text(path: Path | None, text: Callable[[], str]) -> None:

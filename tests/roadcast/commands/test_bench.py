@@ -51,6 +51,33 @@ def test_a_run_writes_what_was_asked_for(model: Path, tmp_path: Path, capsys: py
         assert json.loads(capsys.readouterr().out)["max_ms"] == pytest.approx(found.latency.max_ms, abs=1e-6)
 
 
+@pytest.mark.parametrize("flag", ["--json", "--plot", "--loadgen", "--trtexec"])
+def test_a_file_that_cannot_be_written_is_named_before_a_run(
+    flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No folder, or a folder itself: nothing is measured for it, not even a missing model or device is looked for."""
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "missing" / "out", tmp_path / "folder"):
+        for what in ((tmp_path / "none.onnx",), ("--device", "d", "--state-dir", tmp_path)):
+            assert call("run", *what, *SHORT, flag, path) == ExitCode.NOT_READY
+            said = capsys.readouterr().err.replace("\n", "")
+            assert str(path) in said
+            assert "give another file" in said
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("soak", [(), ("--soak", "1s")])
+def test_a_run_is_shown_although_the_disk_is_full(
+    soak: tuple[str, ...], model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was measured is on the screen, and the file that is missing in the error."""
+    for flag in ("--json", "--plot"):
+        assert call("run", model, *SHORT, *soak, flag, "/dev/full") == ExitCode.NOT_READY
+        shown = capsys.readouterr()
+        assert "p99" in shown.out
+        assert "/dev/full: cannot be written" in shown.err
+
+
 def test_a_comparison_fails_when_a_rule_is_broken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Within the rule 0, beyond it 3, a rule that cannot be read 78."""
     first, second = tmp_path / "a.json", tmp_path / "b.json"
