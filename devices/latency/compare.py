@@ -12,6 +12,7 @@ from edge_protocol.errors import ConfigError
 
 _RULE = re.compile(r"(?P<figure>[\w.]+):(?P<limit>[+-]\d+(?:\.\d+)?)%")
 _PERCENTILES = {f"p{percentile:g}": percentile for percentile in PERCENTILES}
+_FROM_NOTHING = "is 0 in the first, so no change of it can be judged: measure the first again, for longer"
 FIGURES = (*_PERCENTILES, "mean", "cpu", "memory", "energy", "throughput")
 """What can be compared: latencies, mean CPU time of a query, peak memory, energy per sample, samples per second."""
 
@@ -30,7 +31,7 @@ class Row(msgspec.Struct, frozen=True):
     """One figure of both results; None: not measured.
 
     Attributes:
-        change: of the second relative to the first.
+        change: of the second relative to the first; None: not measured in both, or 0 in the first.
         broken: why a rule is broken or cannot be judged; empty: it is not.
     """
 
@@ -73,13 +74,14 @@ def compare(first: Result, second: Result, rules: tuple[Rule, ...] = ()) -> list
 def _row(figure: str, first: Result, second: Result, rules: list[Rule]) -> Row:
     before, after = _value(figure, first), _value(figure, second)
     change = after / before - 1 if before and after is not None else None
-    broken = "; ".join(text for rule in rules if (text := _broken(rule, change, (first, second))))
+    unknown = f"{figure} was not measured in both" if before is None or after is None else f"{figure} {_FROM_NOTHING}"
+    broken = "; ".join(text for rule in rules if (text := _broken(rule, change, unknown, (first, second))))
     return Row(figure, before, after, change, broken)
 
 
-def _broken(rule: Rule, change: float | None, results: tuple[Result, Result]) -> str:
+def _broken(rule: Rule, change: float | None, unknown: str, results: tuple[Result, Result]) -> str:
     if change is None:
-        return f"{rule.figure} was not measured in both"
+        return unknown
     if rule.figure in _PERCENTILES:
         found = [result.latency.at(_PERCENTILES[rule.figure]) for result in results]
         if any(one.bound_ms is None for one in found):

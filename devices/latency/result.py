@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from devices.latency.bounds import PERCENTILES, Percentile, percentile_of
+from devices.latency.bounds import PERCENTILES, Milliseconds, Percentile, percentile_of
 from devices.latency.load import METRIC, Plan, Scenario, Trace
 from devices.latency.power import Draw
 from devices.latency.sensors import Moment, Sensed
@@ -24,6 +24,9 @@ MOVED = 0.02
 """Relative change of the clock that is remarked upon."""
 
 
+Nanoseconds = Annotated[int, Meta(ge=0, le=10**18)]
+
+
 class Summary(msgspec.Struct, frozen=True):
     """Times of one stage, or of whole queries, in milliseconds.
 
@@ -32,11 +35,15 @@ class Summary(msgspec.Struct, frozen=True):
         percentiles: 50, 90, 95, 97, 99 and 99.9, each with its bound.
     """
 
-    count: int
-    mean_ms: float
-    min_ms: float
-    max_ms: float
+    count: Annotated[int, Meta(ge=1)]
+    mean_ms: Milliseconds
+    min_ms: Milliseconds
+    max_ms: Milliseconds
     percentiles: tuple[Percentile, ...]
+
+    def __post_init__(self) -> None:
+        if tuple(found.percentile for found in self.percentiles) != PERCENTILES:
+            raise ValueError(f"`percentiles` are not those of {', '.join(f'{p:g}' for p in PERCENTILES)} in order")
 
     def at(self, percentile: float) -> Percentile:
         """One of the percentiles."""
@@ -71,10 +78,14 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Raw(msgspec.Struct, frozen=True):
-    """Nanoseconds per measured query, from the beginning of the run."""
+    """Nanoseconds per measured query, from the beginning of the run; at least one, and as many of one as the other."""
 
-    starts: list[int]
-    latencies: list[int]
+    starts: list[Nanoseconds]
+    latencies: Annotated[list[Nanoseconds], Meta(min_length=1)]
+
+    def __post_init__(self) -> None:
+        if len(self.starts) != len(self.latencies):
+            raise ValueError(f"{len(self.starts)} `starts` and {len(self.latencies)} `latencies`")
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", tag="roadcast-bench-1"):

@@ -75,7 +75,10 @@ def trace(
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
-    found = {"loadgen": read_loadgen, "trtexec": read_trtexec}[kind](text)
+    try:
+        found = {"loadgen": read_loadgen, "trtexec": read_trtexec}[kind](text)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
     emit(summarise(found.latencies), json, lambda summary: percentiles("", {"latency": summary}))
 
 

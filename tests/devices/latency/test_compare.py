@@ -46,6 +46,15 @@ def test_a_gate_that_cannot_judge_does_not_pass() -> None:
     assert broken("energy:+10%", LEVEL, LEVEL) == ["energy was not measured in both"]
 
 
+def test_a_change_from_nothing_cannot_be_judged() -> None:
+    """A first result whose p99 or throughput is 0 was measured, but says nothing of the second."""
+    nothing = [0] * 1000
+    for rule in ("p99:+10%", "throughput:-5%"):
+        (said,) = broken(rule, nothing, LEVEL)
+        assert "is 0 in the first, so no change of it can be judged" in said
+    assert broken("p99:+10%", LEVEL, nothing) == []
+
+
 @pytest.mark.parametrize("text", ["p99", "p99:10%", "p99:+10", "p98:+10%", "p99:+x%", ":+1%", "p99:+10%;mean:+1%"])
 def test_a_rule_that_cannot_be_read_is_refused(text: str) -> None:
     """The message says how to write one."""

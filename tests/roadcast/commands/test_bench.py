@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from onnx import TensorProto, helper
 
 from devices.latency.result import read_result, write_result
+from devices.latency.soak import Soak
 from edge_protocol.errors import ExitCode
 from roadcast import exits
 from roadcast.commands.bench import app
 from tests.devices.latency.test_traces import TRTEXEC
-from tests.fakes.latency import result
+from tests.fakes.latency import SUBJECT, result
 
 
 def call(*arguments: object) -> int:
@@ -91,6 +93,48 @@ def test_a_comparison_fails_when_a_rule_is_broken(tmp_path: Path, capsys: pytest
     assert call("compare", first, tmp_path / "none.json") == ExitCode.NOT_READY
 
 
+@pytest.mark.parametrize(
+    ("place", "wrong", "field"),
+    [
+        (("latency", "percentiles"), [], "`percentiles` are not those of 50, 90, .* at `$.latency`"),
+        (("stages", "infer", "percentiles"), [], "at `$.stages"),
+        (("latency", "percentiles", 0, "ms"), -1.0, "at `$.latency.percentiles"),
+        (("latency", "max_ms"), 1e308, "at `$.latency.max_ms`"),
+        (("raw",), {"starts": [], "latencies": []}, "at `$.raw.latencies`"),
+        (("raw", "starts"), [0], "1 `starts` and 1000 `latencies` - at `$.raw`"),
+        (("raw", "latencies", 7), -5, "at `$.raw.latencies"),
+        (("raw", "latencies", 7), 2**70, "at `$.raw.latencies"),
+    ],
+)
+def test_a_result_that_cannot_be_is_named_with_its_field(
+    place: tuple[str | int, ...], wrong: object, field: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Percentiles that are missing, times that no clock measures, queries that are not there: file, field, advice."""
+    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    write_result(good, result([1_000_000] * 1000))
+    document = json.loads(good.read_text())
+    *way, last = place
+    inner = document
+    for step in way:
+        inner = inner[step]
+    inner[last] = wrong
+    bad.write_text(json.dumps(document))
+    for command in (("compare", good, bad), ("report", bad, "-o", tmp_path / "r.html")):
+        assert call(*command) == ExitCode.NOT_READY
+        said = capsys.readouterr().err.replace("\n", " ")
+        assert re.search(field.replace("$", r"\$"), said)
+        assert "bad.json" in said
+        assert "measure again" in said
+
+
+def test_a_soak_without_a_window_is_no_soak(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A report says so, and of which file."""
+    found = Soak(subject=SUBJECT, samples=1, windows=(), findings=())
+    write_result(tmp_path / "s.json", found)
+    assert call("report", tmp_path / "s.json", "-o", tmp_path / "r.html") == ExitCode.NOT_READY
+    assert "at `$.windows`" in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_results_become_one_page(tmp_path: Path) -> None:
     """Two results, one file; a folder that is not there is named."""
     for name in ("a.json", "b.json"):
@@ -108,6 +152,10 @@ def test_a_trace_is_summarised_for_people(tmp_path: Path, capsys: pytest.Capture
     assert "latency\t3.8" in capsys.readouterr().out
     assert call("trace", tmp_path / "t.json", "--from", "loadgen") == ExitCode.NOT_READY
     assert call("trace", tmp_path / "none.json", "--from", "loadgen") == ExitCode.NOT_READY
+    capsys.readouterr()
+    (tmp_path / "t.json").write_text(TRTEXEC.replace("14.5", "1e308"))
+    assert call("trace", tmp_path / "t.json", "--from", "trtexec") == ExitCode.NOT_READY
+    assert "t.json: not a file of trtexec" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_a_fixed_batch_is_an_error_and_not_a_result(
