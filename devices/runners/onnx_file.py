@@ -75,8 +75,19 @@ class OnnxFile:
         return found
 
     def infer(self, inputs: Arrays) -> list[npt.NDArray[Any]]:
-        """Run it and return every output."""
-        answers: list[npt.NDArray[Any]] = self.session.run(None, inputs)
+        """Run it and return every output.
+
+        Raises:
+            IncompatibleError: the graph does not go together, or memory is not enough for such a batch.
+        """
+        try:
+            answers: list[npt.NDArray[Any]] = self.session.run(None, inputs)
+        except Exception as error:  # ONNX Runtime's errors share no base class of their own
+            asked = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
+            reason = str(error).splitlines()[0]
+            raise IncompatibleError(
+                f"this ONNX file does not answer {asked}: {reason}; export it again, or ask for fewer samples"
+            ) from error
         return answers
 
     def close(self) -> None:
