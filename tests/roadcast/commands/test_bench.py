@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from onnx import TensorProto, helper
 
 from devices.latency.result import read_result, write_result
@@ -91,6 +92,22 @@ def test_a_comparison_fails_when_a_rule_is_broken(tmp_path: Path, capsys: pytest
     assert "p99 changed by +5.0%" in capsys.readouterr().err.replace("\n", " ")
     assert call("compare", first, second, "--fail-on", "p99") == ExitCode.CONFIG
     assert call("compare", first, tmp_path / "none.json") == ExitCode.NOT_READY
+
+
+def test_a_comparison_says_what_else_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another board on stderr, while the rows stay what they are; another model exits 3 unless that is meant."""
+    first, board, model = tmp_path / "a.json", tmp_path / "b.json", tmp_path / "c.json"
+    write_result(first, result([1_000_000] * 1000))
+    write_result(board, result([1_000_000] * 1000, subject=replace(SUBJECT, board="another board")))
+    write_result(model, result([1_000_000] * 1000, subject=replace(SUBJECT, model="speed nano gru")))
+    assert call("compare", first, board, "--fail-on", "p99:+10%", "--json") == ExitCode.OK
+    shown = capsys.readouterr()
+    assert [row["figure"] for row in json.loads(shown.out)][:2] == ["p50", "p90"]
+    assert "not measured alike: board: a board, cores: 2 / another board" in shown.err.replace("\n", " ")
+    assert call("compare", first, model) == ExitCode.OK
+    assert call("compare", first, model, "--fail-on", "p99:+10%") == ExitCode.CHECK_FAILED
+    assert "say --across" in capsys.readouterr().err.replace("\n", " ")
+    assert call("compare", first, model, "--fail-on", "p99:+10%", "--across") == ExitCode.OK
 
 
 @pytest.mark.parametrize(
