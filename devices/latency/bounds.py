@@ -19,8 +19,8 @@ from msgspec import Meta
 CONFIDENCE = 0.99
 PERCENTILES = (50.0, 90.0, 95.0, 97.0, 99.0, 99.9)
 _NEGLIGIBLE = 1e-18
-Milliseconds = Annotated[float, Meta(ge=0, le=1e12)]
-"""Up to 31 years: its nanoseconds are still exact enough to count with."""
+Milliseconds = Annotated[float, Meta(ge=-1e12, le=1e12)]
+"""Up to 31 years. Of a stage that is told as what others left, below 0 where two clocks disagree."""
 
 
 class Percentile(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ import re
 import msgspec
 
 from devices.latency.bounds import PERCENTILES
-from devices.latency.result import Result
+from devices.latency.result import STAGES, Result
 from edge_protocol.errors import ConfigError
 
 _RULE = re.compile(r"(?P<figure>[\w.]+):(?P<limit>[+-]\d+(?:\.\d+)?)%")
@@ -108,8 +108,9 @@ def _unlike(first: Result, second: Result) -> str:
     found = []
     if first.subject.model != second.subject.model:
         found.append(f"of two models, {first.subject.model} and {second.subject.model}")
-    if set(first.stages) != set(second.stages):
-        found.append(f"of other stages, {', '.join(first.stages)} and {', '.join(second.stages)}")
+    ways = [", ".join(stage for stage in STAGES if stage in result.stages) for result in (first, second)]
+    if ways[0] != ways[1]:
+        found.append(f"of other stages, {ways[0]} and {ways[1]}")
     return " and ".join(found)
 
 

@@ -137,6 +137,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", tag=
     moments: tuple[Moment, ...] = ()
     power_mode: str | None = None
 
+    def __post_init__(self) -> None:
+        latency = self.latency
+        if min(latency.mean_ms, latency.min_ms, *(found.ms for found in latency.percentiles)) < 0:
+            raise ValueError("`latency` holds a time below 0")
+
     @property
     def watts(self) -> float | None:
         """Mean draw of the board, else of its CPU packages; None: neither was measured."""
@@ -264,4 +269,25 @@ def read_document(path: Path, kind: Any) -> object:  # noqa: ANN401 - a type, or
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (msgspec.DecodeError, ValueError) as error:
+        if _of_device(path):
+            raise DataError(
+                f"{path}: what a device said of itself, a few percentiles without its queries: it is not compared or "
+                "drawn. See 'roadcast server status', or measure there with 'bench run --ssh'"
+            ) from error
         raise DataError(f"{path}: not a result of 'roadcast bench run --json': {error}; measure again") from error
+
+
+class _OfDevice(msgspec.Struct):
+    """What sets the document of ``bench run --device`` apart."""
+
+    device: str
+    task: str
+    values: dict[str, float]
+
+
+def _of_device(path: Path) -> bool:
+    try:
+        msgspec.json.decode(path.read_bytes(), type=_OfDevice)
+    except (OSError, msgspec.DecodeError, ValueError):
+        return False
+    return True

@@ -12,12 +12,12 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from devices.latency.bounds import Milliseconds
 from devices.latency.load import Trace
 from edge_protocol.errors import DataError
 
 _OPEN, _CLOSE = "b", "e"
-Microseconds = Annotated[float, Meta(ge=-1e15, le=1e15)]
+Milliseconds = Annotated[float, Meta(ge=0, le=1e12)]
+Microseconds = Annotated[float, Meta(ge=-1e17, le=1e17)]
 
 
 class _Arguments(msgspec.Struct):

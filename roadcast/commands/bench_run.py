@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 _SECONDS, _DEVICE_SECONDS = 10.0, 5.0
 _WAIT_S = 90.0
 """For a device's answer beyond its seconds: it gives up by itself after 60."""
+_ONLY_DEVICE = frozenset({"device", "state_dir", "task"})
+_OF_DEVICE = _ONLY_DEVICE | {"seconds", "json"}
 PYTHON = "/opt/roadcast/venv/bin/python"
 
 
 def run(
+    context: typer.Context,
     model: Annotated[Path | None, typer.Argument(help="Folder of 'export build', or an ONNX file.")] = None,
     *,
     runner: Annotated[RunnerName, typer.Option(help="ONNX Runtime: CPU, CUDA, TensorRT; or TensorRT itself.")] = "ort",
@@ -57,6 +60,7 @@ def run(
     task: Annotated[str | None, typer.Option(help="With --device: which of its tasks.")] = None,
 ) -> None:
     """Measure a model here, or on a target over SSH that has Roadcast; or have a device measure what it serves."""
+    _check_given(context, to_device=device is not None)
     files = Files(json, plot, loadgen, trtexec)
     for path in files:
         check_writable(path)
@@ -87,6 +91,18 @@ def run(
     where = None if ssh is None else Where(ssh, site, python, known_hosts, identity, password_file, ask_password)
     result = _measured_here(model, job) if where is None else _measured_on(where, model, job)
     _told(result, files)
+
+
+def _check_given(context: typer.Context, *, to_device: bool) -> None:
+    """Refuse what would be passed over without a word."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    lost = [name for name in given if (name not in _OF_DEVICE if to_device else name in _ONLY_DEVICE)]
+    flags = ", ".join("MODEL" if name == "model" else f"--{name.replace('_', '-')}" for name in lost)
+    if lost and to_device:
+        raise ConfigError(f"--device measures what the device serves, as it serves it: leave out {flags}")
+    if lost:
+        raise ConfigError(f"{flags}: only with --device; name one, or leave that out")
 
 
 def _ask_device(

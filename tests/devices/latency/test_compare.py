@@ -79,7 +79,12 @@ def test_two_models_or_ways_are_not_judged_unless_that_is_meant() -> None:
     first, rules = result(LEVEL), (parse_rule("p99:+10%"), parse_rule("cpu:+10%"))
     other = result(LEVEL, subject=replace(SUBJECT, model="speed small gru"))
     longer = replace(first, stages={**first.stages, "decode": first.latency})
-    for second, why in ((other, "of two models, .* and speed small gru"), (longer, "of other stages, infer and infer")):
+    driven = replace(first, stages={**first.stages, "queue": first.latency})
+    assert not any(row.broken for row in compare(first, driven, rules)), "who issues queries is no stage of a frame"
+    for second, why in (
+        (other, "of two models, .* and speed small gru"),
+        (longer, "of other stages, infer and decode, infer"),
+    ):
         rows = {row.figure: row for row in compare(first, second, rules)}
         for figure in ("p99", "cpu"):
             assert re.match(f"{figure} cannot be judged, being {why}.*--across", rows[figure].broken)
