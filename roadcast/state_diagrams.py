@@ -13,7 +13,7 @@ TABLES = {
     "A release on a device": ("edge_client.deployment", "DEPLOYMENT"),
     "A training job on a device": ("edge_client.governor", "JOB"),
     "A round": ("broker_server.rounds", "TABLE"),
-    "A rollout": ("broker_server.rollout", "TABLE"),
+    "A rollout": ("broker_server.rollout_states", "TABLE"),
     "A device in a rollout": ("broker_server.rollout_fates", "FATES"),
     "A device, as the server sees it": ("broker_server.registry", "TABLE"),
 }
