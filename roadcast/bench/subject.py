@@ -67,8 +67,7 @@ def open_model(path: Path, job: Job) -> Measurable:
         job: how it is to be measured; the whole way, and a GPU, are for a folder only.
 
     Raises:
-        ConfigError: the whole way of an ONNX file or of more than one sample in a query, a GPU with such a file, or
-            a query that is too large.
+        ConfigError: the whole way of an ONNX file or of more than one sample in a query, a GPU with such a file.
         DataError: no such file or folder.
         DeploymentError: a GPU answers otherwise than the exporter.
         IncompatibleError: the files do not fit each other, or the model does not take such a batch.
@@ -140,13 +139,17 @@ def _loaded(folder: Path, template: bytes, weights: bytes, job: Job, spec: TaskS
 
 
 def _pool_of(query_bytes: int, batch: int) -> int:
-    """How many different queries are held at once: as many as are within `POOL_BYTES`."""
+    """How many different queries are held at once: as many as are within `POOL_BYTES`.
+
+    Raises:
+        ConfigError: not even one.
+    """
     if query_bytes > POOL_BYTES:
         raise ConfigError(
             f"a query of {batch} samples is {query_bytes / 2**20:.0f} MiB, and {POOL_BYTES / 2**20:.0f} MiB are the "
             "most: ask for fewer --samples"
         )
-    return min(POOL, POOL_BYTES // query_bytes)
+    return min(POOL, POOL_BYTES // max(query_bytes, 1))
 
 
 def _queries(spec: TaskSpec, raw: Any, queries: int) -> list[Any]:  # noqa: ANN401 - as `_simulated` gives it

@@ -61,8 +61,7 @@ def run(
 ) -> None:
     """Measure a model here, or on a target over SSH that has Roadcast; or have a device measure what it serves."""
     _check_given(context, to_device=device is not None)
-    files = Files(json, plot, loadgen, trtexec)
-    for path in files:
+    for path in (json, plot, loadgen, trtexec):
         check_writable(path)
     if device is not None:
         _ask_device(device, state_dir, task, seconds, json)
@@ -90,19 +89,7 @@ def run(
     progress(f"measuring {model} for {warm_up + (soak_s or seconds):g} s or more")
     where = None if ssh is None else Where(ssh, site, python, known_hosts, identity, password_file, ask_password)
     result = _measured_here(model, job) if where is None else _measured_on(where, model, job)
-    _told(result, files)
-
-
-def _check_given(context: typer.Context, *, to_device: bool) -> None:
-    """Refuse what would be passed over without a word."""
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
-    lost = [name for name in given if (name not in _OF_DEVICE if to_device else name in _ONLY_DEVICE)]
-    flags = ", ".join("MODEL" if name == "model" else f"--{name.replace('_', '-')}" for name in lost)
-    if lost and to_device:
-        raise ConfigError(f"--device measures what the device serves, as it serves it: leave out {flags}")
-    if lost:
-        raise ConfigError(f"{flags}: only with --device; name one, or leave that out")
+    _told(result, Files(json, plot, loadgen, trtexec))
 
 
 def _ask_device(
@@ -179,6 +166,18 @@ def _told(result: Result | Soak, files: Files) -> None:
     write_text(files.plot, lambda: charts.plot(result))
     write_text(files.loadgen, lambda: write_loadgen(raw.starts, raw.latencies, result.samples))
     write_text(files.trtexec, lambda: write_trtexec(raw.starts, raw.latencies))
+
+
+def _check_given(context: typer.Context, *, to_device: bool) -> None:
+    """Refuse what would be passed over without a word."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    lost = [name for name in given if (name not in _OF_DEVICE if to_device else name in _ONLY_DEVICE)]
+    flags = ", ".join("MODEL" if name == "model" else f"--{name.replace('_', '-')}" for name in lost)
+    if lost and to_device:
+        raise ConfigError(f"--device measures what the device serves, as it serves it: leave out {flags}")
+    if lost:
+        raise ConfigError(f"{flags}: only with --device; name one, or leave that out")
 
 
 def check_writable(path: Path | None) -> None:
