@@ -104,13 +104,14 @@ def _file(path: Path, model: bytes, batch: int, threads: int) -> Measurable:
 
 
 def _student(folder: Path, job: Job) -> Measurable:
-    card, batch = read_card(folder), job.plan.batch
-    queries, begun = _pool_of(batch * prod(card.task.input.shape) * _F4, batch), time.perf_counter()
+    begun, card = time.perf_counter(), read_card(folder)
     template, weights = read_part(folder, TEMPLATE), read_part(folder, WEIGHTS)
     loaded, ran = _loaded(folder, template, weights, job, card.task)
     load_ms = (time.perf_counter() - begun) * 1e3
+    batch, shape = job.plan.batch, card.task.input.shape
+    queries = _pool_of(batch * prod(shape) * _F4, batch)
     raw = _simulated(card.task, queries * batch)
-    pool = _queries(card.task, raw, queries)
+    pool = _queries(card.task, raw.reshape(queries, batch, *raw.shape[1:]))
     name = f"{card.task.name} {card.tier} {card.task.students[card.tier]}"
     if not ran:
         ran = providers_that_ran(
@@ -138,6 +139,12 @@ def _loaded(folder: Path, template: bytes, weights: bytes, job: Job, spec: TaskS
     return OrtRunner(template, weights, threads=job.threads), {}
 
 
+def _queries(spec: TaskSpec, raw: Any) -> list[Any]:  # noqa: ANN401 - as `_simulated` gives it
+    if isinstance(spec.input, ImageInput):
+        raw = map(Preprocess(spec.input).batch, raw)
+    return [query.astype(np.float32).reshape(-1, *spec.input.shape) for query in raw]
+
+
 def _pool_of(query_bytes: int, batch: int) -> int:
     """How many different queries are held at once: as many as are within `POOL_BYTES`.
 
@@ -150,12 +157,6 @@ def _pool_of(query_bytes: int, batch: int) -> int:
             "most: ask for fewer --samples"
         )
     return min(POOL, POOL_BYTES // max(query_bytes, 1))
-
-
-def _queries(spec: TaskSpec, raw: Any, queries: int) -> list[Any]:  # noqa: ANN401 - as `_simulated` gives it
-    if isinstance(spec.input, ImageInput):
-        raw = Preprocess(spec.input).batch(raw)
-    return list(raw.astype(np.float32).reshape(queries, -1, *spec.input.shape))
 
 
 def _simulated(spec: TaskSpec, count: int) -> Any:  # noqa: ANN401 - uint8 images or float32 windows

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
 
 from devices.boards import Machine
 from devices.latency.load import Plan
@@ -101,16 +100,6 @@ def test_inputs_take_no_more_memory_than_a_bounded_pool(vehicle: Path, speed: Pa
     for model in (vehicle, path):
         with pytest.raises(ConfigError, match=r"1172 MiB.* --samples"):
             run_job(model, Job(plan=once))
-
-
-def test_a_file_without_an_input_is_measured(tmp_path: Path) -> None:
-    """Its queries take no memory, and there are as many as of any other."""
-    value = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
-    node = helper.make_node("RandomNormal", [], ["y"], shape=[1])
-    graph = helper.make_graph([node], "g", [], [value])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
-    assert measured(run_job(tmp_path / "m.onnx", Job(plan=SHORT))).latency.count == 30
 
 
 def test_a_template_alone_is_no_model(vehicle: Path) -> None:

@@ -54,6 +54,15 @@ def test_a_run_writes_what_was_asked_for(model: Path, tmp_path: Path, capsys: py
         assert json.loads(capsys.readouterr().out)["max_ms"] == pytest.approx(found.latency.max_ms, abs=1e-6)
 
 
+def test_a_file_without_an_input_is_measured(tmp_path: Path) -> None:
+    """Its queries take no memory, and there are as many as of any other."""
+    value = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("RandomNormal", [], ["y"], shape=[1])], "g", [], [value])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
+    assert call("run", tmp_path / "m.onnx", *SHORT) == ExitCode.OK
+
+
 @pytest.mark.parametrize("flag", ["--json", "--plot", "--loadgen", "--trtexec"])
 def test_a_file_that_cannot_be_written_is_named_before_a_run(
     flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
