@@ -68,7 +68,7 @@ def open_model(path: Path, job: Job) -> Measurable:
 
     Raises:
         ConfigError: the whole way of an ONNX file or of more than one sample in a query, another runner for such a
-            file, PyTorch for a variant.
+            file, PyTorch for a variant, a query that is too large.
         DataError: no such file or folder.
         DeploymentError: a GPU, or PyTorch, answers otherwise than the exporter.
         IncompatibleError: the files do not fit each other, or the model does not take such a batch.
@@ -106,15 +106,14 @@ def _file(path: Path, model: bytes, batch: int, threads: int) -> Measurable:
 
 
 def _student(folder: Path, job: Job) -> Measurable:
-    card = read_card(folder)
+    card, batch = read_card(folder), job.plan.batch
+    queries = _pool_of(batch * prod(card.task.input.shape) * _F4, batch)
     if _in_torch(job):
         _import_torch(job, card)  # which takes seconds and is no part of loading a model
     begun = time.perf_counter()
     template, weights = read_part(folder, TEMPLATE), read_part(folder, WEIGHTS)
     loaded, ran = _loaded(folder, template, weights, job, card)
     load_ms = (time.perf_counter() - begun) * 1e3
-    batch, shape = job.plan.batch, card.task.input.shape
-    queries = _pool_of(batch * prod(shape) * _F4, batch)
     raw = _simulated(card.task, queries * batch)
     pool = _queries(card.task, raw.reshape(queries, batch, *raw.shape[1:]))
     name = f"{card.task.name} {card.tier} {card.task.students[card.tier]}"
