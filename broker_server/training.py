@@ -7,6 +7,7 @@ seed and of its number alone, so training that was cut short goes on bit for bit
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from edge_models.augment import augment
 from edge_models.students import Student, build_student
-from edge_protocol.errors import DistillationError
+from edge_protocol.errors import DistillationError, NotReadyError
 from edge_protocol.task import ImageInput, TaskSpec, Tier
 
 MAX_GRADIENT = 5.0
@@ -150,8 +151,18 @@ class Training:
 
 
 def compute_device(name: str) -> torch.device:
-    """The device that a setting names; ``auto`` is CUDA when there is one."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    """The device that a setting names; ``auto`` is CUDA when there is one.
+
+    Raises:
+        NotReadyError: it names CUDA, and there is none.
+    """
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise NotReadyError(
+            f"distil.device is cuda, and PyTorch {torch.__version__} finds no CUDA device on {platform.node()}: set it "
+            "to auto or cpu, or see to the GPU's driver and a PyTorch that is built for CUDA"
+        )
+    return torch.device(("cuda" if there else "cpu") if name == "auto" else name)
 
 
 def mixed(*numbers: int) -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from math import prod
 
 import msgspec
 import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 from safetensors.numpy import save
 
 from devices.runners.payload import read_payload
@@ -25,7 +25,7 @@ def parsed_file(model: bytes) -> ModelProto:
     """Parse a file, or a template.
 
     Raises:
-        ExportError: not an ONNX file.
+        ExportError: not an ONNX file, or one whose weights are of a type that ONNX does not know.
     """
     try:
         parsed = onnx.load_from_string(model)
@@ -33,7 +33,37 @@ def parsed_file(model: bytes) -> ModelProto:
         raise ExportError(f"{len(model)} bytes are not an ONNX file: {error}; build or fetch it again") from error
     if not parsed.graph.node:
         raise ExportError(f"an ONNX file of {len(model)} bytes has no layer: truncated? build or fetch it again")
+    for tensor in weights_of(parsed.graph):
+        if tensor.data_type not in TensorProto.DataType.values():
+            raise ExportError(
+                f"weight {tensor.name!r} holds numbers of type {tensor.data_type}, which ONNX does not know: build or "
+                "fetch it again"
+            )
     return parsed
+
+
+def layers_of(graph: GraphProto) -> Iterator[NodeProto]:
+    """Every layer, those of branches and loop bodies after the one that holds them."""
+    for node in graph.node:
+        yield node
+        for inner in _within(node):
+            yield from layers_of(inner)
+
+
+def weights_of(graph: GraphProto) -> Iterator[TensorProto]:
+    """Every weight, those of branches and loop bodies too; of a sparse one the numbers that are not 0."""
+    yield from graph.initializer
+    yield from (sparse.values for sparse in graph.sparse_initializer)
+    for node in graph.node:
+        for inner in _within(node):
+            yield from weights_of(inner)
+
+
+def _within(node: NodeProto) -> Iterator[GraphProto]:
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
 
 
 def read_template(template: bytes) -> ModelProto:
@@ -64,7 +94,7 @@ class Contents(msgspec.Struct, frozen=True):
     Attributes:
         opset: of ONNX.
         inputs, outputs: name to shape; a name stands for a size that is free.
-        operators: operator to how many.
+        operators: operator to how many, in branches and loop bodies too.
         numbers: type to how many numbers of it the weights hold, wherever they lie.
     """
 
@@ -83,10 +113,10 @@ def contents(model: bytes) -> Contents:
     """
     parsed = parsed_file(model)
     graph, numbers = parsed.graph, Counter[str]()
-    for tensor in graph.initializer:
+    for tensor in weights_of(graph):
         numbers[TensorProto.DataType.Name(tensor.data_type).lower()] += prod(tensor.dims)
     opset = next((entry.version for entry in parsed.opset_import if entry.domain in {"", "ai.onnx"}), 0)
-    operators = Counter(node.op_type for node in graph.node)
+    operators = Counter(node.op_type for node in layers_of(graph))
     return Contents(opset, _shapes(graph.input), _shapes(graph.output), dict(sorted(operators.items())), dict(numbers))
 
 

@@ -11,12 +11,16 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import count
 from math import exp, lgamma, log
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 CONFIDENCE = 0.99
 PERCENTILES = (50.0, 90.0, 95.0, 97.0, 99.0, 99.9)
 _NEGLIGIBLE = 1e-18
+Milliseconds = Annotated[float, Meta(ge=-1e12, le=1e12)]
+"""Up to 31 years. Of a stage that is told as what others left, below 0 where two clocks disagree."""
 
 
 class Percentile(msgspec.Struct, frozen=True):
@@ -30,8 +34,8 @@ class Percentile(msgspec.Struct, frozen=True):
     """
 
     percentile: float
-    ms: float
-    bound_ms: float | None
+    ms: Milliseconds
+    bound_ms: Milliseconds | None
     needs: int
 
 

@@ -23,6 +23,9 @@ METRIC: dict[Scenario, float | None] = {"single-stream": 90.0, "multi-stream": 9
 QUEUE = "queue"
 """Name of the stage between the time a query was due and the time it began."""
 
+MOST_QUERIES, MOST_SECONDS, MOST_RATE_HZ = 10**7, 30 * 86_400.0, 1e6
+"""Every query is kept, and the distance between two is told in nanoseconds."""
+
 Step = Callable[[Any], Any]
 """Takes what the step before it gave; the first takes the number of the query."""
 
@@ -69,7 +72,7 @@ class Plan:
         seed: of the times of ``server``.
 
     Raises:
-        ConfigError: a number is out of range, or ``server`` has no rate.
+        ConfigError: a number is out of range, ``server`` has no rate, or the run would never end.
     """
 
     scenario: Scenario = "single-stream"
@@ -86,6 +89,18 @@ class Plan:
             raise ConfigError("a run needs at least one query of one sample, and no negative number of seconds")
         if (self.scenario == "server") != (self.rate_hz > 0):
             raise ConfigError("the scenario server needs a rate above 0 in queries per second, and no other takes one")
+        if not self.rate_hz <= MOST_RATE_HZ:
+            raise ConfigError(f"--rate: at most {MOST_RATE_HZ:.0f} queries per second, not {self.rate_hz:g}")
+        lasts = (self.warm_up_seconds, self.seconds, self.queries / self.rate_hz if self.rate_hz > 0 else 0.0)
+        if not all(0 <= seconds <= MOST_SECONDS for seconds in lasts):
+            raise ConfigError(
+                f"a run lasts {MOST_SECONDS / 86_400:.0f} days at most: other --seconds, --warm-up or --queries, or "
+                "a higher --rate"
+            )
+        if not max(self.queries, self.seconds * self.rate_hz) <= MOST_QUERIES:
+            raise ConfigError(
+                f"a run keeps {MOST_QUERIES} queries at most: fewer --queries or --seconds, a lower --rate"
+            )
 
     @property
     def batch(self) -> int:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from devices.latency.bounds import PERCENTILES, Percentile, percentile_of
+from devices.latency.bounds import PERCENTILES, Milliseconds, Percentile, percentile_of
 from devices.latency.load import METRIC, Plan, Scenario, Trace
 from devices.latency.power import Draw
 from devices.latency.sensors import Moment, Sensed
@@ -24,6 +24,9 @@ MOVED = 0.02
 """Relative change of the clock that is remarked upon."""
 
 
+Nanoseconds = Annotated[int, Meta(ge=0, le=10**18)]
+
+
 class Summary(msgspec.Struct, frozen=True):
     """Times of one stage, or of whole queries, in milliseconds.
 
@@ -32,11 +35,15 @@ class Summary(msgspec.Struct, frozen=True):
         percentiles: 50, 90, 95, 97, 99 and 99.9, each with its bound.
     """
 
-    count: int
-    mean_ms: float
-    min_ms: float
-    max_ms: float
+    count: Annotated[int, Meta(ge=1)]
+    mean_ms: Milliseconds
+    min_ms: Milliseconds
+    max_ms: Milliseconds
     percentiles: tuple[Percentile, ...]
+
+    def __post_init__(self) -> None:
+        if tuple(found.percentile for found in self.percentiles) != PERCENTILES:
+            raise ValueError(f"`percentiles` are not those of {', '.join(f'{p:g}' for p in PERCENTILES)} in order")
 
     def at(self, percentile: float) -> Percentile:
         """One of the percentiles."""
@@ -71,10 +78,14 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Raw(msgspec.Struct, frozen=True):
-    """Nanoseconds per measured query, from the beginning of the run."""
+    """Nanoseconds per measured query, from the beginning of the run; at least one, and as many of one as the other."""
 
-    starts: list[int]
-    latencies: list[int]
+    starts: list[Nanoseconds]
+    latencies: Annotated[list[Nanoseconds], Meta(min_length=1)]
+
+    def __post_init__(self) -> None:
+        if len(self.starts) != len(self.latencies):
+            raise ValueError(f"{len(self.starts)} `starts` and {len(self.latencies)} `latencies`")
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", tag="roadcast-bench-1"):
@@ -125,6 +136,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", tag=
     unmeasured: dict[str, str] = {}
     moments: tuple[Moment, ...] = ()
     power_mode: str | None = None
+
+    def __post_init__(self) -> None:
+        latency = self.latency
+        if min(latency.mean_ms, latency.min_ms, *(found.ms for found in latency.percentiles)) < 0:
+            raise ValueError("`latency` holds a time below 0")
 
     @property
     def watts(self) -> float | None:
@@ -253,4 +269,25 @@ def read_document(path: Path, kind: Any) -> object:  # noqa: ANN401 - a type, or
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (msgspec.DecodeError, ValueError) as error:
+        if _of_device(path):
+            raise DataError(
+                f"{path}: what a device said of itself, a few percentiles without its queries: it is not compared or "
+                "drawn. See 'roadcast server status', or measure there with 'bench run --ssh'"
+            ) from error
         raise DataError(f"{path}: not a result of 'roadcast bench run --json': {error}; measure again") from error
+
+
+class _OfDevice(msgspec.Struct):
+    """What sets the document of ``bench run --device`` apart."""
+
+    device: str
+    task: str
+    values: dict[str, float]
+
+
+def _of_device(path: Path) -> bool:
+    try:
+        msgspec.json.decode(path.read_bytes(), type=_OfDevice)
+    except (OSError, msgspec.DecodeError, ValueError):
+        return False
+    return True

@@ -69,7 +69,7 @@ class Soak(msgspec.Struct, frozen=True, kw_only=True, tag_field="format", tag="r
 
     subject: Subject
     samples: Annotated[int, Meta(ge=1)]
-    windows: tuple[Window, ...]
+    windows: Annotated[tuple[Window, ...], Meta(min_length=1)]
     findings: tuple[str, ...]
     draw: Draw | None = None
     power_mode: str | None = None

@@ -16,14 +16,15 @@ from devices.latency.load import Trace
 from edge_protocol.errors import DataError
 
 _OPEN, _CLOSE = "b", "e"
-Milliseconds = Annotated[float, Meta(ge=0)]
+Milliseconds = Annotated[float, Meta(ge=0, le=1e12)]
+Microseconds = Annotated[float, Meta(ge=-1e17, le=1e17)]
 
 
 class _Arguments(msgspec.Struct):
     """What LoadGen says of a sample: its latency in nanoseconds."""
 
     query_seq: int
-    complete_ns: Annotated[int, Meta(ge=0)]
+    complete_ns: Annotated[int, Meta(ge=0, le=10**18)]
     sample_idx: int = 0
 
 
@@ -32,11 +33,15 @@ class _Event(msgspec.Struct):
 
     name: str
     ph: str
-    ts: float = 0.0
+    ts: Microseconds = 0.0
     args: _Arguments | None = None
 
 
-class _Inference(msgspec.Struct, rename=lambda name: name.replace("_ms", "Ms")):
+def _trtexecs(name: str) -> str:
+    return name.replace("_ms", "Ms")
+
+
+class _Inference(msgspec.Struct, rename=_trtexecs):
     """One entry of ``--exportTimes``: milliseconds since its run began."""
 
     startH2d_ms: Milliseconds  # noqa: N815 - trtexec's name, but for its ending
@@ -45,6 +50,12 @@ class _Inference(msgspec.Struct, rename=lambda name: name.replace("_ms", "Ms")):
     endCompute_ms: Milliseconds  # noqa: N815
     startD2h_ms: Milliseconds  # noqa: N815
     endD2h_ms: Milliseconds  # noqa: N815
+
+    def __post_init__(self) -> None:
+        names = self.__struct_fields__
+        for begun, ended in zip(names[::2], names[1::2], strict=True):
+            if getattr(self, ended) < getattr(self, begun):
+                raise ValueError(f"`{_trtexecs(ended)}` is before `{_trtexecs(begun)}`")
 
 
 def read_loadgen(text: str) -> Trace:
@@ -102,7 +113,7 @@ def read_trtexec(text: str) -> Trace:
     try:
         entries = msgspec.json.decode(text, type=list[_Inference])
     except msgspec.DecodeError as error:
-        raise DataError(f"not a file of trtexec --exportTimes: {error}") from error
+        raise DataError(f"not a file of trtexec --exportTimes: {error}; write it again") from error
     if not entries:
         raise DataError("this file of trtexec --exportTimes holds no inference: run it for longer")
     begun = entries[0].startH2d_ms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,7 +15,11 @@ from typing_extensions import Self
 from devices.runners.ort_runner import UNKNOWN_OPERATOR, session_options
 from edge_protocol.errors import IncompatibleError
 
-_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+_DTYPES: dict[str, type[np.floating[Any]]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+}
 _TEMPLATE = "roadcast-weights-payload"
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -41,7 +46,19 @@ class OnnxFile:
             IncompatibleError: the batch of an input is fixed to another size, a size beside the batch is free, or an
                 input is not of floating point.
         """
-        found: Arrays = {}
+        return {name: rng.standard_normal(shape).astype(dtype) for name, (shape, dtype) in self._wanted(batch).items()}
+
+    def query_bytes(self, batch: int) -> int:
+        """Size of the inputs of `batch` samples.
+
+        Raises:
+            IncompatibleError: as `inputs` says.
+        """
+        return sum(prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self._wanted(batch).values())
+
+    def _wanted(self, batch: int) -> dict[str, tuple[tuple[int, ...], type[np.floating[Any]]]]:
+        """Shape and type of every input."""
+        found: dict[str, tuple[tuple[int, ...], type[np.floating[Any]]]] = {}
         for value in self.session.get_inputs():
             first, *rest = value.shape or [batch]
             if isinstance(first, int) and first != batch:
@@ -54,12 +71,23 @@ class OnnxFile:
                     f"input {value.name!r} is {value.type} {value.shape}: only floating point with fixed sizes beside "
                     "the batch can be drawn; export it with fixed sizes"
                 )
-            found[value.name] = rng.standard_normal((batch, *rest)).astype(_DTYPES[value.type])
+            found[value.name] = ((batch, *rest), _DTYPES[value.type])
         return found
 
     def infer(self, inputs: Arrays) -> list[npt.NDArray[Any]]:
-        """Run it and return every output."""
-        answers: list[npt.NDArray[Any]] = self.session.run(None, inputs)
+        """Run it and return every output.
+
+        Raises:
+            IncompatibleError: the graph does not go together, or memory is not enough for such a batch.
+        """
+        try:
+            answers: list[npt.NDArray[Any]] = self.session.run(None, inputs)
+        except Exception as error:  # ONNX Runtime's errors share no base class of their own
+            asked = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
+            reason = str(error).splitlines()[0]
+            raise IncompatibleError(
+                f"this ONNX file does not answer {asked}: {reason}; export it again, or ask for fewer samples"
+            ) from error
         return answers
 
     def close(self) -> None:

@@ -119,7 +119,9 @@ def power(draw: Draw | None) -> dict[str, str]:
     """What a run drew, for people; nothing where that was not measured."""
     if draw is None:
         return {}
-    whole = {"board": "the board's rail", "rails": "a sum of rails", "rapl": "CPU packages"}[draw.source]
+    whole = {"board": "the board's rail", "rails": "a sum of rails", "rapl": "CPU packages"}.get(
+        draw.source, draw.source
+    )
     idle = f"{draw.idle_watts:.3g} W idle"
     return {
         "power": f"{draw.watts:.3g} W by {whole}, {idle}",

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,12 @@ from roadcast.bench.job import Job
 from roadcast.bench.way import Way, whole_way
 
 POOL = 32
-"""Queries with different inputs that a run goes round and round."""
+"""Queries with different inputs that a run goes round and round, or fewer where they are large."""
+POOL_BYTES = 256 * 2**20
+DISTINCT = 2048
+"""Samples that are simulated; larger queries repeat them."""
+_F4 = 4
+"""Bytes of a float32."""
 _GPU: dict[str, Kind] = {"ort-cuda": "cuda", "ort-tensorrt": "tensorrt"}
 
 
@@ -62,7 +68,7 @@ def open_model(path: Path, job: Job) -> Measurable:
 
     Raises:
         ConfigError: the whole way of an ONNX file or of more than one sample in a query, another runner for such a
-            file, PyTorch for a variant.
+            file, PyTorch for a variant, a query that is too large.
         DataError: no such file or folder.
         DeploymentError: a GPU, or PyTorch, answers otherwise than the exporter.
         IncompatibleError: the files do not fit each other, or the model does not take such a batch.
@@ -92,22 +98,24 @@ def _file(path: Path, model: bytes, batch: int, threads: int) -> Measurable:
     loaded = OnnxFile(model, threads=threads)
     load_ms = (time.perf_counter() - begun) * 1e3
     rng = np.random.default_rng(0)
-    pool = [loaded.inputs(batch, rng) for _ in range(POOL)]
+    pool = [loaded.inputs(batch, rng) for _ in range(_pool_of(loaded.query_bytes(batch), batch))]
     ran = providers_that_ran(lambda profile: open_file(model, threads=threads, profile=profile), pool[0])
     subject = _subject(path.name, model, b"", ran, "as in the file", threads)
-    return Measurable(subject, Way.inference(lambda query: loaded.infer(pool[query % POOL])), load_ms, loaded.close)
+    way = Way.inference(lambda query: loaded.infer(pool[query % len(pool)]))
+    return Measurable(subject, way, load_ms, loaded.close)
 
 
 def _student(folder: Path, job: Job) -> Measurable:
-    card = read_card(folder)
+    card, batch = read_card(folder), job.plan.batch
+    queries = _pool_of(batch * prod(card.task.input.shape) * _F4, batch)
     if _in_torch(job):
         _import_torch(job, card)  # which takes seconds and is no part of loading a model
     begun = time.perf_counter()
     template, weights = read_part(folder, TEMPLATE), read_part(folder, WEIGHTS)
     loaded, ran = _loaded(folder, template, weights, job, card)
     load_ms = (time.perf_counter() - begun) * 1e3
-    raw = _simulated(card.task, POOL * job.plan.batch)
-    pool = _queries(card.task, raw)
+    raw = _simulated(card.task, queries * batch)
+    pool = _queries(card.task, raw.reshape(queries, batch, *raw.shape[1:]))
     name = f"{card.task.name} {card.tier} {card.task.students[card.tier]}"
     if not ran:
         ran = providers_that_ran(
@@ -116,7 +124,7 @@ def _student(folder: Path, job: Job) -> Measurable:
     subject = _subject(name, template, weights, ran, card.precision, job.threads, job.runner)
     with ExitStack() as opening:
         opening.callback(loaded.close)
-        way = Way.inference(lambda query: loaded.infer(pool[query % POOL]))
+        way = Way.inference(lambda query: loaded.infer(pool[query % queries]))
         if job.end_to_end:
             way = whole_way(card.task, loaded, weights, pool, raw, job)
             opening.callback(way.close)
@@ -159,12 +167,26 @@ def _import_torch(job: Job, card: Card) -> None:
 
 def _queries(spec: TaskSpec, raw: Any) -> list[Any]:  # noqa: ANN401 - as `_simulated` gives it
     if isinstance(spec.input, ImageInput):
-        raw = Preprocess(spec.input).batch(raw)
-    return list(raw.astype(np.float32).reshape(POOL, -1, *spec.input.shape))
+        raw = map(Preprocess(spec.input).batch, raw)
+    return [query.astype(np.float32).reshape(-1, *spec.input.shape) for query in raw]
+
+
+def _pool_of(query_bytes: int, batch: int) -> int:
+    """How many different queries are held at once: as many as are within `POOL_BYTES`.
+
+    Raises:
+        ConfigError: not even one.
+    """
+    if query_bytes > POOL_BYTES:
+        raise ConfigError(
+            f"a query of {batch} samples is {query_bytes / 2**20:.0f} MiB, and {POOL_BYTES / 2**20:.0f} MiB are the "
+            "most: ask for fewer --samples"
+        )
+    return min(POOL, POOL_BYTES // max(query_bytes, 1))
 
 
 def _simulated(spec: TaskSpec, count: int) -> Any:  # noqa: ANN401 - uint8 images or float32 windows
-    raw = plugin_of(spec).simulate(spec, np.random.default_rng(0), count).raw
+    raw = plugin_of(spec).simulate(spec, np.random.default_rng(0), min(count, DISTINCT)).raw
     return np.resize(raw, (count, *spec.input.raw_shape))
 
 

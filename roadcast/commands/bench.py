@@ -9,7 +9,7 @@ import typer
 
 from edge_protocol.errors import CheckFailedError
 from roadcast.commands.bench_run import run, write_text
-from roadcast.output import JsonFlag, emit, table
+from roadcast.output import JsonFlag, emit, table, warn
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -29,15 +29,22 @@ def compare(
     second: ResultFile,
     *,
     fail_on: Annotated[list[str] | None, typer.Option(metavar="FIGURE:±N%", help="Such as p99:+10%; repeat.")] = None,
+    across: Annotated[bool, typer.Option("--across", help="Judge two models, or other stages, as well.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Set two results side by side; exit 3 when a rule of --fail-on is broken or cannot be judged."""
+    """Set two results side by side; exit 3 when a rule of --fail-on is broken or cannot be judged.
+
+    What else differs (board, runner, precision, threads, …) is said on stderr; two models are not judged.
+    """
     from devices.latency.compare import compare as rows_of
-    from devices.latency.compare import parse_rule
+    from devices.latency.compare import differences, parse_rule
     from devices.latency.result import read_result
 
     rules = tuple(parse_rule(text) for text in fail_on or ())
-    rows = rows_of(read_result(first), read_result(second), rules)
+    results = read_result(first), read_result(second)
+    rows = rows_of(*results, rules, across=across)
+    for difference in differences(*results):
+        warn(f"not measured alike: {difference}")
     emit(rows, json, _compared)
     if broken := [row.broken for row in rows if row.broken]:
         raise CheckFailedError("; ".join(broken))
@@ -75,7 +82,10 @@ def trace(
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
-    found = {"loadgen": read_loadgen, "trtexec": read_trtexec}[kind](text)
+    try:
+        found = {"loadgen": read_loadgen, "trtexec": read_trtexec}[kind](text)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
     emit(summarise(found.latencies), json, lambda summary: percentiles("", {"latency": summary}))
 
 

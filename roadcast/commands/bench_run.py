@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -21,10 +22,13 @@ if TYPE_CHECKING:
 _SECONDS, _DEVICE_SECONDS = 10.0, 5.0
 _WAIT_S = 90.0
 """For a device's answer beyond its seconds: it gives up by itself after 60."""
+_ONLY_DEVICE = frozenset({"device", "state_dir", "task"})
+_OF_DEVICE = _ONLY_DEVICE | {"seconds", "json"}
 PYTHON = "/opt/roadcast/venv/bin/python"
 
 
 def run(
+    context: typer.Context,
     model: Annotated[Path | None, typer.Argument(help="Folder of 'export build', or an ONNX file.")] = None,
     *,
     runner: Annotated[
@@ -60,6 +64,9 @@ def run(
     task: Annotated[str | None, typer.Option(help="With --device: which of its tasks.")] = None,
 ) -> None:
     """Measure a model here, or on a target over SSH that has Roadcast; or have a device measure what it serves."""
+    _check_given(context, to_device=device is not None)
+    for path in (json, plot, loadgen, trtexec):
+        check_writable(path)
     if device is not None:
         _ask_device(device, state_dir, task, seconds, json)
         return
@@ -103,8 +110,8 @@ def _ask_device(
     if state_dir is None:
         raise ConfigError("--device: name the server's state folder with --state-dir")
     found = measure_device(state_dir, device, task, _DEVICE_SECONDS if seconds is None else seconds, _WAIT_S)
-    write_text(json, lambda: msgspec.json.format(msgspec.json.encode(found)).decode() + "\n")
     emit(found, as_json=False, render=told)
+    write_text(json, lambda: msgspec.json.format(msgspec.json.encode(found)).decode() + "\n")
 
 
 class Where(NamedTuple):
@@ -151,11 +158,14 @@ def _told(result: Result | Soak, files: Files) -> None:
     from devices.latency.traces import write_loadgen, write_trtexec
     from roadcast.bench import charts, show
 
+    if isinstance(result, Result):
+        emit(result, as_json=False, render=show.result)
+    else:
+        emit(result, as_json=False, render=show.soak)
     if files.json:
         write_result(files.json, result)
     if not isinstance(result, Result):
         write_text(files.plot, lambda: charts.plot_soak(result))
-        emit(result, as_json=False, render=show.soak)
         if result.findings:
             raise CheckFailedError("; ".join(result.findings))
         return
@@ -163,7 +173,32 @@ def _told(result: Result | Soak, files: Files) -> None:
     write_text(files.plot, lambda: charts.plot(result))
     write_text(files.loadgen, lambda: write_loadgen(raw.starts, raw.latencies, result.samples))
     write_text(files.trtexec, lambda: write_trtexec(raw.starts, raw.latencies))
-    emit(result, as_json=False, render=show.result)
+
+
+def _check_given(context: typer.Context, *, to_device: bool) -> None:
+    """Refuse what would be passed over without a word."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    lost = [name for name in given if (name not in _OF_DEVICE if to_device else name in _ONLY_DEVICE)]
+    flags = ", ".join("MODEL" if name == "model" else f"--{name.replace('_', '-')}" for name in lost)
+    if lost and to_device:
+        raise ConfigError(f"--device measures what the device serves, as it serves it: leave out {flags}")
+    if lost:
+        raise ConfigError(f"{flags}: only with --device; name one, or leave that out")
+
+
+def check_writable(path: Path | None) -> None:
+    """Refuse a file that cannot be written, before what goes into it takes its time; makes none.
+
+    Raises:
+        StoreError: its folder is missing or closed to us, or it is a folder, or a file that is.
+    """
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        raise StoreError(f"{path}: there is no folder {path.parent}; make it, or give another file")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise StoreError(f"{path}: cannot be written; give another file")
 
 
 def write_text(path: Path | None, text: Callable[[], str]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load, load_file
 
 from broker_server.distil_job import DistilJob, DistilResult, DistilSettings, read_result, write_job
@@ -35,6 +36,7 @@ from tests.broker_server.strategies.ballots import forecast_votes
 
 SPEED = load_task("speed")
 SETTINGS = DistilSettings(first_steps=8, steps=8, checkpoint_steps=4, seed=1)
+NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 FILES = {"state.safetensors", "template.onnx", "weights.safetensors", "golden.safetensors"}
 
 
@@ -250,6 +252,7 @@ def test_a_template_of_another_version_is_traced_again(first: tuple[Path, Distil
         ({"proxy": "0" * 64}, "changed since round 1 was called"),
         ({"task": "sped"}, "did you mean 'speed'"),
         ({"settings": DistilSettings(strategy="magic")}, "magic"),
+        pytest.param({"settings": DistilSettings(device="cuda")}, "set it to auto or cpu", marks=NO_CUDA),
     ],
 )
 def test_a_job_that_cannot_be_done_says_why(

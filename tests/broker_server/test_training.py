@@ -10,7 +10,7 @@ from broker_server.distiller import anchor_lesson
 from broker_server.training import Training, compute_device, mixed
 from edge_models.students import build_student
 from edge_models.tasks import load_task, plugin_of
-from edge_protocol.errors import DistillationError
+from edge_protocol.errors import DistillationError, NotReadyError
 
 SPEED = load_task("speed")
 CPU = torch.device("cpu")
@@ -62,9 +62,14 @@ def test_neighbouring_numbers_give_unrelated_seeds() -> None:
 
 
 def test_auto_is_cuda_only_where_there_is_one() -> None:
-    """A named device is taken at its word."""
+    """A named device is taken at its word, or refused with the setting, the machine and what to do."""
     assert compute_device("cpu") == CPU
     assert compute_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    if torch.cuda.is_available():
+        assert compute_device("cuda").type == "cuda"
+        return
+    with pytest.raises(NotReadyError, match=r"distil\.device is cuda, .* on \S+: set it to auto or cpu"):
+        compute_device("cuda")
 
 
 @pytest.mark.gpu

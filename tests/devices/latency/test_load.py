@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf, nan
+
 import pytest
 
 from devices.latency.load import QUEUE, Plan, SystemClock, measure, warm_up
@@ -79,6 +81,22 @@ def test_a_plan_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> None
     """No query, negative time, no sample, a server without a rate, a rate without a server."""
     with pytest.raises(ConfigError):
         Plan(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        *({"scenario": "server", "rate_hz": rate} for rate in (inf, nan, 1e300, -inf, 1e-9, 5e-324)),
+        *({name: number} for name in ("seconds", "warm_up_seconds") for number in (inf, nan, 1e9)),
+        {"warm_up_seconds": -1.0},
+        {"queries": 10**9},
+        {"scenario": "server", "rate_hz": 1e6, "seconds": 3600.0},
+    ],
+)
+def test_a_plan_that_would_not_end_or_fit_is_refused(endless: dict[str, object]) -> None:
+    """Rates at which no time passes or years do, times that no clock reaches, more queries than memory holds."""
+    with pytest.raises(ConfigError, match=r"rate|--seconds|--queries"):
+        Plan(**endless)  # type: ignore[arg-type]
 
 
 def test_scenarios_know_their_query_sizes() -> None:

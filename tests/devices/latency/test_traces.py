@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,6 +68,36 @@ def test_a_file_that_is_not_trtexecs_is_refused(text: str) -> None:
     """Empty, an empty list, another document, cut off, no numbers."""
     with pytest.raises(DataError, match="trtexec"):
         read_trtexec(text)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "field"),
+    [
+        ('"endComputeMs" : 23.3', '"endComputeMs" : 20.29', "`endComputeMs` is before `startComputeMs` - at `$[1]`"),
+        ('"endD2hMs" : 14.8', '"endD2hMs" : -14', r"at `$[0].endD2hMs`"),
+        ('"startH2dMs" : 10.2', '"startH2dMs" : 1e308', r"at `$[0].startH2dMs`"),
+    ],
+)
+def test_a_time_of_trtexec_that_cannot_be_is_named(before: str, after: str, field: str) -> None:
+    """An end before its beginning, a negative time, one that no clock reaches: entry and field."""
+    assert before in TRTEXEC
+    with pytest.raises(DataError, match=re.escape(field)):
+        read_trtexec(TRTEXEC.replace(before, after))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "field"),
+    [
+        ('"ts":300.500', '"ts":1e308', "line 3: .*`$.ts`"),
+        ('"ts":300.500', '"ts":-1e308', "line 3: .*`$.ts`"),
+        ('"complete_ns":2000000', f'"complete_ns":{2**63}', "line 3: .*`$.args.complete_ns`"),
+    ],
+)
+def test_a_time_of_loadgen_that_cannot_be_is_named(before: str, after: str, field: str) -> None:
+    """Beyond what any clock reaches: line and field."""
+    assert before in LOADGEN
+    with pytest.raises(DataError, match=field.replace("$", r"\$")):
+        read_loadgen(LOADGEN.replace(before, after))
 
 
 QUERIES = st.lists(st.tuples(st.integers(0, 10**9), st.integers(1, 10**9)), min_size=1, max_size=20)

@@ -40,6 +40,15 @@ def test_a_fixed_batch_takes_that_batch_only() -> None:
             model.inputs(8, RNG)
 
 
+def test_a_graph_that_does_not_go_together_says_so_when_asked() -> None:
+    """It loads, for its sizes are free, and then multiplies what cannot be: one error with the inputs' shapes."""
+    with (
+        OnnxFile(doubled(["n", 4], operator="MatMul")) as model,
+        pytest.raises(IncompatibleError, match=r"does not answer x \(3, 4\): .*export it again"),
+    ):
+        model.infer(model.inputs(3, RNG))
+
+
 @pytest.mark.parametrize(
     "model", [doubled(["n", "width"]), doubled(["n", 4], element=TensorProto.INT64)], ids=["free", "int64"]
 )

@@ -96,6 +96,17 @@ def test_a_file_of_ones_own_is_measured_in_batches(vehicle: Path, tmp_path: Path
     assert found.subject.weights_sha256 == ""
 
 
+def test_inputs_take_no_more_memory_than_a_bounded_pool(vehicle: Path, speed: Path, tmp_path: Path) -> None:
+    """Of large queries fewer different ones are kept, and 2,048 samples repeat; too large a one says what to do."""
+    once = Plan(queries=1, seconds=0, warm_up_queries=0, warm_up_seconds=0, samples=100_000)
+    assert measured(run_job(speed, Job(plan=once))).samples == 100_000
+    path = tmp_path / "student.onnx"
+    path.write_bytes(inlined(read_part(vehicle, TEMPLATE), read_part(vehicle, WEIGHTS)))
+    for model in (vehicle, path):
+        with pytest.raises(ConfigError, match=r"1172 MiB.* --samples"):
+            run_job(model, Job(plan=once))
+
+
 def test_a_template_alone_is_no_model(vehicle: Path) -> None:
     """The message says to name the folder."""
     with pytest.raises(IncompatibleError, match="name the folder"):

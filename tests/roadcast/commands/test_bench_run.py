@@ -91,6 +91,9 @@ def test_a_device_is_measured_through_the_server(tmp_path: Path, capsys: pytest.
         shown = dict(line.split("\t") for line in capsys.readouterr().out.splitlines())
         assert (shown["release"], shown["ran"], shown["p95_ms"]) == ("vehicle/1", "CPUExecutionProvider", "1.5")
         assert json.loads((tmp_path / "m.json").read_bytes())["values"] == {"p50_ms": 1.25, "p95_ms": 1.5}
+        for command in (("compare", tmp_path / "m.json"), ("report", "-o", tmp_path / "r.html")):
+            assert call(*command, tmp_path / "m.json") == ExitCode.NOT_READY
+            assert "what a device said of itself" in capsys.readouterr().err.replace("\n", " ")
         assert call(*asked, "dev-0") == ExitCode.OK, "a second measurement is told from the first"
         assert call(*asked, "dev-1") == ExitCode.CHECK_FAILED
         assert "trains already" in capsys.readouterr().err.replace("\n", " ")
@@ -108,6 +111,30 @@ def test_a_device_is_measured_through_the_server(tmp_path: Path, capsys: pytest.
         centre.close()
     assert call("run", "--device", "dev-0") == ExitCode.CONFIG
     assert call("run") == ExitCode.CONFIG
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (("build/nano",), "MODEL"),
+        (("--runner", "ort"), "--runner"),
+        (("--scenario", "offline", "--queries", 5), "--scenario, --queries"),
+        (("--plot", "p.svg", "--soak", "30m", "--power"), "--plot, --soak, --power"),
+        (("--end-to-end", "--ssh", "host"), "--end-to-end, --ssh"),
+    ],
+)
+def test_what_a_device_does_not_heed_is_refused(
+    given: tuple[object, ...], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It measures what it serves, as it serves it; even a default is refused where it was asked for."""
+    assert call("run", *given, "--device", "cam-1", "--state-dir", tmp_path) == ExitCode.CONFIG
+    assert f"leave out {named}" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_what_only_a_device_heeds_is_refused_without_one(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A server's folder and a task say nothing of a model that is measured here."""
+    assert call("run", model, *SHORT, "--state-dir", "server", "--task", "vehicle") == ExitCode.CONFIG
+    assert "--state-dir, --task: only with --device" in capsys.readouterr().err.replace("\n", " ")
 
 
 def devices(state_dir: str) -> dict[str, Any]:
