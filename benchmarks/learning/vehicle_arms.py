@@ -49,7 +49,8 @@ RAW = 64 * 64 * 3
 """Bytes of an image, for what `central` would send."""
 Found = dict[str, Any]
 """``curve``: accuracy on the test after each round; ``right``: share of the students that are right, of each test image
-at the end; ``up``, ``down``: mean bytes of a device in a round; ``own``: by head (shared, personal, chosen), each
+at the end; ``sent``: bytes that a device sent up to the end of each round, a mean over devices; ``up``, ``down``: mean
+bytes of a device in a round; ``own``: by head (shared, personal, chosen), each
 device's accuracy on its own test."""
 
 
@@ -83,7 +84,8 @@ def taught(
     beside = anchor_lesson(world.anchors, SPEC, weight=plan.anchor_weight, batch=plan.batch // 2)
     labels = Samples.concat(world.devices) if pooled else world.anchors
     labelled = anchor_lesson(labels, SPEC, weight=1.0, batch=plan.batch)
-    curve: list[float] = []
+    raw = RAW * len(labels) / len(world.devices) if pooled else 0.0
+    curve, sent = list[float](), list[float]()
     for number in range(1, setting.rounds + 1):
         lesson = _from_teacher(answers, students, number, plan) if strategy else labelled
         round_plan = msgspec.structs.replace(plan, seed=seed + number)
@@ -92,13 +94,13 @@ def taught(
             train(trainings[tier], [lesson, beside], round_plan, plan.steps, pace, progress=lambda *_: None)
             students[tier] = trainings[tier].average
         curve.append(float(np.mean([_accuracy(student, test, world.test) for student in students.values()])))
+        sent.append(raw + sum(answers.bytes_up) / len(world.devices))
         keep(deepcopy(students))
-    up = sum(answers.bytes_up) / (setting.rounds * len(world.devices))
-    raw = RAW * len(labels) / (setting.rounds * len(world.devices)) if pooled else 0.0
     return {
         "curve": curve,
         "right": _right_of(students.values(), test, world.test),
-        "up": up + raw,
+        "sent": sent,
+        "up": sent[-1] / setting.rounds,
         "down": float(np.mean([_bytes(arrays_of(student)) / 2 for student in students.values()])),
         "own": owned(world, students, seed),
     }
@@ -147,7 +149,7 @@ def sharing(rule: str, world: World, setting: Setting, seed: int, *, ditto: floa
     shared = first_student(SMALLEST, world.anchors, setting.distil(seed))
     own = [shared] * len(world.devices)
     inputs = [inputs_of(samples, SPEC) for samples in world.devices]
-    test, curve, up = inputs_of(world.test, SPEC), [], 0
+    test, curve, up, so_far = inputs_of(world.test, SPEC), [], 0, list[float]()
     for number in range(1, setting.rounds + 1):
         fused = WEIGHT_RULES[rule](arrays_of(shared))
         for at in there(len(own), setting, seed, number):
@@ -165,10 +167,12 @@ def sharing(rule: str, world: World, setting: Setting, seed: int, *, ditto: floa
         shared = with_arrays(shared, fused.result())
         own = own if ditto else [with_arrays(student, fused.result()) for student in own]
         curve.append(_accuracy(shared, test, world.test))
+        so_far.append(up / len(own))
     return {
         "curve": curve,
         "right": _right_of([shared], test, world.test),
-        "up": up / (setting.rounds * len(own)),
+        "sent": so_far,
+        "up": so_far[-1] / setting.rounds,
         "down": float(_bytes(WEIGHT_RULES[rule](arrays_of(shared)).result())),
         "own": _each(world, [shared] * len(own), "shared") | _each(world, own, "chosen"),
     }
@@ -188,6 +192,7 @@ def alone(world: World, setting: Setting, seed: int) -> Found:
     return {
         "curve": [float(np.mean(right))],
         "right": right,
+        "sent": [0.0],
         "up": 0.0,
         "down": 0.0,
         "own": _each(world, own, "chosen"),
