@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.harness import Options, Outcome, run
-from benchmarks.learning import answers, fleet, vehicle_arms
+from benchmarks.learning import answers, class_means, downlink, fleet, teachers, vehicle_arms
 from benchmarks.learning.answers import Setting
 from benchmarks.learning.fleet import deal_world
 from benchmarks.learning.kept import FOLDER, code_of, kept, mark_of
@@ -26,15 +26,18 @@ from benchmarks.learning.plots import draw
 from benchmarks.learning.vehicle_arms import ARMS, Found
 from benchmarks.learning.vehicle_report import CEILING, CONTROL, OURS, closed_of, rows_of, targets_of, verdicts_of
 from broker_server import distiller, training
-from broker_server.strategies import feddistill, mixture, ratios
+from broker_server.strategies import dsfl, feddistill, label_cache, mixture, prototype_teacher, ratios
 from devices.packs import ImagePack, open_pack
-from edge_models import augment, ratio_head
+from edge_models import augment, local_training, ratio_head
 from edge_protocol import votes
 from edge_protocol.errors import DataError
 from roadcast.data.find import find_data_dir
 
 PACK = "vehicle6_64_jpeg.npz"
-_CODE = (fleet, answers, vehicle_arms, distiller, training, feddistill, mixture, ratios, augment, ratio_head, votes)
+_CODE = (
+    *(fleet, answers, teachers, class_means, downlink, vehicle_arms, distiller, training, augment, ratio_head, votes),
+    *(feddistill, mixture, ratios, dsfl, label_cache, prototype_teacher, local_training),
+)
 QUICK = Setting(devices=4, rounds=1, steps=3, first_steps=10, local_steps=3)
 QUICK_ARMS = ("local", "self", "feddistill", "ditto", "central")
 

@@ -18,10 +18,10 @@ from benchmarks.learning.series_report import sign_flips
 from benchmarks.learning.vehicle_arms import Found
 
 OURS, CONTROL, CEILING = "feddistill", "self", "central"
-TEACHERS = ("anchors", "self", "mean", "feddf", "dsfl")
+TEACHERS = ("anchors", "self", "mean", "feddf", "dsfl", "scarlet", "fedmd", "fedproto", "fedtgp")
 """Methods that send no weights."""
 WEIGHTS = ("fedavg", "fedprox")
-OWN = ("local", "fedper", "fedrep", "ditto")
+OWN = ("local", "fedmd", "fedper", "fedrep", "ditto")
 """Methods whose personal students are rivals on a device's own test; so is the shared head alone."""
 CLOSED, FEWER = 0.5, 300.0
 """Targets: share of the gap closed, and bytes up of FedAvg in those of ours."""
@@ -112,10 +112,10 @@ def _own(runs: Runs, name: str, head: str) -> tuple[float, float]:
 
 
 def rows_of(runs: Runs, verdicts: Mapping[str, Verdict]) -> list[list[object]]:
-    """The table: percentages, bytes of a device in a round, CPU seconds of the whole course."""
+    """The table: percentages, bytes of a device in a round and before the first, CPU seconds of the whole course."""
     heads = ("shared", "personal", "chosen")
     rows: list[list[object]] = [["method", "after 1 round", "shared model", "p (images)", "ours ahead, worst seed"]]
-    rows[0] += [*(f"own {head}: mean, worst" for head in heads), "bytes up", "bytes down", "CPU s"]
+    rows[0] += [*(f"own {head}: mean, worst" for head in heads), "bytes up", "bytes down", "down once", "CPU s"]
     for name, found in runs.items():
         own = [_own(runs, name, head) for head in heads]
         row: list[object] = [name, f"{100 * np.mean([one['curve'][0] for one in found]):.1f}"]
@@ -123,6 +123,6 @@ def rows_of(runs: Runs, verdicts: Mapping[str, Verdict]) -> list[list[object]]:
         verdict = verdicts.get(name)
         row += [f"{verdict.p:.2g}", f"{min(verdict.gaps):+.1f}"] if verdict else ["", ""]
         row += ["" if np.isnan(mean) else f"{100 * mean:.1f}, {100 * worst:.1f}" for mean, worst in own]
-        row += [f"{_mean(runs, name, 'up'):,.0f}", f"{_mean(runs, name, 'down'):,.0f}"]
+        row += [f"{_mean(runs, name, key):,.0f}" for key in ("up", "down", "once")]
         rows.append([*row, f"{_mean(runs, name, 'cpu_s'):.0f}"])
     return rows

@@ -52,7 +52,7 @@ def test_votes_travel_in_an_order_that_says_nothing() -> None:
     assert unpack(moved.classes).shape == (SAMPLES,)
 
 
-@pytest.mark.parametrize("name", ["local", "ditto", "fedper", "feddistill"])
+@pytest.mark.parametrize("name", ["local", "ditto", "fedper", "fedmd", "feddistill"])
 @pytest.mark.usefixtures("real_data")
 def test_a_method_of_each_family_runs_on_real_crops(name: str) -> None:
     """One short round of three devices: a share of right answers, bytes, and every device's own test."""

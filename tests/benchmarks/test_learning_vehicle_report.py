@@ -16,7 +16,7 @@ IMAGES = 200
 def found(last: float, right: Sequence[float] = (1.0, 0.0)) -> Found:
     """A run that ended with an accuracy, and was right about some images."""
     own = {"shared": [0.5, 0.7], "chosen": [0.8, 0.9]}
-    return {"curve": [0.4, last], "right": list(right), "up": 400.0, "down": 1e5, "own": own, "cpu_s": 1.0}
+    return {"curve": [0.4, last], "right": list(right), "up": 400.0, "down": 1e5, "once": 1e6, "own": own, "cpu_s": 1.0}
 
 
 def right_about(count: int) -> list[float]:
