@@ -55,7 +55,7 @@ class Ledger:
         halves = make_strategy(strategy.settings, strategy.shared, strategy.anchors)
         for device in FLEET:
             halves.add(device, self.tell(device, number, load_file(home / "devices" / device / "votes.safetensors")))
-        self.errors.append((_error(strategy, bench), _error(halves, bench)))
+        self.errors.append((teacher_error(strategy, bench), teacher_error(halves, bench)))
         return len(bench.asked.samples)
 
     def tell(self, device: DeviceId, number: int, exact: Mapping[str, F4]) -> ForecastVotes:
@@ -83,7 +83,7 @@ class Ledger:
         return float(np.mean([sizes for number, sizes in self.sizes[way].items() if (number == 1) == first]))
 
 
-def _error(strategy: Strategy, bench: Bench) -> float:
+def teacher_error(strategy: Strategy, bench: Bench) -> float:
     """Mean absolute error of its teacher on the proxies, in mph."""
     rows, samples = bench.asked.proxies, bench.asked.samples
     teacher = strategy.teacher().take(rows)
