@@ -71,7 +71,8 @@ def draw(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path, *, ours: s
         seeds = max(len(curve.values) for curve in curves)
         by_bytes.set(xscale="log", xlabel="sent by a device so far", ylabel="accuracy of the shared model, %")
         by_bytes.set_title("by bytes (level, at the left: sends nothing, after the last round)", loc="left")
-        by_round.set_title(f"by rounds (bands: lowest to highest of {seeds} seeds)", loc="left")
+        told = f"bands: lowest to highest of {seeds} seeds" if seeds > 1 else "one seed"
+        by_round.set_title(f"by rounds ({told})", loc="left")
         by_bytes.xaxis.set_major_formatter(EngFormatter(unit="B"))
         by_round.set_xticks([at for at in MaxNLocator(integer=True).tick_values(1, rounds) if 1 <= at <= rounds])
         by_round.set(xlabel="round", xlim=(0.5, rounds * 1.3))

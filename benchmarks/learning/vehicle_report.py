@@ -112,7 +112,7 @@ def _own(runs: Runs, name: str, head: str) -> tuple[float, float]:
 
 
 def rows_of(runs: Runs, verdicts: Mapping[str, Verdict]) -> list[list[object]]:
-    """The table: percentages, bytes of a device in a round and before the first, CPU seconds of the whole course."""
+    """The table: percentages, bytes of a device in a round and before the first, CPU seconds with all measuring."""
     heads = ("shared", "personal", "chosen")
     rows: list[list[object]] = [["method", "after 1 round", "shared model", "p (images)", "ours ahead, worst seed"]]
     rows[0] += [*(f"own {head}: mean, worst" for head in heads), "bytes up", "bytes down", "down once", "CPU s"]
