@@ -66,7 +66,8 @@ format: $(STAMP)  ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-LEARNING := ablations aggregate habits heads membership muenster no_proxy report_codec robustness shared_trunks speed vehicle
+LEARNING := ablations aggregate distil_throughput forecast_attacks forecast_codec habits heads membership muenster newcomer no_proxy \
+	report_codec robustness shared_trunks speed vehicle
 bench: $(STAMP)  ## run every benchmark in its quick form and check its target
 	@mkdir -p bench-out
 	@missed=; for name in $$(basename -s .py benchmarks/*.py | grep -v harness) $(LEARNING:%=learning.%) delivery.payload delivery.bad_link delivery.fanout delivery.flash_writes latency.int8 latency.loadgen latency.refit latency.runners latency.torch_vs_ort devices.telemetry devices.flash devices.start; do \

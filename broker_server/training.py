@@ -67,17 +67,19 @@ class Training:
         student: where it begins; not changed.
         spec: the task.
         device: where it runs.
+        fast: in bfloat16 where that is safe, by a compiled student; None for where that pays, on a CUDA device. What is
+            written down is float32 either way, and one kind goes on with what the other left.
     """
 
-    def __init__(self, student: Student, spec: TaskSpec, device: torch.device) -> None:
+    def __init__(self, student: Student, spec: TaskSpec, device: torch.device, *, fast: bool | None = None) -> None:
         self.spec, self.device, self.step = spec, device, 0
         layout = torch.channels_last if isinstance(spec.input, ImageInput) else torch.contiguous_format
         self._layout = layout
         self.pupil = deepcopy(student).train().to(device)
         self.pupil.to(memory_format=layout)  # type: ignore[call-overload]  # torch's types lack this form
         self.average = deepcopy(student).eval().to(device)
-        fast = device.type == "cuda"
-        self._forward = torch.compile(self.pupil) if fast else self.pupil
+        self.fast = device.type == "cuda" if fast is None else fast
+        self._forward = torch.compile(self.pupil) if self.fast else self.pupil
         self._parameters = list(self.pupil.parameters())
         self._optimiser = torch.optim.AdamW(self._parameters, weight_decay=WEIGHT_DECAY, foreach=True)
 
@@ -110,8 +112,7 @@ class Training:
         self._optimiser.step()
 
     def _precision(self) -> AbstractContextManager[object]:
-        fast = self.device.type == "cuda"
-        return torch.autocast("cuda", torch.bfloat16) if fast else nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16) if self.fast else nullcontext()
 
     @torch.no_grad()
     def _follow(self, decay: float) -> None:
@@ -129,13 +130,15 @@ class Training:
         return {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
 
     @classmethod
-    def restored(cls, tensors: dict[str, Tensor], spec: TaskSpec, tier: Tier, device: torch.device) -> Training:
-        """Take up a training that was written down with `tensors`.
+    def restored(
+        cls, tensors: dict[str, Tensor], spec: TaskSpec, tier: Tier, device: torch.device, *, fast: bool | None = None
+    ) -> Training:
+        """Take up a training that was written down with `tensors`; the rest as for a new one.
 
         Raises:
             DistillationError: the tensors are those of something else.
         """
-        training = cls(build_student(spec, tier), spec, device)
+        training = cls(build_student(spec, tier), spec, device, fast=fast)
         try:
             training.pupil.load_state_dict(_below(tensors, "pupil."))
             training.average.load_state_dict(_below(tensors, "average."))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from benchmarks.learning.attackers import ATTACKS, Attack
@@ -66,14 +67,29 @@ class Answers:
     last: dict[int, tuple[int, ClassVotes]] = field(default_factory=dict)
     bytes_up: list[int] = field(default_factory=list)
 
-    def collect(self, students: Mapping[Tier, Student], x: torch.Tensor, number: int, strategy: Strategy) -> None:
-        """Ask every device that is there, and hand everything that still counts to the strategy."""
+    def collect(
+        self,
+        students: Mapping[Tier, Student],
+        x: torch.Tensor,
+        number: int,
+        strategy: Strategy,
+        rows: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        """Ask every device that is there, and hand everything that still counts to the strategy.
+
+        Args:
+            students: as released.
+            x: (N, *shape) float32, what devices have of the server's.
+            number: of the round.
+            strategy: takes the votes.
+            rows: which of x are told; all by default, and the same ones as long as a device's last votes count.
+        """
         theirs = {tier: views(student, x, PROXY_VIEWS, number) for tier, student in students.items()}
         exact = {}
         for at in there(len(self.world.devices), self.setting, self.seed, number):
             tier, own = TIERS[at % len(TIERS)], self.world.devices[at]
             odds, held = odds_of(own, students[tier], theirs[tier], number=number, at=at)
-            exact[device_at(at)] = odds
+            exact[device_at(at)] = odds = odds if rows is None else odds[rows]
             self._say(at, odds, held, number)
         said = {at: votes for at, (_, votes) in self.last.items()}
         if self.setting.attack:

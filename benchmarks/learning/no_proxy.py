@@ -18,13 +18,13 @@ import numpy as np
 import torch
 
 from benchmarks.harness import Options, Outcome, Target, run, spread
-from benchmarks.learning.answers import Answers, Setting, device_at
+from benchmarks.learning.answers import Answers, Setting
+from benchmarks.learning.class_means import Students, heard, spaces
 from benchmarks.learning.fleet import SPEC, World, deal_world, first_student
 from benchmarks.learning.vehicle import load
 from broker_server.distil_job import DistilSettings
 from broker_server.distiller import (
     anchor_lesson,
-    answer,
     constant,
     inputs_of,
     score,
@@ -33,22 +33,13 @@ from broker_server.distiller import (
     train,
 )
 from broker_server.strategies import PROTOTYPE_RULES, HiddenAnchors, Opinion, make_strategy
-from broker_server.strategies.prototype_teacher import PrototypeTeacher, Space
+from broker_server.strategies.prototype_teacher import PrototypeTeacher
 from broker_server.training import Training
-from edge_client.trainer import class_means
-from edge_models.prototypes import class_prototypes
 from edge_models.samples import Samples
-from edge_models.students import Student
-from edge_protocol import messages as m
-from edge_protocol.codec import encode
-from edge_protocol.prototypes import told_arrays
-from edge_protocol.task import TIERS, Tier
+from edge_protocol.task import TIERS
 
-K = 10
-"""Least samples behind a class mean: what ``docs/operations.md`` shows."""
 CPU = torch.device("cpu")
 VOTES, CONTROL = "feddistill", "self"
-Students = Mapping[Tier, Student]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,31 +73,6 @@ class Found:
     bytes_up: float
 
 
-def report(own: Samples, tier: Tier, student: Student, number: int) -> m.PrototypeReport:
-    """What a device tells, as its training subprocess and its report make it."""
-    told = class_means(SPEC, own, answer(student, inputs_of(own, SPEC))[0], K)
-    return m.PrototypeReport(SPEC.name, SPEC.label_space, number, number, tier, *told_arrays(**told))  # type: ignore[arg-type]
-
-
-def heard(world: World, students: Students, number: int, teacher: PrototypeTeacher) -> float:
-    """Tell a teacher every device's class means; return the mean bytes of a message."""
-    sizes = []
-    for at, own in enumerate(world.devices):
-        tier = TIERS[at % len(TIERS)]
-        told = report(own, tier, students[tier], number)
-        header = m.Header("roadside", device_at(at), bytes(16), bytes(8), number, 1.79e9, clock_trusted=True)
-        sizes.append(len(encode(header, told)))
-        teacher.hear(device_at(at), told, 0)
-    return float(np.mean(sizes))
-
-
-def space(student: Student, x: torch.Tensor, anchors: Samples) -> Space:
-    """A tier's feature space."""
-    labels = anchors.targets.astype(np.int64)
-    own = class_prototypes(answer(student, inputs_of(anchors, SPEC))[0], labels, SPEC.outputs, k=1)
-    return Space(answer(student, x)[0], own.means, np.bincount(labels, minlength=SPEC.outputs))
-
-
 def taught(arm: Arm, answers: Answers, students: Students, number: int, plan: DistilSettings) -> tuple[Opinion, float]:
     """The teacher of a round on the samples of `pool_of`, and the bytes of a report."""
     world = answers.world
@@ -116,9 +82,8 @@ def taught(arm: Arm, answers: Answers, students: Students, number: int, plan: Di
     shared, anchors = shared_opinion(students.values(), x, SPEC), HiddenAnchors(hidden, world.hidden.targets)
     size = 0.0
     if kind := PROTOTYPE_RULES.get(arm.strategy):
-        spaces = {tier: space(student, x, world.anchors) for tier, student in students.items()}
-        one = PrototypeTeacher(kind, SPEC, number, spaces, shared, plan, anchors)
-        size = heard(world, students, number, one)
+        one = PrototypeTeacher(kind, SPEC, number, spaces(students, x, world.anchors), shared, plan, anchors)
+        size = float(np.mean(heard(world, students, number, one, range(len(world.devices)))))
         return one.teacher().take(np.arange(len(unlabelled))), size
     strategy = make_strategy(plan, shared, anchors)
     if arm.strategy == VOTES:

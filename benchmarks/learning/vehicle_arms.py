@@ -16,25 +16,18 @@ import numpy as np
 import torch
 
 from benchmarks.learning.answers import Answers, Setting, Watch, device_at, there
+from benchmarks.learning.downlink import Downlink, proxy_bytes
 from benchmarks.learning.fleet import SPEC, World, first_student
-from broker_server.distil_job import DistilSettings
-from broker_server.distiller import (
-    anchor_lesson,
-    answer,
-    constant,
-    inputs_of,
-    score,
-    shared_opinion,
-    teacher_lesson,
-    train,
-)
-from broker_server.strategies import WEIGHT_RULES, HiddenAnchors, make_strategy
-from broker_server.training import Lesson, Training
+from benchmarks.learning.teachers import Teach, teaching
+from broker_server.distiller import anchor_lesson, answer, constant, inputs_of, opinion_of_logits, score, train
+from broker_server.strategies import WEIGHT_RULES
+from broker_server.strategies.base import Fusion
+from broker_server.training import Training
 from edge_models.fit import fit_personal_head
 from edge_models.head_fits import FitSettings
 from edge_models.head_weights import HeadWeights
 from edge_models.local_settings import LocalSettings
-from edge_models.local_training import train_locally
+from edge_models.local_training import SoftLabels, train_locally
 from edge_models.samples import Samples
 from edge_models.students import Student
 from edge_models.students.arrays import arrays_of, with_arrays
@@ -49,8 +42,9 @@ RAW = 64 * 64 * 3
 """Bytes of an image, for what `central` would send."""
 Found = dict[str, Any]
 """``curve``: accuracy on the test after each round; ``right``: share of the students that are right, of each test image
-at the end; ``up``, ``down``: mean bytes of a device in a round; ``own``: by head (shared, personal, chosen), each
-device's accuracy on its own test."""
+at the end; ``sent``: bytes that a device sent up to the end of each round, a mean over devices; ``up``, ``down``: mean
+bytes of a device in a round; ``once``: bytes that it fetches before the first; ``own``: by head (shared, personal,
+chosen), each device's accuracy on its own test."""
 
 
 def taught(
@@ -83,37 +77,29 @@ def taught(
     beside = anchor_lesson(world.anchors, SPEC, weight=plan.anchor_weight, batch=plan.batch // 2)
     labels = Samples.concat(world.devices) if pooled else world.anchors
     labelled = anchor_lesson(labels, SPEC, weight=1.0, batch=plan.batch)
-    curve: list[float] = []
+    raw = RAW * len(labels) / len(world.devices) if pooled else 0.0
+    teach: Teach = teaching(strategy, answers, plan) if strategy else lambda *_: labelled
+    curve, sent, fetched = list[float](), list[float](), Downlink(students, len(world.devices))
     for number in range(1, setting.rounds + 1):
-        lesson = _from_teacher(answers, students, number, plan) if strategy else labelled
+        lesson = teach(students, number)
         round_plan = msgspec.structs.replace(plan, seed=seed + number)
         for tier in TIERS:
             pace = constant(plan.learning_rate)
             train(trainings[tier], [lesson, beside], round_plan, plan.steps, pace, progress=lambda *_: None)
             students[tier] = trainings[tier].average
         curve.append(float(np.mean([_accuracy(student, test, world.test) for student in students.values()])))
+        sent.append(raw + sum(answers.bytes_up) / len(world.devices))
+        fetched.release(students)
         keep(deepcopy(students))
-    up = sum(answers.bytes_up) / (setting.rounds * len(world.devices))
-    raw = RAW * len(labels) / (setting.rounds * len(world.devices)) if pooled else 0.0
     return {
         "curve": curve,
         "right": _right_of(students.values(), test, world.test),
-        "up": up + raw,
-        "down": float(np.mean([_bytes(arrays_of(student)) / 2 for student in students.values()])),
+        "sent": sent,
+        "up": sent[-1] / setting.rounds,
+        "down": float(np.mean(fetched.rounds)),
+        "once": fetched.whole + (proxy_bytes(world, strategy) if strategy else 0),
         "own": owned(world, students, seed),
     }
-
-
-def _from_teacher(answers: Answers, students: Mapping[Tier, Student], number: int, plan: DistilSettings) -> Lesson:
-    world = answers.world
-    asked, proxies = Samples.concat([world.proxies, world.hidden]), np.arange(len(world.proxies))
-    x = inputs_of(asked, SPEC)
-    anchors = HiddenAnchors(np.arange(len(proxies), len(asked)), world.hidden.targets)
-    strategy = make_strategy(plan, shared_opinion(students.values(), x, SPEC), anchors)
-    if plan.strategy != "self":
-        answers.collect(students, x, number, strategy)
-    teacher = strategy.teacher().take(proxies)
-    return teacher_lesson(x[: len(proxies)], teacher, temperature=plan.temperature, batch=plan.batch)
 
 
 def owned(world: World, students: Mapping[Tier, Student], seed: int) -> dict[str, list[float]]:
@@ -147,7 +133,7 @@ def sharing(rule: str, world: World, setting: Setting, seed: int, *, ditto: floa
     shared = first_student(SMALLEST, world.anchors, setting.distil(seed))
     own = [shared] * len(world.devices)
     inputs = [inputs_of(samples, SPEC) for samples in world.devices]
-    test, curve, up = inputs_of(world.test, SPEC), [], 0
+    test, curve, up, so_far = inputs_of(world.test, SPEC), [], 0, list[float]()
     for number in range(1, setting.rounds + 1):
         fused = WEIGHT_RULES[rule](arrays_of(shared))
         for at in there(len(own), setting, seed, number):
@@ -165,31 +151,70 @@ def sharing(rule: str, world: World, setting: Setting, seed: int, *, ditto: floa
         shared = with_arrays(shared, fused.result())
         own = own if ditto else [with_arrays(student, fused.result()) for student in own]
         curve.append(_accuracy(shared, test, world.test))
+        so_far.append(up / len(own))
     return {
         "curve": curve,
         "right": _right_of([shared], test, world.test),
-        "up": up / (setting.rounds * len(own)),
-        "down": float(_bytes(WEIGHT_RULES[rule](arrays_of(shared)).result())),
+        "sent": so_far,
+        "up": so_far[-1] / setting.rounds,
+        "down": float(_bytes(fused.result())),
+        "once": float(_bytes(fused.result())),
         "own": _each(world, [shared] * len(own), "shared") | _each(world, own, "chosen"),
     }
 
 
 def alone(world: World, setting: Setting, seed: int) -> Found:
     """Each device trains a student of its tier on its own, as long as others train in all rounds."""
-    starts = [first_student(tier, world.anchors, setting.distil(seed)) for tier in TIERS]
+    starts = {tier: first_student(tier, world.anchors, setting.distil(seed)) for tier in TIERS}
     own = []
     for at, samples in enumerate(world.devices):
         epochs, most = LocalSettings().epochs * setting.rounds, setting.local_steps * setting.rounds
         settings = LocalSettings(seed=at, epochs=epochs, max_steps=most)
-        start = starts[at % len(TIERS)]
+        start = starts[TIERS[at % len(TIERS)]]
         own.append(train_locally(start, inputs_of(samples, SPEC), samples.targets, SPEC, settings))
     test = inputs_of(world.test, SPEC)
     right = _right_of(own, test, world.test)
     return {
         "curve": [float(np.mean(right))],
         "right": right,
+        "sent": [0.0],
         "up": 0.0,
         "down": 0.0,
+        "once": Downlink(starts, len(own)).whole,
+        "own": _each(world, own, "chosen"),
+    }
+
+
+def digesting(world: World, setting: Setting, seed: int) -> Found:
+    """FedMD as published (Li and Wang 2019): devices' own students learn from the mean of their scores on the proxies.
+
+    Then, in the same round, from its own samples. There is no shared model: its column is the mean of the devices'
+    students, as with `alone`. Scores travel in half precision, both ways.
+    """
+    starts = {tier: first_student(tier, world.anchors, setting.distil(seed)) for tier in TIERS}
+    own = [starts[TIERS[at % len(TIERS)]] for at in range(len(world.devices))]
+    inputs, public = [inputs_of(samples, SPEC) for samples in world.devices], inputs_of(world.proxies, SPEC)
+    test, size, curve, so_far = inputs_of(world.test, SPEC), 2.0 * len(public) * SPEC.outputs, [], [0.0]
+    for number in range(1, setting.rounds + 1):
+        present, fusion = there(len(own), setting, seed, number), Fusion()
+        for at in present:
+            fusion.add(opinion_of_logits(answer(own[at], public)[1], SPEC), 1.0)
+        said = SoftLabels(public, fusion.result().value)
+        for at in present:
+            samples, local = world.devices[at], LocalSettings(seed=1000 * number + at, max_steps=setting.local_steps)
+            none = (inputs[at][:0], samples.targets[:0])
+            digested = train_locally(own[at], *none, SPEC, local, public=said)
+            own[at] = train_locally(digested, inputs[at], samples.targets, SPEC, local)
+        curve.append(float(np.mean([_accuracy(student, test, world.test) for student in own])))
+        so_far.append(so_far[-1] + size * len(present) / len(own))
+    once = Downlink(starts, len(own)).whole + proxy_bytes(world, "fedmd")
+    return {
+        "curve": curve,
+        "right": _right_of(own, test, world.test),
+        "sent": so_far[1:],
+        "up": so_far[-1] / setting.rounds,
+        "down": so_far[-1] / setting.rounds,
+        "once": once,
         "own": _each(world, own, "chosen"),
     }
 
@@ -201,6 +226,10 @@ ARMS: Mapping[str, Callable[[World, Setting, int], Found]] = {
     "mean": partial(taught, "mean"),
     "feddf": partial(taught, "feddf"),
     "dsfl": partial(taught, "dsfl"),
+    "scarlet": partial(taught, "scarlet"),
+    "fedmd": digesting,
+    "fedproto": partial(taught, "fedproto"),
+    "fedtgp": partial(taught, "fedtgp"),
     "feddistill": partial(taught, "feddistill"),
     "fedavg": partial(sharing, "fedavg"),
     "fedprox": partial(sharing, "fedprox"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,8 @@ from edge_protocol.errors import DistillationError, NotReadyError
 
 SPEED = load_task("speed")
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")
+"""Torch's own compiler says so of itself."""
 
 
 def steps(training: Training, count: int) -> Training:
@@ -23,6 +27,11 @@ def steps(training: Training, count: int) -> Training:
     for _ in range(count):
         training.learn([lesson], rate=1e-3, ema=0.99, seed=4, vary=True)
     return training
+
+
+def weights_of(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """All weights of a training's student in one row."""
+    return torch.cat([each.flatten().float() for name, each in tensors.items() if name.startswith("pupil.")])
 
 
 @pytest.mark.parametrize("cut", [1, 5])
@@ -70,6 +79,31 @@ def test_auto_is_cuda_only_where_there_is_one() -> None:
         return
     with pytest.raises(NotReadyError, match=r"distil\.device is cuda, .* on \S+: set it to auto or cpu"):
         compute_device("cuda")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for a CPU with g++")
+@pytest.mark.timeout(900)
+def test_the_fast_way_is_the_plain_one_but_for_rounding() -> None:
+    """Compiled and in bfloat16, through a file in the middle: where the plain way ends, up to a tenth of its path."""
+    start = build_student(SPEED, "nano")
+    plain = steps(Training(start, SPEED, CPU, fast=False), 6).tensors()
+    half = steps(Training(start, SPEED, CPU, fast=True), 3)
+    ends = [
+        steps(Training.restored(half.tensors(), SPEED, "nano", CPU, fast=fast), 3).tensors() for fast in (True, False)
+    ]
+    assert half.fast
+    path = (weights_of(plain) - weights_of(Training(start, SPEED, CPU).tensors())).norm()
+    for quick in ends:
+        assert {name: each.dtype for name, each in quick.items()} == {name: each.dtype for name, each in plain.items()}
+        assert 0 < (weights_of(quick) - weights_of(plain)).norm() < 0.1 * path
+    assert not torch.equal(*(weights_of(quick) for quick in ends))
+
+
+def test_the_fast_way_is_for_cuda_unless_asked() -> None:
+    """On a CPU bfloat16 seldom pays and a compiler may be missing; whoever names a way gets it."""
+    start = build_student(SPEED, "nano")
+    assert not Training(start, SPEED, CPU).fast
+    assert Training(start, SPEED, CPU, fast=True).fast
 
 
 @pytest.mark.gpu
