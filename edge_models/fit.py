@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from edge_models.head_fits import FITS, FitSettings, Targets, Tick, answers, fit_linear, no_tick
+from edge_models.head_fits import FITS, FitSettings, Targets, Tick, answers, fit_bias, fit_linear, no_tick
 from edge_models.head_weights import FloatArray, HeadType, HeadWeights
 from edge_models.tasks import TaskPlugin, plugin_of
 from edge_protocol.errors import DataError
@@ -84,7 +84,7 @@ def fit_personal_head(
 
     Forecasts keep back the last samples (pass them in order of time), classes a random share. Every allowed type of
     head is tried on the rest; the head that is returned was fitted on all samples, the choice and the scores come from
-    the split.
+    the split. With too few samples to choose by, a classifier gets its biases fitted, where that is allowed.
 
     Args:
         features: (N, K) float32 of the shared trunk.
@@ -104,7 +104,10 @@ def fit_personal_head(
     scale = scale[_measured(inputs, targets)]
     inputs, targets = labelled(inputs, targets)
     if len(inputs) < settings.min_samples:
-        return PersonalFit(shared, "shared", settings.heads[0], {}, {}, len(inputs), 0)
+        if spec.kind == "forecast" or "bias" not in settings.heads or not len(inputs):
+            return PersonalFit(shared, "shared", settings.heads[0], {}, {}, len(inputs), 0)
+        head = fit_bias(inputs, targets, shared, settings, tick)
+        return PersonalFit(head, "personal", "bias", {}, {}, len(inputs), 0)
     wide, plugin = shared.widened(inputs.shape[1] - shared.features), plugin_of(spec)
     train, valid = _split(len(inputs), spec, settings)
 
