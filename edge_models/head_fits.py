@@ -73,7 +73,7 @@ class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     epochs: Annotated[int, Meta(ge=1, le=10_000)] = 60
     anchor: Annotated[float, Meta(ge=0)] = 1e-3
     pull: Annotated[float, Meta(ge=0)] = 1e-2
-    bias_pull: Annotated[float, Meta(ge=0)] = 0.3
+    bias_pull: Annotated[float, Meta(ge=0)] = 0.1
     rank: Annotated[int, Meta(ge=1, le=64)] = 4
     mlp: MlpSettings = MlpSettings()
     validation: Annotated[float, Meta(gt=0, lt=1)] = 0.25
