@@ -9,64 +9,23 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 
 import msgspec
 
 from broker_server.effects import Effect, OfferRelease, SaveProgress, SaveRollout, WithdrawRelease
 from broker_server.records import ProgressRecord, RolloutRecord
-from broker_server.rollout_fates import FATES, Fate, Sign
+from broker_server.rollout_fates import FATES, UNDECIDED, Fate, Sign
 from broker_server.rollout_plan import Member, Tags, in_order, size_of
-from edge_protocol.fsm import Table, permits, step
+from broker_server.rollout_states import ACTIVE, MOVING, TABLE, RolloutEvent, RolloutState
+from edge_protocol.effects import Send
+from edge_protocol.fsm import permits, step
 from edge_protocol.ids import DeviceId
-from edge_protocol.messages import Deployment
+from edge_protocol.messages import Deployment, Measure
 
 LOOK_AGAIN_S = 5.0  # before the fleet is looked through again for devices that a wave could begin with
+ASK_AGAIN_S, MEASURED_S = 120.0, 5.0
+"""How often a device that must say how fast it answers is asked to measure, and for how long it measures."""
 MAX_REASON = 500
-
-
-class RolloutState(Enum):
-    """State of a rollout."""
-
-    DRAFT = "draft"
-    CANARY = "canary"
-    RAMPING = "ramping"
-    PAUSED = "paused"
-    COMPLETE = "complete"
-    ABORTED = "aborted"
-
-
-class RolloutEvent(Enum):
-    """What moves a rollout between states."""
-
-    START = "start"
-    ADVANCE = "advance"
-    FINISH = "finish"
-    PAUSE = "pause"
-    RESUME_CANARY = "resume-canary"
-    RESUME = "resume"
-    ABORT = "abort"
-    ROLLBACK = "rollback"
-
-
-_S, _E = RolloutState, RolloutEvent
-TABLE: Table[RolloutState, RolloutEvent] = {
-    (_S.DRAFT, _E.START): _S.CANARY,
-    (_S.DRAFT, _E.ABORT): _S.ABORTED,
-    (_S.CANARY, _E.ADVANCE): _S.RAMPING,
-    (_S.CANARY, _E.PAUSE): _S.PAUSED,
-    (_S.CANARY, _E.ABORT): _S.ABORTED,
-    (_S.RAMPING, _E.ADVANCE): _S.RAMPING,
-    (_S.RAMPING, _E.FINISH): _S.COMPLETE,
-    (_S.RAMPING, _E.PAUSE): _S.PAUSED,
-    (_S.RAMPING, _E.ABORT): _S.ABORTED,
-    (_S.PAUSED, _E.RESUME_CANARY): _S.CANARY,
-    (_S.PAUSED, _E.RESUME): _S.RAMPING,
-    (_S.PAUSED, _E.ABORT): _S.ABORTED,
-    (_S.COMPLETE, _E.ROLLBACK): _S.ABORTED,
-}
-MOVING = frozenset({_S.CANARY, _S.RAMPING})
-ACTIVE = MOVING | {_S.PAUSED}
 
 
 @dataclass(slots=True)
@@ -82,7 +41,8 @@ class Rollout:
     weights: Mapping[str, Collection[str]]
     devices: dict[DeviceId, ProgressRecord] = field(default_factory=dict)
     counts: Counter[Fate] = field(default_factory=Counter)
-    _waiting: OrderedDict[DeviceId, float] = field(default_factory=OrderedDict)
+    _undecided: OrderedDict[DeviceId, float] = field(default_factory=OrderedDict)
+    _asked: dict[DeviceId, float] = field(default_factory=dict)
     _look_at: float = 0.0
 
     @property
@@ -98,8 +58,7 @@ class Rollout:
     def restore(self, progress: Iterable[ProgressRecord], now: float) -> None:
         """Take the devices back from disk; nobody could be heard meanwhile, so deadlines and the soak begin anew."""
         for known in sorted(progress, key=lambda p: p.since_s):
-            waits = known.state == Fate.WAITING.value
-            self._put(msgspec.structs.replace(known, since_s=now) if waits else known)
+            self._put(msgspec.structs.replace(known, since_s=now) if Fate(known.state) in UNDECIDED else known)
         if self.record.calm_s:
             self.record = self.record.changed(calm_s=now)
 
@@ -135,13 +94,13 @@ class Rollout:
             tags: tag → patterns of device names.
             now: seconds since 1970.
         """
-        effects = self._expire(now) if self.state in ACTIVE else []
+        effects = [*self._expire(now), *self._ask(now)] if self.state in ACTIVE else []
         if self.state not in MOVING:
             return effects, ""
         plan = self.record.plan
         if self.counts[Fate.FAILED] > plan.max_failures:
             return effects, f"{self.counts[Fate.FAILED]} devices failed, {plan.max_failures} are borne: {self._why()}"
-        if self.record.began_s and not self.counts[Fate.WAITING]:
+        if self.record.began_s and not self._undecided:
             if not self.counts[Fate.COMMITTED]:
                 return effects, "" if self.counts[Fate.ABSENT] else f"no device committed it: {self._why()}"
             effects += self._watch(now)
@@ -176,7 +135,8 @@ class Rollout:
         if state != "committed":
             return effects
         if told.running == counter and told.weights in self.weights.get(tier, ()):
-            return [*effects, *self._mark(device, Sign.COMMIT, now)]
+            runs = Sign.COMMIT if self.record.plan.max_latency_p95_ms is None else Sign.RUN
+            return [*effects, *self._mark(device, runs, now)]
         known = self.devices.get(device)
         if told.running == counter:
             return [*effects, *self._mark(device, Sign.FAIL, now, "runs other weights than the release has")]
@@ -185,12 +145,14 @@ class Rollout:
         return effects
 
     def measured(self, device: DeviceId, release: int, values: Mapping[str, float], now: float) -> list[Effect]:
-        """A device said how fast it answers."""
-        most, p95 = self.record.plan.max_latency_p95_ms, values.get("latency_p95_ms", 0.0)
+        """A device said how fast it answers, or that it could not measure it: then `values` has no p95."""
+        most, p95 = self.record.plan.max_latency_p95_ms, values.get("latency_p95_ms")
         known = self.devices.get(device)
-        if most is None or p95 <= most or release != self.record.counter or known is None:
+        if most is None or p95 is None or release != self.record.counter or known is None:
             return []
-        if known.state != Fate.COMMITTED.value:
+        if p95 <= most:
+            return self._mark(device, Sign.COMMIT, now) if known.state == Fate.MEASURING.value else []
+        if known.state not in {Fate.MEASURING.value, Fate.COMMITTED.value}:
             return []
         return self._mark(device, Sign.FAIL, now, f"p95 latency {p95:.1f} ms is above {most:g} ms")
 
@@ -198,10 +160,11 @@ class Rollout:
         """When `advance` has something to do by itself, or None."""
         if self.state not in ACTIVE:
             return None
-        due = [next(iter(self._waiting.values())) + self.record.plan.deadline_s] if self._waiting else []
+        due = [next(iter(self._undecided.values())) + self.record.plan.deadline_s] if self._undecided else []
+        due += [self._asked.get(device, 0.0) + ASK_AGAIN_S for device in self._measuring()]
         if self.state in MOVING and not self.record.began_s:
             due.append(self.record.plan.opens_at(self._look_at))
-        if self.state in MOVING and self.record.calm_s and not self._waiting:
+        if self.state in MOVING and self.record.calm_s and not self._undecided:
             due.append(self.record.calm_s + self.record.plan.soak_s)
         return min(due, default=None)
 
@@ -241,10 +204,23 @@ class Rollout:
     def _expire(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
         patience = self.record.plan.deadline_s
-        while self._waiting and now - next(iter(self._waiting.values())) >= patience:
-            device = next(iter(self._waiting))
-            effects += self._mark(device, Sign.FAIL, now, f"silent about it for {patience:g} s")
+        while self._undecided and now - next(iter(self._undecided.values())) >= patience:
+            device = next(iter(self._undecided))
+            what = "runs it and has not said how fast" if self._measures(device) else "silent about it"
+            effects += self._mark(device, Sign.FAIL, now, f"{what} for {patience:g} s")
         return effects
+
+    def _ask(self, now: float) -> list[Effect]:
+        """Have devices measure that run the release and have not said yet how fast they answer."""
+        due = [device for device in self._measuring() if now >= self._asked.get(device, 0.0) + ASK_AGAIN_S]
+        self._asked |= dict.fromkeys(due, now)
+        return [Send(Measure(self.record.task, MEASURED_S), to=device) for device in due]
+
+    def _measuring(self) -> list[DeviceId]:
+        return [device for device in self._undecided if self._measures(device)] if self.counts[Fate.MEASURING] else []
+
+    def _measures(self, device: DeviceId) -> bool:
+        return self.devices[device].state == Fate.MEASURING.value
 
     def _mark(self, device: DeviceId, sign: Sign, now: float, reason: str = "") -> list[Effect]:
         known = self.devices.get(device)
@@ -271,9 +247,9 @@ class Rollout:
             self.counts[Fate(before.state)] -= 1
         self.devices[device] = progress
         self.counts[Fate(progress.state)] += 1
-        self._waiting.pop(device, None)
-        if progress.state == Fate.WAITING.value:
-            self._waiting[device] = progress.since_s
+        self._undecided.pop(device, None)
+        if Fate(progress.state) in UNDECIDED:
+            self._undecided[device] = progress.since_s
 
     def _why(self) -> str:
         failed = [p for p in self.devices.values() if p.state == Fate.FAILED.value]

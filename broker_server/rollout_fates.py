@@ -12,6 +12,7 @@ class Fate(Enum):
 
     ABSENT = "absent"
     WAITING = "waiting"
+    MEASURING = "measuring"
     COMMITTED = "committed"
     FAILED = "failed"
 
@@ -21,6 +22,7 @@ class Sign(Enum):
 
     SEEN = "seen"
     LOST = "lost"
+    RUN = "run"
     COMMIT = "commit"
     FAIL = "fail"
 
@@ -28,9 +30,15 @@ class Sign(Enum):
 FATES: Table[Fate, Sign] = {
     (Fate.ABSENT, Sign.SEEN): Fate.WAITING,
     (Fate.WAITING, Sign.COMMIT): Fate.COMMITTED,
+    (Fate.WAITING, Sign.RUN): Fate.MEASURING,
     (Fate.WAITING, Sign.FAIL): Fate.FAILED,
+    (Fate.MEASURING, Sign.COMMIT): Fate.COMMITTED,
+    (Fate.MEASURING, Sign.LOST): Fate.WAITING,
+    (Fate.MEASURING, Sign.FAIL): Fate.FAILED,
     (Fate.COMMITTED, Sign.LOST): Fate.WAITING,
     (Fate.COMMITTED, Sign.FAIL): Fate.FAILED,
 }
 """A device that was away when it was offered the release has all its time from when it is back. One that commits and
-goes silent while its wave is watched has to come back. A failure stays one."""
+goes silent while its wave is watched has to come back. Where latency is limited, one that runs the release has
+committed only when it has said how fast it answers. A failure stays one."""
+UNDECIDED = frozenset({Fate.WAITING, Fate.MEASURING})

@@ -37,9 +37,11 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         canary: share of them that comes first, at least one device of each tier.
         waves: shares that follow, growing, the last one 1.
         soak_s: how long a wave is watched after its devices have committed.
-        deadline_s: silence of a device, from its offer on, that counts as a failure.
+        deadline_s: silence of a device, from its offer on, that counts as a failure; about its latency, from when it
+            runs the release.
         max_failures: failed devices that are borne; one more aborts the rollout.
-        max_latency_p95_ms: a device that answers slower with the release has failed; None for any.
+        max_latency_p95_ms: a device that answers slower with the release has failed, and one that has not said how fast
+            it answers has not committed: it is asked; None for any latency.
         window: ``HH:MM-HH:MM`` in UTC; a wave begins only inside it; "" for any time.
     """
 

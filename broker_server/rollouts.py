@@ -24,9 +24,10 @@ from broker_server.effects import (
 from broker_server.measuring import latency_of
 from broker_server.records import OrderRecord, ProgressRecord, ReleaseRecord, RolloutRecord
 from broker_server.registry import Device
-from broker_server.rollout import ACTIVE, Rollout, RolloutEvent, RolloutState
+from broker_server.rollout import Rollout
 from broker_server.rollout_fates import Fate
 from broker_server.rollout_plan import Member, Plan, Tags
+from broker_server.rollout_states import ACTIVE, RolloutEvent, RolloutState
 from edge_protocol.errors import RoadcastError
 from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.manifest import decode_manifest

@@ -14,8 +14,8 @@ from broker_server.keys import KeyFolder
 from broker_server.proxy_set import build, load_samples, mingle
 from broker_server.records import ProgressRecord, ReleaseRecord, RolloutRecord
 from broker_server.releases import Hold, Provenance, ReleaseFolder
-from broker_server.rollout import RolloutState
 from broker_server.rollout_plan import Plan
+from broker_server.rollout_states import RolloutState
 from broker_server.rounds import restored
 from broker_server.store.blobs import BlobFolder
 from broker_server.store.database import Database

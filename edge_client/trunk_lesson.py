@@ -6,7 +6,7 @@ that everybody starts with. Batch norm is folded into the weights of a release; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from hashlib import sha256
 from math import prod
 from pathlib import Path
@@ -23,13 +23,13 @@ from edge_client.jobs import TRUNK, TrainJob
 from edge_models.local_settings import LocalSettings
 from edge_models.local_training import train_locally
 from edge_models.samples import Samples
-from edge_models.students import Student, build_student
-from edge_models.students.arrays import arrays_of, with_arrays
+from edge_models.students import Student
+from edge_models.students.arrays import arrays_of
 from edge_models.trunk_changes import F4, Change, clipped, encode_change, length, trunk_of
-from edge_protocol.errors import IncompatibleError, RoadcastError
-from edge_protocol.task import TaskSpec, Tier
+from edge_protocol.errors import RoadcastError
+from edge_protocol.task import TaskSpec
 from edge_protocol.trunks import TrunkAsk, TrunkChange
-from export.fold import folded
+from export.released import released_student
 
 MAX_INPUT_BYTES = 64 << 20
 """Prepared samples that a trunk is trained on take at most this; of more, every so-many-th is left out."""
@@ -66,20 +66,6 @@ def leave_change(folder: Path, job: TrainJob, weights: bytes, samples: Samples, 
     except (RoadcastError, RuntimeError, MemoryError) as error:  # torch's own are RuntimeErrors
         return f"{type(error).__name__}: {error}"[:400]
     return ""
-
-
-def released_student(tensors: Mapping[str, npt.NDArray[np.generic]], spec: TaskSpec, tier: Tier) -> Student:
-    """The student of a tier with the weights of a payload, batch norm folded.
-
-    Raises:
-        IncompatibleError: the payload is of another student, or of a variant that cannot be trained.
-    """
-    student = folded(build_student(spec, tier))
-    if strange := sorted(set(tensors) ^ set(student.state_dict())):
-        raise IncompatibleError(
-            f"weights payload and student {spec.students[tier]!r} differ in {strange[0]!r}: its trunk is not trained"
-        )
-    return with_arrays(student, tensors)
 
 
 def trunk_change(

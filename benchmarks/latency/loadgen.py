@@ -1,6 +1,7 @@
 """Our times of a query against those of MLPerf LoadGen, same student, same machine; and what each costs a query.
 
-Blocks of queries go through `devices.latency.load.measure` and through LoadGen in turn, in one process and one thread:
+Blocks of queries go through `devices.latency.load.measure` and through LoadGen (`roadcast.bench.loadgen.drive`, as in
+``bench run --driver loadgen``) in turn, in one process and one thread:
 single stream with one sample in a query, multi-stream with eight. Percentiles are those of all blocks of a side; a
 statement about one is made where both sides' bounds (99 % confidence, `devices.latency.bounds`) are no further from the
 estimate than the agreement that is asked for.
@@ -15,12 +16,9 @@ it; LoadGen's own figures stand beside it, and so does what its way added to eac
 from __future__ import annotations
 
 import gc
-import tempfile
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import NamedTuple
 
-import mlperf_loadgen
 import numpy as np
 
 from benchmarks.harness import Options, Outcome, Target, run
@@ -28,12 +26,12 @@ from benchmarks.latency.runners import MOST_TIMING_US, timing
 from devices.latency.bounds import Percentile, percentile_of
 from devices.latency.load import SAMPLES, Plan, Scenario, SystemClock
 from devices.latency.load import measure as measured
-from devices.latency.traces import read_loadgen
 from devices.runners.base import F4
 from devices.runners.ort_runner import OrtRunner
 from edge_models.students import build_student
 from edge_models.tasks import load_task
 from export import build_artifact
+from roadcast.bench.loadgen import WAY, drive
 
 AGREES = 0.03
 JUDGED = (50.0, 90.0, 99.0)
@@ -114,53 +112,14 @@ def both(query: Query, scenario: Scenario, blocks: int) -> Times:
     query(0), query(1)
     queries = min(max(2 * BLOCK_NS // (clock.wall() - begun), 100), 1000)
     plan = Plan(scenario=scenario, queries=queries, seconds=0)
-    found: tuple[list[int], list[int], list[int]] = ([], [], [])
+    found = Times([], [], [], [])
     for block in range(-1, blocks):
-        ours = measured([("infer", query)], plan, clock).latencies
-        for times, one in zip(found, (ours, *under_loadgen(query, scenario, queries)), strict=True):
-            if block >= 0:
+        ours, theirs = (issue([("infer", query)], plan, clock) for issue in (measured, drive))
+        if block >= 0:
+            own = theirs.stages["infer"], theirs.latencies, theirs.stages[WAY]
+            for times, one in zip(found, (ours.latencies, *own), strict=True):
                 times.extend(one)
-    way = sorted(whole - alone for alone, whole in zip(found[1], found[2], strict=True))
-    return Times(*(sorted(times) for times in found), way)
-
-
-def under_loadgen(query: Query, scenario: Scenario, queries: int) -> tuple[list[int], list[int]]:
-    """Nanoseconds of each query of a run of LoadGen: alone, by our clock, and as its trace says.
-
-    Args:
-        query: given the number of the query's first sample.
-        scenario: ``single-stream`` or ``multi-stream``.
-        queries: as many.
-    """
-    settings = mlperf_loadgen.TestSettings()
-    kinds = mlperf_loadgen.TestScenario
-    settings.scenario = kinds.SingleStream if scenario == "single-stream" else kinds.MultiStream
-    settings.multi_stream_samples_per_query = SAMPLES[scenario]
-    settings.mode = mlperf_loadgen.TestMode.PerformanceOnly
-    settings.min_duration_ms, settings.min_query_count, settings.max_query_count = 0, queries, queries
-    log = mlperf_loadgen.LogSettings()
-    log.enable_trace, log.log_output.copy_summary_to_stdout = True, False
-
-    alone, wall = list[int](), SystemClock.wall
-
-    def issue(samples: Sequence[mlperf_loadgen.QuerySample]) -> None:
-        begun = wall()
-        query(samples[0].index)
-        ended = wall()
-        mlperf_loadgen.QuerySamplesComplete([mlperf_loadgen.QuerySampleResponse(one.id, 0, 0) for one in samples])
-        alone.append(ended - begun)
-
-    system = mlperf_loadgen.ConstructSUT(issue, lambda: None)
-    library = mlperf_loadgen.ConstructQSL(POOL, POOL, lambda _: None, lambda _: None)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            log.log_output.outdir = folder
-            mlperf_loadgen.StartTestWithLogSettings(system, library, settings, log)
-            trace = read_loadgen((Path(folder) / "mlperf_log_trace.json").read_text(encoding="utf-8"))
-            return alone, trace.latencies
-    finally:
-        mlperf_loadgen.DestroyQSL(library)
-        mlperf_loadgen.DestroySUT(system)
+    return Times(*(sorted(times) for times in found))
 
 
 def _way(found: Times) -> list[float]:

@@ -199,17 +199,23 @@ def rounds_of(arm: str, pack: SeriesPack, seed: int, budget: Budget) -> dict[str
         return found | {"after": fleet.scores(), "refused": fleet.refused, "bytes": fleet.bytes}
 
 
-def measured(options: Options, *, cache: Path, seeds: int) -> Outcome:
-    """Compare both arms; ``--quick`` does one short round of one seed and judges nothing."""
-    torch.set_num_threads(1)
+def sensors() -> SeriesPack:
+    """The week of real sensors that is dealt out."""
     folder = find_data_dir().path
     if folder is None or not (folder / PACK).exists():
         raise DataError(f"this benchmark needs {PACK}; name its folder in $ROADCAST_DATA")
     pack = open_pack(folder / PACK)
     if not isinstance(pack, SeriesPack):
         raise DataError(f"{PACK} holds images; this benchmark needs a series")
+    return pack
+
+
+def measured(options: Options, *, cache: Path, seeds: int) -> Outcome:
+    """Compare both arms; ``--quick`` does one short round of one seed and judges nothing."""
+    torch.set_num_threads(1)
+    pack = sensors()
     budget, seeds = (QUICK, 1) if options.quick else (Budget(), seeds)
-    parts = (asdict(budget), sha256((folder / PACK).read_bytes()).hexdigest(), code_of(_CODE))
+    parts = (asdict(budget), sha256(pack.values.tobytes()).hexdigest(), code_of(_CODE))
     marks = {arm: f"trunks-{mark_of(*parts, repr(trunk))}" for arm, trunk in ARMS.items()}
     runs = {
         arm: [kept(cache, f"{mark}-s{at}", partial(rounds_of, arm, pack, at, budget)) for at in range(seeds)]

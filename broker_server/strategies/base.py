@@ -107,7 +107,7 @@ class Strategy(ABC):
         """Fuse what was added; the shared model's own opinion when nothing was."""
 
     def trust(self) -> dict[DeviceId, float]:
-        """What share of the teacher each device got, 0 to 1; empty for rules that do not weigh."""
+        """How much each device counts in the teacher, 0 to 1; empty for rules that do not weigh."""
         return {}
 
 

@@ -10,7 +10,9 @@ Trust w_ic is that of the mixture which makes hidden anchors of class c likelies
 for c count a little, with the shared model itself neutral there. Old reports lose weight, nobody gets more than the
 cap, and what is taken away goes to the shared model, which also holds the share s of the teacher.
 
-**Forecasts** are weighed by familiarity, precision (to a floor) and the same trust, per horizon.
+**Forecasts** are weighed by the same trust, per horizon. Where among the samples a device's share lies, familiarity and
+precision (between bounds) say; how large it is on average they do not, as with ratios whose mean is 1. No mean is heard
+from further away than the shared model holds possible, so that even a small share cannot carry the teacher off.
 
 Mixtures of distributed experts: Jacobs et al. 1991; ratios instead of outputs: ADR-0008. Ageing buffers of answers:
 after FedBuff, Nguyen et al. 2022.
@@ -18,20 +20,21 @@ after FedBuff, Nguyen et al. 2022.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import numpy as np
 
-from broker_server.strategies.base import F4, F8, Ballot, Fusion, HiddenAnchors, Opinion, Strategy, opinion_of
+from broker_server.strategies.base import F4, Ballot, Fusion, HiddenAnchors, Opinion, Strategy, opinion_of
 from broker_server.strategies.mixture import mixture_weights
 from broker_server.strategies.ratios import Ratios, blocks
 from edge_protocol.ids import DeviceId
 from edge_protocol.messages import ClassVotes, ForecastVotes
 from edge_protocol.votes import forecast_values
 
-SHARPEST = 2.0
-"""A forecaster's weight grows with its precision up to that of half the shared model's spread: the floor on spread."""
+SHARPEST, FURTHEST = 2.0, 3.0
+"""A forecaster is heard with a spread within this factor of the shared model's: the floor, and the ceiling, on spread;
+and with a mean within so many of the shared model's spreads of its own."""
 SOFT_LABEL = 0.1
 """What a proxy counts beside an anchor when trust is learnt, times the shared model's probability of its class."""
 PRIOR_STRENGTH = 0.3
@@ -48,11 +51,11 @@ class FedDistill(Strategy):
         return self._forecasts() if self.shared.spread is not None else self._classes()
 
     def trust(self) -> dict[DeviceId, float]:
-        """Mean weight of each device over classes or horizons."""
+        """Mean share of each device over classes, or over horizons and samples."""
         if not len(self):
             return {}
-        weights = self._horizon_weights() if self.shared.spread is not None else self.class_weights()
-        return {device: float(row.mean()) for device, row in zip(self.devices(), weights, strict=False)}
+        shares = self._shares() if self.shared.spread is not None else self.class_weights()
+        return {device: float(share.mean()) for device, share in zip(self.devices(), shares, strict=False)}
 
     def _classes(self) -> Opinion:
         shared, decoded = self.shared.value, self.decoded()
@@ -111,29 +114,48 @@ class FedDistill(Strategy):
         return np.concatenate([capped, 1 - capped.sum(0, keepdims=True)]).astype(np.float32)
 
     def _forecasts(self) -> Opinion:
-        trust = self._horizon_weights()[:-1] * (len(self) + 1)
-        weights = [self._forecast_weight(ballot) * t for ballot, t in zip(self.ballots(), trust, strict=True)]
-        total = np.maximum(np.sum(weights, axis=0), 1.0)
-        fusion, left = Fusion(), np.ones_like(total)
-        for ballot, weight in zip(self.ballots(), weights, strict=True):
-            share = (1 - self.settings.shared_share) * np.minimum(weight / total, self.settings.device_cap)
+        fusion, left = Fusion(), np.ones_like(self.shared.value)
+        for ballot, share in zip(self.ballots(), self._shares(), strict=True):
             left = left - share
-            fusion.add(opinion_of(ballot.votes), share)
+            fusion.add(self._heard(ballot), share)
         fusion.add(self.shared, np.maximum(left, 0.0))
         return fusion.result()
 
+    def _shares(self) -> Iterator[F4]:
+        """Each device's share of the teacher on each sample and horizon, (N, H) float32 ≥ 0."""
+        trust = self._horizon_weights()[:-1] * (len(self) + 1)
+        weights = [self._forecast_weight(ballot) * t for ballot, t in zip(self.ballots(), trust, strict=True)]
+        total = np.maximum(np.sum(weights, axis=0), 1.0)
+        for weight in weights:
+            yield (1 - self.settings.shared_share) * np.minimum(weight / total, self.settings.device_cap)
+
+    def _heard(self, ballot: Ballot) -> Opinion:
+        """What a device said, within the bounds that the shared model sets."""
+        said, shared = opinion_of(ballot.votes), self.shared
+        assert shared.spread is not None
+        assert said.spread is not None
+        furthest = FURTHEST * shared.spread
+        mean = said.value.clip(shared.value - furthest, shared.value + furthest)
+        return Opinion(mean, said.spread.clip(shared.spread / SHARPEST, shared.spread * SHARPEST))
+
     def _forecast_weight(self, ballot: Ballot) -> F4:
-        """What a device asks for on each sample and horizon, (N, H) float32 ≥ 0."""
-        opinion = opinion_of(ballot.votes)
+        """Where a device asks to be heard, (N, H) float32 ≥ 0: its mean over the samples is that of its age alone."""
+        heard = self._heard(ballot)
         assert self.shared.spread is not None
-        assert opinion.spread is not None
-        precision = np.minimum(self.shared.spread / opinion.spread, SHARPEST) ** 2
+        assert heard.spread is not None
+        asked = (self.shared.spread / heard.spread) ** 2
         if isinstance(ballot.votes, ForecastVotes):
-            precision = precision * forecast_values(ballot.votes)[2][:, None]
-        return np.asarray(precision * np.float32(0.5 ** (ballot.age / self.settings.half_life)))
+            asked = asked * forecast_values(ballot.votes)[2][:, None]
+        mean = np.maximum(asked.mean(0), 1e-6)
+        return np.asarray(asked / mean * np.float32(0.5 ** (ballot.age / self.settings.half_life)))
 
     def _horizon_weights(self) -> F4:
-        """(n + 1, H) float32: share of each device, and last of the shared model, in the mixture at each horizon."""
+        """(n + 1, H) float32: share of each device, and last of the shared model, in the mixture at each horizon.
+
+        Errors on hidden anchors, in the shared model's spreads, are taken for a Laplace distribution's: the spread that
+        a device claims says nothing here, and large errors that are rare cost more than in a mixture of Gaussians.
+        """
+        assert self.shared.spread is not None
         voices = [*(opinion_of(ballot.votes) for ballot in self.ballots()), self.shared]
         horizons = self.shared.value.shape[1]
         weights = np.full((len(voices), horizons), 1 / len(voices), np.float32)
@@ -144,7 +166,9 @@ class FedDistill(Strategy):
             measured = np.flatnonzero(~np.isnan(truth[:, h]))
             at = self.anchors.rows[measured]
             if len(at):
-                density = np.stack([_gaussian(voice, at, h, truth[measured, h]) for voice in voices])
+                spread = self.shared.spread[at, h]
+                errors = np.stack([np.abs(truth[measured, h] - voice.value[at, h]) / spread for voice in voices])
+                density = np.exp(-errors)
                 likelihood = (density / np.maximum(density.mean(0), 1e-30)).astype(np.float32)
                 ones = np.ones(len(voices), np.float32)
                 weights[:, h] = mixture_weights(likelihood, np.ones(len(at), np.float32), ones, PRIOR_STRENGTH)
@@ -154,9 +178,3 @@ class FedDistill(Strategy):
 def _held(votes: ClassVotes) -> list[int]:
     """1 for each class that the device speaks of: none when it is silent on every sample."""
     return list(votes.held.data) if any(votes.density.data) else [0] * len(votes.held.data)
-
-
-def _gaussian(voice: Opinion, rows: np.ndarray[tuple[int], np.dtype[np.int64]], horizon: int, truth: F8) -> F8:
-    assert voice.spread is not None
-    spread = voice.spread[rows, horizon].astype(np.float64)
-    return np.asarray(np.exp(-0.5 * ((truth - voice.value[rows, horizon]) / spread) ** 2) / spread)

@@ -2,7 +2,8 @@
 
 None of the wheels that have these providers was run here: options are those of ONNX Runtime's documentation and, of
 1.31.1, of the symbols in its wheel. A provider that is listed may have no kernel for this GPU, and falls back to the
-CPU without a word, so a model is run under the profiler before the runner is given out.
+CPU without a word, so a model is run under the profiler before the runner is given out. Inputs and outputs are bound to
+buffers that stay.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from typing import Any, Final, Literal
 import numpy as np
 import onnxruntime
 
+from devices.runners.base import F4, Answer
+from devices.runners.ort_binding import Binding
 from devices.runners.ort_proof import providers_that_ran
 from devices.runners.ort_runner import CPU, OrtRunner, open_student, session_options
 from devices.runners.payload import lay_out
-from edge_protocol.errors import IncompatibleError, NotReadyError, StoreError
+from edge_protocol.errors import DeviceError, IncompatibleError, NotReadyError, StoreError
 
 Kind = Literal["cuda", "tensorrt"]
 Runtime = Any
@@ -132,8 +135,29 @@ class GpuRunner(OrtRunner):
             return _from_files(template, weights, asked, profile, runtime)
 
         self.shares = _proven(name, opened, shape)
-        self._session, self._shape = opened(), shape
+        self._bound, self._shape = Binding(opened(), runtime, shape), shape
         self.provider = name
+
+    def infer(self, x: F4) -> Answer:
+        """Answer x (N, *input shape) float32, N ≥ 1; another N than before allocates anew.
+
+        Raises:
+            DeviceError: the GPU failed, or has no memory left.
+            IncompatibleError: x has another shape or type than the student takes.
+        """
+        if not len(x) or x.dtype != np.float32 or x.shape[1:] != self._shape:
+            raise self._misfit(x)
+        try:
+            return self._bound.infer(x)
+        except Exception as error:  # ONNX Runtime's errors share no base class of their own
+            raise DeviceError(
+                f"{self.provider} does not answer {x.shape}: {str(error).splitlines()[0]}; ask fewer samples at once, "
+                "close other users of the GPU, or use the CPU"
+            ) from error
+
+    def close(self) -> None:
+        """Free buffers and session."""
+        del self._bound
 
 
 def _proven(name: str, opened: Callable[[Path], Any], shape: tuple[int, ...]) -> dict[str, float]:

@@ -10,6 +10,8 @@ from devices.latency.power import PowerMeter
 from devices.latency.result import Result, result_of
 from devices.latency.sensors import Moment, Sensors, between
 from devices.latency.soak import Soak
+from edge_protocol.errors import ConfigError
+from roadcast.bench import loadgen
 from roadcast.bench.drawing import drawn
 from roadcast.bench.job import Job
 from roadcast.bench.soaking import Told, soak
@@ -24,6 +26,7 @@ def run_job(
     clock: Clock | None = None,
     machine: Machine | None = None,
     told: Told = lambda _window: None,
+    logs: Path | None = None,
 ) -> Result | Soak:
     """Measure a model on this machine, or keep it busy where the job is a soak.
 
@@ -33,10 +36,16 @@ def run_job(
         clock: this machine's own unless given.
         machine: the board; this one unless given.
         told: hears of the windows of a soak.
+        logs: folder for the files of LoadGen, where that issues the queries.
 
     Raises:
-        ConfigError, DataError, IncompatibleError, NotReadyError: as `open_model` says.
+        ConfigError: LoadGen does not soak, or as `open_model` and `load_loadgen` say.
+        DataError, IncompatibleError, NotReadyError, StoreError: as `open_model` and `roadcast.bench.loadgen.drive` say.
     """
+    if job.driver == "loadgen":
+        if job.soak_s:
+            raise ConfigError("--soak has windows, which LoadGen does not know: leave out --driver")
+        loadgen.load_loadgen(job.plan)
     clock, machine = clock or SystemClock(), machine or Machine()
     sensors = Sensors(machine.root, machine)
     model = open_model(path, job)
@@ -47,14 +56,23 @@ def run_job(
         warm_up(model.way.steps, job.plan, clock)
         if job.soak_s:
             return soak(model, job, clock, sensors, machine, told)
-        return _measured(model, job, clock, sensors, machine, first_ms)
+        return _measured(model, job, clock, sensors, machine, first_ms, logs)
     finally:
         model.close()
 
 
-def _measured(model: Measurable, job: Job, clock: Clock, sensors: Sensors, machine: Machine, first_ms: float) -> Result:
+def _measured(
+    model: Measurable,
+    job: Job,
+    clock: Clock,
+    sensors: Sensors,
+    machine: Machine,
+    first_ms: float,
+    logs: Path | None,
+) -> Result:
     """Measure a warm model."""
     way, plan, fresh = model.way, job.plan, sensors.forget_peak()
+    other = job.driver == "loadgen"
     trace, moments, before = Trace(), tuple[Moment, ...](), sensors.read()
 
     def run() -> None:
@@ -63,7 +81,7 @@ def _measured(model: Measurable, job: Job, clock: Clock, sensors: Sensors, machi
         before = sensors.read()
         watch.begin()
         try:
-            trace = measure(way.steps, plan, clock)
+            trace = loadgen.drive(way.steps, plan, clock, logs) if other else measure(way.steps, plan, clock)
         finally:
             moments = watch.end()
 
@@ -77,7 +95,7 @@ def _measured(model: Measurable, job: Job, clock: Clock, sensors: Sensors, machi
         model.subject,
         sensed,
         draw,
-        way.notes,
+        {**way.notes, loadgen.WAY: loadgen.note()} if other else way.notes,
         load_ms=model.load_ms,
         first_ms=first_ms,
         peak_mb=sensors.peak_mb(),

@@ -23,9 +23,9 @@ from devices.runners.ort_proof import providers_that_ran
 from devices.runners.ort_providers import GpuRunner, Kind
 from devices.runners.ort_runner import OrtRunner, open_student
 from edge_models.tasks import plugin_of
-from edge_protocol.errors import ConfigError, DataError
+from edge_protocol.errors import ConfigError, DataError, NotReadyError
 from edge_protocol.task import ImageInput, TaskSpec
-from export.folder import GOLDEN, TEMPLATE, WEIGHTS, read_card, read_part
+from export.folder import GOLDEN, TEMPLATE, WEIGHTS, Card, read_card, read_part
 from export.golden import check_golden
 from export.in_tensorrt import workshop_here
 from roadcast.bench.job import Job
@@ -58,14 +58,15 @@ def open_model(path: Path, job: Job) -> Measurable:
 
     Args:
         path: a folder of ``roadcast export build``, or an ONNX file.
-        job: how it is to be measured; the whole way, and a GPU, are for a folder only.
+        job: how it is to be measured; the whole way, and every runner but ``ort``, are for a folder only.
 
     Raises:
-        ConfigError: the whole way of an ONNX file or of more than one sample in a query, a GPU with such a file.
+        ConfigError: the whole way of an ONNX file or of more than one sample in a query, another runner for such a
+            file, PyTorch for a variant.
         DataError: no such file or folder.
-        DeploymentError: a GPU answers otherwise than the exporter.
+        DeploymentError: a GPU, or PyTorch, answers otherwise than the exporter.
         IncompatibleError: the files do not fit each other, or the model does not take such a batch.
-        NotReadyError: the folder is no artifact.
+        NotReadyError: the folder is no artifact, or the runner is not here.
         SourceError, StoreError, TransportError: as `whole_way` says.
     """
     if job.end_to_end and (job.plan.batch != 1 or not path.is_dir()):
@@ -73,8 +74,9 @@ def open_model(path: Path, job: Job) -> Measurable:
     if path.is_dir():
         return _student(path, job)
     if job.runner != "ort":
+        needs = "whose card names the student that it builds, whose weights it takes and " if _in_torch(job) else ""
         raise ConfigError(
-            f"--runner {job.runner} needs a folder of 'roadcast export build', whose golden answers judge it"
+            f"--runner {job.runner} needs a folder of 'roadcast export build', {needs}whose golden answers judge it"
         )
     try:
         model = path.read_bytes()
@@ -97,9 +99,12 @@ def _file(path: Path, model: bytes, batch: int, threads: int) -> Measurable:
 
 
 def _student(folder: Path, job: Job) -> Measurable:
-    begun, card = time.perf_counter(), read_card(folder)
+    card = read_card(folder)
+    if _in_torch(job):
+        _import_torch(job, card)  # which takes seconds and is no part of loading a model
+    begun = time.perf_counter()
     template, weights = read_part(folder, TEMPLATE), read_part(folder, WEIGHTS)
-    loaded, ran = _loaded(folder, template, weights, job, card.task)
+    loaded, ran = _loaded(folder, template, weights, job, card)
     load_ms = (time.perf_counter() - begun) * 1e3
     raw = _simulated(card.task, POOL * job.plan.batch)
     pool = _queries(card.task, raw)
@@ -118,16 +123,38 @@ def _student(folder: Path, job: Job) -> Measurable:
         return Measurable(subject, way, load_ms, opening.pop_all().close)
 
 
-def _loaded(folder: Path, template: bytes, weights: bytes, job: Job, spec: TaskSpec) -> tuple[Runner, dict[str, float]]:
+def _loaded(folder: Path, template: bytes, weights: bytes, job: Job, card: Card) -> tuple[Runner, dict[str, float]]:
     """A runner, and the providers that ran where it knows them itself."""
     if job.runner == "trt":
         plan = workshop_here().open(template, weights, read_part(folder, GOLDEN))
         return plan, {plan.provider: 1.0}
+    if _in_torch(job):
+        from export.torch_runner import open_torch
+
+        compiled = job.runner == "torch-compile"
+        reference = open_torch(card.task, card.tier, weights, threads=job.threads, compiled=compiled)
+        check_golden(reference, read_part(folder, GOLDEN))
+        return reference, {reference.provider: 1.0}
     if job.runner in _GPU:
-        gpu = GpuRunner(_GPU[job.runner], template, weights, shape=spec.input.shape)
+        gpu = GpuRunner(_GPU[job.runner], template, weights, shape=card.task.input.shape)
         check_golden(gpu, read_part(folder, GOLDEN))
         return gpu, gpu.shares
     return OrtRunner(template, weights, threads=job.threads), {}
+
+
+def _in_torch(job: Job) -> bool:
+    return job.runner in ("torch", "torch-compile")
+
+
+def _import_torch(job: Job, card: Card) -> None:
+    if card.precision != "fp32":
+        raise ConfigError(f"--runner {job.runner}: PyTorch has no {card.precision} variant; name the folder above it")
+    try:
+        from export import torch_runner  # noqa: F401 - for `_loaded`
+    except ModuleNotFoundError as error:
+        raise NotReadyError(
+            f"--runner {job.runner} needs {error.name}, which is not installed here; run: pip install 'roadcast[train]'"
+        ) from error
 
 
 def _queries(spec: TaskSpec, raw: Any) -> list[Any]:  # noqa: ANN401 - as `_simulated` gives it
@@ -150,6 +177,7 @@ def _subject(
     threads: int,
     runner: str = "ort",
 ) -> Subject:
+    library = "torch" if runner.startswith("torch") else "onnxruntime"
     return Subject(
         model=name,
         sha256=sha256(model).hexdigest(),
@@ -159,7 +187,7 @@ def _subject(
         precision=precision,
         threads=threads,
         board=_board(),
-        software=f"onnxruntime {version('onnxruntime')}, python {platform.python_version()}, {platform.machine()}",
+        software=f"{library} {version(library)}, python {platform.python_version()}, {platform.machine()}",
         cores=os.cpu_count() or 0,
     )
 

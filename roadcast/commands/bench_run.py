@@ -10,7 +10,7 @@ import typer
 
 from devices.latency.load import Scenario
 from edge_protocol.errors import CheckFailedError, ConfigError, StoreError
-from roadcast.bench.job import Job, PublishTo, RunnerName
+from roadcast.bench.job import Driver, Job, PublishTo, RunnerName
 from roadcast.output import emit, progress
 from roadcast.ssh_options import KNOWN_HOSTS, AskPassword, Identity, KnownHosts, PasswordFile
 
@@ -27,7 +27,9 @@ PYTHON = "/opt/roadcast/venv/bin/python"
 def run(
     model: Annotated[Path | None, typer.Argument(help="Folder of 'export build', or an ONNX file.")] = None,
     *,
-    runner: Annotated[RunnerName, typer.Option(help="ONNX Runtime: CPU, CUDA, TensorRT; or TensorRT itself.")] = "ort",
+    runner: Annotated[
+        RunnerName, typer.Option(help="ONNX Runtime: CPU, CUDA, TensorRT; TensorRT itself; PyTorch.")
+    ] = "ort",
     scenario: Annotated[Scenario, typer.Option(help="How queries are issued, as in MLPerf.")] = "single-stream",
     seconds: Annotated[float | None, typer.Option(help="Measured at least; 10, a device 5.", min=0)] = None,
     queries: Annotated[int, typer.Option(help="Measured at least.", min=1)] = 1024,
@@ -38,6 +40,8 @@ def run(
     end_to_end: Annotated[bool, typer.Option(help="From a camera's JPEG to a message that is handed over.")] = False,
     source: Annotated[str, typer.Option(metavar="URI", help="The same from a camera, clip or folder of images.")] = "",
     publish: Annotated[PublishTo | None, typer.Option(help="Whom messages go to; memory without.")] = None,
+    driver: Annotated[Driver, typer.Option(help="Who issues queries: our loop, or MLPerf's own LoadGen.")] = "roadcast",
+    loadgen_logs: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep that LoadGen's own files.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="OUT", help="Write the result with every query.")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="OUT.svg", help="Draw the distribution.")] = None,
     loadgen: Annotated[Path | None, typer.Option(metavar="OUT", help="Write a trace as MLPerf LoadGen does.")] = None,
@@ -76,12 +80,15 @@ def run(
         source=source,
         publish=publish or "memory",
         runner=runner,
+        driver=driver,
         soak_s=soak_s,
         power=power,
     )
+    if loadgen_logs is not None and (driver != "loadgen" or ssh is not None):
+        raise ConfigError("--loadgen-logs keeps the files of --driver loadgen on this machine; it goes with no --ssh")
     progress(f"measuring {model} for {warm_up + (soak_s or seconds):g} s or more")
     where = None if ssh is None else Where(ssh, site, python, known_hosts, identity, password_file, ask_password)
-    result = _measured_here(model, job) if where is None else _measured_on(where, model, job)
+    result = _measured_here(model, job, loadgen_logs) if where is None else _measured_on(where, model, job)
     _told(result, Files(json, plot, loadgen, trtexec))
 
 
@@ -121,14 +128,14 @@ class Files(NamedTuple):
     trtexec: Path | None
 
 
-def _measured_here(model: Path, job: Job) -> Result | Soak:
+def _measured_here(model: Path, job: Job, logs: Path | None) -> Result | Soak:
     from roadcast.bench.running import run_job
 
     def told(window: Window) -> None:
         heat = "" if window.celsius is None else f", {window.celsius:.0f} °C"
         progress(f"{window.at_s:.0f} s: p50 {window.p50_ms:.3g} ms, p99 {window.p99_ms:.3g} ms{heat}")
 
-    return run_job(model, job, told=told)
+    return run_job(model, job, told=told, logs=logs)
 
 
 def _measured_on(where: Where, model: Path, job: Job) -> Result | Soak:

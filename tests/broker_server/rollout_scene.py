@@ -19,6 +19,7 @@ from broker_server.rollout_plan import Plan
 from broker_server.task_rounds import TaskRounds, TaskSetup
 from edge_protocol import messages as m
 from edge_protocol.blobs import cut
+from edge_protocol.effects import Send
 from edge_protocol.ids import DeviceId
 from edge_protocol.manifest import Artifact, ReleaseManifest, decode_manifest
 from edge_protocol.task import TIERS
@@ -58,8 +59,11 @@ class Dev:
     """A device: takes the highest counter that it is offered, and never a lower one.
 
     Attributes:
-        temper: ``good``, ``fails``, ``silent``, ``slow`` or ``lies`` (runs other bytes than the release has).
+        temper: ``good``, ``fails``, ``silent``, ``slow``, ``mute`` (measures nothing) or ``lies`` (runs other bytes
+            than the release has).
         lied: releases that it called committed with other bytes.
+        fast: releases of which it said that it answers fast.
+        asked: how often it was asked how fast it answers.
     """
 
     name: str
@@ -69,6 +73,8 @@ class Dev:
     online: bool = True
     temper: str = "good"
     lied: set[int] = field(default_factory=set)
+    fast: set[int] = field(default_factory=set)
+    asked: int = 0
 
 
 @dataclass
@@ -154,6 +160,8 @@ class RolloutScene:
                 case e.WithdrawRelease(_, devices):
                     for device in devices:
                         self.own.pop(device, None)
+                case Send(m.Measure(), device) if device is not None:
+                    self.measure(self.devices[device])
                 case e.ReleaseAgain():
                     self.making.append(effect)
                 case _:
@@ -213,6 +221,16 @@ class RolloutScene:
             dev.lied.add(counter)
         bytes_of = "0" * 64 if lies else runs
         self.say(dev, m.Deployment(SPEC.name, counter, state, dev.running, bytes_of, reason))
+
+    def measure(self, dev: Dev) -> None:
+        """Have a device that is asked measure how fast it answers, and say so."""
+        dev.asked += 1
+        if not dev.online or dev.temper in {"silent", "mute"}:
+            return
+        if dev.temper != "slow":
+            dev.fast.add(dev.running)
+        p95 = 90.0 if dev.temper == "slow" else 10.0
+        self.say(dev, m.Measured(SPEC.name, bytes(16), dev.running, "cpu", 1000, {"p95_ms": p95}))
 
     def act(self, dev: Dev) -> None:
         """A device that is online converges to the highest counter on its two topics, in its own way."""

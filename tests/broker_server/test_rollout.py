@@ -6,9 +6,10 @@ import msgspec
 import pytest
 
 from broker_server.audit import verify
-from broker_server.rollout import TABLE, RolloutEvent, RolloutState
+from broker_server.rollout import ASK_AGAIN_S
 from broker_server.rollout_fates import FATES, Fate, Sign
 from broker_server.rollout_plan import Plan
+from broker_server.rollout_states import TABLE, RolloutEvent, RolloutState
 from edge_protocol.errors import IllegalTransitionError
 from edge_protocol.fsm import permits, step
 from tests.broker_server.rollout_scene import PLAN, RolloutScene, weights_of
@@ -47,8 +48,9 @@ def test_what_has_no_row_is_refused_and_changes_nothing(state: RolloutState, eve
 
 def test_a_failure_stays_one() -> None:
     """No sign leads away from FAILED, and only a commit, of one who is there, to COMMITTED."""
+    there = {(Fate.WAITING, Sign.COMMIT), (Fate.MEASURING, Sign.COMMIT)}
     assert not [sign for sign in Sign if permits(FATES, Fate.FAILED, sign)]
-    assert {row for row, to in FATES.items() if to is Fate.COMMITTED} == {(Fate.WAITING, Sign.COMMIT)}
+    assert {row for row, to in FATES.items() if to is Fate.COMMITTED} == there
 
 
 def test_a_release_goes_over_the_fleet_wave_by_wave() -> None:
@@ -106,6 +108,36 @@ def test_too_many_failures_flip_the_fleet_back(temper: str, reason: str) -> None
     scene.act_all()
     assert (scene.fleet, len(scene.running(3))) == (3, 10)
     assert scene.rollout_weights(3) == {tier: weights_of(1, tier) for tier in ("nano", "small", "base")}
+
+
+def test_a_limit_that_cannot_be_judged_is_not_met() -> None:
+    """A wave waits for every device's latency, over a restart too, asks again, and takes silence for a failure."""
+    scene = started(msgspec.structs.replace(PLAN, max_latency_p95_ms=40, max_failures=0))
+    mute = scene.devices[next(iter(scene.own))]
+    mute.temper = "mute"
+    scene.act_all()
+    scene.wait()
+    scene.wait(SOAK)
+    assert (scene.state(2), scene.progress[2, mute.name].state, mute.asked) == ("canary", "measuring", 1)
+    scene.restart()
+    scene.wait(ASK_AGAIN_S)
+    scene.wait(ASK_AGAIN_S)
+    assert (scene.state(2), mute.asked) == ("canary", 4), "a restart asks too"
+    scene.wait(DEADLINE)
+    assert scene.state(2) == "aborted"
+    assert f"{mute.name} runs it and has not said" in scene.rollouts[2].reason
+
+
+def test_a_limit_that_all_keep_stops_nothing() -> None:
+    """Devices that are asked and answer fast enough take the release through all waves."""
+    scene = started(msgspec.structs.replace(PLAN, max_latency_p95_ms=40, max_failures=0))
+    for _ in range(3):
+        scene.act_all()
+        scene.wait()
+        scene.wait(1)
+        scene.wait(SOAK)
+    assert (scene.state(2), len(scene.running(2))) == ("complete", 10)
+    assert {dev.asked for dev in scene.devices.values()} == {1}
 
 
 def test_as_many_failures_as_are_borne_do_not_stop_it() -> None:

@@ -15,7 +15,7 @@ from devices.runners.payload import read_payload
 from edge_client import trainer
 from edge_client.jobs import TrainJob, TrainResult, write_job
 from edge_client.knowledge import read_report
-from edge_client.trunk_lesson import MAX_INPUT_BYTES, leave_change, released_student, trunk_change
+from edge_client.trunk_lesson import MAX_INPUT_BYTES, leave_change, trunk_change
 from edge_models.losses import gaussian_nll
 from edge_models.samples import Samples
 from edge_models.students.arrays import arrays_of, with_arrays
@@ -24,6 +24,7 @@ from edge_models.trunk_changes import decode_change, length, trunk_of
 from edge_protocol.errors import IncompatibleError, StoreError
 from edge_protocol.task import TIERS, TaskSpec, Tier
 from edge_protocol.trunks import TrunkAsk
+from export.released import released_student
 from tests.edge_client.test_trainer import SPEED, VEHICLE, call, job
 from tests.fakes.small_centre import artifact_files, int8_files
 
@@ -109,7 +110,7 @@ def test_nothing_to_learn_from_costs_the_change_and_not_the_votes(tmp_path: Path
 
 def test_a_variant_that_cannot_be_trained_is_named(tmp_path: Path) -> None:
     """The weights of an INT8 variant are no student's: no change, and the reason."""
-    with pytest.raises(IncompatibleError, match="its trunk is not trained"):
+    with pytest.raises(IncompatibleError, match="neither answers with nor trains"):
         released_student(read_payload(int8_files().weights), VEHICLE, "nano")
     plan = asked(tmp_path, VEHICLE)
     why = leave_change(tmp_path, plan, int8_files().weights, own(VEHICLE), as_they_are)

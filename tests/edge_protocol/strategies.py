@@ -43,8 +43,8 @@ def forecast_votes(draw: st.DrawFn) -> m.ForecastVotes:
     """Forecasts of up to 20 samples and 4 horizons."""
     samples, horizons = draw(st.integers(0, 20)), draw(st.integers(1, 4))
     size = samples * horizons
-    mean = draw(st.lists(st.floats(-100, 100, width=16), min_size=size, max_size=size))
-    spread = draw(st.lists(st.floats(2**-10, 100, width=16), min_size=size, max_size=size))
+    mean = draw(st.lists(st.floats(-63.96875, 63.96875, width=16), min_size=size, max_size=size))
+    spread = draw(st.lists(st.floats(2**-7, 128, width=16), min_size=size, max_size=size))
     density = draw(st.binary(min_size=samples, max_size=samples))
     shape = (samples, horizons)
     return m.ForecastVotes(

@@ -143,11 +143,15 @@ def test_a_report_of_another_shape_is_named(votes: dict[str, Any], reason: str) 
         ([0, 0], [1, np.inf], "not-finite"),
         ([0, 0], [1, 0], "wrong-shape"),
         ([0, 0], [1, -1], "wrong-shape"),
+        ([0, 64], [1, 1], "wrong-shape"),
+        ([0, -65504], [1, 1], "wrong-shape"),
+        ([0, 0], [1, 0.006], "wrong-shape"),
+        ([0, 0], [1, 149], "wrong-shape"),
         ([0, 0], [1], "wrong-shape"),
     ],
 )
 def test_a_forecast_must_be_finite_with_a_spread(mean: list[float], spread: list[float], reason: str) -> None:
-    """NaN, infinity and a spread that is not above 0 are refused, here and from a peer."""
+    """NaN, infinity, a mean and a spread that no level stands for are refused, here and from a peer."""
     means, spreads = (np.array([values], "f2") for values in (mean, spread))
     with pytest.raises(LocalProtocolError) as error:
         m.ForecastVotes(pack(means), pack(spreads), pack(np.zeros(1, "u1")))

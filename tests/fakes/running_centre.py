@@ -6,6 +6,8 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
+
 from broker_server.config import RoundsConfig
 from broker_server.setup import push_release
 from edge_models.tasks import load_task
@@ -45,9 +47,9 @@ class RunningCentre:
         self._thread.start()
 
     def measured(self, device: str, empty: Measured) -> Measured:
-        """What a device answers when it is to be measured: nothing, here."""
+        """What a device answers when it is to be measured: that it is fast, here."""
         del device
-        return empty
+        return msgspec.structs.replace(empty, ran="CPUExecutionProvider", queries=1000, values={"p95_ms": 5.0})
 
     def close(self) -> None:
         """End the thread and the server."""

@@ -20,13 +20,14 @@ from broker_server.replay import replay
 from broker_server.round_facts import manifest_of, round_details
 from broker_server.server import Server
 from devices.runners.payload import read_payload
-from edge_client.trunk_lesson import released_student, trunk_change
+from edge_client.trunk_lesson import trunk_change
 from edge_models.tasks import load_task
 from edge_models.trunk_changes import encode_change
 from edge_protocol import messages as m
 from edge_protocol.task import Tier
 from edge_protocol.transport.memory import MemoryBroker
 from edge_protocol.trunks import TrunkChange
+from export.released import released_student
 from tests.broker_server.strategies.ballots import forecast_votes
 from tests.fakes.centre import centre_config, drive, make_server, rounds_closed
 from tests.fakes.clock import FakeClock

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edge_protocol import votes
 from edge_protocol.arrays import pack
 from edge_protocol.messages import ClassVotes, ForecastVotes
 
@@ -36,3 +37,9 @@ def forecast_votes(
         pack(np.full_like(values, spread)),
         pack(np.full(len(mean), round(255 * density), np.uint8)),
     )
+
+
+def forecasts(mean: Sequence[float], spread: Sequence[float], familiarity: Sequence[float]) -> ForecastVotes:
+    """Forecasts at one horizon as the wire takes them."""
+    columns = (np.array(each, np.float32)[:, None] for each in (mean, spread))
+    return votes.forecast_votes(*columns, np.array(familiarity, np.float32))

@@ -17,8 +17,9 @@ from broker_server.strategies.feddistill import FedDistill
 from edge_models.samples import Samples
 from edge_protocol.ids import DeviceId
 from edge_protocol.messages import ClassVotes
+from edge_protocol.votes import MEAN_STEP, MOST_MEAN
 from edge_protocol.votes import class_votes as class_votes_of
-from tests.broker_server.strategies.ballots import class_votes, forecast_votes
+from tests.broker_server.strategies.ballots import class_votes, forecast_votes, forecasts
 
 SETTINGS = DistilSettings(shared_share=0.2, device_cap=0.5, half_life=2.0)
 SHARED = Opinion(np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]], np.float32))
@@ -182,16 +183,51 @@ def test_forecasts_fuse_by_share_and_keep_their_disagreement() -> None:
     assert fused.spread.item() == pytest.approx(1.24**0.5)
 
 
+SPREADS = Opinion(np.zeros((8, 1), np.float32), np.ones((8, 1), np.float32))
+
+
 def test_sharp_forecasts_count_no_more_than_the_floor() -> None:
-    """A spread of nearly 0 pulls as much as half the shared spread."""
-    settings = DistilSettings(shared_share=0.2, device_cap=1.0)
+    """A spread of nearly 0 on some samples pulls there as much as half the shared spread."""
     pulls = []
-    for spread in (0.5, 0.01):
-        strategy = FedDistill(FORECAST, settings)
-        strategy.add(DeviceId("a"), forecast_votes([1.0], spread))
-        strategy.add(DeviceId("b"), forecast_votes([0.0]))
-        pulls.append(strategy.teacher().value.item())
-    assert pulls[0] == pytest.approx(pulls[1])
+    for sharp in (0.5, 0.01):
+        strategy = FedDistill(SPREADS, DistilSettings(shared_share=0.2, device_cap=1.0))
+        strategy.add(DeviceId("a"), forecasts([1.0] * 8, [sharp] * 2 + [1.0] * 6, [1.0] * 8))
+        strategy.add(DeviceId("b"), forecast_votes([0.0] * 8))
+        pulls.append(strategy.teacher().value)
+    np.testing.assert_allclose(pulls[0], pulls[1], rtol=1e-3)
+    assert pulls[0][0] > 1.5 * pulls[0][-1], "it is heard where it claims to know"
+
+
+@given(
+    spread=st.lists(st.floats(0.01, 100), min_size=8, max_size=8),
+    familiarity=st.lists(st.floats(0.1, 1), min_size=8, max_size=8),
+)
+def test_claims_move_a_forecasters_share_and_do_not_raise_it(spread: list[float], familiarity: list[float]) -> None:
+    """Whatever precision and familiarity it claims, what it asks for is on average what everybody asks for."""
+    strategy = FedDistill(SPREADS, SETTINGS)
+    strategy.add(DeviceId("a"), forecasts([1.0] * 8, spread, familiarity))
+    (ballot,) = strategy.ballots()
+    np.testing.assert_allclose(strategy._forecast_weight(ballot).mean(0), 1, rtol=1e-3)
+
+
+def test_one_forecaster_far_away_cannot_carry_the_teacher_off() -> None:
+    """With the furthest mean and the sharpest spread on the wire, trust of nearly 0 stays nearly nothing."""
+    rng = np.random.default_rng(7)
+    truth = rng.normal(size=(200, 1)).astype(np.float32)
+    shared = Opinion(np.zeros_like(truth), np.ones_like(truth))
+    anchors = HiddenAnchors(np.arange(0, 200, 4), truth[::4])
+    errors, shares = [], []
+    for liars in (0, 1, 4):
+        strategy = FedDistill(shared, SETTINGS, anchors)
+        for at in range(10):
+            honest = (truth[:, 0] + rng.normal(0, 0.5, 200)).tolist()
+            lie = forecasts([MOST_MEAN * MEAN_STEP] * 200, [0.01] * 200, [1.0] * 200)
+            strategy.add(DeviceId(f"road-{at}"), lie if at < liars else forecasts(honest, [0.5] * 200, [0.5] * 200))
+        errors.append(float(np.abs(strategy.teacher().value - truth).mean()))
+        shares.append(sum(strategy.trust()[DeviceId(f"road-{at}")] for at in range(liars)))
+    assert errors[1] < 1.05 * errors[0]
+    assert errors[2] < 1.3 * errors[0]
+    assert shares[2] < 0.1
 
 
 def test_a_forecaster_that_errs_on_hidden_anchors_loses_its_weight() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from devices.runners.ort_providers import MOST_BATCH, NAMES, GpuRunner, Kind, options_of
 from devices.runners.ort_runner import OrtRunner
-from edge_protocol.errors import IncompatibleError, NotReadyError, StoreError
+from edge_protocol.errors import DeviceError, IncompatibleError, NotReadyError, StoreError
 from tests.fakes.ort import FakeRuntime
 from tests.fakes.small_centre import artifact_files
 
@@ -93,3 +93,39 @@ def test_tensorrt_is_given_files_and_cuda_memory() -> None:
     assert cuda.models == [TEMPLATE, TEMPLATE]
     with pytest.raises(IncompatibleError, match="not an ONNX file"):
         GpuRunner("tensorrt", TEMPLATE[:50], PAYLOAD, shape=SHAPE, runtime=trt)
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_buffers_are_bound_once_for_a_batch(kind: Kind) -> None:
+    """The input on the GPU, outputs on the host; one copy a query; another batch binds anew, as does the way back."""
+    runtime = FakeRuntime(NAMES[kind], runs=NAMES[kind])
+    with GpuRunner(kind, TEMPLATE, PAYLOAD, shape=SHAPE, runtime=runtime) as runner:
+        assert (runtime.allocated, runtime.bound) == ([], []), "what is never asked needs no buffer"
+        for _ in range(3):
+            runner.infer(X)
+        assert (runtime.allocated, runtime.copied) == ([X.shape], 3)
+        assert runtime.bound == [("input", "cuda"), ("features", "cpu"), ("logits", "cpu")]
+        one, two = runner.infer(X[:1]), runner.infer(X[::-1])
+        assert runtime.allocated == [X.shape, (1, *SHAPE), X.shape]
+    assert np.allclose(one.logits, two.logits[1:], rtol=1e-4, atol=1e-5)
+
+
+def test_a_gpu_without_memory_is_an_error_that_passes() -> None:
+    """Too many samples at once are refused with what to do; fewer are answered after it."""
+    runtime = FakeRuntime(CUDA, runs=CUDA, memory=2 * X[:1].nbytes)
+    with GpuRunner("cuda", TEMPLATE, PAYLOAD, shape=SHAPE, runtime=runtime) as runner:
+        before = runner.infer(X)
+        with pytest.raises(DeviceError, match=r"does not answer \(4, .*ask fewer samples at once"):
+            runner.infer(np.concatenate([X, X]))
+        assert np.array_equal(runner.infer(X).logits, before.logits)
+
+
+@pytest.mark.parametrize("x", [X[:0], X[0], X.astype(np.float64), X.reshape(2, 32, 3, 32)])
+def test_what_does_not_fit_never_reaches_a_buffer(x: np.ndarray) -> None:
+    """ONNX Runtime copies whatever has as many numbers, of any type and shape: it is refused before."""
+    runtime = FakeRuntime(CUDA, runs=CUDA)
+    with GpuRunner("cuda", TEMPLATE, PAYLOAD, shape=SHAPE, runtime=runtime) as runner:
+        runner.infer(X)
+        with pytest.raises(IncompatibleError, match="student takes float32"):
+            runner.infer(x)
+    assert runtime.copied == 1

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from hashlib import sha256
 from pathlib import Path
 
 import onnxruntime
 import pytest
+import torch
+from safetensors.numpy import load, save
 
 from devices.boards import Machine
 from devices.latency.load import Plan
 from devices.runners.ort_providers import NAMES
-from edge_protocol.errors import ConfigError, DataError, IncompatibleError, NotReadyError
-from export.folder import TEMPLATE, WEIGHTS, read_part
+from edge_protocol.errors import ConfigError, DataError, DeploymentError, ExitCode, IncompatibleError, NotReadyError
+from export.folder import CARD, GOLDEN, TEMPLATE, WEIGHTS, read_part
 from export.graph import inlined
 from roadcast.bench import show
 from roadcast.bench.job import Job, RunnerName
@@ -112,6 +117,55 @@ def test_what_cannot_be_measured_is_named(vehicle: Path, tmp_path: Path) -> None
     (tmp_path / WEIGHTS).write_bytes(read_part(vehicle, WEIGHTS)[:-4])
     with pytest.raises(IncompatibleError, match="fetch it again"):
         run_job(tmp_path, Job(plan=SHORT))
+
+
+@pytest.mark.parametrize("task", ["vehicle", "speed"])
+def test_pytorch_is_measured_as_the_reference(task: str, request: pytest.FixtureRequest) -> None:
+    """What ran is named, the whole way goes through it, and a batch is asked at once."""
+    folder, eager = request.getfixturevalue(task), f"PyTorch {torch.__version__}, eager"
+    found = measured(run_job(folder, Job(plan=SHORT, runner="torch", end_to_end=True)))
+    assert (found.subject.runner, found.subject.providers) == ("torch", {eager: 1.0})
+    assert found.subject.software.startswith("torch ")
+    assert "infer" in found.stages
+    eight = Plan(scenario="multi-stream", queries=30, seconds=0, warm_up_queries=2, warm_up_seconds=0)
+    assert measured(run_job(folder, Job(plan=eight, runner="torch"))).samples == 8
+
+
+def test_pytorch_needs_a_folder_of_the_plain_student(vehicle: Path, tmp_path: Path) -> None:
+    """A bare ONNX file names no student; a variant is none of PyTorch's; other golden answers are not measured."""
+    with pytest.raises(ConfigError, match="whose card names the student that it builds"):
+        run_job(vehicle / TEMPLATE, Job(plan=SHORT, runner="torch"))
+    for path in vehicle.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    card = read_part(vehicle, CARD)
+    (tmp_path / CARD).write_bytes(card.replace(b'"precision": "fp32"', b'"precision": "int8-cpu"'))
+    with pytest.raises(ConfigError, match="no int8-cpu variant; name the folder above"):
+        run_job(tmp_path, Job(plan=SHORT, runner="torch-compile"))
+    (tmp_path / CARD).write_bytes(card.replace(b'"depthwise"', b'"residual"'))
+    with pytest.raises(IncompatibleError, match="another student's"):
+        run_job(tmp_path, Job(plan=SHORT, runner="torch"))
+    (tmp_path / CARD).write_bytes(card)
+    golden = load(read_part(vehicle, GOLDEN))
+    (tmp_path / GOLDEN).write_bytes(save({**golden, "logits": golden["logits"] + 1}))
+    with pytest.raises(DeploymentError, match=r"PyTorch .* is off the golden logits"):
+        run_job(tmp_path, Job(plan=SHORT, runner="torch"))
+
+
+def test_a_machine_without_pytorch_is_told_what_to_install(vehicle: Path, tmp_path: Path) -> None:
+    """Not ready, one line, and only for that runner: ONNX Runtime is measured without it."""
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('none', name='torch')")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[3]}"}
+    command = [sys.executable, "-m", "roadcast", "bench", "run", vehicle, "--queries", "5", "--seconds", "0"]
+
+    def asked(runner: str) -> subprocess.CompletedProcess[str]:
+        whole = [*map(str, command), "--warm-up", "0", "--runner", runner]
+        return subprocess.run(whole, env=environment, capture_output=True, text=True, check=False, timeout=110)
+
+    done = asked("torch")
+    assert done.returncode == ExitCode.NOT_READY, done.stderr
+    said = done.stderr.replace("\n", " ")
+    assert "--runner torch needs torch, which is not installed here; run: pip install 'roadcast[train]'" in said
+    assert asked("ort").returncode == ExitCode.OK
 
 
 @pytest.mark.parametrize("runner", ["ort-cuda", "ort-tensorrt"])

@@ -124,3 +124,18 @@ def test_a_source_asks_for_the_whole_way(model: Path, tmp_path: Path, capsys: py
     assert call("run", model, *SHORT, "--source", f"folder://{tmp_path}") == ExitCode.CONFIG
     assert "--end-to-end needs a folder" in capsys.readouterr().err.replace("\n", " ")
     assert call("run", model, *SHORT, "--publish", "memory") == ExitCode.CONFIG
+
+
+def test_loadgen_issues_the_queries_where_asked(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Shown, written, its own trace kept and read; its files without it, or of a target, are errors."""
+    logs = ("--loadgen-logs", tmp_path / "logs")
+    assert call("run", model, *SHORT, "--driver", "loadgen", *logs, "--json", tmp_path / "r.json") == ExitCode.OK
+    assert "queries issued by MLPerf LoadGen" in capsys.readouterr().out
+    found = read_result(tmp_path / "r.json")
+    assert set(found.stages) == {"loadgen", "infer"}
+    assert call("trace", tmp_path / "logs/mlperf_log_trace.json", "--from", "loadgen", "--json") == ExitCode.OK
+    assert json.loads(capsys.readouterr().out)["max_ms"] == pytest.approx(found.latency.max_ms, abs=1e-6)
+    assert call("run", model, *SHORT, *logs) == ExitCode.CONFIG
+    assert call("run", model, *SHORT, "--driver", "loadgen", *logs, "--ssh", "host") == ExitCode.CONFIG
