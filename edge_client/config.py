@@ -101,9 +101,10 @@ class PersonalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         heads: types to choose from by validation on the device's own samples; the first of equals wins.
+            With `bias` among them, a device with too few labels to choose by moves its biases alone.
     """
 
-    heads: Annotated[tuple[HeadType, ...], Meta(min_length=1, max_length=3)] = ("linear",)
+    heads: Annotated[tuple[HeadType, ...], Meta(min_length=1, max_length=4)] = ("bias", "linear")
 
     def __post_init__(self) -> None:
         if len(set(self.heads)) < len(self.heads):

@@ -63,7 +63,7 @@ class TrainJob(msgspec.Struct, frozen=True, kw_only=True):
     max_samples: int
     nice: int
     memory_mb: int
-    heads: tuple[HeadType, ...] = ("linear",)
+    heads: tuple[HeadType, ...] = ("bias", "linear")
     watts: float | None = None
     seed: int = 0
     sigma: float = 0.0

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from edge_models.head_fits import FITS, FitSettings, Targets, Tick, answers, fit_linear, no_tick
+from edge_models.head_fits import FITS, FitSettings, Targets, Tick, answers, fit_bias, fit_linear, no_tick
 from edge_models.head_weights import FloatArray, HeadType, HeadWeights
 from edge_models.sensor_history import SensorHistory
 from edge_models.tasks import TaskPlugin, plugin_of
@@ -85,7 +85,7 @@ def fit_personal_head(
 
     Forecasts keep back the last samples (pass them in order of time), classes a random share. Every allowed type of
     head is tried on the rest; the head that is returned was fitted on all samples, the choice and the scores come from
-    the split.
+    the split. With too few samples to choose by, a classifier gets its biases fitted, where that is allowed.
 
     Args:
         features: (N, K) float32 of the shared trunk.
@@ -106,7 +106,10 @@ def fit_personal_head(
     given = features if isinstance(side, SensorHistory) else np.hstack([features, side])
     rows = np.flatnonzero(_measured(given, targets))
     if len(rows) < settings.min_samples:
-        return PersonalFit(shared, "shared", settings.heads[0], {}, {}, len(rows), 0)
+        if spec.kind == "forecast" or "bias" not in settings.heads or not len(rows):
+            return PersonalFit(shared, "shared", settings.heads[0], {}, {}, len(rows), 0)
+        head = fit_bias(features[rows], targets[rows], shared, settings, tick)
+        return PersonalFit(head, "personal", "bias", {}, {}, len(rows), 0)
     train, valid = (rows[part] for part in _split(len(rows), spec, settings))
     learnt, asked, _ = own.split(train, valid)
     known, other = _joined(features[train], learnt), _joined(features[valid], asked)

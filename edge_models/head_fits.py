@@ -2,6 +2,7 @@
 
 All types start at the shared head and are pulled back to it, so that a device with three examples loses nothing:
 
+- ``bias``: the biases alone, which is what a few samples can tell: how common each class is here.
 - ``linear``: another linear map, by full-batch L-BFGS; some thousand samples are solved in well under a second.
 - ``adapter``: a low-rank change of the features before the shared head (LoRA; Hu et al. 2022), by L-BFGS.
 - ``mlp``: a hidden layer beside the shared head, by AdamW. Who a sensor is decides much of a forecast (STID; Shao et
@@ -60,26 +61,42 @@ class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         epochs: passes of L-BFGS over all samples at most; the fit ends earlier when it has converged.
         anchor: pull of a linear head towards the shared one, per weight squared (on features of unit spread).
         pull: the same on the factors of an adapter.
+        bias_pull: the same on biases alone, beside the sum over the samples: a prior, which many samples outweigh.
         rank: of an adapter's change of the features.
         mlp: how a hidden layer is fitted.
         validation: share of the samples kept back to choose between personal and shared head.
-        min_samples: with fewer labelled samples than this, the shared head stays.
+        min_samples: with fewer labelled samples than this there is no choice: a classifier moves biases, or nothing.
         seed: of the split and of what is drawn.
     """
 
-    heads: Annotated[tuple[HeadType, ...], Meta(min_length=1, max_length=3)] = ("linear",)
+    heads: Annotated[tuple[HeadType, ...], Meta(min_length=1, max_length=4)] = ("bias", "linear")
     epochs: Annotated[int, Meta(ge=1, le=10_000)] = 60
     anchor: Annotated[float, Meta(ge=0)] = 1e-3
     pull: Annotated[float, Meta(ge=0)] = 1e-2
+    bias_pull: Annotated[float, Meta(ge=0)] = 0.1
     rank: Annotated[int, Meta(ge=1, le=64)] = 4
     mlp: MlpSettings = MlpSettings()
     validation: Annotated[float, Meta(gt=0, lt=1)] = 0.25
-    min_samples: Annotated[int, Meta(ge=4)] = 16
+    min_samples: Annotated[int, Meta(ge=4)] = 32
     seed: int = 0
 
 
 def no_tick() -> None:
     """Count no step."""
+
+
+def fit_bias(
+    inputs: FloatArray, targets: Targets, start: HeadWeights, settings: FitSettings, tick: Tick = no_tick
+) -> HeadWeights:
+    """Fit the biases alone; arguments as `fit_linear`.
+
+    For classes this corrects the shared head for the device's own prior (Saerens, Latinne and Decaestecker 2002), as
+    far as the samples tell it; for forecasts it is what a mean is off and how sure it is.
+    """
+    bias = torch.zeros(start.outputs, requires_grad=True)
+    data = inputs, targets, start
+    _solve([bias], lambda base: base + bias, data, settings, settings.bias_pull / len(inputs), tick)
+    return HeadWeights(start.weight, start.bias + np.asarray(bias.detach()), start.features)
 
 
 def fit_linear(
@@ -154,7 +171,7 @@ def fit_mlp(
 
 
 Fit = Callable[[FloatArray, Targets, HeadWeights, FitSettings, Tick], HeadWeights]
-FITS: Mapping[HeadType, Fit] = {"linear": fit_linear, "mlp": fit_mlp, "adapter": fit_adapter}
+FITS: Mapping[HeadType, Fit] = {"bias": fit_bias, "linear": fit_linear, "mlp": fit_mlp, "adapter": fit_adapter}
 
 
 def answers(head: HeadWeights, inputs: FloatArray) -> FloatArray:

@@ -23,7 +23,7 @@ from edge_protocol.errors import IncompatibleError
 from edge_protocol.task import FEATURES, TaskSpec
 
 FloatArray = npt.NDArray[np.float32]
-HeadType = Literal["linear", "mlp", "adapter"]
+HeadType = Literal["bias", "linear", "mlp", "adapter"]
 MAX_BYTES = 8 << 20
 """A head's file is at most so large: 4,096 hidden units on 64 features and 400 side inputs."""
 _LINEAR = frozenset({"weight", "bias", "features"})

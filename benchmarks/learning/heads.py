@@ -31,7 +31,7 @@ from edge_models.students.arrays import arrays_of
 from edge_protocol.task import TIERS
 
 ALPHA, DEVICES = Setting.alpha, Setting.devices
-TYPES: tuple[HeadType, ...] = ("linear", "mlp", "adapter")
+TYPES: tuple[HeadType, ...] = ("bias", "linear", "mlp", "adapter")
 DEFAULT = PersonalConfig().heads
 Scores = dict[str, float]
 
@@ -78,7 +78,7 @@ def measured(options: Options, *, seeds: int) -> Outcome:
 def _judge(world: World, at: int, student: Student, local: int, seed: int) -> Scores:
     """Accuracy of every head on one camera's own test."""
     own, test = world.devices[at], world.own_tests[at]
-    features, shared = answer(student, inputs_of(own, SPEC))[0], _shared_head(student)
+    features, shared = answer(student, inputs_of(own, SPEC))[0], shared_head(student)
     asked = answer(student, inputs_of(test, SPEC))[0]
     settings = FitSettings(seed=seed)
     heads: dict[str, HeadWeights] = {"shared": shared}
@@ -95,7 +95,8 @@ def _judge(world: World, at: int, student: Student, local: int, seed: int) -> Sc
     return {name: float((logits.argmax(1) == test.targets).mean()) for name, logits in said.items()}
 
 
-def _shared_head(student: Student) -> HeadWeights:
+def shared_head(student: Student) -> HeadWeights:
+    """The head of a student."""
     state = arrays_of(student)
     weight, bias = (np.asarray(state[f"head.{name}"], np.float32) for name in ("weight", "bias"))
     return HeadWeights(weight, bias)

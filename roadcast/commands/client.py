@@ -93,7 +93,9 @@ def _learning(found: TrainResult, drift: DriftFile, kept: set[str]) -> str:
     choice, cost = found.choice, found.cost
     scores = [("shared", choice.shared), *choice.tried.items()]
     lines = [f"serves: {choice.head if choice.chosen == 'personal' else 'shared'} head"]
-    lines += [f"  {name}: " + "  ".join(f"{key} {value:.4g}" for key, value in each.items()) for name, each in scores]
+    lines += [
+        f"  {name}: " + "  ".join(f"{key} {value:.4g}" for key, value in each.items()) for name, each in scores if each
+    ]
     if cost is not None:
         lines.append("cost: " + "  ".join(f"{name[6:]} {value:.4g}" for name, value in cost.values().items()))
         lines += ["  energy not measured"] if cost.energy_j is None else []

@@ -7,7 +7,7 @@ import pytest
 
 from edge_models.fit import fit_personal_head, fit_report_head, labelled
 from edge_models.head_fits import FitSettings, MlpSettings
-from edge_models.head_weights import HeadWeights
+from edge_models.head_weights import HeadType, HeadWeights
 from edge_models.tasks import load_task
 from edge_protocol.errors import DataError
 
@@ -97,11 +97,30 @@ def test_shared_head_stays_when_nothing_is_gained() -> None:
     assert fit.shared["accuracy"] == 1
 
 
-def test_few_samples_keep_the_shared_head() -> None:
-    """With fewer labels than the settings ask for there is no choice to make, and no score to show."""
+def test_a_newcomer_s_few_samples_move_the_biases_alone() -> None:
+    """With too few labels to choose by there is no score to show, but how common classes are is learnt."""
+    features, targets = images(10, classes=(2,))
+    fit = fit_personal_head(features, no_side(10), targets, axes(), VEHICLE, SETTINGS)
+    assert (fit.chosen, fit.kind) == ("personal", "bias")
+    assert (fit.shared, fit.personal, fit.n_train, fit.n_valid) == ({}, {}, 10, 0)
+    np.testing.assert_array_equal(fit.head.weight, axes().weight)
+    assert fit.head.bias.argmax() == 2
+    assert fit.head.bias[2] > 0.9
+
+
+@pytest.mark.parametrize("heads", [("linear",), ("bias", "linear")])
+def test_without_leave_or_labels_few_samples_keep_the_shared_head(heads: tuple[HeadType, ...]) -> None:
+    """Biases need leave and a label; a forecaster's few windows tell of one hour alone."""
+    settings = FitSettings(heads=heads)
     features, targets = images(10)
-    fit = fit_personal_head(features, no_side(10), targets, blank(6), VEHICLE, SETTINGS)
-    assert (fit.chosen, fit.shared, fit.personal, fit.n_valid) == ("shared", {}, {}, 0)
+    (seen, changes), shared = windows(10), axes()
+    untold = [(features, np.full(10, -1), VEHICLE), (seen, changes, SPEED)]
+    if "bias" not in heads:
+        untold.append((features, targets, VEHICLE))
+    for inputs, truth, spec in untold:
+        fit = fit_personal_head(inputs, no_side(10), truth, shared, spec, settings)
+        assert (fit.chosen, fit.shared, fit.personal, fit.n_valid) == ("shared", {}, {}, 0)
+        assert fit.head is shared
 
 
 def test_side_inputs_reach_the_personal_head() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edge_models.fit import labelled
-from edge_models.head_fits import FITS, FitSettings, MlpSettings, fit_adapter, fit_linear, fit_mlp
+from edge_models.head_fits import FITS, FitSettings, MlpSettings, fit_adapter, fit_bias, fit_linear, fit_mlp
 from edge_models.head_weights import HeadType, HeadWeights
 
 SETTINGS = FitSettings(mlp=MlpSettings(steps=200, batch=64), rank=2)
@@ -61,13 +61,36 @@ def test_an_adapter_s_change_of_the_features_is_folded_into_a_linear_head() -> N
     assert right[1] > 0.95
 
 
+def test_biases_come_to_say_how_common_each_class_is() -> None:
+    """Where features tell nothing, the answer nears the device's own shares of classes; two samples hardly move it."""
+    targets = np.repeat([0, 1], [300, 100])
+    blind = HeadWeights(np.zeros((3, 8), np.float32), np.zeros(3, np.float32), 8)
+    shares = []
+    for labels in (targets, targets[:2]):
+        head = fit_bias(np.ones((len(labels), 8), np.float32), labels, blind, SETTINGS)
+        assert head.weight is blind.weight
+        odds = np.exp(head.bias)
+        shares.append(odds / odds.sum())
+    np.testing.assert_allclose(shares[0], [0.75, 0.25, 0], atol=0.03)
+    assert 0.4 < shares[1][0] < 0.9
+
+
+def test_biases_of_a_forecast_take_away_what_it_is_off() -> None:
+    """A mean that is 0.5 too low at one horizon is moved there, and a horizon without any reading stays."""
+    truth = np.stack([np.full(200, 0.5), np.full(200, np.nan)], axis=1).astype(np.float32)
+    start = HeadWeights(np.zeros((4, 8), np.float32), np.zeros(4, np.float32), 8)
+    moved = fit_bias(np.ones((200, 8), np.float32), truth, start, SETTINGS).bias
+    assert moved[0] == pytest.approx(0.5, abs=0.05)
+    assert moved[1] == 0
+
+
 @pytest.mark.parametrize("kind", FITS)
 def test_a_strong_pull_leaves_the_shared_head(kind: HeadType) -> None:
     """Every type starts there, and is pulled back to it."""
     inputs = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
     targets = np.arange(50) % 3
     start = shared(3, 8, 8)
-    settings = FitSettings(anchor=1e6, pull=1e6, mlp=MlpSettings(steps=1, learning_rate=1e-9))
+    settings = FitSettings(anchor=1e6, pull=1e6, bias_pull=1e8, mlp=MlpSettings(steps=1, learning_rate=1e-9))
     head = FITS[kind](inputs, targets, start, settings, lambda: None)
     np.testing.assert_allclose(head.apply(inputs), start.apply(inputs), atol=1e-3)
 
