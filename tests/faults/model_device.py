@@ -208,7 +208,7 @@ class ModelDevice:
             installer=self.installer,
             trust=self.trust,
             gate=Gate(SPEC.task_id, DEVICE, TOPICS, self.trust, self.link.subscribe, lambda: fleet.now),
-            config=SimpleNamespace(state_dir=self.folder),
+            config=SimpleNamespace(state_dir=self.folder, threads=1),
             spec=SPEC,
             inference=self.inference,
             lessons=SimpleNamespace(start=self._train, stop=self._stop, refitted=lambda _: None, poll=lambda _: []),
@@ -216,6 +216,7 @@ class ModelDevice:
             transport=SimpleNamespace(connected=True),
             drops=Counter(),
             outbox=SimpleNamespace(relink=lambda: None),
+            busy="",
             **dict.fromkeys(("replay", "seen", "drift"), nothing),
         )
         self.carry = Carry(hands)  # type: ignore[arg-type]
