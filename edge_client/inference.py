@@ -96,7 +96,7 @@ class Inference:
         self._queue: SimpleQueue[tuple[Feed, Frame | None, float]] = SimpleQueue()
         self._bundle: Bundle | None = None
         self._between: Between | None = None
-        self._latencies: deque[float] = deque(maxlen=_LATENCIES)
+        self._latencies: deque[tuple[int, float]] = deque(maxlen=_LATENCIES)  # with the release that answered
         self._stopping = threading.Event()
         self._dropping = threading.Lock()  # readers share the counter of what gave way
         self._threads: list[threading.Thread] = []
@@ -131,8 +131,9 @@ class Inference:
         self._between = step
 
     def latency_ms(self) -> dict[str, float]:
-        """Percentiles over the last frames, from arrival to answer; absent when nothing was answered."""
-        times = list(self._latencies.copy())
+        """Percentiles over the last frames that this release answered, from arrival to answer; absent without any."""
+        bundle = self._bundle
+        times = [took for release, took in self._latencies.copy() if bundle is not None and release == bundle.release]
         if not times:
             return {}
         p50, p95 = np.percentile(times, [50, 95]) * 1e3
@@ -252,6 +253,6 @@ class Inference:
             counters.failed += 1
             LOG.exception("source %s: frame %s could not be answered", feed.name, frame.sample)
             return
-        if answered:
+        if answered and bundle is not None:
             counters.answered += 1
-            self._latencies.append(time.perf_counter() - arrived)
+            self._latencies.append((bundle.release, time.perf_counter() - arrived))

@@ -95,7 +95,7 @@ def camera(opener: Callable[[], Frames], *, queue: int = 1000) -> tuple[Inferenc
 def test_every_frame_is_answered_once_across_many_swaps() -> None:
     """While frames flow, bundles are swapped again and again: none is skipped, none is answered twice."""
     frames = 400
-    inference, _, _, out = camera(lambda: Frames([picture(i) for i in range(frames)], pause_s=0.0005))
+    inference, feed, _, out = camera(lambda: Frames([picture(i) for i in range(frames)], pause_s=0.0005))
     inference.swap(Bundle(0, Constant()))
     inference.start()
     release = 0
@@ -108,7 +108,19 @@ def test_every_frame_is_answered_once_across_many_swaps() -> None:
     assert (counters.frames, counters.answered, counters.swap_skipped) == (frames, frames, 0)
     assert release > 10
     assert sum(result.values["car"] for result in out) == frames
+    inference.take(feed, picture(frames), 0.0)
     assert set(inference.latency_ms()) == {"latency_p50_ms", "latency_p95_ms"}
+
+
+def test_a_release_is_not_told_as_fast_as_the_one_before() -> None:
+    """What another release took is not said of this one, which has answered nothing; a new head is no new release."""
+    inference, feed, _, _ = camera(lambda: Frames([]))
+    inference.swap(Bundle(1, Constant()))
+    inference.take(feed, picture(1), 0.0)
+    inference.swap(Bundle(1, Constant()))
+    assert inference.latency_ms()
+    inference.swap(Bundle(2, Constant()))
+    assert inference.latency_ms() == {}
 
 
 def test_frames_before_the_first_release_wait_and_are_not_called_skipped() -> None:
