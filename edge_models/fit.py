@@ -106,10 +106,7 @@ def fit_personal_head(
     given = features if isinstance(side, SensorHistory) else np.hstack([features, side])
     rows = np.flatnonzero(_measured(given, targets))
     if len(rows) < settings.min_samples:
-        if spec.kind == "forecast" or "bias" not in settings.heads or not len(rows):
-            return PersonalFit(shared, "shared", settings.heads[0], {}, {}, len(rows), 0)
-        head = fit_bias(features[rows], targets[rows], shared, settings, tick)
-        return PersonalFit(head, "personal", "bias", {}, {}, len(rows), 0)
+        return _of_few(features[rows], targets[rows], shared, spec, settings, tick)
     train, valid = (rows[part] for part in _split(len(rows), spec, settings))
     learnt, asked, _ = own.split(train, valid)
     known, other = _joined(features[train], learnt), _joined(features[valid], asked)
@@ -127,6 +124,16 @@ def fit_personal_head(
     everything, _, habits = own.split(rows, rows[:0])
     head = FITS[kind](_joined(features[rows], everything), targets[rows], wide, settings, tick)
     return PersonalFit(replace(head, habits=habits), "personal", kind, before, tried, len(train), len(valid))
+
+
+def _of_few(
+    features: FloatArray, targets: Targets, shared: HeadWeights, spec: TaskSpec, settings: FitSettings, tick: Tick
+) -> PersonalFit:
+    """What too few samples to choose by are good for: a classifier's class mix, and no forecast's."""
+    if spec.kind == "forecast" or "bias" not in settings.heads or not len(targets):
+        return PersonalFit(shared, "shared", settings.heads[0], {}, {}, len(targets), 0)
+    head = fit_bias(features, targets, shared, settings, tick)
+    return PersonalFit(head, "personal", "bias", {}, {}, len(targets), 0)
 
 
 @dataclass(frozen=True, eq=False)
