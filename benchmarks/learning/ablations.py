@@ -3,7 +3,8 @@
 Twelve cameras at Dirichlet 0.1 in mixed conditions, 30 % of them away in every round, so that old reports count.
 Printed are points of the shared model lost without an ingredient, over the same seeds, rounds and images; `self` is the
 same distillation without any device. What personal heads are worth is in `vehicle`. Also ``--rounds``, ``--seeds``,
-``--cache DIR``.
+``--cache DIR``; ``--attack NAME`` asks the same in the setting of `robustness`, with two of five devices dishonest, and
+``--rules A,B`` of some rules only.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.harness import Options, Outcome, run, spread
-from benchmarks.learning import vehicle
+from benchmarks.learning import attackers, robustness, vehicle
 from benchmarks.learning.answers import Setting
 from benchmarks.learning.fleet import World, deal_world
 from benchmarks.learning.kept import FOLDER, code_of, kept, mark_of
@@ -67,10 +68,11 @@ NAMES = (WHOLE, CONTROL, *RULES, *WITHOUT)
 QUICK_NAMES = (WHOLE, "no density", "no EMA")
 
 
-def measured(options: Options, *, setting: Setting, seeds: int, cache: Path) -> Outcome:
+def measured(options: Options, *, setting: Setting, seeds: int, cache: Path, names: Sequence[str] = NAMES) -> Outcome:
     """Run the rule with and without each ingredient; --quick shows that it runs. There is no target."""
     torch.set_num_threads(1)
-    setting, seeds, names = (QUICK, 1, QUICK_NAMES) if options.quick else (setting, seeds, NAMES)
+    if options.quick:
+        setting, seeds, names = QUICK, 1, QUICK_NAMES
     runs: dict[str, list[Found]] = {}
     for seed in range(seeds):
         for name in names:
@@ -87,7 +89,8 @@ def measured(options: Options, *, setting: Setting, seeds: int, cache: Path) -> 
         for name in lost
     ]
     figures = {"accuracy": final, "lost": lost, "p": chance, "setting": asdict(setting)}
-    told = f"vehicle, {setting.offline:.0%} away, {setting.rounds} rounds, {seeds} seeds"
+    lies = f", {setting.liars:.0%} {setting.attack}" if setting.attack else ""
+    told = f"vehicle, {setting.offline:.0%} away{lies}, {setting.rounds} rounds, {seeds} seeds"
     dearest = max((name for name in lost if name != CONTROL), key=lambda name: lost[name].median)
     return Outcome(f"{told}: the dearest to leave out ({dearest}) costs {lost[dearest]} points", figures, rows=rows)
 
@@ -111,7 +114,7 @@ def _found(name: str, setting: Setting, seed: int, cache: Path) -> Found:
 
     if name in RULES:
         STRATEGIES[rule] = RULES[name]
-    own = code_of([sys.modules[__name__]]) if name in RULES else []
+    own = code_of(([sys.modules[__name__]] if name in RULES else []) + ([attackers] if setting.attack else []))
     found: Found = kept(cache, f"ablation-{mark_of(mark, name, WITHOUT.get(name), own)}", train)["made"]
     return found
 
@@ -124,13 +127,25 @@ def _world(devices: int, alpha: float, seed: int) -> World:
 def main() -> int:
     """Take this benchmark's own options off the command line and run; return the exit code."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--rounds", type=int, default=SETTING.rounds)
+    parser.add_argument("--rounds", type=int)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--attack", default="", choices=["", *attackers.ATTACKS])
+    parser.add_argument("--rules", default=",".join(NAMES))
     parser.add_argument("--cache", type=Path, default=FOLDER)
     found, rest = parser.parse_known_args(sys.argv[1:])
-    setting = replace(SETTING, rounds=found.rounds)
-    measure: Callable[[Options], Outcome] = partial(measured, setting=setting, seeds=found.seeds, cache=found.cache)
-    measure.__doc__ = "What each ingredient of feddistill is worth. Also --rounds, --seeds and --cache DIR."
+    setting = replace(robustness.SETTING, attack=found.attack, liars=robustness.SHARES[-1]) if found.attack else SETTING
+    setting = replace(setting, rounds=found.rounds or setting.rounds)
+    names = [WHOLE, *(name for name in found.rules.split(",") if name != WHOLE)]
+    if unknown := set(names) - set(NAMES):
+        parser.error(f"no rule {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    if not set(names) - {WHOLE, CONTROL}:
+        parser.error("--rules names nothing to leave out")
+    measure: Callable[[Options], Outcome] = partial(
+        measured, setting=setting, seeds=found.seeds, cache=found.cache, names=names
+    )
+    measure.__doc__ = (
+        "What each ingredient of feddistill is worth. --rounds N, --seeds N, --attack NAME, --rules A,B, --cache DIR."
+    )
     return run(measure, rest)
 
 
