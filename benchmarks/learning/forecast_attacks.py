@@ -7,11 +7,8 @@ round after round with everybody honest. Each round's reports are then fused aga
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,7 +16,7 @@ import msgspec
 import numpy as np
 import torch
 
-from benchmarks.harness import Options, Outcome, Target, run
+from benchmarks.harness import Options, Outcome, Own, Target, run
 from benchmarks.learning.forecast_codec import teacher_error
 from benchmarks.learning.shared_trunks import QUICK, SPEC, Budget, Fleet, sensors
 from broker_server.bench import Bench, open_bench
@@ -121,7 +118,7 @@ def judged(bench: Bench, strategy: Strategy) -> dict[str, list[float]]:
 
 
 def measured(options: Options, *, rounds: int, seeds: int) -> Outcome:
-    """Let forecasters lie; --quick has some that have learnt next to nothing, and judges nothing."""
+    """What lies cost a teacher of forecasts; in --quick nobody has learnt much, and nothing is judged."""
     torch.set_num_threads(1)
     budget, seeds = (QUICK, 1) if options.quick else (replace(Budget(), rounds=rounds), seeds)
     errors: dict[str, list[float]] = {}
@@ -151,16 +148,5 @@ def measured(options: Options, *, rounds: int, seeds: int) -> Outcome:
     return Outcome(f"{told} {lost[worst]:.1f} %", figures, () if options.quick else targets, rows)
 
 
-def main() -> int:
-    """Take ``--rounds`` and ``--seeds`` off the command line and run; return the exit code."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--seeds", type=int, default=1)
-    found, rest = parser.parse_known_args(sys.argv[1:])
-    measure: Callable[[Options], Outcome] = partial(measured, rounds=found.rounds, seeds=found.seeds)
-    measure.__doc__ = "What dishonest forecasters cost the teacher. --rounds N (2), --seeds N (1)."
-    return run(measure, rest)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run(measured, rounds=Own(2, "how many"), seeds=Own(1, "how many")))
