@@ -1,6 +1,10 @@
 """The rounds of one task, one after the other: when one opens, is called, closes, and what becomes of it; pure.
 
 Owns the task's current release number and which devices are ready for a round. Owns no device and no disk.
+
+An open call names the fleet's release. The disk may hold a newer one that is not the fleet's: a rollout holds it back,
+or an operator pushed it and the pump has not looked yet; when it becomes the fleet's, the round is superseded. A closed
+call goes on naming the release that its round began at, so the release that the round itself made is newer than it.
 """
 
 from __future__ import annotations
