@@ -29,7 +29,7 @@ class RoundsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     Attributes:
         limit: rounds to run, abandoned ones included; None for no end, 0 for the first release only.
         quorum: reports below which a round is abandoned at its deadline.
-        wait_for: devices that must be there with the current release committed before a round is called.
+        wait_for: devices that must be there with the current release committed, or sent back, before a round is called.
         deadline_s: how long a round takes reports.
         pause_s: rest after a round.
         trunk: how devices share the changes of their trunks inside a tier; None, the default: not at all.

@@ -35,6 +35,7 @@ BATCH = 128
 MAX_WAITING = 200_000
 """Most messages to devices that wait for the link; the oldest go first, and whoever misses one asks again."""
 POLL_RELEASES_S = 1.0
+"""Pause between two looks for what operators pushed; a round that is called meanwhile is superseded at the next one."""
 _SAVES = get_args(e.Save)
 
 log = logging.getLogger(__name__)

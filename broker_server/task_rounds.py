@@ -1,6 +1,10 @@
 """The rounds of one task, one after the other: when one opens, is called, closes, and what becomes of it; pure.
 
 Owns the task's current release number and which devices are ready for a round. Owns no device and no disk.
+
+An open call names the fleet's release. The disk may hold a newer one that is not the fleet's: a rollout holds it back,
+or an operator pushed it and the pump has not looked yet; when it becomes the fleet's, the round is superseded. A closed
+call goes on naming the release that its round began at, so the release that the round itself made is newer than it.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ from edge_protocol.task import TaskSpec
 
 RETRY_S = 30.0
 """Least rest after a first release that could not be made."""
+STAYING = frozenset({"rejected", "rolled_back"})
+"""Deployment states in which a device has given a release up for good."""
 RESUME_S = 30.0
 """A round that was collecting when the server stopped takes reports for at least this long after it is back."""
 
@@ -50,7 +56,8 @@ class TaskRounds:
         self.round: Round | None = None
         self.ready: set[DeviceId] = set()
         self.silent: set[DeviceId] = set()
-        """Devices that would be ready, but whose privacy budget is spent; they do not keep others from a round."""
+        """Devices that do not keep others from a round, and are not waited for: their privacy budget is spent, or they
+        sent the current release back and stay with an older one, from which they may answer."""
         self.held = False
         """Whether a rollout is under way: no new round opens, for the fleet runs two releases."""
         self._next_at = 0.0
@@ -62,16 +69,14 @@ class TaskRounds:
 
     def place(self, device: Device) -> None:
         """Note whether a device is ready for a round: present, with the current release, and something left to say."""
-        runs = device.tasks.get(self.task)
+        runs = device.tasks.get(self.task) if device.present else None
+        if runs is not None and runs.label_space != self.setup.spec.label_space:
+            runs = None
         current = self.round
-        fits = (
-            runs is not None
-            and device.present
-            and 0 < self.release == runs.release
-            and runs.label_space == self.setup.spec.label_space
-        )
+        fits = runs is not None and 0 < self.release == runs.release
+        stays = runs is not None and 0 < runs.release < self.release and runs.deployment in STAYING
         spent = self.task in device.spent
-        (self.silent.add if fits and spent else self.silent.discard)(device.device)
+        (self.silent.add if stays or (fits and spent) else self.silent.discard)(device.device)
         if fits and not spent:
             self.ready.add(device.device)
             if current and current.collecting and not current.heard(device.device):

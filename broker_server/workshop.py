@@ -170,7 +170,7 @@ class Workshop:
         hold = self._policy(work.task)
         record = desk.releases.make(desk.specs[work.task], folder / "candidate", origin, desk.clock(), hold)
         self._sweep(work.task, work.round)
-        return ReleaseStored(record, desk.database.draft(work.task, record.counter))
+        return ReleaseStored(record, desk.database.draft(work.task, record.counter) if hold else None)
 
     def _policy(self, task: TaskId) -> Hold | None:
         """How what a round made goes over the fleet; a first release has no other to go back to and is for all."""
@@ -187,7 +187,10 @@ class Workshop:
         return payloads(found[0]) if found else {}
 
     def _sweep(self, task: TaskId, number: int) -> None:
-        """Keep what doing the newest rounds again needs: their jobs, and the training states that these begin at."""
+        """Keep what doing the newest rounds again needs: their jobs, and the training states that these begin at.
+
+        A sweep that fails leaves files; it fails no work: a release that has been made is the fleet's.
+        """
         oldest = number - self._desk.config.keep_rounds + 1
         for folder in self.job_dir(task, number).parent.glob(f"{task}-*"):
             name = folder.name.removeprefix(f"{task}-")
@@ -196,10 +199,9 @@ class Workshop:
         first = next((n for n in range(oldest, number + 1) if (self.job_dir(task, n) / "job.json").exists()), number)
         try:
             start = read_job(self.job_dir(task, first)).current
-        except DistillationError as error:
-            log.warning("no training state is pruned: %s", error)  # until that round is itself
-            return
-        self._desk.releases.forget_training(task, before=int(Path(start).name) if start else 0)
+            self._desk.releases.forget_training(task, before=int(Path(start).name) if start else 0)
+        except (DistillationError, OSError) as error:
+            log.warning("no training state is pruned: %s", error)  # of a damaged job: until that round is itself
 
 
 def worker_process(timeout_s: float) -> Distiller:

@@ -1,4 +1,9 @@
-"""The half of the brain that answers rounds; pure: owns which round is open and how far its answer is, no file."""
+"""The half of the brain that answers rounds; pure: owns which round is open and how far its answer is, no file.
+
+A round names a release, and training for it begins on that one; on an older one, of a round of proxies, only when the
+device had to stay with it: nothing newer is under way. A release that is offered once training runs takes the trainer
+when it is ready; what was told by then came from the older one, and counts.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +100,7 @@ class Answering:
         if blocked and self.job is not None:
             stopped, self.job, self.phase = self.job, None, Phase.WAITING
             return [Stop(stopped)]
-        ready = release == call.release or (settled and 0 < release < call.release)
+        ready = _fits(call, release, settled=settled)
         waiting = self.phase is Phase.WAITING and (self._retry.at is None or self._retry.due(now))
         if not (waiting and ready and not blocked):
             return []
@@ -108,9 +113,9 @@ class Answering:
         return [Train(job, release, None, call)]
 
     def fetched(
-        self, event: Fetched | FetchFailed, *, release: int, blocked: bool, job: int, now: float
+        self, event: Fetched | FetchFailed, *, release: int, settled: bool, blocked: bool, job: int, now: float
     ) -> list[Effect]:
-        """The proxy set arrived, or could not be stored; train on `release` unless the trainer is wanted elsewhere."""
+        """The proxy set arrived, or could not be stored; train, unless that is to wait by now: see `advance`."""
         call = self._call
         if self.phase is not Phase.FETCHING or not isinstance(call, RoundCall) or event.sha256 != call.proxy.sha256:
             return []
@@ -118,7 +123,7 @@ class Answering:
             self._retry.fail(now)
             self.phase = Phase.WAITING
             return [Drop("round-delayed", event.reason)]
-        if blocked:
+        if blocked or not _fits(call, release, settled=settled):
             self.phase = Phase.WAITING
             return []
         self.phase, self.job = Phase.TRAINING, job
@@ -157,3 +162,8 @@ class Answering:
         self.job, self._call, self.phase = None, None, Phase.NONE
         self._retry.reset()
         return ended
+
+
+def _fits(call: Call, release: int, *, settled: bool) -> bool:
+    """Whether a round may be answered on a release: on its own, or on the one that the device had to stay with."""
+    return release == call.release or (settled and 0 < release < call.release)

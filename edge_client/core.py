@@ -245,8 +245,9 @@ class DeviceCore:
         return [Send(birth), self._releasing.status()]
 
     def _fetched(self, event: Fetched | FetchFailed, now: float) -> list[Effect]:
-        blocked, release = self._releasing.wants_trainer, self.running.release
-        asked = self._answering.fetched(event, release=release, blocked=blocked, job=self._next_job(), now=now)
+        blocked, settled, release = self._releasing.wants_trainer, self._releasing.settled, self.running.release
+        job = self._next_job()
+        asked = self._answering.fetched(event, release=release, settled=settled, blocked=blocked, job=job, now=now)
         return [*asked, *self._releasing.fetched(event, now)]
 
     def _trained(self, event: Trained | TrainFailed, now: float) -> list[Effect]:

@@ -8,12 +8,18 @@ from time import perf_counter
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from devices.runners.base import Answer
 from edge_models.samples import F4
 from edge_protocol.errors import DeploymentError, RoadcastError
 
+Clock = Callable[[], float]
+F8 = npt.NDArray[np.float64]
 WARM_UP = 3
+LOOKS = 3
+"""Times that the samples are answered before a candidate is too slow, the fastest of each sample counting: a scheduler
+that holds two of twenty answers up, all of them the candidate's, will not do so three times; a slow student is slow."""
 _ENOUGH = 8
 
 
@@ -78,9 +84,9 @@ def try_candidate(
     latency_floor_s: float,
     classes: bool,
     agreement: float = 0.0,
-    clock: Callable[[], float] = perf_counter,
+    clock: Clock = perf_counter,
 ) -> Verdict:
-    """Let both answer the same samples in turn.
+    """Let both answer the same samples in turn, again when the candidate seems too slow.
 
     Args:
         candidate: the new runner's ``infer``, warmed up here.
@@ -99,23 +105,30 @@ def try_candidate(
     """
     for batch in [*batches[:1]] * WARM_UP:
         _checked(candidate, batch, clock)
-    times: list[float] = []
-    before: list[float] = []
-    same: list[bool] = []
-    for batch in batches:
-        answer, seconds = _checked(candidate, batch, clock)
-        times.append(seconds)
+    fastest = np.full((2, len(batches)), np.inf)
+    for _ in range(LOOKS):
+        times, same = _in_turn(candidate, running, batches, clock)
+        fastest = np.minimum(fastest, times)
+        latency, before = np.percentile(fastest, 95, axis=1).tolist() if len(batches) else (0.0, 0.0)
+        if running is None or latency <= max(latency_factor * before, latency_floor_s):
+            previous = before if running is not None and len(batches) else None
+            return Verdict(len(batches), latency, previous, _agreed(same, agreement) if same and classes else None)
+    raise DeploymentError(
+        f"p95 latency {latency * 1e3:.2f} ms is above {latency_factor:g} times the running {before * 1e3:.2f} ms"
+    )
+
+
+def _in_turn(
+    candidate: Callable[[F4], Answer], running: Callable[[F4], Answer] | None, batches: Sequence[F4], clock: Clock
+) -> tuple[F8, list[bool]]:
+    """Times of candidate and running release (2, batches) in seconds, 0 for none running; which answers are alike."""
+    times, same = np.zeros((2, len(batches))), []
+    for at, batch in enumerate(batches):
+        answer, times[0, at] = _checked(candidate, batch, clock)
         if running is not None:
-            old, seconds = _timed(running, batch, clock)
-            before.append(seconds)
+            old, times[1, at] = _timed(running, batch, clock)
             same += (answer.logits.argmax(1) == old.logits.argmax(1)).tolist()
-    latency = float(np.percentile(times, 95)) if times else 0.0
-    previous = float(np.percentile(before, 95)) if before else None
-    if previous is not None and latency > max(latency_factor * previous, latency_floor_s):
-        raise DeploymentError(
-            f"p95 latency {latency * 1e3:.2f} ms is above {latency_factor:g} times the running {previous * 1e3:.2f} ms"
-        )
-    return Verdict(len(times), latency, previous, _agreed(same, agreement) if same and classes else None)
+    return times, same
 
 
 def _agreed(same: Sequence[bool], least: float) -> float:
@@ -133,12 +146,12 @@ def _agreed(same: Sequence[bool], least: float) -> float:
     return alike
 
 
-def _timed(infer: Callable[[F4], Answer], batch: F4, clock: Callable[[], float]) -> tuple[Answer, float]:
+def _timed(infer: Callable[[F4], Answer], batch: F4, clock: Clock) -> tuple[Answer, float]:
     begun = clock()
     return infer(batch), clock() - begun
 
 
-def _checked(infer: Callable[[F4], Answer], batch: F4, clock: Callable[[], float]) -> tuple[Answer, float]:
+def _checked(infer: Callable[[F4], Answer], batch: F4, clock: Clock) -> tuple[Answer, float]:
     try:
         answer, seconds = _timed(infer, batch, clock)
     except RoadcastError as error:

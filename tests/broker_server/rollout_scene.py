@@ -13,9 +13,17 @@ from broker_server.audit import AuditEntry
 from broker_server.config import FleetConfig, RoundsConfig
 from broker_server.coordinator import Coordinator
 from broker_server.events import Ordered, ReleaseStored
-from broker_server.records import DeviceRecord, OrderRecord, ProgressRecord, ReleaseRecord, RolloutRecord
+from broker_server.records import (
+    DeviceRecord,
+    OrderRecord,
+    ProgressRecord,
+    ReleaseRecord,
+    RolloutRecord,
+    RoundRecord,
+)
 from broker_server.rollout import Rollout
 from broker_server.rollout_plan import Plan
+from broker_server.rounds import Round, restored
 from broker_server.task_rounds import TaskRounds, TaskSetup
 from edge_protocol import messages as m
 from edge_protocol.blobs import cut
@@ -23,9 +31,11 @@ from edge_protocol.effects import Send
 from edge_protocol.ids import DeviceId
 from edge_protocol.manifest import Artifact, ReleaseManifest, decode_manifest
 from edge_protocol.task import TIERS
-from tests.broker_server.scenes import PROXY, SPEC, TASK
+from tests.broker_server.scenes import PROXY, SAMPLES, SPEC, TASK
 
+Held = tuple[ReleaseRecord, RolloutRecord, list[ProgressRecord]]
 FLEET = FleetConfig(stale_after_s=1e9, offline_after_s=1e9, tags={"north": ("cam-1*",)})
+NO_ROUNDS = RoundsConfig(limit=0)
 PLAN = Plan(canary=0.2, waves=(0.5, 1.0), soak_s=60, deadline_s=600, max_failures=1)
 
 
@@ -86,9 +96,13 @@ class RolloutScene:
         fleet: counter on the fleet's release topic.
         audit: the log, as it is on the disk.
         making: releases that were asked for again and are not made yet.
+        call: the fleet's retained round.
+        round: as it is on the disk.
+        work: what the round has begun and nobody has done yet.
     """
 
     count: int = 10
+    rounds: RoundsConfig = NO_ROUNDS
     now: float = 1_000_000.0
     own: dict[str, int] = field(default_factory=dict)
     fleet: int = 0
@@ -97,8 +111,12 @@ class RolloutScene:
     progress: dict[tuple[int, str], ProgressRecord] = field(default_factory=dict)
     audit: list[AuditEntry] = field(default_factory=list)
     making: list[e.ReleaseAgain] = field(default_factory=list)
+    call: m.Call | None = None
+    round: RoundRecord | None = None
+    work: list[e.Distil | e.MakeRelease] = field(default_factory=list)
     answers: list[str | None] = field(default_factory=list)
     _records: dict[DeviceId, DeviceRecord] = field(default_factory=dict)
+    _reports: dict[tuple[int, DeviceId], bytes] = field(default_factory=dict)
     _count: Any = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
@@ -109,21 +127,37 @@ class RolloutScene:
             self.connect(dev)
 
     def _new_core(self) -> None:
-        self.task = TaskRounds(TaskSetup(SPEC, PROXY, 4, RoundsConfig(limit=0)))
+        self.task = TaskRounds(TaskSetup(SPEC, PROXY, SAMPLES, self.rounds))
         self.core = Coordinator([self.task], FLEET)
 
     def restart(self) -> None:
         """Drop the server, and make one from what is on the disk."""
         self._new_core()
         held = [(self.releases[c], r, self._fates(c)) for c, r in self.rollouts.items()]
-        serving = max(c for c in self.releases if c not in self.rollouts or self._serves(self.rollouts[c]))
+        serving = self.serving
         self.making.clear()
-        effects = self.task.resume(self.releases[serving], None, self.now)
+        self.work.clear()
+        effects = self.task.resume(self.releases[serving], self._round(), self.now, rolling=self._rolling(held))
         effects += self.core.rollouts.restore(held, self.audit[-1] if self.audit else None, self.now)
         self.do([*effects, *self.core.restore(self._records.values(), [], self.now)])
 
+    def _round(self) -> Round | None:
+        if self.round is None:
+            return None
+        answered = {device: id_ for (number, device), id_ in self._reports.items() if number == self.round.number}
+        return restored(self.round, answered, self.rounds.quorum)
+
+    def _rolling(self, held: list[Held]) -> bool:
+        open_ = [r for r, rollout, _ in held if rollout.state not in {"complete", "aborted"}]
+        return self.round is not None and self.round.number in {r.round for r in open_}
+
     def _fates(self, counter: int) -> list[ProgressRecord]:
         return [p for (c, _), p in self.progress.items() if c == counter]
+
+    @property
+    def serving(self) -> int:
+        """The fleet's release, as it is on the disk."""
+        return max(c for c in self.releases if c not in self.rollouts or self._serves(self.rollouts[c]))
 
     @staticmethod
     def _serves(record: RolloutRecord) -> bool:
@@ -133,6 +167,7 @@ class RolloutScene:
         """Carry effects out: saves first, as the pump does."""
         self._save(effects)
         self._publish(effects)
+        self._follow_round(effects)
 
     def _save(self, effects: list[e.Effect]) -> None:
         for effect in effects:
@@ -147,6 +182,10 @@ class RolloutScene:
                     self.answers.append(order.answer)
                 case e.SaveDevice(device):
                     self._records[device.device] = device
+                case e.SaveRound(round_):
+                    self.round = round_
+                case e.SaveReport(report):
+                    self._reports[report.round, report.device] = report.message_id
                 case _:
                     pass
 
@@ -164,6 +203,18 @@ class RolloutScene:
                     self.measure(self.devices[device])
                 case e.ReleaseAgain():
                     self.making.append(effect)
+                case _:
+                    pass
+
+    def _follow_round(self, effects: list[e.Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case e.PublishRound(call):
+                    self.call = call
+                case e.Distil() | e.MakeRelease():
+                    self.work.append(effect)
+                case e.CancelDistil(_, number):
+                    self.work = [each for each in self.work if each.round != number]
                 case _:
                     pass
 

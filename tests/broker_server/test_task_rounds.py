@@ -130,6 +130,24 @@ def test_a_device_with_nothing_left_to_say_does_not_keep_others_from_a_round() -
     assert alone.round.state is RoundState.OPEN
 
 
+@pytest.mark.parametrize("state", ["rolled-back", "rejected"])
+def test_a_device_that_sent_a_release_back_does_not_keep_others_from_a_round(state: str) -> None:
+    """It counts towards those that a round waits for and is not waited for; what it says from the old one counts."""
+    scene = Scene()
+    scene.collecting()
+    scene.core.learn(ReleaseStored(release(2, None)), scene.now)
+    scene.now += 5
+    scene.deployed("cam-0", 2)
+    scene.deployed("cam-1", 2)
+    assert scene.round.state is RoundState.OPEN
+    (called,) = of(scene.say("cam-2", m.Deployment(SPEC.name, 2, state, 1, "")), e.PublishRound)
+    assert (called.call.release, scene.round.waiting) == (2, {"cam-0", "cam-1"})
+    scene.report("cam-2")
+    assert "cam-2" in scene.round.answered
+    scene.deployed("cam-2", 2)
+    assert (scene.task.silent, scene.task.ready) == (set(), {"cam-0", "cam-1", "cam-2"})
+
+
 def test_rounds_end_at_the_limit() -> None:
     """After the last round nothing opens and no deadline of the task is left."""
     scene = Scene(rounds=RoundsConfig(limit=1, quorum=1, wait_for=1, deadline_s=60, pause_s=0))

@@ -99,6 +99,21 @@ def test_a_damaged_job_of_an_old_round_stops_no_new_one(places: Any, caplog: pyt
     assert "no training state is pruned" in caplog.text
 
 
+def test_a_training_state_that_cannot_be_removed_fails_no_round(places: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """What is made is told as made: else the next round were called on the release before a release that is out."""
+    place = places(scripted_distiller([0.1 * n for n in range(1, 9)]))
+    stays = place.workshop._desk.releases.folder(TASK, 1) / "nano.training.safetensors"
+    for number in range(7):
+        place.workshop.do(e.Distil(TASK, number, number), "")
+        assert isinstance(place.outcome(), Distilled)
+        place.workshop.do(e.MakeRelease(TASK, number, {}), "")
+        assert isinstance(place.outcome(), ReleaseStored)
+        if number == 1:
+            stays.unlink()
+            stays.mkdir()
+    assert f"no training state is pruned: [Errno 21] Is a directory: '{stays}'" in caplog.text
+
+
 def test_errors_of_any_kind_become_an_outcome(places: Any, caplog: pytest.LogCaptureFixture) -> None:
     """A distiller that raises what it may, or what it should not, and a candidate that is not there."""
     errors: list[Exception] = [DistillationError("no memory"), ZeroDivisionError("a bug")]

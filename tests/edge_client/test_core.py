@@ -269,3 +269,22 @@ def test_a_device_that_had_to_stay_on_an_older_release_answers_from_it() -> None
     driver.do(e.Fetched(call(1, 2).proxy.sha256))
     assert driver.last(e.Train).release == 1
     assert driver.last(e.Train).call == call(1, 2)
+
+
+def test_a_device_that_comes_back_waits_for_the_release_that_is_under_way() -> None:
+    """The retained call came before the retained release: the old trunk tells nothing, though proxies came first."""
+    driver = Driver(Remembered(running=Running(1, artifact(1).weights.sha256)))
+    driver.do(e.Linked())
+    driver.say(call(2, 2))
+    assert driver.last(e.Fetch).ref == call(2, 2).proxy
+    driver.say(signed(2))
+    driver.do(e.Fetched(call(2, 2).proxy.sha256))
+    assert not driver.all(e.Train)
+    driver.fetch(2)
+    driver.do(e.Checked(2))
+    driver.do(e.Trained(driver.last(e.Train).job, None))
+    driver.do(Planned(2))
+    driver.do(e.Passed(2))
+    driver.do(e.Installed(2))
+    driver.do(e.Fetched(call(2, 2).proxy.sha256))
+    assert (driver.last(e.Train).release, driver.last(e.Train).call) == (2, call(2, 2))

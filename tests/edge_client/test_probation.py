@@ -90,6 +90,22 @@ def test_latencies_too_short_to_compare_do_not_send_a_candidate_back() -> None:
         try_candidate(Student(clock, 0.026).infer, old.infer, BATCHES, **LIMITS, classes=True, clock=clock)
 
 
+def test_a_scheduler_that_holds_answers_up_does_not_send_a_candidate_back() -> None:
+    """Two of twenty answers take 72 ms, all of them the candidate's: the samples are answered again, and it passes."""
+    clock = FakeClock()
+    held_up = iter([0.0005] * 3 + ([0.0005] * 9 + [0.072]) * 2 + [0.0005] * 20)
+    new, old = Student(clock), Student(clock, 0.0005)
+
+    def infer(x: np.ndarray) -> Answer:
+        new.seconds = next(held_up)
+        return new.infer(x)
+
+    verdict = try_candidate(infer, old.infer, [*BATCHES, *BATCHES], **LIMITS, classes=True, clock=clock)
+    assert (verdict.samples, verdict.agreement) == (20, 1)
+    assert verdict.latency_s == pytest.approx(0.0005, abs=1e-6)
+    assert next(held_up, None) is None
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_candidate_that_answers_nonsense_is_sent_back(value: float) -> None:
     """NaN and infinity are no answers."""

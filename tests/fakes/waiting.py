@@ -11,12 +11,12 @@ T = TypeVar("T")
 DEADLINE_S = 20.0
 
 
-def wait_for(condition: Callable[[], T], what: str, *, within_s: float = DEADLINE_S) -> T:
+def wait_for(condition: Callable[[], T], what: str, *, within_s: float = DEADLINE_S, every_s: float = 0.01) -> T:
     """Return the condition's first true value; fail the test when there is none in time."""
     deadline = time.monotonic() + within_s
     while not (value := condition()):
         assert time.monotonic() < deadline, f"no {what} within {within_s} s"
-        time.sleep(0.01)
+        time.sleep(every_s)
     return value
 
 
