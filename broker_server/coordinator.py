@@ -112,7 +112,7 @@ class Coordinator:
                 effects = task.distilled(outcome, now)
             case JobFailed():
                 task = self.tasks[outcome.task]
-                effects = task.failed(outcome, now)
+                effects = task.failed(outcome, now) + self.rollouts.failed(outcome)
             case _:
                 assert_never(outcome)
         return effects + task.advance(now)

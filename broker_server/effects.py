@@ -142,14 +142,18 @@ class MakeRelease:
     metrics: dict[str, float]
 
 
+NO_ROUND = -1
+"""Round of work that no round asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReleaseAgain:
-    """Release the files of an earlier release under a new counter; the answer is `ReleaseStored`."""
+    """Release the files of an earlier release under a new counter; the answer is `ReleaseStored` or `JobFailed`."""
 
     task: TaskId
     counter: int
     notes: str
-    round: int = -1
+    round: int = NO_ROUND
 
 
 @dataclass(frozen=True, slots=True)

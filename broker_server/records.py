@@ -147,6 +147,7 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
         calm_s: when all of the wave had committed; 0 before.
         started_s, ended_s: 0 when not yet.
         reason: why it was paused or aborted.
+        stranded: why devices may still run it although it was aborted; "" once the fleet has a newer one.
     """
 
     task: TaskId
@@ -163,6 +164,7 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True):
     started_s: float = 0.0
     ended_s: float = 0.0
     reason: str = ""
+    stranded: str = ""
 
     def changed(self, **fields: object) -> RolloutRecord:
         """The same with some fields changed."""

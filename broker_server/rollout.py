@@ -71,7 +71,7 @@ class Rollout:
         if event is RolloutEvent.RESUME and self.record.wave == 0:
             event = RolloutEvent.RESUME_CANARY
         state = step(TABLE, self.state, event)
-        changed: dict[str, object] = {"state": state.value, "reason": reason[:MAX_REASON] or self.record.reason}
+        changed: dict[str, object] = {"state": state.value, "reason": reason[:MAX_REASON]}
         if event is RolloutEvent.START:
             changed["started_s"] = now
         if event is RolloutEvent.ADVANCE:
@@ -81,6 +81,13 @@ class Rollout:
         self.record = self.record.changed(**changed)
         stays = state is not RolloutState.ABORTED and not (state is RolloutState.COMPLETE and self.record.whole_fleet)
         return [SaveRollout(self.record), *([] if stays else self.withdrawn())]
+
+    def strand(self, why: str) -> list[Effect]:
+        """Note why devices may still run it, "" when they need not any more."""
+        if why == self.record.stranded:
+            return []
+        self.record = self.record.changed(stranded=why)
+        return [SaveRollout(self.record)]
 
     def withdrawn(self) -> list[Effect]:
         """Clear what the broker keeps of it for single devices."""

@@ -13,6 +13,7 @@ import msgspec
 
 from broker_server.audit import AuditEntry, AuditTrail
 from broker_server.effects import (
+    NO_ROUND,
     Effect,
     OfferRelease,
     ReleaseAgain,
@@ -21,21 +22,21 @@ from broker_server.effects import (
     SaveProgress,
     SaveRollout,
 )
+from broker_server.events import JobFailed
 from broker_server.measuring import latency_of
 from broker_server.records import OrderRecord, ProgressRecord, ReleaseRecord, RolloutRecord
 from broker_server.registry import Device
-from broker_server.rollout import Rollout
+from broker_server.rollout import MAX_REASON, Rollout
 from broker_server.rollout_fates import Fate
+from broker_server.rollout_orders import ORDERS, nobody, refusal
 from broker_server.rollout_plan import Member, Plan, Tags
 from broker_server.rollout_states import ACTIVE, RolloutEvent, RolloutState
-from edge_protocol.errors import RoadcastError
 from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.manifest import decode_manifest
 from edge_protocol.messages import Deployment, DeviceState, Measured
 
 RETURN_AGAIN_S = 60.0
 """Pause before a release that was to be taken back, and is not, is asked for again."""
-_ORDERS = {event.value: event for event in RolloutEvent}
 Fleet = Callable[[], Iterable[Device]]
 
 
@@ -117,17 +118,28 @@ class Rollouts:
             effects += self._take_back(held, current, now)
         return effects, ended
 
+    def failed(self, event: JobFailed) -> list[Effect]:
+        """A release that was to come back could not be made; it is asked for again, and meanwhile this is told."""
+        if event.round != NO_ROUND:
+            return []
+        effects: list[Effect] = []
+        for held in self._of(event.task):
+            record = held.rollout.record
+            if held.return_at is not None and record.baseline:
+                by_hand = (
+                    f"tried again each minute; or: roadcast release again {record.task} {record.baseline} --keys DIR"
+                )
+                effects += held.rollout.strand(f"{event.reason[:MAX_REASON]}; {by_hand}")
+        return effects
+
     def obey(self, order: OrderRecord, current: int, now: float) -> tuple[list[Effect], list[Ended]]:
         """Do what an operator orders, or say why not."""
         held = self._held.get(order.task, {}).get(order.counter)
-        try:
-            if held is None:
-                raise RoadcastError(  # noqa: TRY301 - one place answers
-                    f"release {order.counter} of {order.task!r} has no rollout: push it with --hold"
-                )
-            effects, ended = self._obey(held, order, current, now)
-        except RoadcastError as error:
-            return [SaveOrder(msgspec.structs.replace(order, answer=str(error)))], []
+        refused = refusal(order, held.rollout if held else None, self.under_way(order.task), current)
+        refused = refused or nobody(order, self._members(order.task), self._tags)
+        if refused or held is None:
+            return [SaveOrder(msgspec.structs.replace(order, answer=refused))], []
+        effects, ended = self._obey(held, order, current, now)
         return [*effects, SaveOrder(msgspec.structs.replace(order, answer=""))], ended
 
     def place(self, device: Device, now: float) -> list[Effect]:
@@ -201,18 +213,11 @@ class Rollouts:
         return effects, ended
 
     def _obey(self, held: _Held, order: OrderRecord, current: int, now: float) -> tuple[list[Effect], list[Ended]]:
-        event = _ORDERS.get(order.order)
-        if event is RolloutEvent.START and order.plan is not None:
-            other = self.under_way(order.task)
-            if other is not None:
-                raise RoadcastError(f"the rollout of release {other.record.counter} is under way; abort it first")
-            return self._start(held, order.plan, order.by, current, now), []
+        event = ORDERS[order.order]
+        if event is RolloutEvent.START:
+            return self._start(held, order.plan or held.rollout.record.plan, order.by, current, now), []
         if event in {RolloutEvent.ABORT, RolloutEvent.ROLLBACK}:
-            assert event is not None
             return self._end(held, event, order.by, f"{order.order} by {order.by}", now)
-        if event not in {RolloutEvent.PAUSE, RolloutEvent.RESUME}:
-            raise RoadcastError(f"{order.order!r} is no order")
-        assert event is not None
         did = held.rollout.fire(event, now, f"paused by {order.by}" if event is RolloutEvent.PAUSE else "")
         return [*did, self._note(now, order.by, order.order, held.rollout.record)], []
 
@@ -234,15 +239,20 @@ class Rollouts:
     def _take_back(self, held: _Held, current: int, now: float) -> list[Effect]:
         """See to it that nobody stays on an aborted release: once a higher counter is the fleet's, nobody does."""
         record = held.rollout.record
-        if held.return_at is None or now < held.return_at:
+        if held.return_at is None:
             return []
-        if current > record.counter or not record.baseline:
+        if current > record.counter:
             held.return_at = None
+            noted = [self._note(now, "server", "take-back", record, f"the fleet has release {current}")]
+            return [*held.rollout.strand(""), *noted] if record.stranded else []
+        if now < held.return_at:
             return []
         held.return_at = now + RETURN_AGAIN_S
-        notes = f"release {record.baseline} again, in place of {record.counter}: {record.reason}"[:500]
-        noted = self._note(now, "server", "take-back", record, f"release {record.baseline} gets a new counter")
-        return [noted, ReleaseAgain(record.task, record.baseline, notes)]
+        if not record.baseline:
+            return held.rollout.strand("there is no release before it; push another one")
+        notes = f"release {record.baseline} again, in place of {record.counter}: {record.reason}"[:MAX_REASON]
+        stranded = record.stranded or f"release {record.baseline} gets a new counter"
+        return [*held.rollout.strand(stranded), ReleaseAgain(record.task, record.baseline, notes)]
 
     def _placed(self, rollout: Rollout) -> list[Effect]:
         """What the broker is to hold of a rollout after a restart."""

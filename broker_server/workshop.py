@@ -111,9 +111,10 @@ class Workshop:
             if error is None:
                 self._desk.done(future.result())
                 return
-            if not isinstance(error, RoadcastError):
-                log.error("%s of round %d failed", type(work).__name__, work.round, exc_info=error)
-            self._desk.done(JobFailed(work.task, work.round, f"{type(error).__name__}: {error}"))
+            why = f"{type(error).__name__}: {error}"
+            bug = None if isinstance(error, RoadcastError) else error
+            log.error("task %s: %s failed: %s", work.task, type(work).__name__, why, exc_info=bug)
+            self._desk.done(JobFailed(work.task, work.round, why))
 
         executor.submit(act).add_done_callback(finished)
 

@@ -184,6 +184,7 @@ def _status(state_dir: Path, release: str) -> dict[str, Any]:
 def _line(found: dict[str, Any]) -> str:
     fates = ", ".join(f"{count} {fate}" for fate, count in found["counts"].items() if count)
     tail = f": {found['reason']}" if found["reason"] else ""
+    tail += f"; devices may still run it: {found['stranded']}" if found["stranded"] else ""
     return f"{found['task']}/{found['release']} {found['state']}, wave {found['wave']}: {fates or 'nobody yet'}{tail}"
 
 

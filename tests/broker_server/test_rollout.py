@@ -240,7 +240,7 @@ def test_paused_nothing_goes_on_and_resumed_it_does() -> None:
     assert scene.order(2, "pause") == ""
     scene.wait(10 * SOAK)
     assert (scene.state(2), len(scene.own)) == ("paused", 3)
-    assert "does not take 'pause'" in (scene.order(2, "pause") or "")
+    assert "is paused: it takes abort or resume" in (scene.order(2, "pause") or "")
     assert scene.order(2, "resume") == ""
     assert scene.state(2) == "canary"
     scene.wait(SOAK)

@@ -130,6 +130,19 @@ def test_errors_of_any_kind_become_an_outcome(places: Any, caplog: pytest.LogCap
     assert "nothing to release" in place.outcome().reason
 
 
+def test_a_release_that_cannot_be_made_again_is_logged_and_told(
+    places: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody may believe that the fleet is back when it is not."""
+    place = places(scripted_distiller([]))
+    place.workshop.do(e.ReleaseAgain(TASK, 7, "back"), "")
+    told = place.outcome()
+    assert (told.task, told.round) == (TASK, e.NO_ROUND)
+    assert "no release 7 of 'vehicle' to go back to" in told.reason
+    assert f"task vehicle: ReleaseAgain failed: {told.reason}" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
 def test_cancelling_ends_the_job_that_runs(places: Any) -> None:
     """The distiller hears of it, and the outcome is a failure."""
     begun = threading.Event()

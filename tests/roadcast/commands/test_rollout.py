@@ -51,7 +51,7 @@ def test_a_rollout_from_start_to_the_log(running: RunningCentre) -> None:
     found = json.loads(call("status", "vehicle/2", *where, "--json"))
     assert found["counts"] == {"absent": 0, "waiting": 0, "measuring": 0, "committed": 4, "failed": 0}
     assert call("status", "vehicle/2", *where).count("committed") == 4
-    with pytest.raises(CheckFailedError, match="does not take 'abort'"):
+    with pytest.raises(CheckFailedError, match="is complete: it takes rollback"):
         call("abort", "vehicle/2", *where, "--wait", "30")
     assert "aborted" in call("rollback", "vehicle/2", *where, "--wait", "30")
     log = json.loads(call("audit", *where, "--json"))
@@ -83,7 +83,7 @@ def test_what_cannot_be_done_is_said(running: RunningCentre, tmp_path: Path) -> 
         call("pause", "vehicle", *where)
     with pytest.raises(NotReadyError, match="--hold"):
         call("status", "vehicle/1", *where)
-    with pytest.raises(CheckFailedError, match="has no rollout"):
+    with pytest.raises(CheckFailedError, match="is the fleet's and has no rollout"):
         call("pause", "vehicle/1", *where, "--wait", "30")
     with pytest.raises(ConfigError, match="rollout"):
         call("start", "vehicle/2", *where, "--canary", "500%")
