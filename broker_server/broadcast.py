@@ -72,11 +72,13 @@ class Broadcast:
         Raises:
             StoreError: the database refused.
         """
-        for record in self._database.releases(task):
-            if record.counter > counter or not record.on_broker:
+        found = [record for record in self._database.releases(task) if record.counter <= counter]
+        kept = {record.counter for record in found[-self._keep :]}
+        for record in found:
+            if not record.on_broker:
                 continue
             name, refs = f"release/{record.counter}", decode_manifest(record.manifest).blobs
-            if record.counter > counter - self._keep:
+            if record.counter in kept:
                 self._publisher.hold(task, name, refs)
             else:
                 self._publisher.release(task, name)

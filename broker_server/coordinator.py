@@ -231,8 +231,8 @@ class Coordinator:
         if not device.newer(header, f"deployment/{name}"):
             return [], ""
         state = told.state.lower().replace("-", "_")
-        release = told.running if state in SETTLED else runs.release
-        device.tasks[name] = replace(runs, release=release, deployment=state, reason=told.reason)
+        release, weights = (told.running, told.weights) if state in SETTLED else (runs.release, runs.weights)
+        device.tasks[name] = replace(runs, release=release, deployment=state, reason=told.reason, weights=weights)
         return [*self.rollouts.told(device, told, now), *self._changed(device, now)], ""
 
     def _spent(self, device: Device, told: m.DeviceState, now: float) -> list[Effect]:

@@ -18,6 +18,7 @@ class DeviceTask(msgspec.Struct, frozen=True, kw_only=True):
         release: counter of the release that the device has committed; 0 for none.
         deployment: last state it told of a deployment, in small letters; "" when it never did.
         reason: why that deployment was rejected, failed or rolled back.
+        weights: hash of the payload of that release that it runs; "" when it has not said.
     """
 
     task: TaskId
@@ -27,6 +28,7 @@ class DeviceTask(msgspec.Struct, frozen=True, kw_only=True):
     release: int = 0
     deployment: str = ""
     reason: str = ""
+    weights: str = ""
 
 
 class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):

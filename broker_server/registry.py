@@ -193,4 +193,5 @@ def _running(told: RunningTask, before: DeviceTask | None) -> DeviceTask:
         release=told.release,
         deployment=before.deployment if before else "",
         reason=before.reason if before else "",
+        weights=before.weights if before and before.release == told.release else "",
     )

@@ -27,6 +27,7 @@ from pathlib import Path
 import msgspec
 from safetensors import SafetensorError, safe_open
 
+from broker_server.foreign import next_counter
 from broker_server.records import ReleaseRecord, RolloutRecord
 from broker_server.rollout_plan import Plan
 from broker_server.signed_roles import SignedRoles
@@ -42,7 +43,7 @@ from edge_protocol.manifest import SCALE, VARIANTS, Artifact, Delta, ReleaseMani
 from edge_protocol.task import TIERS, TaskSpec, Tier
 
 DELTA_BASES = 2
-"""Releases back from the newest to which a new one gives deltas; the broker keeps chunks of as many by default."""
+"""How many of the fleet's last releases a new one gives deltas from; the broker keeps as many by default."""
 WORTH = 0.9
 """A delta larger than this share of the whole payload is not worth a second way to get it."""
 _FILES = ("template.onnx", "weights.safetensors", "golden.safetensors")
@@ -90,9 +91,18 @@ class ReleaseFolder:
                     state.unlink(missing_ok=True)
 
     def make(
-        self, spec: TaskSpec, artifacts: Path, origin: Provenance, now: float, hold: Hold | None = None
+        self,
+        spec: TaskSpec,
+        artifacts: Path,
+        origin: Provenance,
+        now: float,
+        hold: Hold | None = None,
+        *,
+        above: int = 0,
     ) -> ReleaseRecord:
         """Make the next release of a task from an artifact folder; with `hold`, a rollout brings it to the fleet.
+
+        Its counter is above `above` too.
 
         Raises:
             ArtifactError: a file is missing or broken, or the metrics are not finite.
@@ -101,9 +111,11 @@ class ReleaseFolder:
         if not all(math.isfinite(value) for value in origin.metrics.values()):
             raise ArtifactError(f"{artifacts}: a metric is not finite: {dict(origin.metrics)}")
         with self._lock():
-            return self._make(spec, artifacts, origin, now, hold)
+            return self._make(spec, artifacts, origin, now, hold, above)
 
-    def again(self, task: TaskId, counter: int, notes: str, now: float) -> ReleaseRecord:
+    def again(
+        self, task: TaskId, counter: int, notes: str, now: float, hold: Hold | None = None, *, above: int = 0
+    ) -> ReleaseRecord:
         """Release the files of an earlier release under the next counter: what takes a worse one back.
 
         Raises:
@@ -111,11 +123,11 @@ class ReleaseFolder:
             StoreError: the disk refused.
         """
         with self._lock():
-            found = [r for r in self._database.releases(task, after=counter - 1) if r.counter == counter]
-            if not found:
+            found = self._database.release(task, counter)
+            if found is None:
                 raise ArtifactError(f"no release {counter} of {task!r} to go back to; push one")
-            old = decode_manifest(found[0].manifest)
-            fresh = self._database.newest()[task] + 1
+            old = decode_manifest(found.manifest)
+            fresh = next_counter(self._database, task, above)
             whole = tuple(msgspec.structs.replace(artifact, deltas=()) for artifact in old.artifacts)  # on most disks
             manifest = msgspec.structs.replace(old, counter=fresh, created_s=now, artifacts=whole, round=0, notes=notes)
             source, folder = self.folder(task, counter), self.folder(task, fresh)
@@ -124,7 +136,8 @@ class ReleaseFolder:
                 folder.mkdir(parents=True)
             for file in sorted(source.glob("*.safetensors")):
                 write_atomic(folder / file.name, _file(file))
-            return self._record(manifest, folder, None, None, now, gone=range(counter + 1, fresh))
+            newer = [r.counter for r in self._database.releases(task, after=counter)]
+            return self._record(manifest, folder, None, hold, now, gone=[] if hold else newer)
 
     def list_again(self, task: TaskId, now: float) -> None:
         """Have the fleet's release, and newer ones, signed where they are not: metadata may have been brought back.
@@ -139,9 +152,9 @@ class ReleaseFolder:
                 self._roles.list_release(task, record.counter, record.manifest, now)
 
     def _make(
-        self, spec: TaskSpec, artifacts: Path, origin: Provenance, now: float, hold: Hold | None
+        self, spec: TaskSpec, artifacts: Path, origin: Provenance, now: float, hold: Hold | None, above: int
     ) -> ReleaseRecord:
-        counter = self._database.newest().get(spec.task_id, 0) + 1
+        counter = next_counter(self._database, spec.task_id, above)
         manifest = ReleaseManifest(
             fleet=self._fleet,
             counter=counter,
@@ -206,8 +219,10 @@ class ReleaseFolder:
         return Artifact(tier, spec.students[tier], template, weights, golden, parameters, deltas, variant)
 
     def _bases(self, task: TaskId, tier: Tier, variant: str) -> list[BlobRef]:
-        """Weights of the last releases, newest first, each once."""
-        manifests = (decode_manifest(r.manifest) for r in self._database.releases(task)[-DELTA_BASES:])
+        """Weights of the last releases that were the fleet's, newest first, each once."""
+        aside = self._database.aside(task)
+        served = [r for r in self._database.releases(task) if r.counter not in aside]
+        manifests = (decode_manifest(r.manifest) for r in served[-DELTA_BASES:])
         found = [
             a.weights for manifest in manifests for a in manifest.artifacts if (a.tier, a.variant) == (tier, variant)
         ]

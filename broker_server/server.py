@@ -21,6 +21,7 @@ from broker_server.conduct_file import ConductFile, read_conduct
 from broker_server.config import ServerConfig
 from broker_server.coordinator import Coordinator
 from broker_server.events import Outcome
+from broker_server.foreign import foreign, warnings
 from broker_server.key_setup import ready_roles
 from broker_server.publisher import Publisher
 from broker_server.pump import Pump, Speaker
@@ -184,6 +185,8 @@ class Server:
         """Sign again what nears its end, and publish it."""
         self._renew_at = now + RENEW_S
         try:
+            for warning in warnings(foreign(self.database)):
+                log.warning(warning)
             for task in self.coordinator.tasks:
                 self._releases.list_again(task, now)
             for role in self._roles.renew(now):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from broker_server.config import ServerConfig, TaskConfig
@@ -100,8 +101,9 @@ def resume(coordinator: Coordinator, database: Database, config: ServerConfig, n
 def _rollouts(database: Database, name: TaskId) -> list[tuple[ReleaseRecord, RolloutRecord, list[ProgressRecord]]]:
     """The rollouts of a task that may still matter: of the fleet's release, the one before it, and newer ones."""
     current = database.serving(name)
-    since = max(0, current.counter - 2) if current else 0
-    releases = {record.counter: record for record in database.releases(name, after=since)}
+    releases = {record.counter: record for record in database.releases(name)}
+    before = [counter for counter in releases if current and counter < current.counter]
+    since = before[-2] if len(before) > 1 else 0
     records = database.rollouts(name, after=since)
     return [(releases[r.counter], r, database.progress(name, r.counter)) for r in records]
 
@@ -131,6 +133,7 @@ def push_release(
     now: float,
     held_by: str = "",
     more_keys: Iterable[KeyFolder] = (),
+    above: int = 0,
 ) -> ReleaseRecord:
     """Sign an artifact folder as a task's next release and record it, beside a server that may be running.
 
@@ -142,6 +145,7 @@ def push_release(
         now: seconds since 1970.
         held_by: who holds it back until a rollout is started; "" for nobody: it is for the whole fleet at once.
         more_keys: folders of keys beside the server's own.
+        above: counter that the release's is to be above, as those are that devices tell of.
 
     Raises:
         ConfigError: no such task, or a key cannot be used.
@@ -149,15 +153,46 @@ def push_release(
         ArtifactError: a file is missing or broken.
         StoreError: the disk refused.
     """
+    spec = _spec(config, task)
+    with _releasing(config, more_keys) as releases:
+        return releases.make(spec, folder, Provenance(None, {}, notes), now, _hold(config, task, held_by), above=above)
+
+
+def release_again(
+    config: ServerConfig,
+    task: str,
+    counter: int,
+    *,
+    notes: str,
+    now: float,
+    held_by: str = "",
+    more_keys: Iterable[KeyFolder] = (),
+    above: int = 0,
+) -> ReleaseRecord:
+    """Sign the files of an earlier release of a task as its next one; arguments and errors are those of a push."""
+    spec = _spec(config, task)
+    with _releasing(config, more_keys) as releases:
+        return releases.again(spec.task_id, counter, notes, now, _hold(config, task, held_by), above=above)
+
+
+def _spec(config: ServerConfig, task: str) -> TaskSpec:
     spec = task_specs(config).get(TaskId(task))
     if spec is None:
         raise ConfigError(f"tasks: there is no {task!r}; there is {', '.join(sorted(config.tasks))}")
+    return spec
+
+
+def _hold(config: ServerConfig, task: str, held_by: str) -> Hold | None:
+    return Hold(config.tasks[task].rollout or Plan(), held_by, starts=False) if held_by else None
+
+
+@contextmanager
+def _releasing(config: ServerConfig, more_keys: Iterable[KeyFolder]) -> Iterator[ReleaseFolder]:
+    """The releases of a server that may be running."""
     state = Path(config.state_dir)
     database = Database(state / "server.db")
     try:
         roles = signed_roles(config, more_keys)
-        releases = ReleaseFolder(state, config.fleet, database, BlobFolder(state / "blobs"), roles)
-        hold = Hold(config.tasks[task].rollout or Plan(), held_by, starts=False) if held_by else None
-        return releases.make(spec, folder, Provenance(None, {}, notes), now, hold)
+        yield ReleaseFolder(state, config.fleet, database, BlobFolder(state / "blobs"), roles)
     finally:
         database.close()

@@ -10,8 +10,10 @@ from typing import Any
 import msgspec
 
 from broker_server.conduct_file import read_conduct
+from broker_server.foreign import foreign, warnings
 from broker_server.records import DeviceRecord, ReleaseRecord, RoundRecord, StoredState
 from broker_server.rollout_fates import Fate
+from broker_server.rollout_states import RolloutState
 from broker_server.store.database import Database
 from edge_protocol.errors import NotReadyError
 from edge_protocol.ids import DeviceId, TaskId
@@ -42,25 +44,31 @@ def status(database: Database) -> dict[str, Any]:
     Raises:
         StoreError: the disk refused.
     """
-    rounds, releases = database.rounds(limit=NEWEST_ROUNDS), database.releases()
+    rounds = database.rounds(limit=NEWEST_ROUNDS)
     states = {(s.device, s.state.task): s for s in database.states()}
     boards, measured = database.telemetry(), database.measurements()
     offences = msgspec.to_builtins(read_conduct(database.path.parent))
-    tasks = sorted({r.task for r in rounds} | {r.task for r in releases})
+    listed, strange = release_list(database), foreign(database)
+    tasks = sorted({r.task for r in rounds} | {r["task"] for r in listed})
     return {
         "tasks": {
             task: {
                 "rounds": [_round(r, len(database.answered(task, r.number))) for r in rounds if r.task == task],
-                "releases": [release_summary(r) for r in releases if r.task == task],
+                "releases": [r for r in listed if r["task"] == task],
             }
             for task in tasks
         },
         "devices": [
             _device(device, states, measured)
-            | {"telemetry": boards.get(device.device), "offences": offences.get(device.device, {})}
+            | {
+                "telemetry": boards.get(device.device),
+                "offences": offences.get(device.device, {}),
+                "foreign": [{"says": f.says, "fix": f.fix} for f in strange if f.device == device.device],
+            }
             for device in database.devices()
         ],
         "offences": offences,
+        "warnings": warnings(strange),
     }
 
 
@@ -85,6 +93,24 @@ def device_details(database: Database, name: str) -> dict[str, Any]:
             for p in database.progress_of(device)
         ],
     }
+
+
+def release_list(database: Database) -> list[dict[str, Any]]:
+    """Every release in a line, and where it stands: ``fleet``, or how its rollout does; "" for one that was before.
+
+    Raises:
+        StoreError: the disk refused.
+    """
+    rollouts = {(r.task, r.counter): r for r in database.rollouts()}
+    served = {task: database.serving(task) for task in database.newest()}
+    found = []
+    for record in database.releases():
+        current, rollout = served[record.task], rollouts.get((record.task, record.counter))
+        standing = "fleet" if current is not None and record.counter == current.counter else ""
+        if rollout is not None and (rollout.state != RolloutState.COMPLETE.value or not rollout.whole_fleet):
+            standing = rollout.state if rollout.whole_fleet else f"{rollout.state} for {rollout.plan.to}"
+        found.append(release_summary(record) | {"standing": standing})
+    return found
 
 
 def release_summary(record: ReleaseRecord) -> dict[str, Any]:

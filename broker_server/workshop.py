@@ -159,9 +159,14 @@ class Workshop:
     def _start_of(self, task: TaskId, release: int) -> Path | None:
         """Folder of the fleet's newest release whose students can be trained on: a pushed one may hold none."""
         aside = self._desk.database.aside(task)
-        for counter in range(release, 0, -1):
+        counters = [record.counter for record in self._desk.database.releases(task)]
+        for counter in reversed(counters):
             folder = self._desk.releases.folder(task, counter)
-            if counter not in aside and all((folder / f"{tier}.safetensors").exists() for tier in TIERS):
+            if (
+                counter <= release
+                and counter not in aside
+                and all((folder / f"{tier}.safetensors").exists() for tier in TIERS)
+            ):
                 return folder
         return None
 

@@ -132,6 +132,12 @@ class Database:
         query = query if task is None else query.where(c.task == task)
         return [ReleaseRecord(**r) for r in self._mappings(query)]
 
+    def release(self, task: TaskId, counter: int) -> ReleaseRecord | None:
+        """One release, if it is there."""
+        c = t.releases.c
+        found = self._mappings(select(t.releases).where(c.task == task, c.counter == counter))
+        return ReleaseRecord(**found[0]) if found else None
+
     def newest(self) -> dict[TaskId, int]:
         """Highest release counter of each task."""
         c = t.releases.c

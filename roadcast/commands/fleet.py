@@ -164,6 +164,7 @@ def health(device: dict[str, Any]) -> dict[str, Any]:
     if told is not None and not fresh:
         bad.append(Finding("board", "warn", f"last told {_when(told['at_s'])}", "look at its power and its link"))
     bad += [_offence(reason, done["count"], done["last_s"]) for reason, done in device["offences"].items()]
+    bad += [Finding("foreign-release", "fail", each["says"], each["fix"]) for each in device["foreign"]]
     bad += _stalls(device["tasks"]) if fresh else []
     return {
         "device": device["device"],

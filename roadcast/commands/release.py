@@ -14,7 +14,16 @@ import typer
 from roadcast.output import JsonFlag, emit, table
 
 app = typer.Typer(no_args_is_help=True)
+_MOST = 2**31
+"""Highest release number that is taken from a command line."""
 StateDir = Annotated[Path, typer.Option("--state-dir", help="The server's state folder.")]
+Counter = Annotated[int, typer.Argument(min=1, max=_MOST, help="Number of the release.")]
+ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The server's YAML file.")]
+Notes = Annotated[str, typer.Option(help="A line for people.")]
+Held = Annotated[bool, typer.Option("--hold", help="Wait for: roadcast rollout start.")]
+Above = Annotated[int, typer.Option(help="Give it a higher number than this.", min=0, max=_MOST)]
+KeysFolder = Annotated[Path | None, typer.Option(help="Folder with the task's key, when the server's has it not.")]
+Passphrase = Annotated[Path | None, typer.Option(help="Opens the keys in that folder.")]
 
 
 @app.callback()
@@ -25,12 +34,13 @@ def release() -> None:
 
 @app.command("list")
 def list_releases(*, state_dir: StateDir, json: JsonFlag = False) -> None:
-    """List every release."""
-    from broker_server.status import open_database, release_summary
+    """List every release, and where each stands: the fleet's, held back, under way, aborted."""
+    from broker_server.status import open_database
+    from broker_server.status import release_list as every
 
     database = open_database(state_dir)
     try:
-        emit([release_summary(record) for record in database.releases()], json, _table)
+        emit(every(database), json, _table)
     finally:
         database.close()
 
@@ -38,7 +48,7 @@ def list_releases(*, state_dir: StateDir, json: JsonFlag = False) -> None:
 @app.command()
 def show(
     task: Annotated[str, typer.Argument(help="Name of the task.")],
-    counter: Annotated[int, typer.Argument(min=1, help="Number of the release.")],
+    counter: Counter,
     *,
     state_dir: StateDir,
     json: JsonFlag = False,
@@ -50,25 +60,26 @@ def show(
 
     database = open_database(state_dir)
     try:
-        found = [r for r in database.releases(TaskId(task), after=counter - 1) if r.counter == counter]
+        found = database.release(TaskId(task), counter)
     finally:
         database.close()
-    if not found:
+    if found is None:
         raise NotReadyError(f"{state_dir}: no release {counter} of {task!r}; see: roadcast release list")
-    emit(release_details(found[0]), json, _details)
+    emit(release_details(found), json, _details)
 
 
 @app.command()
 def push(
     folder: Annotated[Path, typer.Argument(help="Holds a folder per tier: template, weights, golden, state.")],
     *,
-    config: Annotated[Path, typer.Option("--config", "-c", help="The server's YAML file.")],
+    config: ConfigFile,
     task: Annotated[str, typer.Option(help="Name of the task.")],
-    notes: Annotated[str, typer.Option(help="A line for people.")] = "",
-    hold: Annotated[bool, typer.Option("--hold", help="Wait for: roadcast rollout start.")] = False,
+    notes: Notes = "",
+    hold: Held = False,
     check: Annotated[bool, typer.Option(help="Have every tier answer its golden inputs first.")] = True,
-    keys: Annotated[Path | None, typer.Option(help="Folder with the task's key, when the server's has it not.")] = None,
-    passphrase_file: Annotated[Path | None, typer.Option(help="Opens the keys in that folder.")] = None,
+    above: Above = 0,
+    keys: KeysFolder = None,
+    passphrase_file: Passphrase = None,
     json: JsonFlag = False,
 ) -> None:
     """Release an artifact folder as the next one of a task, signed; a running server publishes it within seconds.
@@ -76,17 +87,40 @@ def push(
     With --hold nobody gets it before a rollout brings it: roadcast rollout start TASK/NUMBER.
     """
     from broker_server.config import read_config
-    from broker_server.keys import KeyFolder, passphrase_from
     from broker_server.setup import push_release
     from broker_server.status import release_details
 
     settings = read_config(config, environment=os.environ)
     if check:
         check_answers(folder)
-    held_by = getpass.getuser() if hold else ""
-    more = [KeyFolder(keys, passphrase_from(passphrase_file))] if keys else []
-    record = push_release(settings, task, folder, notes=notes, now=time.time(), held_by=held_by, more_keys=more)
-    emit(release_details(record), json, _details)
+    how = _how(notes, hold, above, keys, passphrase_file)
+    emit(release_details(push_release(settings, task, folder, **how)), json, _details)
+
+
+@app.command()
+def again(
+    task: Annotated[str, typer.Argument(help="Name of the task.")],
+    counter: Counter,
+    *,
+    config: ConfigFile,
+    notes: Notes = "",
+    hold: Held = False,
+    above: Above = 0,
+    keys: KeysFolder = None,
+    passphrase_file: Passphrase = None,
+    json: JsonFlag = False,
+) -> None:
+    """Release the files of an earlier release as the task's next one: the way back, for devices take no lower number.
+
+    For what a rollback or an abort cannot do: further back, after the end of a rollout, or with a key from a safe.
+    """
+    from broker_server.config import read_config
+    from broker_server.setup import release_again
+    from broker_server.status import release_details
+
+    settings, how = read_config(config, environment=os.environ), _how(notes, hold, above, keys, passphrase_file)
+    how["notes"] = notes or f"release {counter} again"
+    emit(release_details(release_again(settings, task, counter, **how)), json, _details)
 
 
 @app.command()
@@ -96,7 +130,9 @@ def factory(
     state_dir: StateDir,
     task: Annotated[str, typer.Option(help="Name of the task.")],
     tier: Annotated[str | None, typer.Option(help="Only for boards of this tier: nano, small or base.")] = None,
-    counter: Annotated[int | None, typer.Option(min=1, help="Number of the release; the newest without it.")] = None,
+    counter: Annotated[
+        int | None, typer.Option(min=1, max=_MOST, help="Number of the release; the fleet's without it.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Write a release as the factory model of boards: they boot into it offline, with nothing else on their disk."""
@@ -114,12 +150,13 @@ def factory(
         raise ConfigError(f"--tier: no tier {tier!r}; one of {', '.join(TIERS)}")
     database = open_database(state_dir)
     try:
-        found = [r for r in database.releases(TaskId(task)) if counter in {None, r.counter}]
+        fleets = database.serving(TaskId(task))
+        found = fleets if counter is None else database.release(TaskId(task), counter)
     finally:
         database.close()
-    if not found:
+    if found is None:
         raise NotReadyError(f"{state_dir}: no such release of {task!r}; see: roadcast release list")
-    blobs, manifest = BlobFolder(state_dir / "blobs"), found[-1].manifest
+    blobs, manifest = BlobFolder(state_dir / "blobs"), found.manifest
     metadata = SignedRoles(state_dir / "tuf", Keys([]), TrustConfig()).files()
     number = write_factory(folder, manifest, proof_of(manifest, TaskId(task), metadata, time.time()), tier, blobs.read)
     said = {"task": task, "release": number, "folder": str(folder)}
@@ -176,9 +213,19 @@ def check_answers(folder: Path) -> None:
             raise CheckFailedError(f"{place}: {error}") from error
 
 
+def _how(notes: str, hold: bool, above: int, keys: Path | None, passphrase: Path | None) -> dict[str, Any]:  # noqa: FBT001 - the value of --hold
+    """What every way to make a release takes."""
+    from broker_server.keys import KeyFolder, passphrase_from
+
+    more = [KeyFolder(keys, passphrase_from(passphrase))] if keys else []
+    held_by = getpass.getuser() if hold else ""
+    return {"notes": notes, "now": time.time(), "held_by": held_by, "above": above, "more_keys": more}
+
+
 def _table(found: list[dict[str, Any]]) -> Any:  # noqa: ANN401 - whatever rich draws
-    rows = [(r["task"], r["counter"], "pushed" if r["round"] is None else r["round"], r["notes"]) for r in found]
-    return table("", ("task", "release", "round", "notes"), rows)
+    made = ["pushed" if r["round"] is None else r["round"] for r in found]
+    rows = [(r["task"], r["counter"], by, r["standing"], r["notes"]) for r, by in zip(found, made, strict=True)]
+    return table("", ("task", "release", "round", "standing", "notes"), rows)
 
 
 def _details(found: dict[str, Any]) -> Any:  # noqa: ANN401 - whatever rich draws

@@ -130,6 +130,7 @@ def _table(found: dict[str, Any]) -> Any:  # noqa: ANN401 - whatever rich draws
         for task, runs in device["tasks"].items()
     ]
     told = [_headline(task, held) for task, held in found["tasks"].items()]
+    told += found["warnings"]
     told += [f"{name}: {', '.join(done)}, see roadcast devices list" for name, done in found["offences"].items()]
     rounds = "; ".join(told)
     return table(rounds, ("device", "state", "task", "tier", "student", "release", "deployment", "p95 ms"), rows)
@@ -142,10 +143,13 @@ def _p95(measured: dict[str, Any] | None) -> str | None:
 
 
 def _headline(task: str, held: dict[str, Any]) -> str:
-    newest = max((release["counter"] for release in held["releases"]), default=0)
+    standing = {release["counter"]: release["standing"] for release in held["releases"]}
+    fleets = next((counter for counter, stands in standing.items() if stands == "fleet"), None)
+    newer = [f"{counter} {stands}" for counter, stands in standing.items() if stands and counter > (fleets or 0)]
     last = held["rounds"][-1] if held["rounds"] else None
     tail = f", round {last['number']} {last['state']} with {last['reports']} reports" if last else ""
-    return f"{task}: release {newest}{tail}"
+    release = "no release" if fleets is None else f"release {fleets}"
+    return f"{task}: {', '.join([release, *newer])}{tail}"
 
 
 def _introduction(running: Server) -> dict[str, Any]:

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from broker_server.releases import Provenance, ReleaseFolder, payloads
+from broker_server.effects import SaveRollout
+from broker_server.releases import Hold, Provenance, ReleaseFolder, payloads
+from broker_server.rollout_plan import Plan
 from broker_server.store.blobs import BlobFolder
 from broker_server.store.database import Database
 from edge_protocol.delta import apply_delta
@@ -23,6 +25,8 @@ from edge_protocol.trust import commissioned, proven, refreshed
 from tests.broker_server.scenes import SPEC, TASK
 from tests.fakes.centre import write_artifacts
 from tests.fakes.signed_fleet import SignedFleet
+
+HOLD = Hold(Plan(), "ann", starts=False)
 
 
 @pytest.fixture
@@ -187,3 +191,32 @@ def test_broken_weights_metrics_and_folders_are_refused(
     (artifacts / TIERS[0] / "weights.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(ArtifactError, match="not safetensors"):
         releases.make(SPEC, artifacts, Provenance(1, {}), 1.0)
+
+
+def test_deltas_come_from_what_was_the_fleets(releases: ReleaseFolder, artifacts: Path, database: Database) -> None:
+    """Releases that were held back and aborted are on no device, so they are no bases."""
+    w = np.random.default_rng(0).normal(0, 0.1, 2000).astype(np.float16)
+    made = []
+    for counter, hold in enumerate((None, HOLD, HOLD, None)):
+        save_file({"w": w + np.float16(0.0005 * counter)}, artifacts / "nano" / "weights.safetensors")
+        made.append(releases.make(SPEC, artifacts, Provenance(None, {}), 1.0, hold))
+        if hold is not None:
+            draft = database.draft(TASK, made[-1].counter)
+            assert draft is not None
+            database.apply([SaveRollout(draft.changed(state="aborted"))])
+    first, last = (decode_manifest(record.manifest).artifact_for("nano") for record in (made[0], made[-1]))
+    assert [delta.base for delta in last.deltas] == [first.weights.sha256]
+
+
+def test_an_earlier_release_comes_again_held_back(
+    releases: ReleaseFolder, artifacts: Path, database: Database, fleet: SignedFleet
+) -> None:
+    """A rollout brings it in waves, and until then the fleet's stays one that devices may take."""
+    made = [releases.make(SPEC, artifacts, Provenance(None, {}), 1.0) for _ in range(2)]
+    again = releases.again(TASK, 1, "back", 2.0, HOLD, above=6)
+    assert again.counter == 7
+    draft, serving = database.draft(TASK, 7), database.serving(TASK)
+    assert draft is not None
+    assert serving is not None
+    assert (draft.state, draft.by, serving.counter) == ("draft", "ann", 2)
+    assert fleet.roles.lists(TASK, 2, made[1].manifest)

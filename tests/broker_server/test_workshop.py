@@ -130,9 +130,7 @@ def test_errors_of_any_kind_become_an_outcome(places: Any, caplog: pytest.LogCap
     assert "nothing to release" in place.outcome().reason
 
 
-def test_a_release_that_cannot_be_made_again_is_logged_and_told(
-    places: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_release_that_cannot_be_made_again_is_logged_and_told(places: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Nobody may believe that the fleet is back when it is not."""
     place = places(scripted_distiller([]))
     place.workshop.do(e.ReleaseAgain(TASK, 7, "back"), "")

@@ -1,22 +1,29 @@
-"""`roadcast release export-blobs` as a user types it; the other commands are tried in test_server."""
+"""`roadcast release export-blobs`, `again` and `list` as a user types them; the others are tried in test_server."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from broker_server.config import RoundsConfig, ServerConfig
+from broker_server.effects import SaveRollout
 from broker_server.setup import push_release
 from broker_server.status import open_database, release_details
 from edge_client.mirror import Mirror
 from edge_models.tasks import load_task
-from edge_protocol.errors import DigestError
+from edge_protocol.errors import ArtifactError, ConfigError, DigestError, NotReadyError
+from edge_protocol.ids import TaskId
 from edge_protocol.manifest import decode_manifest
 from roadcast.cli import app
+from roadcast.commands.server import _headline
 from tests.fakes.centre import centre_config, write_artifacts, write_packs
 from tests.fakes.range_server import RangeServer
 from tests.fakes.waiting import wait_for
@@ -28,8 +35,54 @@ def config(tmp_path: Path) -> ServerConfig:
     write_packs(tmp_path)
     write_artifacts(tmp_path / "mine", load_task("vehicle"))
     made = centre_config(tmp_path, rounds=RoundsConfig(limit=0))
-    push_release(made, "vehicle", tmp_path / "mine", notes="", now=1.0)
+    push_release(made, "vehicle", tmp_path / "mine", notes="", now=time.time())
     return made
+
+
+def call(*words: str) -> Any:
+    """Run a command that succeeds; return its JSON."""
+    result = CliRunner().invoke(app, [*words, "--json"])
+    if isinstance(result.exception, Exception):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_an_earlier_release_comes_again_with_a_key_from_a_safe(config: ServerConfig, tmp_path: Path) -> None:
+    """Where a rollback cannot sign, or goes not far enough: same files, the next number, which may be set higher."""
+    (tmp_path / "server.yaml").write_text(yaml.safe_dump(msgspec.to_builtins(config)))
+    safe, server = tmp_path / "safe", ("-c", str(tmp_path / "server.yaml"))
+    safe.mkdir()
+    keys = Path(config.keys_dir)
+    shutil.copy(keys / "keys.json", safe)
+    for key in keys.glob("task-vehicle*.pem"):
+        key.rename(safe / key.name)
+    with pytest.raises(NotReadyError, match="--keys"):
+        call("release", "again", "vehicle", "1", *server)
+    made = call("release", "again", "vehicle", "1", *server, "--keys", str(safe), "--above", "7")
+    assert (made["counter"], made["notes"]) == (8, "release 1 again")
+    first = call("release", "show", "vehicle", "1", "--state-dir", config.state_dir)
+    assert made["artifacts"] == first["artifacts"]
+    with pytest.raises(ArtifactError, match="no release 5"):
+        call("release", "again", "vehicle", "5", *server)
+    with pytest.raises(ConfigError, match="there is vehicle"):
+        call("release", "again", "speed", "1", *server)
+
+
+def test_where_each_release_stands_is_listed_and_boards_get_the_fleets(config: ServerConfig, tmp_path: Path) -> None:
+    """Not an aborted one, nor one that nobody has yet, however new it is."""
+    for counter, state in ((2, "aborted"), (3, "draft")):
+        push_release(config, "vehicle", tmp_path / "mine", notes="", now=time.time(), held_by="ann")
+        database = open_database(Path(config.state_dir))
+        draft = database.draft(TaskId("vehicle"), counter)
+        assert draft is not None
+        database.apply([SaveRollout(draft.changed(state=state))])
+        database.close()
+    where = ("--state-dir", config.state_dir)
+    assert [r["standing"] for r in call("release", "list", *where)] == ["fleet", "aborted", "draft"]
+    assert call("release", "factory", str(tmp_path / "model"), *where, "--task", "vehicle")["release"] == 1
+    tasks = call("server", "status", *where)["tasks"]
+    assert _headline("vehicle", tasks["vehicle"]) == "vehicle: release 1, 2 aborted, 3 draft"
 
 
 def export(config: ServerConfig, folder: Path, *more: str) -> Any:
