@@ -52,13 +52,13 @@ def foreign(database: Database) -> list[Foreign]:
         newest[record.task] = record.counter
     found = []
     for device, runs, release in _told(database):
-        fix = f"release anew, under a counter above it: roadcast release again {runs.task} N"
+        fix = f"release anew, above it: roadcast release again {runs.task} N"
         fix += f" --above {release}" if release > newest[runs.task] + REACH else ""
         known = weights.get((runs.task, release))
         if release and known is None:
-            says = f"runs release {release} of {runs.task}, which this server does not have: an older backup?"
+            says = f"runs release {release} of {runs.task}, which this server does not have (an older backup?)"
         elif known is not None and runs.release == release and runs.weights not in {"", *known}:
-            says = f"runs other weights as release {release} of {runs.task} than this server has: an older backup?"
+            says = f"runs other weights as release {release} of {runs.task} than this server has (an older backup?)"
         else:
             continue
         found.append(Foreign(device, runs.task, says, fix))
@@ -69,7 +69,8 @@ def warnings(found: list[Foreign]) -> list[str]:
     """A line for each task of which devices run what its server does not have."""
     tally = Counter(each.task for each in found)
     first = {each.task: each for each in reversed(found)}
-    return [f"{tally[task]} devices run foreign releases: {f.device} {f.says}; {f.fix}" for task, f in first.items()]
+    more = {task: f" (and {count - 1} more)" if count > 1 else "" for task, count in tally.items()}
+    return [f"{each.device}{more[task]} {each.says}; {each.fix}" for task, each in first.items()]
 
 
 def _told(database: Database) -> Iterator[tuple[DeviceId, DeviceTask, int]]:

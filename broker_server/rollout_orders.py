@@ -1,13 +1,13 @@
-"""Which orders an operator can give about a rollout as it stands, and why one cannot be done; pure, owns no rollout."""
+"""What an operator can order about a rollout as it stands, why not, and what it waits for; pure, owns no rollout."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from broker_server.records import OrderRecord
+from broker_server.records import OrderRecord, RolloutRecord
 from broker_server.rollout import Rollout
 from broker_server.rollout_plan import Member, Tags
-from broker_server.rollout_states import TABLE, RolloutEvent, RolloutState
+from broker_server.rollout_states import MOVING, TABLE, RolloutEvent, RolloutState
 from edge_protocol.ids import TaskId
 
 _E = RolloutEvent
@@ -48,6 +48,23 @@ def nobody(order: OrderRecord, members: Iterable[Member], tags: Tags) -> str:
     if order.plan is None or not order.plan.to or any(order.plan.covers(member, tags) for member in members):
         return ""
     return f"no device that has been heard of is {order.plan.to!r}; see: roadcast devices list"
+
+
+def waits_for(record: RolloutRecord, now: float) -> str:
+    """What a rollout waits for before its next wave begins; "" when that is its devices, or nothing.
+
+    Args:
+        record: the rollout.
+        now: seconds since 1970.
+    """
+    state, plan = RolloutState(record.state), record.plan
+    if state is RolloutState.DRAFT:
+        return "its turn" if record.starts else f"roadcast rollout start {record.task}/{record.counter}"
+    if state not in MOVING or record.began_s:
+        return ""
+    if plan.opens_at(now) > now:
+        return f"its window, {plan.window} UTC"
+    return f"a device that is {plan.to!r}" if plan.to else "a first device"
 
 
 def _without(task: TaskId, counter: int, current: int) -> str:

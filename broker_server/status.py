@@ -13,6 +13,7 @@ from broker_server.conduct_file import read_conduct
 from broker_server.foreign import foreign, warnings
 from broker_server.records import DeviceRecord, ReleaseRecord, RoundRecord, StoredState
 from broker_server.rollout_fates import Fate
+from broker_server.rollout_orders import waits_for
 from broker_server.rollout_states import RolloutState
 from broker_server.store.database import Database
 from edge_protocol.errors import NotReadyError
@@ -150,8 +151,8 @@ def release_details(record: ReleaseRecord) -> dict[str, Any]:
     }
 
 
-def rollout_status(database: Database, task: str, counter: int) -> dict[str, Any]:
-    """How far a rollout has come, and how each of its devices fares.
+def rollout_status(database: Database, task: str, counter: int, now: float) -> dict[str, Any]:
+    """How far a rollout has come, what it waits for, and how each of its devices fares.
 
     Raises:
         NotReadyError: the release has no rollout.
@@ -167,6 +168,7 @@ def rollout_status(database: Database, task: str, counter: int) -> dict[str, Any
         "task": found.pop("task"),
         "release": found.pop("counter"),
         **found,
+        "waits_for": waits_for(record, now),
         "counts": {fate.value: fates[fate.value] for fate in Fate},
         "devices": [{name: d[name] for name in ("device", "wave", "state", "since_s", "reason")} for d in devices],
     }

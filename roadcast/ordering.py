@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from edge_protocol.errors import CheckFailedError, TransportError
-from roadcast.output import progress
+from roadcast.output import progress, warn
 
 if TYPE_CHECKING:
     from broker_server.records import OrderRecord
@@ -16,7 +16,7 @@ POLL_S = 0.2
 
 
 def give(database: Database, order: OrderRecord, name: str, wait_s: float) -> None:
-    """Leave an order, and wait until the server has done it.
+    """Leave an order, in place of one about the same rollout that no server has taken; wait until it is done.
 
     Args:
         database: the server's.
@@ -29,6 +29,9 @@ def give(database: Database, order: OrderRecord, name: str, wait_s: float) -> No
         StoreError: the disk refused.
         TransportError: no server took it in time.
     """
+    if order.device is None:
+        for old in database.replace_orders(order.task, order.counter):
+            warn(f"{name}: replaces {old.order!r} by {old.by}, which no server has taken")
     number, until = database.add_order(order), time.monotonic() + wait_s
     progress(f"{name}: waiting for the server")
     while (answer := database.answer(number)) is None and time.monotonic() < until:

@@ -35,6 +35,7 @@ from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.messages import FullReport, Measured
 
 T = TypeVar("T")
+REPLACED = "a later order for the same release replaced it, before a server took it"
 REPORT_ROUNDS = 8
 """Reports older than this many rounds no longer count."""
 
@@ -207,6 +208,18 @@ class Database:
             return int(
                 connection.execute(t.rollout_orders.insert().returning(t.rollout_orders.c.number), row).scalar_one()
             )
+
+    def replace_orders(self, task: TaskId, counter: int) -> list[OrderRecord]:
+        """Take back what was ordered about a release's rollout and no server has taken yet: a later order replaces it.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        c = t.rollout_orders.c
+        mine = (c.answer.is_(None), c.record["task"].as_string() == task, c.record["counter"].as_integer() == counter)
+        with translated(str(self.path)), self.engine.begin() as connection:
+            taken = sql_update(t.rollout_orders).where(*mine).values(answer=REPLACED).returning(c.record)
+            return [_typed(row.record, OrderRecord) for row in connection.execute(taken)]
 
     def answer(self, number: int) -> str | None:
         """What the server answered to an order; None when it has not yet."""

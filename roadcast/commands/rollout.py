@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import logging
+import re
 import time
 from functools import partial
 from pathlib import Path
@@ -76,13 +77,13 @@ def resume(release: Release, *, state_dir: StateDir, wait: Wait = 5.0, json: Jso
 
 @app.command()
 def abort(release: Release, *, state_dir: StateDir, wait: Wait = 5.0, json: JsonFlag = False) -> None:
-    """End a rollout that is under way, and bring the release before it back to everybody."""
+    """End a rollout that is under way, and bring the release before it back to everybody, under a new number."""
     _order(state_dir, release, "abort", wait, json)
 
 
 @app.command()
 def rollback(release: Release, *, state_dir: StateDir, wait: Wait = 5.0, json: JsonFlag = False) -> None:
-    """Take a release back whose rollout is complete."""
+    """Take back the fleet's release whose rollout is complete; further back: roadcast release again."""
     _order(state_dir, release, "rollback", wait, json)
 
 
@@ -146,7 +147,7 @@ def _named(release: str) -> tuple[str, int]:
     from edge_protocol.errors import ConfigError
 
     task, slash, number = release.rpartition("/")
-    if not slash or not number.isdigit():
+    if not slash or not re.fullmatch("[0-9]{1,9}", number):
         raise ConfigError(f"{release!r} names no release; write TASK/NUMBER, such as vehicle/4")
     return task, int(number)
 
@@ -176,7 +177,7 @@ def _status(state_dir: Path, release: str) -> dict[str, Any]:
     task, counter = _named(release)
     database = open_database(state_dir)
     try:
-        return rollout_status(database, task, counter)
+        return rollout_status(database, task, counter, time.time())
     finally:
         database.close()
 
@@ -185,7 +186,9 @@ def _line(found: dict[str, Any]) -> str:
     fates = ", ".join(f"{count} {fate}" for fate, count in found["counts"].items() if count)
     tail = f": {found['reason']}" if found["reason"] else ""
     tail += f"; devices may still run it: {found['stranded']}" if found["stranded"] else ""
-    return f"{found['task']}/{found['release']} {found['state']}, wave {found['wave']}: {fates or 'nobody yet'}{tail}"
+    waits = f"; waits for {found['waits_for']}" if found["waits_for"] else ""
+    says = f"{fates or 'nobody yet'}{waits}{tail}"
+    return f"{found['task']}/{found['release']} {found['state']}, wave {found['wave']}: {says}"
 
 
 def _table(found: dict[str, Any]) -> Any:  # noqa: ANN401 - whatever rich draws

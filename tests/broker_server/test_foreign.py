@@ -74,5 +74,5 @@ def test_what_devices_run_and_the_server_lacks_is_told(database: Database) -> No
     assert "runs release 3 of vehicle, which this server does not have" in found[DeviceId("ahead")]
     assert "runs other weights as release 2 of vehicle" in found[DeviceId("other")]
     (line,) = warnings(foreign(database))
-    assert line.startswith("2 devices run foreign releases: ahead runs release 3")
-    assert line.endswith("release anew, under a counter above it: roadcast release again vehicle N")
+    assert line.startswith("ahead (and 1 more) runs release 3")
+    assert line.endswith("release anew, above it: roadcast release again vehicle N")

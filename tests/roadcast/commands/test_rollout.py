@@ -92,5 +92,7 @@ def test_what_cannot_be_done_is_said(running: RunningCentre, tmp_path: Path) -> 
     running.close()
     with pytest.raises(TransportError, match="no server has taken it"):
         call("start", "vehicle/2", *where, "--wait", "0.1")
+    with pytest.raises(ConfigError, match="TASK/NUMBER"):
+        call("status", "vehicle/²", *where)
     running._thread = threading.Thread(target=lambda: None)
     running._thread.start()
