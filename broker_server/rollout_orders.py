@@ -30,7 +30,7 @@ def refusal(order: OrderRecord, rollout: Rollout | None, other: Rollout | None, 
     takes = orders_in(rollout.state)
     if order.order not in takes:
         able = f"it takes {' or '.join(takes)}" if takes else "it is over"
-        over = f"; {_again(order.task, order.counter)}" if rollout.record.ended_s else ""
+        over = f"; {_again(order.task)}" if rollout.record.ended_s else ""
         return f"the rollout of release {order.counter} is {rollout.state.value}: {able}{over}"
     if order.order == _E.START.value and other is not None:
         return f"the rollout of release {other.record.counter} is under way; abort it first"
@@ -72,9 +72,9 @@ def _without(task: TaskId, counter: int, current: int) -> str:
     if counter > current:
         return f"no release {counter} of {task!r} waits for a rollout: push one with --hold"
     if counter == current:
-        return f"release {counter} is the fleet's and has no rollout; for an older one: roadcast release again {task} N"
-    return f"the fleet has release {current}, and the rollout of {counter}, if any, is over; {_again(task, counter)}"
+        return f"release {counter} is the fleet's and has no rollout; {_again(task)}"
+    return f"the fleet has release {current}, and the rollout of {counter}, if any, is over; {_again(task)}"
 
 
-def _again(task: TaskId, counter: int) -> str:
-    return f"for the files of {counter}: roadcast release again {task} {counter}"
+def _again(task: TaskId) -> str:
+    return f"to release its files, or older ones, again: roadcast release again {task} NUMBER"

@@ -126,10 +126,8 @@ class Rollouts:
         for held in self._of(event.task):
             record = held.rollout.record
             if held.return_at is not None and record.baseline:
-                by_hand = (
-                    f"tried again each minute; or: roadcast release again {record.task} {record.baseline} --keys DIR"
-                )
-                effects += held.rollout.strand(f"{event.reason[:MAX_REASON]}; {by_hand}")
+                by_hand = f"roadcast release again {record.task} {record.baseline} -c server.yaml --keys DIR"
+                effects += held.rollout.strand(f"{event.reason[:MAX_REASON]}; tried again each minute; or: {by_hand}")
         return effects
 
     def obey(self, order: OrderRecord, current: int, now: float) -> tuple[list[Effect], list[Ended]]:

@@ -12,7 +12,7 @@ from tests.broker_server.rollout_scene import PLAN, RolloutScene, release
 from tests.broker_server.scenes import TASK
 from tests.broker_server.test_rollout import SOAK, started
 
-FILES_OF = "for the files of {0}: roadcast release again vehicle {0}"
+AGAIN = "to release its files, or older ones, again: roadcast release again vehicle NUMBER"
 
 
 def test_a_rollout_for_some_devices_stays_theirs() -> None:
@@ -153,11 +153,11 @@ def test_an_order_about_a_rollout_that_is_over_says_what_can_be_done() -> None:
         scene.act_all()
         scene.wait(1)
         scene.wait(SOAK)
-    assert scene.order(2, "abort") == "the rollout of release 2 is complete: it takes rollback; " + FILES_OF.format(2)
+    assert scene.order(2, "abort") == "the rollout of release 2 is complete: it takes rollback; " + AGAIN
     assert scene.order(2, "rollback") == ""
-    assert scene.order(2, "rollback") == "the rollout of release 2 is aborted: it is over; " + FILES_OF.format(2)
+    assert scene.order(2, "rollback") == "the rollout of release 2 is aborted: it is over; " + AGAIN
     scene.make()
     scene.wait(RETURN_AGAIN_S)
-    over = "the fleet has release 3, and the rollout of {0}, if any, is over; " + FILES_OF
+    over = "the fleet has release 3, and the rollout of {0}, if any, is over; " + AGAIN
     assert [scene.order(n, "rollback") for n in (1, 2)] == [over.format(1), over.format(2)]
     assert "release 3 is the fleet's and has no rollout" in (scene.order(3, "rollback") or "")
