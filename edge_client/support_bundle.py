@@ -16,18 +16,31 @@ from pathlib import Path
 import msgspec
 
 from edge_protocol.errors import StoreError
+from edge_protocol.identity.token import MARK as TOKEN_MARK
 
 MASK = "***"
 MOST_FILES = 10_000
-_SECRETS = (
-    re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"),
-    re.compile(r"(?<=://)[^\s/'\"]*(?=@)"),
-    re.compile(
-        r"(?i)(?<![a-z])(?:[a-z0-9_-]*(?:password|passphrase|passwd|secret|token|api[_-]?key|private[_-]?key))"
-        r"[\"']?\s*[:=]\s*(?!\S*_file)[\"']?(?P<value>[^\s\"',;}]+)"
-    ),
-    re.compile(r"(?i)\b(?:bearer|basic)\s+(?P<value>[a-z0-9+/._~-]{8,}=*)"),
+_NAMED = (
+    r"(?:[a-z0-9_-]*(?:password|passphrase|passwd|pwd|secret|token|credentials?|api[_-]?key|private[_-]?key)"
+    r"|pass|psk|auth|authorization|sig|signature)"
 )
+_QUOTED = r"\"(?:[^\"\\\n]|\\.)*\"?|'(?:[^'\n]|'')*'?"
+_SECRETS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+        r"(?<=://)[^\s\"'<>]*(?=@)",
+        r"://[^\s\"'<>?]*\?(?P<value>[^\s\"'<>]+)",
+        rf"(?<![a-z]){_NAMED}\s*=\s*(?P<value>{_QUOTED}|[^\s\"',;}}]+)",
+        rf"(?<![a-z]){_NAMED}[\"']\s*:\s*(?P<value>{_QUOTED}|[^\s,}}\]]+)",
+        rf"(?<![a-z]){_NAMED}\s*:\s*(?P<value>{_QUOTED}|[^\s\"'][^\n]*)",
+        rf"--{_NAMED}\s+(?P<value>{_QUOTED}|\S+)",
+        r"\b(?:bearer|basic)\s+(?P<value>[a-z0-9+/._~-]{8,}=*)",
+        rf"\b{re.escape(TOKEN_MARK)}[\w.~-]+",
+    )
+)
+"""Keys; in addresses what stands before the last @ and the whole query; after a telling name in the forms of an
+assignment, JSON, YAML (to the end of the line) and a command line; headers; enrolment tokens anywhere."""
 
 
 class StateFile(msgspec.Struct, frozen=True):
