@@ -83,6 +83,18 @@ def state_files(folder: Path) -> tuple[StateFile, ...]:
     return tuple(found)
 
 
+def check_new(path: Path) -> None:
+    """Refuse a place for a bundle before anything is gathered for it.
+
+    Raises:
+        StoreError: something lies there, or its folder does not exist.
+    """
+    if path.exists() or path.is_symlink():
+        raise StoreError(f"{path} is there already; name a new file")
+    if not path.parent.is_dir():
+        raise StoreError(f"{path} cannot be written: there is no folder {path.parent}")
+
+
 def write_bundle(path: Path, parts: Mapping[str, str], now: float) -> int:
     """Write redacted texts as a gzipped tar that only its owner can read; return its size in bytes.
 

@@ -58,7 +58,5 @@ def parse_token(text: str) -> EnrolmentToken:
     except (ValueError, msgspec.MsgspecError, LocalProtocolError) as error:
         raise ConfigError(f"enrolment token: cannot be read ({error}); copy it whole, or make a new one") from error
     if not whole:
-        raise ConfigError(
-            f"enrolment token: it begins with {MARK!r} and is one word; copy it whole, or make a new one"
-        )
+        raise ConfigError(f"enrolment token: it begins with {MARK!r} and is one word; copy it whole, or make a new one")
     return token
