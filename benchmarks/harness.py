@@ -1,6 +1,7 @@
 """What every benchmark shares: arguments, interleaved timing, medians with their spread, targets and the exit code.
 
-Owns no figure. A benchmark is a function from `Options` to `Outcome`; it ends with ``raise SystemExit(run(measure))``.
+Owns no figure. A benchmark is a function from `Options` to `Outcome`; it ends with ``raise SystemExit(run(measure))``,
+which also takes the benchmark's own options.
 Times are compared inside one run and interleaved, so that a busy machine slows all sides alike.
 """
 
@@ -27,6 +28,32 @@ class Options:
     quick: bool = False
     check: bool = False
     json: Path | None = None
+
+
+@dataclass(frozen=True)
+class Own:
+    """An option of one benchmark alone: ``--name`` of the keyword under which `run` gets it, and `measure` its value.
+
+    Attributes:
+        default: its value where the command line is silent; False makes it a flag, a whole number a count from 1.
+        help: what it is, for ``--help``.
+        kind: what reads it, raising `argparse.ArgumentTypeError` for what cannot be; None for the default's own type,
+            where `help` has the default added.
+    """
+
+    default: object
+    help: str
+    kind: Callable[[str], object] | None = None
+
+    def join(self, parser: argparse.ArgumentParser, name: str) -> None:
+        """Add it to a parser under a name."""
+        flag = f"--{name.replace('_', '-')}"
+        if self.default is False:
+            parser.add_argument(flag, action="store_true", help=self.help)
+            return
+        kind = self.kind or (count if isinstance(self.default, int) else type(self.default))
+        told = "" if self.kind else f" ({self.default})"
+        parser.add_argument(flag, type=kind, default=self.default, metavar=name[0].upper(), help=self.help + told)
 
 
 @dataclass(frozen=True)
@@ -113,15 +140,18 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> Spread:
     return spread([a / b for a, b in zip(above, below, strict=True)])
 
 
-def run(measure: Callable[[Options], Outcome], arguments: Sequence[str] | None = None) -> int:
+def run(measure: Callable[..., Outcome], arguments: Sequence[str] | None = None, **own: Own) -> int:
     """Parse the arguments, measure, print, write the JSON file and return the exit code; an error's is its own."""
     parser = argparse.ArgumentParser(description=(measure.__doc__ or "").strip().splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer repeats: at most a minute")
     parser.add_argument("--check", action="store_true", help="exit 3 when a target is missed")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write every figure here")
-    options = Options(**vars(parser.parse_args(arguments)))
+    for name, option in own.items():
+        option.join(parser, name)
+    asked = vars(parser.parse_args(arguments))
+    options = Options(asked.pop("quick"), asked.pop("check"), asked.pop("json"))
     try:
-        outcome = measure(options)
+        outcome = measure(options, **asked)
     except RoadcastError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -141,6 +171,13 @@ def print_table(rows: Sequence[Sequence[object]]) -> None:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def count(text: str) -> int:
+    """A whole number from 1, as the command line has it."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+    return int(text)
 
 
 def _document(outcome: Outcome) -> dict[str, object]:

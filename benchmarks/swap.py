@@ -17,8 +17,9 @@ import numpy as np
 import onnxruntime
 
 from benchmarks.harness import Options, Outcome, Spread, Target, interleaved, ratios, run, spread
+from devices.closing import Closing
 from devices.preprocess import Preprocess
-from devices.sources.base import Closing, Frame
+from devices.sources.base import Frame
 from edge_client.candidate import load_release
 from edge_client.disk import file_sha256
 from edge_client.inference import Counters, Feed, Inference

@@ -7,6 +7,7 @@ seed and of its number alone, so training that was cut short goes on bit for bit
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,12 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 
 from edge_models.augment import augment
 from edge_models.students import Student, build_student
 from edge_protocol.errors import DistillationError, NotReadyError
 from edge_protocol.task import ImageInput, TaskSpec, Tier
 
+LOG = logging.getLogger(__name__)
 MAX_GRADIENT = 5.0
 WEIGHT_DECAY = 1e-2
 ORDER, VARIATION = 0, 1
@@ -67,8 +70,8 @@ class Training:
         student: where it begins; not changed.
         spec: the task.
         device: where it runs.
-        fast: in bfloat16 where that is safe, by a compiled student; None for where that pays, on a CUDA device. What is
-            written down is float32 either way, and one kind goes on with what the other left.
+        fast: in bfloat16 where that is safe, by a compiled student where there is a compiler; None for where that pays,
+            on a CUDA device. What is written down is float32 either way, and one kind goes on with what the other left.
     """
 
     def __init__(self, student: Student, spec: TaskSpec, device: torch.device, *, fast: bool | None = None) -> None:
@@ -91,7 +94,7 @@ class Training:
             generator = torch.Generator(self.device).manual_seed(mixed(seed, VARIATION, self.step))
             x = augment(x, self.spec.input, generator)
         with self._precision():
-            _, logits = self._forward(x.contiguous(memory_format=self._layout))
+            logits = self._logits(x.contiguous(memory_format=self._layout))
         parts = torch.split(logits.float(), [len(pick) for pick in picks])
         losses = [
             lesson.weight * lesson.loss(part, lesson.truth[pick])
@@ -102,6 +105,18 @@ class Training:
         self.step += 1
         self._follow(min(ema, self.step / (self.step + 10)))
         return float(loss.item())
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """The pupil's answers; compilation comes with the first ones, and a machine may have no compiler for it."""
+        logits: Tensor
+        try:
+            _, logits = self._forward(x)
+        except TorchDynamoException as error:
+            reason = str(error).partition("\n")[0]
+            LOG.warning("the student is not compiled, so it learns slower: %s (install gcc and g++)", reason)
+            self._forward = self.pupil
+            _, logits = self.pupil(x)
+        return logits
 
     def _descend(self, loss: Tensor, rate: float) -> None:
         self._optimiser.zero_grad()

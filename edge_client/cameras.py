@@ -9,11 +9,9 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from types import TracebackType
 from typing import Literal
 
-from typing_extensions import Self
-
+from devices.closing import Closing
 from devices.sources import Frame, Source
 from devices.telemetry.scene import FAULTS, U1, Scene, SceneWatch
 from edge_client.inference import Feed
@@ -110,7 +108,7 @@ class Cameras:
             LOG.warning("the view is not watched: %s", error)
 
 
-class _Noted:
+class _Noted(Closing):
     """A source whose good frames are noted."""
 
     def __init__(self, source: Source, camera: _Camera) -> None:
@@ -131,11 +129,3 @@ class _Noted:
     def close(self) -> None:
         """Close the source."""
         self._source.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -5,17 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from types import TracebackType
 
-from typing_extensions import Self
-
+from devices.closing import Closing
 from devices.runners.base import F4, Answer, Runner
 from edge_protocol.errors import DeviceError
 
 LOG = logging.getLogger(__name__)
 
 
-class WithStandby:
+class WithStandby(Closing):
     """A runner of two: when the first one's device fails, the second answers that sample and all that follow.
 
     Args:
@@ -67,11 +65,3 @@ class WithStandby:
         plan, self._plan = self._plan, None
         if plan is not None:
             plan.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

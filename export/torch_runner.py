@@ -8,12 +8,11 @@ minutes and a C++ compiler.
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import TracebackType
 
 import numpy as np
 import torch
-from typing_extensions import Self
 
+from devices.closing import Closing
 from devices.runners.base import F4, Answer
 from devices.runners.payload import read_payload
 from edge_models.students import Student
@@ -22,7 +21,7 @@ from edge_protocol.task import TaskSpec, Tier
 from export.released import released_student
 
 
-class TorchRunner:
+class TorchRunner(Closing):
     """A student in PyTorch, which answers a zero sample before it is given out.
 
     Args:
@@ -67,14 +66,6 @@ class TorchRunner:
         """Free the student, and give PyTorch its threads back; once is enough."""
         if self.__dict__.pop("_model", None) is not None:
             torch.set_num_threads(self._threads_before)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def open_torch(spec: TaskSpec, tier: Tier, weights: bytes, *, threads: int = 1, compiled: bool = False) -> TorchRunner:

@@ -11,9 +11,8 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from types import TracebackType
 
-from typing_extensions import Self
+from devices.closing import Closing
 
 PIECE = 4096
 QUEUE_BYTES = 256 * 1024
@@ -22,7 +21,7 @@ LATE_S = 0.05
 """A thread that wakes up so much too late on a busy machine makes it up."""
 
 
-class Link:
+class Link(Closing):
     """Forwards to one port on loopback until it is closed.
 
     Args:
@@ -63,14 +62,6 @@ class Link:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.cut()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _accept(self) -> None:
         while True:

@@ -2,29 +2,28 @@
 
 Twelve cameras at Dirichlet 0.1 in mixed conditions, 30 % of them away in every round, so that old reports count.
 Printed are points of the shared model lost without an ingredient, over the same seeds, rounds and images; `self` is the
-same distillation without any device. What personal heads are worth is in `vehicle`. Also ``--rounds``, ``--seeds``,
-``--cache DIR``; ``--attack NAME`` asks the same in the setting of `robustness`, with two of five devices dishonest, and
-``--rules A,B`` of some rules only.
+same distillation without any device. What personal heads are worth is in `vehicle`.
+``--attack`` asks the same in the setting of `robustness`, with two of five devices dishonest.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from argparse import ArgumentTypeError
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.harness import Options, Outcome, run, spread
+from benchmarks.harness import Options, Outcome, Own, count, run, spread
 from benchmarks.learning import attackers, robustness, vehicle
 from benchmarks.learning.answers import Setting
 from benchmarks.learning.fleet import World, deal_world
-from benchmarks.learning.kept import FOLDER, code_of, kept, mark_of
+from benchmarks.learning.kept import CACHE, code_of, kept, mark_of
 from benchmarks.learning.series_report import sign_flips
 from benchmarks.learning.vehicle_arms import Found, taught
 from broker_server.distil_job import DistilSettings
@@ -68,9 +67,13 @@ NAMES = (WHOLE, CONTROL, *RULES, *WITHOUT)
 QUICK_NAMES = (WHOLE, "no density", "no EMA")
 
 
-def measured(options: Options, *, setting: Setting, seeds: int, cache: Path, names: Sequence[str] = NAMES) -> Outcome:
-    """Run the rule with and without each ingredient; --quick shows that it runs. There is no target."""
+def measured(
+    options: Options, *, rounds: int | None, seeds: int, attack: str, rules: Sequence[str], cache: Path
+) -> Outcome:
+    """What each ingredient of `feddistill` is worth; --quick shows that it runs. There is no target."""
     torch.set_num_threads(1)
+    setting = replace(robustness.SETTING, attack=attack, liars=robustness.SHARES[-1]) if attack else SETTING
+    setting, names = replace(setting, rounds=rounds or setting.rounds), rules
     if options.quick:
         setting, seeds, names = QUICK, 1, QUICK_NAMES
     runs: dict[str, list[Found]] = {}
@@ -124,30 +127,29 @@ def _world(devices: int, alpha: float, seed: int) -> World:
     return deal_world(vehicle.load()[0], devices=devices, alpha=alpha, seed=seed)
 
 
-def main() -> int:
-    """Take this benchmark's own options off the command line and run; return the exit code."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--rounds", type=int)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--attack", default="", choices=["", *attackers.ATTACKS])
-    parser.add_argument("--rules", default=",".join(NAMES))
-    parser.add_argument("--cache", type=Path, default=FOLDER)
-    found, rest = parser.parse_known_args(sys.argv[1:])
-    setting = replace(robustness.SETTING, attack=found.attack, liars=robustness.SHARES[-1]) if found.attack else SETTING
-    setting = replace(setting, rounds=found.rounds or setting.rounds)
-    names = [WHOLE, *(name for name in found.rules.split(",") if name != WHOLE)]
+def _rules(text: str) -> list[str]:
+    names = [WHOLE, *(name for name in text.split(",") if name != WHOLE)]
     if unknown := set(names) - set(NAMES):
-        parser.error(f"no rule {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+        raise ArgumentTypeError(f"no rule {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
     if not set(names) - {WHOLE, CONTROL}:
-        parser.error("--rules names nothing to leave out")
-    measure: Callable[[Options], Outcome] = partial(
-        measured, setting=setting, seeds=found.seeds, cache=found.cache, names=names
-    )
-    measure.__doc__ = (
-        "What each ingredient of feddistill is worth. --rounds N, --seeds N, --attack NAME, --rules A,B, --cache DIR."
-    )
-    return run(measure, rest)
+        raise ArgumentTypeError("nothing is left out")
+    return names
+
+
+def _attack(text: str) -> str:
+    if text not in attackers.ATTACKS:
+        raise ArgumentTypeError(f"no attack {text!r}; there are {', '.join(attackers.ATTACKS)}")
+    return text
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(
+        run(
+            measured,
+            rounds=Own(None, f"how many ({SETTING.rounds}; under attack {robustness.SETTING.rounds})", count),
+            seeds=Own(3, "how many"),
+            attack=Own("", "ask in robustness's setting, under this attack", _attack),
+            rules=Own(NAMES, f"these instead of all: {','.join(NAMES)}", _rules),
+            cache=CACHE,
+        )
+    )

@@ -2,16 +2,14 @@
 
 The fleet is that of `shared_trunks`, without trunks (METR-LA, one week): devices train and report through the product,
 round after round with everybody honest. Each round's reports are then fused again with lies in the place of some, by
-`feddistill` and by the plain mean. Judged is the teacher, which is all that a report can reach.
+`feddistill` and by the plain mean, and with less in everybody's: what familiarity and spread are worth. Judged is the
+teacher, which is all that a report can reach.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,7 +17,7 @@ import msgspec
 import numpy as np
 import torch
 
-from benchmarks.harness import Options, Outcome, Target, run
+from benchmarks.harness import Options, Outcome, Own, Target, run
 from benchmarks.learning.forecast_codec import teacher_error
 from benchmarks.learning.shared_trunks import QUICK, SPEC, Budget, Fleet, sensors
 from broker_server.bench import Bench, open_bench
@@ -52,13 +50,17 @@ class Scene:
 
     def sure(self, mean: F4) -> Said:
         """This mean, with the sharpest spread that is believed, as if every window were one's own."""
+        return mean, self.spread * np.float32(SHARP), np.ones(len(mean), np.float32)
+
+    @property
+    def spread(self) -> F4:
+        """(N, H) the shared model's."""
         assert self.shared.spread is not None
-        return mean, self.shared.spread * np.float32(SHARP), np.ones(len(mean), np.float32)
+        return self.shared.spread
 
     def off(self, spreads: float) -> F4:
         """The shared model's mean, so many of its spreads away."""
-        assert self.shared.spread is not None
-        return self.shared.value + np.float32(spreads) * self.shared.spread
+        return self.shared.value + np.float32(spreads) * self.spread
 
 
 def _chance(scene: Scene) -> Said:
@@ -86,14 +88,24 @@ ATTACKS: Mapping[str, Callable[[Scene], Said]] = {
 }
 
 
-def attacked(strategy: Strategy, lie: Callable[[Scene], Said], rule: str, rng: np.random.Generator) -> Strategy:
+WITHOUT: Mapping[str, Callable[[Scene], Said]] = {
+    "no familiarity": lambda scene: (*scene.own[:2], np.ones_like(scene.own[2])),
+    "no spread": lambda scene: (scene.own[0], scene.spread, scene.own[2]),
+    "neither": lambda scene: (scene.own[0], scene.spread, np.ones_like(scene.own[2])),
+}
+"""What all devices leave out."""
+
+
+def attacked(
+    strategy: Strategy, lie: Callable[[Scene], Said], rule: str, rng: np.random.Generator, share: float = SHARE
+) -> Strategy:
     """The same reports under a rule, with a lie in the place of some devices drawn by chance."""
     devices = strategy.devices()
     said: dict[DeviceId, Said] = {}
     for device, ballot in zip(devices, strategy.ballots(), strict=True):
         assert isinstance(ballot.votes, ForecastVotes)
         said[device] = forecast_values(ballot.votes)
-    liars = {devices[at] for at in rng.permutation(len(devices))[: round(SHARE * len(devices))]}
+    liars = {devices[at] for at in rng.permutation(len(devices))[: round(share * len(devices))]}
     honest = [values for device, values in said.items() if device not in liars]
     fused = make_strategy(_rule(strategy, rule), strategy.shared, strategy.anchors)
     for device, values in said.items():
@@ -117,11 +129,14 @@ def judged(bench: Bench, strategy: Strategy) -> dict[str, list[float]]:
         for name, lie in {"": _truth, **ATTACKS}.items():
             fused = (attacked(strategy, lie, rule, np.random.default_rng(draw)) for draw in range(DRAWS))
             found[f"{rule}, {name}" if name else rule] = [teacher_error(each, bench) for each in fused]
+    for name, less in WITHOUT.items():
+        everybody = attacked(strategy, less, RULES[0], np.random.default_rng(0), share=1.0)
+        found[f"{RULES[0]} with {name}"] = [teacher_error(everybody, bench)]
     return found
 
 
 def measured(options: Options, *, rounds: int, seeds: int) -> Outcome:
-    """Let forecasters lie; --quick has some that have learnt next to nothing, and judges nothing."""
+    """What lies cost a teacher of forecasts; in --quick nobody has learnt much, and nothing is judged."""
     torch.set_num_threads(1)
     budget, seeds = (QUICK, 1) if options.quick else (replace(Budget(), rounds=rounds), seeds)
     errors: dict[str, list[float]] = {}
@@ -137,7 +152,9 @@ def measured(options: Options, *, rounds: int, seeds: int) -> Outcome:
                     for name, found in judged(bench, strategy).items():
                         errors.setdefault(name, []).extend(found)
     mean = {name: float(np.mean(found)) for name, found in errors.items()}
-    lost = {name: 100 * (value / mean[name.split(",")[0]] - 1) for name, value in mean.items()}
+    lost = {
+        name: 100 * (value / mean[name.partition(",")[0].partition(" with ")[0]] - 1) for name, value in mean.items()
+    }
     rows: list[list[object]] = [["rule, liars", "teacher's error, mph", "% more than honest", "% more than self"]]
     rows += [
         [name, f"{value:.3f}", f"{lost[name]:.1f}", f"{100 * (value / mean['self'] - 1):.1f}"]
@@ -151,16 +168,5 @@ def measured(options: Options, *, rounds: int, seeds: int) -> Outcome:
     return Outcome(f"{told} {lost[worst]:.1f} %", figures, () if options.quick else targets, rows)
 
 
-def main() -> int:
-    """Take ``--rounds`` and ``--seeds`` off the command line and run; return the exit code."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--seeds", type=int, default=1)
-    found, rest = parser.parse_known_args(sys.argv[1:])
-    measure: Callable[[Options], Outcome] = partial(measured, rounds=found.rounds, seeds=found.seeds)
-    measure.__doc__ = "What dishonest forecasters cost the teacher. --rounds N (2), --seeds N (1)."
-    return run(measure, rest)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run(measured, rounds=Own(2, "how many"), seeds=Own(1, "how many")))

@@ -6,12 +6,9 @@ worked out are fused a second time as they would be in half precision, and both 
 
 from __future__ import annotations
 
-import argparse
 import lzma
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,7 +16,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
-from benchmarks.harness import Options, Outcome, Target, run, spread
+from benchmarks.harness import Options, Outcome, Own, Target, run, spread
 from benchmarks.learning.shared_trunks import FLEET, QUICK, SPEC, Budget, Fleet, sensors
 from broker_server.bench import Bench, open_bench
 from broker_server.distiller import inputs_of
@@ -121,15 +118,5 @@ def measured(options: Options, *, rounds: int) -> Outcome:
     return Outcome(headline, figures, targets, rows)
 
 
-def main() -> int:
-    """Take ``--rounds`` off the command line and run; return the exit code."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--rounds", type=int, default=Budget().rounds)
-    found, rest = parser.parse_known_args(sys.argv[1:])
-    measure: Callable[[Options], Outcome] = partial(measured, rounds=found.rounds)
-    measure.__doc__ = "What a forecaster's report costs on the wire, and its steps the teacher. --rounds N (4)."
-    return run(measure, rest)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run(measured, rounds=Own(Budget().rounds, "how many")))

@@ -8,11 +8,8 @@ nobody has seen. Owns the comparison; owns neither training nor rule.
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, TypeAlias
@@ -21,7 +18,7 @@ import msgspec
 import numpy as np
 import torch
 
-from benchmarks.harness import Options, Outcome, Target, run
+from benchmarks.harness import Options, Outcome, Own, Target, run
 from benchmarks.learning.shared_trunks import FLEET, LAST, QUICK, SPEC, Budget, Fleet, sensors
 from devices.packs import SeriesPack, open_pack
 from edge_client.config import TrainConfig
@@ -114,15 +111,5 @@ def horizons() -> list[int]:
     return [round(steps * SPEC.input.interval_s / 60) for steps in SPEC.horizons]
 
 
-def main() -> int:
-    """Take ``--seeds`` off the command line and run; return the exit code."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--seeds", type=int, default=3)
-    found, rest = parser.parse_known_args(sys.argv[1:])
-    measure: Callable[[Options], Outcome] = partial(measured, seeds=found.seeds)
-    measure.__doc__ = "What its sensors' habits add to a device's own forecasts. --seeds N (3)."
-    return run(measure, rest)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run(measured, seeds=Own(3, "how many")))

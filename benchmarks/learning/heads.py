@@ -6,16 +6,14 @@ the one that a fleet begins with, trained on the server's anchors; the better it
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from benchmarks.harness import Options, Outcome, Target, run, spread
+from benchmarks.harness import Options, Outcome, Own, Target, run, spread
 from benchmarks.learning.answers import Setting
 from benchmarks.learning.fleet import SPEC, World, deal_world, first_student
 from benchmarks.learning.vehicle import load
@@ -106,15 +104,5 @@ def _minus(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
     return [a - b for a, b in zip(ours, theirs, strict=True)]
 
 
-def main() -> int:
-    """Take ``--seeds`` off the command line and run; return the exit code."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--seeds", type=int, default=3)
-    found, rest = parser.parse_known_args(sys.argv[1:])
-    measure: Callable[[Options], Outcome] = partial(measured, seeds=found.seeds)
-    measure.__doc__ = "Which head should serve a camera. --seeds N makes it shorter."
-    return run(measure, rest)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run(measured, seeds=Own(3, "how many")))

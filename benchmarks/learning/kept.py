@@ -14,7 +14,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from benchmarks.harness import Own
+
 FOLDER = Path("build/bench-cache")
+CACHE = Own(FOLDER, "where what was trained is kept")
 
 
 def code_of(modules: Sequence[ModuleType]) -> list[str]:

@@ -4,18 +4,16 @@ The attacker has the worst case of proxies: the very images in question are amon
 device's images, drawn anew in each run, are members. Attacks: the odds reported for an image's class; the same with
 every other run as shadow (`attacks.likelihood_ratios`); how much the loss of the shared model fell from the release
 before to the one distilled from the reports (difficulty calibration, Watson et al. 2022). Beside them the accuracy of
-teacher and student: what the noise costs. Also ``--runs N``.
+teacher and student: what the noise costs.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeAlias
 
 import msgspec
@@ -24,7 +22,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from benchmarks.harness import Options, Outcome, Target, run
+from benchmarks.harness import Options, Outcome, Own, Target, run
 from benchmarks.learning import attacks
 from benchmarks.learning.answers import Setting
 from benchmarks.learning.attacks import B1, F8, Interval, area, caught, interval
@@ -231,6 +229,7 @@ def attack(scene: Scene, epsilon: float | None, member: B1, *, distilled: int, r
 def measured(options: Options, *, runs: int) -> Outcome:
     """Attack a fleet without noise and with noise at several epsilons; --quick takes fewer devices, runs and steps."""
     torch.set_num_threads(1)
+    runs = max(runs, 2)
     world = deal_world(load()[0], devices=Setting.devices, alpha=Setting.alpha, seed=0)
     settings = DistilSettings(steps=150, first_steps=400, seed=0)
     distilled, repeats, epsilons = 2, 200, EPSILONS
@@ -279,15 +278,5 @@ def _name(epsilon: float | None) -> str:
     return "without noise" if epsilon is None else f"epsilon {epsilon:g}"
 
 
-def main() -> int:
-    """Take ``--runs`` off the command line and run."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--runs", type=int, default=8)
-    found, rest = parser.parse_known_args(sys.argv[1:])
-    measure = partial(measured, runs=max(found.runs, 2))
-    measure.__doc__ = "Membership inference against reports and the distilled model, with and without noise."
-    return run(measure, rest)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run(measured, runs=Own(8, "of the fleet, each with another half of its images; 2 at least")))

@@ -1,16 +1,20 @@
 """Cyclists in Münster (two years, real outages) on 21 devices of one counter each: shared and personal forecasts.
 
 Counts of 15 minutes, 15 min, 45 min and 3 h ahead. Outages are masked; the columns "outage as 0" show what counting
-them as readings would do. Also ``--cache DIR`` (``build/bench-cache``): what was trained.
+them as readings would do.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import numpy as np
 
+from benchmarks.harness import Options, Outcome, run
+from benchmarks.learning import series_report
+from benchmarks.learning.kept import CACHE
 from benchmarks.learning.series import SeriesTask
-from benchmarks.learning.series_report import main
 from devices.packs import SeriesPack
 from edge_models.profiles import I8, WEEK_S
 from edge_models.tasks import load_task
@@ -42,5 +46,11 @@ TASK = SeriesTask(
     fixed=True,
 )
 
+
+def measured(options: Options, *, cache: Path) -> Outcome:
+    """Forecasts of cyclists over two years, 21 devices."""
+    return series_report.measured(options, task=TASK, cache=cache)
+
+
 if __name__ == "__main__":
-    raise SystemExit(main(TASK, "Forecasts of cyclists over two years, 21 devices."))
+    raise SystemExit(run(measured, cache=CACHE))

@@ -8,17 +8,15 @@ product code hands out clusters' heads (ADR-0034).
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 
-from benchmarks.harness import Options, Outcome, Target, run, spread
+from benchmarks.harness import Options, Outcome, Own, Target, run, spread
 from benchmarks.learning.answers import Setting
 from benchmarks.learning.fleet import F4, F8, I8, SPEC, World, deal_world, first_student, odds_of, views
 from benchmarks.learning.heads import shared_head
@@ -212,16 +210,5 @@ def rows_of(found: Sequence[Found], plan: Plan) -> list[list[object]]:
     return rows
 
 
-def main() -> int:
-    """Take ``--seeds`` and ``--alpha`` off the command line and run."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--alpha", type=float, default=Setting.alpha)
-    found, rest = parser.parse_known_args(sys.argv[1:])
-    measure = partial(measured, seeds=max(found.seeds, 1), alpha=found.alpha)
-    measure.__doc__ = "What a newcomer with a few labelled samples should serve. --seeds N, --alpha A."
-    return run(measure, rest)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run(measured, seeds=Own(3, "how many"), alpha=Own(Setting.alpha, "Dirichlet concentration")))

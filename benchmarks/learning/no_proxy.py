@@ -6,18 +6,16 @@ Arms without proxies are taught once on the server's own unlabelled images and o
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import msgspec
 import numpy as np
 import torch
 
-from benchmarks.harness import Options, Outcome, Target, run, spread
+from benchmarks.harness import Options, Outcome, Own, Target, run, spread
 from benchmarks.learning.answers import Answers, Setting
 from benchmarks.learning.class_means import Students, heard, spaces
 from benchmarks.learning.fleet import SPEC, World, deal_world, first_student
@@ -160,16 +158,5 @@ def _outcome(found: Mapping[str, Sequence[Found]], setting: Setting, seeds: int)
     )
 
 
-def main() -> int:
-    """Take ``--rounds`` and ``--seeds`` off the command line and run."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seeds", type=int, default=1)
-    found, rest = parser.parse_known_args(sys.argv[1:])
-    measure = partial(measured, rounds=max(found.rounds, 1), seeds=max(found.seeds, 1))
-    measure.__doc__ = "Class means without proxies beside no report and votes on proxies."
-    return run(measure, rest)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run(measured, rounds=Own(3, "how many"), seeds=Own(1, "how many")))

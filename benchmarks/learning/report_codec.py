@@ -7,20 +7,17 @@ before, whichever is smaller), probabilities in fp32, and the weights that FedAv
 
 from __future__ import annotations
 
-import argparse
 import lzma
-import sys
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.harness import Options, Outcome, Target, interleaved, ratios, run, spread
+from benchmarks.harness import Options, Outcome, Own, Target, interleaved, ratios, run, spread
 from benchmarks.learning.answers import Setting, shuffled
 from benchmarks.learning.fleet import F4, I8, SPEC, deal_world, message_of
 from benchmarks.learning.vehicle import load
@@ -174,16 +171,5 @@ def _levels(votes: ClassVotes) -> bytes:
     return votes.classes.data + votes.confidence.data + votes.density.data
 
 
-def main() -> int:
-    """Take ``--rounds`` and ``--steps`` off the command line and run; return the exit code."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--rounds", type=int, default=COURSE)
-    parser.add_argument("--steps", type=int, default=150)
-    found, rest = parser.parse_known_args(sys.argv[1:])
-    measure: Callable[[Options], Outcome] = partial(measured, rounds=found.rounds, steps=found.steps)
-    measure.__doc__ = "What a report costs on the wire. --rounds N and --steps N make it shorter."
-    return run(measure, rest)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run(measured, rounds=Own(COURSE, "how many"), steps=Own(150, "of a student in a round")))

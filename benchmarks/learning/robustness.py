@@ -1,28 +1,25 @@
 """What dishonest devices cost: `feddistill` and the plain mean under every attack, at 20 and 40 % of the fleet.
 
 Accuracy of the shared model after the same rounds, steps and seeds: with no attacker, with every attack (`attackers`),
-with anchors alone and without any device. Also ``--cache DIR``, and
-``--ours-only`` for `feddistill` at 40 % alone.
+with anchors alone and without any device.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.harness import Options, Outcome, Target, run
+from benchmarks.harness import Options, Outcome, Own, Target, run
 from benchmarks.learning import attackers, vehicle
 from benchmarks.learning.answers import Setting
 from benchmarks.learning.attackers import ATTACKS
 from benchmarks.learning.fleet import World, deal_world
-from benchmarks.learning.kept import FOLDER, code_of, kept, mark_of
+from benchmarks.learning.kept import CACHE, code_of, kept, mark_of
 from benchmarks.learning.vehicle_arms import ARMS, Found
 
 SHARES = (0.2, 0.4)
@@ -34,7 +31,7 @@ CONTROLS = ("anchors", "self", "mean", "feddistill")
 
 
 def measured(options: Options, *, seeds: int, cache: Path, ours_only: bool) -> Outcome:
-    """Run all attacks; --quick runs one on four devices for one round, and judges nothing."""
+    """What dishonest devices cost; --quick runs one attack on four devices for one round, and judges nothing."""
     torch.set_num_threads(1)
     setting, attacks, shares, last = SETTING, list(ATTACKS), list(SHARES), SHARES[-1]
     if options.quick:
@@ -87,21 +84,12 @@ def _world(devices: int, alpha: float, seed: int) -> World:
     return deal_world(vehicle.load()[0], devices=devices, alpha=alpha, seed=seed)
 
 
-def main() -> int:
-    """Take ``--seeds`` and ``--cache`` off the command line and run; return the exit code."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--ours-only", action="store_true")
-    parser.add_argument("--cache", type=Path, default=FOLDER)
-    found, rest = parser.parse_known_args(sys.argv[1:])
-    measure: Callable[[Options], Outcome] = partial(
-        measured, seeds=found.seeds, cache=found.cache, ours_only=found.ours_only
-    )
-    measure.__doc__ = (
-        "What dishonest devices cost. --seeds N and --ours-only make it shorter, --cache DIR keeps what was trained."
-    )
-    return run(measure, rest)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(
+        run(
+            measured,
+            seeds=Own(3, "how many"),
+            ours_only=Own(default=False, help=f"feddistill at {SHARES[-1]:.0%}% alone"),
+            cache=CACHE,
+        )
+    )

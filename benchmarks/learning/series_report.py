@@ -5,9 +5,7 @@ Each seed and family of methods is kept once trained (`kept`), so that a run tha
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from hashlib import sha256
@@ -19,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.harness import Options, Outcome, Target, run
+from benchmarks.harness import Options, Outcome, Target
 from benchmarks.learning import series, series_arms, stacked
-from benchmarks.learning.kept import FOLDER, code_of, kept, mark_of
+from benchmarks.learning.kept import code_of, kept, mark_of
 from benchmarks.learning.series import DeviceSeries, SeriesTask, device_series
 from benchmarks.learning.series_arms import FAMILIES, Budget, Scores
 from broker_server.strategies import fedavg, trunk_sharing, weights
@@ -42,16 +40,6 @@ _CODE = (
     *(series, series_arms, stacked, fedavg, trunk_sharing, weights),
     *(head_fits, head_weights, losses, profiles, schedules, windows),
 )
-
-
-def main(task: SeriesTask, describe: str) -> int:
-    """Take ``--cache`` off the command line and run; return the exit code."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--cache", type=Path, default=FOLDER)
-    found, rest = parser.parse_known_args(sys.argv[1:])
-    measure: Callable[[Options], Outcome] = partial(measured, task=task, cache=found.cache)
-    measure.__doc__ = f"{describe} --cache DIR keeps what was trained."
-    return run(measure, rest)
 
 
 def measured(options: Options, *, task: SeriesTask, cache: Path) -> Outcome:

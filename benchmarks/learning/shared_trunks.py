@@ -3,15 +3,12 @@
 Eight devices of twelve sensors along a road each, four of tier `nano`, four of `small` (METR-LA, one week), dealt as in
 the demo. Every round the devices run the training job that the agent starts, the reports go through the distiller as
 the server starts it, and the judge decides. Both arms see the same data, seeds and rounds; the only difference is
-``rounds.trunk``. Owns the loop; owns neither training nor rule. Also ``--cache DIR``: what was trained.
+``rounds.trunk``. Owns the loop; owns neither training nor rule.
 """
 
 from __future__ import annotations
 
-import argparse
 import shutil
-import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import sha256
@@ -23,8 +20,8 @@ import msgspec
 import numpy as np
 import torch
 
-from benchmarks.harness import Options, Outcome, Target, run, spread
-from benchmarks.learning.kept import FOLDER, code_of, kept, mark_of
+from benchmarks.harness import Options, Outcome, Own, Target, run, spread
+from benchmarks.learning.kept import CACHE, code_of, kept, mark_of
 from broker_server import distil_worker, tier_training, trunks
 from broker_server.distil_job import DistilJob, DistilResult, DistilSettings, TrunkSettings, write_job
 from broker_server.judge import judge
@@ -270,16 +267,5 @@ def outcome_of(runs: dict[str, list[dict[str, Any]]], *, judge: bool) -> Outcome
     )
 
 
-def main() -> int:
-    """Take ``--cache`` and ``--seeds`` off the command line and run; return the exit code."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--cache", type=Path, default=FOLDER)
-    parser.add_argument("--seeds", type=int, default=3)
-    found, rest = parser.parse_known_args(sys.argv[1:])
-    measure: Callable[[Options], Outcome] = partial(measured, cache=found.cache, seeds=found.seeds)
-    measure.__doc__ = "What sharing trunks adds to rounds of speed forecasts. --seeds N (3); --cache DIR keeps results."
-    return run(measure, rest)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run(measured, seeds=Own(3, "how many"), cache=CACHE))

@@ -1,15 +1,18 @@
 """Traffic speed (METR-LA, one week) on 12 devices of 14 sensors along a road each: shared and personal forecasts.
 
-Also ``--cache DIR`` (``build/bench-cache``): what was trained, so that a run that was stopped goes on. The pack has no
-missing reading, so masked and unmasked errors agree; `muenster` shows them part.
+The pack has no missing reading, so masked and unmasked errors agree; `muenster` shows them part.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
+from benchmarks.harness import Options, Outcome, run
+from benchmarks.learning import series_report
+from benchmarks.learning.kept import CACHE
 from benchmarks.learning.series import SeriesTask
-from benchmarks.learning.series_report import main
 from devices.packs import SeriesPack
 from edge_models.profiles import DAY_S, I8
 from edge_models.tasks import load_task
@@ -39,5 +42,11 @@ TASK = SeriesTask(
     fixed=False,
 )
 
+
+def measured(options: Options, *, cache: Path) -> Outcome:
+    """Speed forecasts of a week, 12 devices."""
+    return series_report.measured(options, task=TASK, cache=cache)
+
+
 if __name__ == "__main__":
-    raise SystemExit(main(TASK, "Speed forecasts of a week, 12 devices."))
+    raise SystemExit(run(measured, cache=CACHE))

@@ -1,27 +1,26 @@
 """What twelve cameras teach the shared model, and what their own heads are worth, against every rival method.
 
 The yardstick is the gap from self-training (the same distillation, no device) to central training on all images. A run
-takes hours; each method and seed is kept (`kept`), so that one that was stopped goes on. Beside ``--rounds`` and
-``--seeds``: ``--alpha`` (Dirichlet), ``--offline`` (share of devices away in a round), ``--arms a,b``, ``--plot FILE``.
+takes hours; each method and seed is kept (`kept`), so that one that was stopped goes on.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from argparse import ArgumentTypeError
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 import torch
 
-from benchmarks.harness import Options, Outcome, run
+from benchmarks.harness import Options, Outcome, Own, run
 from benchmarks.learning import answers, class_means, downlink, fleet, teachers, vehicle_arms
 from benchmarks.learning.answers import Setting
 from benchmarks.learning.fleet import deal_world
-from benchmarks.learning.kept import FOLDER, code_of, kept, mark_of
+from benchmarks.learning.kept import CACHE, code_of, kept, mark_of
 from benchmarks.learning.plots import draw
 from benchmarks.learning.vehicle_arms import ARMS, Found
 from benchmarks.learning.vehicle_report import CEILING, CONTROL, OURS, closed_of, rows_of, targets_of, verdicts_of
@@ -42,30 +41,34 @@ QUICK = Setting(devices=4, rounds=1, steps=3, first_steps=10, local_steps=3)
 QUICK_ARMS = ("local", "self", "feddistill", "ditto", "central")
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is run: a setting, how many seeds, which methods, and where what was trained is kept."""
+def measured(
+    options: Options,
+    *,
+    rounds: int,
+    alpha: float,
+    offline: float,
+    seeds: int,
+    arms: Sequence[str],
+    cache: Path,
+    plot: Path | None,
+) -> Outcome:
+    """What twelve cameras teach the shared model, against every rival method; --quick only shows that it runs.
 
-    setting: Setting
-    seeds: int
-    arms: Sequence[str]
-    cache: Path
-    plot: Path | None = None
-
-
-def measured(options: Options, *, plan: Plan) -> Outcome:
-    """Run every method on the same partition, steps and seeds; --quick only shows that it runs, and has no target."""
+    Partition, steps and seeds are the same for all.
+    """
     torch.set_num_threads(1)
-    setting, seeds, arms = (QUICK, 1, QUICK_ARMS) if options.quick else (plan.setting, plan.seeds, plan.arms)
+    setting = Setting(alpha=alpha, rounds=rounds, offline=offline)
+    if options.quick:
+        setting, seeds, arms = QUICK, 1, QUICK_ARMS
     pack, mark = load()
     runs: dict[str, list[Found]] = {name: [] for name in arms}
     for seed in range(seeds):
         for name in arms:
-            found = kept(plan.cache, file_of(name, setting, seed, mark), partial(_train, name, pack, setting, seed))
+            found = kept(cache, file_of(name, setting, seed, mark), partial(_train, name, pack, setting, seed))
             runs[name].append({**found["made"], "cpu_s": found["cpu_s"]})
             sys.stderr.write(f"seed {seed} {name}: {runs[name][-1]['curve'][-1]:.3f} in {found['cpu_s']:.0f} CPU s\n")
-    if plan.plot:
-        draw(runs, plan.plot, ours=OURS)
+    if plot:
+        draw(runs, plot, ours=OURS)
     told = f"vehicle, Dirichlet {setting.alpha:g}, {setting.offline:.0%} away, {setting.rounds} rounds, {seeds} seeds"
     verdicts = verdicts_of(runs)
     figures: dict[str, object] = {
@@ -108,26 +111,23 @@ def _without_images(found: Found) -> Found:
     return {key: value for key, value in found.items() if key != "right"}
 
 
-def main() -> int:
-    """Take this benchmark's own options off the command line and run; return the exit code."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--rounds", type=int, default=Setting.rounds)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--alpha", type=float, default=Setting.alpha)
-    parser.add_argument("--offline", type=float, default=Setting.offline)
-    parser.add_argument("--arms", default=",".join(ARMS))
-    parser.add_argument("--cache", type=Path, default=FOLDER)
-    parser.add_argument("--plot", type=Path)
-    found, rest = parser.parse_known_args(sys.argv[1:])
-    setting = Setting(alpha=found.alpha, rounds=found.rounds, offline=found.offline)
-    arms = found.arms.split(",")
+def _arms(text: str) -> list[str]:
+    arms = text.split(",")
     if strange := sorted(set(arms) - set(ARMS)):
-        parser.error(f"no method {strange[0]!r}; there are {', '.join(ARMS)}")
-    plan = Plan(setting, found.seeds, arms, found.cache, found.plot)
-    measure: Callable[[Options], Outcome] = partial(measured, plan=plan)
-    measure.__doc__ = "What twelve cameras teach the shared model, against every rival method; see the module's text."
-    return run(measure, rest)
+        raise ArgumentTypeError(f"no method {strange[0]!r}; there are {', '.join(ARMS)}")
+    return arms
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(
+        run(
+            measured,
+            rounds=Own(Setting.rounds, "how many"),
+            seeds=Own(3, "how many"),
+            alpha=Own(Setting.alpha, "Dirichlet concentration"),
+            offline=Own(Setting.offline, "share of devices that are away in a round"),
+            arms=Own(list(ARMS), f"these instead of all: {','.join(ARMS)}", _arms),
+            cache=CACHE,
+            plot=Own(None, "draw accuracy against bytes and rounds here (SVG)", Path),
+        )
+    )

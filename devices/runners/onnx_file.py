@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from math import prod
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-from typing_extensions import Self
 
+from devices.closing import Closing
 from devices.runners.ort_runner import UNKNOWN_OPERATOR, session_options
 from edge_protocol.errors import IncompatibleError
 
@@ -24,7 +23,7 @@ _TEMPLATE = "roadcast-weights-payload"
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-class OnnxFile:
+class OnnxFile(Closing):
     """A loaded ONNX file.
 
     Args:
@@ -93,14 +92,6 @@ class OnnxFile:
     def close(self) -> None:
         """Free the session."""
         del self.session
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def open_file(model: bytes, *, threads: int = 1, profile: Path | None = None) -> onnxruntime.InferenceSession:

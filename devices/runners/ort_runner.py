@@ -11,14 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-from typing_extensions import Self
 
+from devices.closing import Closing
 from devices.runners.base import Answer
 from devices.runners.payload import read_payload
 from edge_protocol.errors import IncompatibleError
@@ -34,7 +33,7 @@ _LONGEST = 250
 _LACKS = re.compile(r"path validation failed for initializer: (\S+?)\. ")
 
 
-class OrtRunner:
+class OrtRunner(Closing):
     """A student in ONNX Runtime.
 
     Args:
@@ -79,14 +78,6 @@ class OrtRunner:
     def close(self) -> None:
         """Free the session."""
         del self._session
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def said(error: Exception) -> str:

@@ -10,12 +10,11 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 import numpy as np
-from typing_extensions import Self
 
+from devices.closing import Closing
 from devices.runners.base import F4, Answer
 from devices.runners.cuda import Buffer, Cuda
 from devices.runners.trt_log import logger_of
@@ -37,7 +36,7 @@ DTYPES: Final[Mapping[str, type[np.generic]]] = {
 """`tensorrt.DataType` to NumPy; ``tensorrt.nptype`` fails with newer versions of NumPy."""
 
 
-class TrtRunner:
+class TrtRunner(Closing):
     """A student in TensorRT; several threads may ask it, one waits for the other. One that is dropped frees itself.
 
     Args:
@@ -128,11 +127,3 @@ class TrtRunner:
     def __del__(self) -> None:
         with suppress(Exception):  # a broken GPU frees nothing, and there is nobody to tell
             self.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

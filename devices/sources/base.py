@@ -71,21 +71,6 @@ class Source(Protocol):
     ) -> None: ...
 
 
-class Closing:
-    """The context-manager half of a source."""
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
 @dataclass
 class Pace:
     """Evenly spaced turns; time is an argument.

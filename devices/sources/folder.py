@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from devices.closing import Closing
 from devices.opencv import opencv
-from devices.sources.base import U1, Closing, Frame, Pace
+from devices.sources.base import U1, Frame, Pace
 from devices.sources.quality import FrameCheck
 from edge_protocol.errors import SourceError
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
+from devices.closing import Closing
 from devices.packs import UNLABELLED, ImagePack, SeriesPack
-from devices.sources.base import Closing, Frame, Pace
+from devices.sources.base import Frame, Pace
 
 
 class ImagePackSource(Closing):

@@ -16,7 +16,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from devices.sources.base import Closing, Frame, Pace
+from devices.closing import Closing
+from devices.sources.base import Frame, Pace
 from edge_protocol.errors import SourceError
 
 MAX_LINE_BYTES = 1 << 20

@@ -10,7 +10,8 @@ import math
 import random
 import time
 
-from devices.sources.base import U1, Closing, Frame, Pace
+from devices.closing import Closing
+from devices.sources.base import U1, Frame, Pace
 from devices.sources.child import DecodingChild
 from devices.sources.decoder import DecodeJob
 from devices.sources.quality import FrameCheck

@@ -24,6 +24,7 @@ _WAIT_S = 90.0
 """For a device's answer beyond its seconds: it gives up by itself after 60."""
 _ONLY_DEVICE = frozenset({"device", "state_dir", "task"})
 _OF_DEVICE = _ONLY_DEVICE | {"seconds", "json"}
+_ONLY_SSH = frozenset({"site", "python", "known_hosts", "identity", "password_file", "ask_password"})
 PYTHON = "/opt/roadcast/venv/bin/python"
 
 
@@ -179,12 +180,16 @@ def _check_given(context: typer.Context, *, to_device: bool) -> None:
     """Refuse what would be passed over without a word."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
-    lost = [name for name in given if (name not in _OF_DEVICE if to_device else name in _ONLY_DEVICE)]
-    flags = ", ".join("MODEL" if name == "model" else f"--{name.replace('_', '-')}" for name in lost)
-    if lost and to_device:
-        raise ConfigError(f"--device measures what the device serves, as it serves it: leave out {flags}")
-    if lost:
-        raise ConfigError(f"{flags}: only with --device; name one, or leave that out")
+    if to_device and (lost := [name for name in given if name not in _OF_DEVICE]):
+        raise ConfigError(f"--device measures what the device serves, as it serves it: leave out {_flags(lost)}")
+    if not to_device and (lost := [name for name in given if name in _ONLY_DEVICE]):
+        raise ConfigError(f"{_flags(lost)}: only with --device; name one, or leave that out")
+    if "ssh" not in given and (lost := [name for name in given if name in _ONLY_SSH]):
+        raise ConfigError(f"{_flags(lost)}: only with --ssh; name a target, or leave that out")
+
+
+def _flags(names: list[str]) -> str:
+    return ", ".join("MODEL" if name == "model" else f"--{name.replace('_', '-')}" for name in names)
 
 
 def check_writable(path: Path | None) -> None:

@@ -64,6 +64,35 @@ def test_figures_are_written_as_json(harness: ModuleType, tmp_path: Path) -> Non
     assert found["targets"][0]["met"] is True
 
 
+def test_a_benchmark_gets_its_own_options_by_keyword(harness: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    """Silent ones as the benchmark has them; numbers that count nothing and words that it does not know are refused."""
+    got: dict[str, object] = {}
+
+    def measure(options: object, **own: object) -> object:
+        """Measure nothing."""
+        got.update(own)
+        return harness.Outcome("fine", {})
+
+    own = {
+        "seeds": harness.Own(3, "how many"),
+        "ours_only": harness.Own(default=False, help="40% alone".replace("%", "%%")),
+        "cache": harness.Own(Path("kept"), "where"),
+        "plot": harness.Own(None, "here", Path),
+    }
+    assert harness.run(measure, [], **own) == ExitCode.OK
+    assert got == {"seeds": 3, "ours_only": False, "cache": Path("kept"), "plot": None}
+    assert harness.run(measure, ["--quick", "--seeds", "2", "--ours-only", "--plot", "a.svg"], **own) == ExitCode.OK
+    assert got == {"seeds": 2, "ours_only": True, "cache": Path("kept"), "plot": Path("a.svg")}
+    for wrong in (["--seeds", "0"], ["--seeds", "-1"], ["--seeds", "x"], ["--rounds", "1"]):
+        with pytest.raises(SystemExit) as ended:
+            harness.run(measure, wrong, **own)
+        assert ended.value.code == ExitCode.USAGE
+    assert "'0' is no whole number from 1" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        harness.run(measure, ["--help"], **own)
+    assert "how many (3)" in capsys.readouterr().out
+
+
 def test_cases_take_turns_and_warm_up_is_not_counted(harness: ModuleType) -> None:
     """Each case runs once a turn; only turns after the warm-up are timed."""
     calls: list[str] = []

@@ -99,6 +99,21 @@ def test_the_fast_way_is_the_plain_one_but_for_rounding() -> None:
     assert not torch.equal(*(weights_of(quick) for quick in ends))
 
 
+@pytest.mark.timeout(900)
+def test_without_a_compiler_the_fast_way_is_slower_and_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """A server with a GPU and no g++ distils all the same, and its log says once what would help."""
+    torch._dynamo.reset()  # another test may have compiled the same student
+    nowhere = {"cpp.cxx": (None, "/nowhere/g++"), "fx_graph_cache": False}
+    start = build_student(SPEED, "nano")
+    with torch._inductor.config.patch(nowhere):
+        training = steps(Training(start, SPEED, CPU, fast=True), 2)
+    assert training.step == 2
+    assert not torch.equal(weights_of(training.tensors()), weights_of(Training(start, SPEED, CPU).tensors()))
+    (said,) = [record.message for record in caplog.records if record.name == "broker_server.training"]
+    assert "/nowhere/g++" in said
+    assert said.endswith("(install gcc and g++)")
+
+
 def test_the_fast_way_is_for_cuda_unless_asked() -> None:
     """On a CPU bfloat16 seldom pays and a compiler may be missing; whoever names a way gets it."""
     start = build_student(SPEED, "nano")

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from typing_extensions import Self
 
+from devices.closing import Closing
 from devices.preprocess import Preprocess
 from devices.runners.base import Answer
 from devices.sources import Frame
-from devices.sources.base import Closing
 from edge_client.inference import Feed, Inference
 from edge_client.moving_objects import Line, MovingObjectsConfig
 from edge_client.pipelines import Bundle, Objects, WholeSample

@@ -137,6 +137,15 @@ def test_what_only_a_device_heeds_is_refused_without_one(model: Path, capsys: py
     assert "--state-dir, --task: only with --device" in capsys.readouterr().err.replace("\n", " ")
 
 
+@pytest.mark.parametrize("given", [("--site", "site.yaml"), ("--python", "python3"), ("--identity", "key")])
+def test_what_only_a_target_heeds_is_refused_without_one(
+    given: tuple[str, ...], model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who names a site, a Python or a key and no target would measure this machine for it."""
+    assert call("run", model, *SHORT, *given) == ExitCode.CONFIG
+    assert f"{given[0]}: only with --ssh" in capsys.readouterr().err.replace("\n", " ")
+
+
 def devices(state_dir: str) -> dict[str, Any]:
     """What the server's folder says of each device."""
     database = open_database(Path(state_dir))
