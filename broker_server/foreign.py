@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from broker_server.records import DeviceTask
 from broker_server.registry import DeviceStatus
@@ -44,20 +45,20 @@ def foreign(database: Database) -> list[Foreign]:
     Raises:
         StoreError: the disk refused.
     """
-    weights: dict[tuple[TaskId, int], set[str]] = {}
-    newest: Counter[TaskId] = Counter()
-    for record in database.releases():
-        parts = decode_manifest(record.manifest).artifacts
-        weights[record.task, record.counter] = {part.weights.sha256 for part in parts}
-        newest[record.task] = record.counter
+    manifests = {(record.task, record.counter): record.manifest for record in database.releases()}
+    newest = database.newest()
+
+    @cache
+    def weights(task: TaskId, counter: int) -> set[str]:
+        return {part.weights.sha256 for part in decode_manifest(manifests[task, counter]).artifacts}
+
     found = []
     for device, runs, release in _told(database):
         fix = f"release anew, above it: roadcast release again {runs.task} N"
-        fix += f" --above {release}" if release > newest[runs.task] + REACH else ""
-        known = weights.get((runs.task, release))
-        if release and known is None:
+        fix += f" --above {release}" if release > newest.get(runs.task, 0) + REACH else ""
+        if release and (runs.task, release) not in manifests:
             says = f"runs release {release} of {runs.task}, which this server does not have (an older backup?)"
-        elif known is not None and runs.release == release and runs.weights not in {"", *known}:
+        elif runs.weights and runs.release == release and runs.weights not in weights(runs.task, release):
             says = f"runs other weights as release {release} of {runs.task} than this server has (an older backup?)"
         else:
             continue

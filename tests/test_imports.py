@@ -70,6 +70,7 @@ SQL_HOMES = ("broker_server.store", "broker_server.migrations")
 SERVER_SHELLS = (
     "broker_server.blob_export",
     "broker_server.broadcast",
+    "broker_server.foreign",
     "broker_server.key_setup",
     "broker_server.keys",
     "broker_server.publisher",

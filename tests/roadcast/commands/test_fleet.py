@@ -24,6 +24,8 @@ from edge_protocol.errors import CheckFailedError, LocalProtocolError, NotReadyE
 from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.messages import ClassVotes, DeviceState, KnowledgeReport, Telemetry
 from roadcast.commands.devices import app
+from roadcast.commands.server import app as server
+from tests.broker_server.rollout_scene import release
 from tests.fakes.boards import fake_board
 from tests.fakes.running_centre import RunningCentre
 from tests.fakes.sshd import SKIP_REASON, Sshd
@@ -51,6 +53,7 @@ def test_the_fleet_s_boards_are_listed(tmp_path: Path) -> None:
     """From the server's folder: a hot board says what is wrong, and one that told nothing is not called well or hot."""
     values = Sampler(fake_board("jetson-orin-nano-super-r36.4.7", tmp_path / "board")).sample(0.0).values
     database = Database(tmp_path / "server.db")
+    database.add_release(release(3))
     silent = msgspec.structs.replace(RECORD, device=DeviceId("cam-2"), state="stale")
     database.apply([SaveDevice(RECORD), SaveDevice(silent), SaveTelemetry(CAM, 5.0, Telemetry(values))])
     database.close()
@@ -74,6 +77,7 @@ def test_a_fetch_that_stalls_is_a_finding(tmp_path: Path, counts: dict[str, int]
     """Long before a rollout's deadline; not one that only pauses, nor one that the device's own policy holds."""
     told = {"fetch_bytes": 5000, "fetch_bytes_left": 4000, "fetch_idle_s": 431, **counts}
     database = Database(tmp_path / "server.db")
+    database.add_release(release(3))
     state = StoredState(device=CAM, at_s=6.0, state=DeviceState("vehicle", "idle", 3, told, {}))
     database.apply([SaveDevice(RECORD), SaveState(state)])
     database.close()
@@ -86,6 +90,7 @@ def test_a_fetch_that_stalls_is_a_finding(tmp_path: Path, counts: dict[str, int]
 def test_a_state_that_makes_no_sense_is_shown_all_the_same(tmp_path: Path) -> None:
     """Counts are what a device likes to say."""
     database = Database(tmp_path / "server.db")
+    database.add_release(release(3))
     state = StoredState(device=CAM, at_s=6.0, state=DeviceState("vehicle", "idle", 3, {"fetch_idle_s": 2**40}, {}))
     database.apply([SaveDevice(RECORD), SaveState(state)])
     database.close()
@@ -96,6 +101,7 @@ def test_a_state_that_makes_no_sense_is_shown_all_the_same(tmp_path: Path) -> No
 def test_old_readings_are_not_shown_as_new(tmp_path: Path) -> None:
     """Of a board that is away nothing is said but when it last told of itself."""
     database = Database(tmp_path / "server.db")
+    database.add_release(release(3))
     away = msgspec.structs.replace(RECORD, state="offline")
     database.apply(
         [SaveDevice(away), SaveTelemetry(CAM, 5.0, Telemetry({"throttled": 1.0, "temperature_celsius.tj": 90}))]
@@ -109,6 +115,7 @@ def test_old_readings_are_not_shown_as_new(tmp_path: Path) -> None:
 def test_a_fleet_is_watched_until_somebody_stops_it(tmp_path: Path) -> None:
     """A line whenever something has changed, beside whoever writes the database; Ctrl-C ends it."""
     database = Database(tmp_path / "server.db")
+    database.add_release(release(3))
     database.apply([SaveDevice(RECORD)])
     command = [sys.executable, "-m", "roadcast", "devices", "list", "--watch", "--every", "0.1"]
     with subprocess.Popen([*command, "--state-dir", str(tmp_path)], stdout=subprocess.PIPE, text=True) as watching:
@@ -124,6 +131,7 @@ def test_a_fleet_is_watched_until_somebody_stops_it(tmp_path: Path) -> None:
 def test_one_device_is_shown_whole(tmp_path: Path) -> None:
     """What it runs, how it does, its last report, its rollouts and its board; a stranger is refused by name."""
     database = Database(tmp_path / "server.db")
+    database.add_release(release(3))
     told = DeviceState("vehicle", "idle", 3, {"frames": 70}, {"latency_p95_ms": 12.5})
     silent = pack(np.zeros(1, np.uint8))
     votes = ClassVotes(silent, silent, silent, pack(np.ones(1, np.uint8)))
@@ -198,3 +206,17 @@ def test_a_device_is_tagged_retired_and_taken_back_through_the_server(tmp_path: 
             said("tag", "ghost", "north")
     finally:
         centre.close()
+
+
+def test_a_device_with_a_release_that_the_server_lacks_is_named(tmp_path: Path) -> None:
+    """As after an older backup was brought back: in the list with what to do, and in the server's status in a line."""
+    database = Database(tmp_path / "server.db")
+    database.apply([SaveDevice(RECORD)])
+    database.close()
+    found = json.loads(CliRunner().invoke(app, ["list", "--state-dir", str(tmp_path), "--json"]).stdout)
+    (finding,) = found[0]["findings"]
+    assert (finding["check"], finding["level"]) == ("foreign-release", "fail")
+    assert "roadcast release again vehicle N" in finding["fix"]
+    status = CliRunner().invoke(server, ["status", "--state-dir", str(tmp_path), "--json"])
+    (line,) = json.loads(status.stdout)["warnings"]
+    assert line.startswith("cam-1 runs release 3 of vehicle, which this server does not have")
