@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from broker_server.config import RoundsConfig
 from broker_server.pump import POLL_RELEASES_S
 from broker_server.setup import push_release
@@ -37,7 +39,7 @@ def retained(broker: MemoryBroker) -> tuple[int, int, bool]:
 
 def test_a_round_called_before_a_pushed_release_is_seen_is_superseded(tmp_path: Path) -> None:
     """For a second the call names release 1 with release 2 on the disk; then that round is void, the next is on 2."""
-    truth = write_packs(tmp_path)["proxies"].targets
+    truth = write_packs(tmp_path)["proxies"].targets.astype(np.int64)
     clock, broker, spec = FakeClock(), MemoryBroker(), load_task(TASK)
     rounds = RoundsConfig(limit=3, quorum=2, wait_for=2, deadline_s=60, pause_s=1.5 * POLL_RELEASES_S)
     config = centre_config(tmp_path, rounds=rounds)
@@ -59,8 +61,6 @@ def test_a_round_called_before_a_pushed_release_is_seen_is_superseded(tmp_path: 
         assert retained(broker) == (2, 1, False)
         assert server.database.rounds(TASK)[-1].reason == "release 2 was pushed meanwhile"
         drive(server, fleet, clock, rounds_closed(server, 3), "the round after it")
-        assert (retained(broker), server.database.newest()[TASK]) == ((3, 2, False), 3), (
-            "closed, it names its start"
-        )
+        assert (retained(broker), server.database.newest()[TASK]) == ((3, 2, False), 3), "closed, it names its start"
     finally:
         server.close()
