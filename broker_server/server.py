@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import signal
 import threading
@@ -30,10 +29,10 @@ from broker_server.salt import read_salt
 from broker_server.setup import resume, task_setup, task_specs
 from broker_server.store.blobs import BlobFolder
 from broker_server.store.database import Database
-from broker_server.store.engine import translated
 from broker_server.task_rounds import TaskRounds
 from broker_server.workshop import Desk, Distiller, Workshop, worker_process
-from edge_protocol.errors import NotReadyError, RoadcastError, StoreError
+from edge_protocol.errors import RoadcastError, StoreError
+from edge_protocol.files import alone
 from edge_protocol.ids import FleetId
 from edge_protocol.topics import Topics
 from edge_protocol.transport.base import Inbox, Transport
@@ -222,7 +221,7 @@ def serve(config: ServerConfig, *, ready: Callable[[Server], None] = lambda _: N
         NotReadyError: another server runs on this state folder.
         RoadcastError: it could not start.
     """
-    with _alone(Path(config.state_dir)):
+    with alone(Path(config.state_dir), "server"):
         server = Server(config, real_seams(config))
         try:
             with _signals(server.stop):
@@ -232,19 +231,6 @@ def serve(config: ServerConfig, *, ready: Callable[[Server], None] = lambda _: N
         finally:
             server.close()
     log.info("stopped")
-
-
-@contextmanager
-def _alone(state: Path) -> Iterator[None]:
-    with translated(str(state)):
-        state.mkdir(parents=True, exist_ok=True)
-        file = (state / ".lock").open("w")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise NotReadyError(f"{state}: another server runs on this folder; stop it first") from error
-        yield
 
 
 @contextmanager

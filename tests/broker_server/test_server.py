@@ -17,7 +17,7 @@ from broker_server.config import RoundsConfig
 from broker_server.distil_job import DistilSettings
 from broker_server.events import JobFailed
 from broker_server.key_setup import Rotation, ready_roles, rotate, signed_roles
-from broker_server.server import Server, _alone, _signals, real_seams, serve
+from broker_server.server import Server, _signals, real_seams, serve
 from broker_server.setup import check_files, task_setup, task_specs
 from broker_server.store.blobs import BlobFolder
 from broker_server.workshop import Distiller
@@ -38,14 +38,6 @@ def test_the_coordinators_process_loads_no_deep_learning_stack() -> None:
     code = "import sys, broker_server.server as s; print(*sorted({'torch', 'onnx', 'onnxscript'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
-
-
-def test_two_servers_do_not_share_a_state_folder(tmp_path: Path) -> None:
-    """The second says who is in its way, and the folder is free again afterwards."""
-    with _alone(tmp_path), pytest.raises(NotReadyError, match="another server"), _alone(tmp_path):
-        raise AssertionError("two servers at once")
-    with _alone(tmp_path):
-        assert (tmp_path / ".lock").exists()
 
 
 def test_a_signal_asks_for_a_stop_and_handlers_come_back() -> None:
