@@ -241,8 +241,10 @@ class Rollouts:
             return []
         if current > record.counter:
             held.return_at = None
-            noted = [self._note(now, "server", "take-back", record, f"the fleet has release {current}")]
-            return [*held.rollout.strand(""), *noted] if record.stranded else []
+            if not record.stranded:
+                return []
+            noted = self._note(now, "server", "take-back", record, f"the fleet has release {current}")
+            return [*held.rollout.strand(""), noted]
         if now < held.return_at:
             return []
         held.return_at = now + RETURN_AGAIN_S

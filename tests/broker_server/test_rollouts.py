@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from broker_server.audit import verify
 from broker_server.effects import NO_ROUND
 from broker_server.events import JobFailed
 from broker_server.records import RolloutRecord
@@ -52,6 +53,9 @@ def test_a_release_for_everybody_overtakes_a_rollout() -> None:
     scene.wait(100)
     assert (scene.state(2), scene.fleet, scene.own, scene.making) == ("aborted", 3, {}, [])
     assert "a newer release took its place" in scene.rollouts[2].reason
+    scene.draft(4)
+    assert [entry.what for entry in scene.audit][-2:] == ["abort", "draft"]
+    assert verify(scene.audit)[0] == len(scene.audit)
 
 
 def test_orders_that_make_no_sense_are_refused_with_the_reason() -> None:
