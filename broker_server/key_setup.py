@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 from broker_server.config import ServerConfig
 from broker_server.keys import KeyFolder, Keys, passphrase_from
-from broker_server.signed_roles import ONLINE, TOP_LEVEL, SignedRoles
-from edge_protocol.errors import ConfigError, NotReadyError
+from broker_server.signed_roles import SignedRoles
+from broker_server.store.roles import ONLINE, TOP_LEVEL
+from edge_protocol.errors import ConfigError, NotReadyError, TrustError
 from edge_protocol.ids import TaskId
-from edge_protocol.trust import role_of
+from edge_protocol.trust import commissioned, refreshed, role_of, rotated
 
 
 def own_keys(config: ServerConfig) -> KeyFolder:
@@ -124,6 +126,30 @@ def rotate(
     else:
         roles.delegate(TaskId(role), keys, rotation.threshold, now)
     return roles
+
+
+def refusals(roles: SignedRoles, now: float) -> list[str]:
+    """What devices of each task would say to the metadata that are here, in their own words; nothing when all is good.
+
+    Args:
+        roles: whose files are looked at.
+        now: seconds since 1970.
+
+    Raises:
+        NotReadyError: no root has been signed.
+        StoreError: a file cannot be read.
+    """
+    files, at = roles.files(), datetime.fromtimestamp(now, timezone.utc)
+    tasks = [TaskId(role.removeprefix(role_of(TaskId("")))) for role in roles.tasks()]
+    return sorted({_refusal(files, task, at) for task in tasks} - {""})
+
+
+def _refusal(files: Mapping[str, bytes], task: TaskId, at: datetime) -> str:
+    try:
+        refreshed(rotated(commissioned(files["1.root"]), files), files, task, at)
+    except TrustError as error:
+        return str(error)
+    return ""
 
 
 def _place(role: str, own: KeyFolder, safe: KeyFolder | None) -> KeyFolder:

@@ -16,11 +16,9 @@ An artifact folder, from the distiller or pushed by an operator, holds for each 
 
 from __future__ import annotations
 
-import fcntl
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +31,7 @@ from broker_server.signed_roles import SignedRoles
 from broker_server.store.blobs import BlobFolder
 from broker_server.store.database import Database
 from broker_server.store.engine import translated
+from broker_server.store.lock import locked
 from edge_protocol.blobs import BlobRef
 from edge_protocol.delta import make_delta
 from edge_protocol.errors import ArtifactError, DigestError, StoreError
@@ -100,7 +99,7 @@ class ReleaseFolder:
         """
         if not all(math.isfinite(value) for value in origin.metrics.values()):
             raise ArtifactError(f"{artifacts}: a metric is not finite: {dict(origin.metrics)}")
-        with self._lock():
+        with locked(self.root):
             return self._make(spec, artifacts, origin, now, hold)
 
     def again(self, task: TaskId, counter: int, notes: str, now: float) -> ReleaseRecord:
@@ -110,7 +109,7 @@ class ReleaseFolder:
             ArtifactError: there is no such release.
             StoreError: the disk refused.
         """
-        with self._lock():
+        with locked(self.root):
             found = [r for r in self._database.releases(task, after=counter - 1) if r.counter == counter]
             if not found:
                 raise ArtifactError(f"no release {counter} of {task!r} to go back to; push one")
@@ -189,16 +188,6 @@ class ReleaseFolder:
         )
         self._database.add_release(record, draft)
         return record
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Let one process at a time take a counter; a killed one lets go."""
-        with translated(str(self.root)):
-            self.root.mkdir(parents=True, exist_ok=True)
-            file = (self.root / ".lock").open("w")
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
 
     def _artifact(self, spec: TaskSpec, folder: Path, tier: Tier, variant: str) -> Artifact:
         template, weights, golden = (self._blobs.put(_file(folder / name)) for name in _FILES)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edge_protocol.errors import CheckFailedError, ConfigError
+from edge_protocol.errors import CheckFailedError, ConfigError, NotReadyError
 from roadcast.output import JsonFlag, emit, table, warn
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def rotate(
         raise ConfigError("--threshold is at most --count, and --same is for root")
     settings = _settings(config)
     folder = _folder(safe, passphrase_file, plain=plain) if safe else None
-    others = [_folder(path, passphrase_file, plain=plain) for path in more or ()]
+    others = _folders(more, passphrase_file, plain=plain)
     rotation = Rotation(role, 0 if same else count, threshold)
     roles = give(settings, rotation, time.time(), safe=folder, more=others)
     emit(roles.status(), json, lambda found: _table(found, f"root: {roles.newest_root}"))
@@ -106,22 +106,39 @@ def status(
     plain: Plain = False,
     json: JsonFlag = False,
 ) -> None:
-    """Say until when each role is good, by which keys, and which of them are here; exit code 3 when one has expired."""
-    from broker_server.key_setup import signed_roles
+    """Say until when each role is good, by which keys, and which of them are here.
 
-    others = [_folder(path, passphrase_file, plain=plain) for path in more or ()]
+    Exit code 3 when a device would refuse it: expired, signed by other keys or by a clock that was ahead, or mixed.
+    """
+    from broker_server.key_setup import refusals, signed_roles
+
+    others = _folders(more, passphrase_file, plain=plain)
     roles = signed_roles(_settings(config), others)
     found = roles.status()
     emit(found, json, lambda rows: _table(rows, f"root: {roles.newest_root}"))
-    expired = [row["role"] for row in found if row["expires_s"] <= time.time()]
-    if expired:
-        raise CheckFailedError(f"expired: {', '.join(expired)}; devices take no release until it is signed again")
+    if said := refusals(roles, time.time()):
+        raise CheckFailedError(
+            f"devices take no release: {'; '.join(said)}. A running server signs again what it has the keys of; "
+            f"else: roadcast keys rotate ROLE"
+        )
 
 
 def _settings(path: Path) -> ServerConfig:
     from broker_server.config import read_config
 
     return read_config(path, environment=os.environ)
+
+
+def _folders(paths: list[Path] | None, passphrase_file: Path | None, *, plain: bool) -> list[KeyFolder]:
+    """Further folders with keys.
+
+    Raises:
+        NotReadyError: one has none.
+    """
+    for path in paths or ():
+        if not (path / "keys.json").exists():
+            raise NotReadyError(f"{path}: no keys here (no keys.json); is the medium mounted?")
+    return [_folder(path, passphrase_file, plain=plain) for path in paths or ()]
 
 
 def _folder(path: Path, passphrase_file: Path | None, *, plain: bool) -> KeyFolder:

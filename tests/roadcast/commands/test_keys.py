@@ -141,7 +141,9 @@ def test_status_fails_when_a_role_has_expired(place: Path) -> None:
     config["trust"]["timestamp_days"] = 1e-9
     (place / "server.yaml").write_text(yaml.safe_dump(config))
     call("keys", "init", *options(place, "safe"))
-    with pytest.raises(CheckFailedError, match="expired: timestamp"):
+    with pytest.raises(CheckFailedError, match="devices take no release: timestamp: version 2 expired"):
         call("keys", "status", "-c", place / "server.yaml")
+    with pytest.raises(NotReadyError, match="no keys here"):
+        call("keys", "status", "-c", place / "server.yaml", "--keys", place / "nowhere", "--plain")
     text = CliRunner().invoke(app, ["keys", "status", "-c", str(place / "server.yaml")]).output
     assert "(elsewhere)" in text
