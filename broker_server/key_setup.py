@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from broker_server.audit import AuditEntry
 from broker_server.config import ServerConfig
+from broker_server.effects import SaveAudit
 from broker_server.keys import KeyFolder, Keys, passphrase_from
 from broker_server.signed_roles import SignedRoles
+from broker_server.store.database import Database
 from broker_server.store.roles import ONLINE, TOP_LEVEL
 from edge_protocol.errors import ConfigError, NotReadyError, TrustError
 from edge_protocol.ids import TaskId
@@ -126,6 +129,22 @@ def rotate(
     else:
         roles.delegate(TaskId(role), keys, rotation.threshold, now)
     return roles
+
+
+def log_change(config: ServerConfig, now: float, who: str, detail: str) -> None:
+    """Tell the audit log that keys were changed, where a server has run on the state folder.
+
+    Raises:
+        StoreError: the disk refused; the keys are changed all the same.
+    """
+    path = Path(config.state_dir) / "server.db"
+    if not path.exists():
+        return
+    database = Database(path)
+    try:
+        database.apply([SaveAudit(AuditEntry(at_s=now, who=who, what="keys", detail=detail))])
+    finally:
+        database.close()
 
 
 def refusals(roles: SignedRoles, now: float) -> list[str]:

@@ -20,11 +20,13 @@ import math
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 from safetensors import SafetensorError, safe_open
 
+from broker_server.audit import AuditEntry
 from broker_server.records import ReleaseRecord, RolloutRecord
 from broker_server.rollout_plan import Plan
 from broker_server.signed_roles import SignedRoles
@@ -58,11 +60,12 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a release comes from: `round` is None when an operator pushed it."""
+    """Where a release comes from: `round` is None when an operator pushed it, `by` is who the audit log names."""
 
     round: int | None
     metrics: Mapping[str, float]
     notes: str = ""
+    by: str = "server"
 
 
 class ReleaseFolder:
@@ -123,7 +126,8 @@ class ReleaseFolder:
                 folder.mkdir(parents=True)
             for file in sorted(source.glob("*.safetensors")):
                 write_atomic(folder / file.name, _file(file))
-            return self._record(manifest, folder, None, None, now, gone=range(counter + 1, fresh))
+            origin = Provenance(None, old.metrics, notes)
+            return self._record(manifest, folder, origin, None, now, gone=range(counter + 1, fresh))
 
     def list_again(self, task: TaskId, now: float) -> None:
         """Have the fleet's release, and newer ones, signed where they are not: metadata may have been brought back.
@@ -157,13 +161,13 @@ class ReleaseFolder:
         )
         folder = self.folder(spec.task_id, counter)
         self._write(folder, artifacts)
-        return self._record(manifest, folder, origin.round, hold, now)
+        return self._record(manifest, folder, origin, hold, now)
 
     def _record(
         self,
         manifest: ReleaseManifest,
         folder: Path,
-        number: int | None,
+        origin: Provenance,
         hold: Hold | None,
         now: float,
         gone: Iterable[int] = (),
@@ -177,7 +181,7 @@ class ReleaseFolder:
         record = ReleaseRecord(
             task=task,
             counter=counter,
-            round=number,
+            round=origin.round,
             created_s=manifest.created_s,
             metrics=dict(manifest.metrics),
             notes=manifest.notes,
@@ -186,7 +190,10 @@ class ReleaseFolder:
         draft = (
             RolloutRecord(task=task, counter=counter, plan=hold.plan, by=hold.by, starts=hold.starts) if hold else None
         )
-        self._database.add_release(record, draft)
+        how = "pushed" if origin.round is None else f"round {origin.round}"
+        detail = f"manifest {sha256(data).hexdigest()[:16]}, {origin.notes or how}"
+        noted = AuditEntry(at_s=now, who=origin.by, what="release", task=task, release=counter, detail=detail)
+        self._database.add_release(record, draft, None if hold else noted)
         return record
 
     def _artifact(self, spec: TaskSpec, folder: Path, tier: Tier, variant: str) -> Artifact:

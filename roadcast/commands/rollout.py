@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
 import time
 from functools import partial
@@ -153,6 +152,7 @@ def _named(release: str) -> tuple[str, int]:
 
 def _order(state_dir: Path, release: str, order: str, wait: float, json: bool, plan: Plan | None = None) -> None:  # noqa: FBT001 - the value of --json
     """Leave an order for the server, and wait for its answer."""
+    from broker_server.operators import operator
     from broker_server.records import OrderRecord
     from broker_server.status import open_database
     from edge_protocol.ids import TaskId
@@ -162,7 +162,7 @@ def _order(state_dir: Path, release: str, order: str, wait: float, json: bool, p
     database = open_database(state_dir)
     try:
         record = OrderRecord(
-            task=TaskId(task), counter=counter, order=order, by=getpass.getuser(), at_s=time.time(), plan=plan
+            task=TaskId(task), counter=counter, order=order, by=operator(), at_s=time.time(), plan=plan
         )
         give(database, record, f"{order} {release}", wait)
     finally:

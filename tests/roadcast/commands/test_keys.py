@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import shutil
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,19 @@ def test_a_release_is_signed_by_a_key_from_a_safe(place: Path) -> None:
         call(*words)
     pushed = call(*words, "--keys", place / "stick", "--passphrase-file", place / "passphrase")
     assert (pushed["counter"], len(pushed["manifest"])) == (1, 64)
+
+
+def test_who_changed_keys_and_pushed_stands_in_the_audit_log(place: Path) -> None:
+    """Once a server has run, or something was pushed; who it was is not what the environment says."""
+    call("keys", "init", *options(place, "safe"))
+    write_artifacts(place / "mine", load_task("vehicle"))
+    call("release", "push", place / "mine", "-c", place / "server.yaml", "--task", "vehicle", "--no-check")
+    call("keys", "rotate", "vehicle", *options(place, "safe"))
+    call("keys", "rotate", "root", *options(place, "safe"), "--same")
+    entries = call("rollout", "audit", "--state-dir", place / "server")["entries"]
+    assert {entry["who"] for entry in entries} == {pwd.getpwuid(os.getuid()).pw_name}
+    assert [(entry["what"], entry["release"]) for entry in entries] == [("release", 1), ("keys", 0), ("keys", 0)]
+    assert entries[1]["detail"].startswith("vehicle signed by 1 of ")
 
 
 def test_init_again_signs_only_for_new_tasks(place: Path) -> None:

@@ -50,17 +50,17 @@ def test_a_rollout_from_start_to_the_log(running: RunningCentre) -> None:
     assert "4 committed" in seen[-1]
     found = json.loads(call("status", "vehicle/2", *where, "--json"))
     assert found["counts"] == {"absent": 0, "waiting": 0, "measuring": 0, "committed": 4, "failed": 0}
-    assert call("status", "vehicle/2", *where).count("committed") == 4
+    assert call("status", "vehicle/2", *where).count("\tcommitted\t") == 4
     with pytest.raises(CheckFailedError, match="does not take 'abort'"):
         call("abort", "vehicle/2", *where, "--wait", "30")
     assert "aborted" in call("rollback", "vehicle/2", *where, "--wait", "30")
     log = json.loads(call("audit", *where, "--json"))
     told = [entry["what"] for entry in log["entries"]]
-    assert told[:2] == ["draft", "start"]
+    assert told[:3] == ["release", "draft", "start"]
     assert told.index("wave-0") < told.index("complete")
     assert told.index("pause") < told.index("resume") < told.index("complete")
-    assert told[-1] in {"rollback", "take-back"}
-    assert [line.split("\t")[3] for line in call("audit", *where).splitlines()[1:]] == told
+    assert told[-1] in {"rollback", "take-back", "release"}
+    assert [line.split("\t")[3] for line in call("audit", *where).splitlines()[2:]] == told
 
 
 def test_a_log_that_somebody_changed_is_a_failed_check(running: RunningCentre) -> None:
