@@ -100,9 +100,9 @@ def tag(
     json: JsonFlag = False,
 ) -> None:
     """Give a device tags, for rollout start --to 'tag=…'; those of the server's configuration stay."""
-    from edge_protocol.ids import check_id
+    from edge_protocol.ids import given_id
 
-    asked = tuple(("-" if word.startswith("~") else "+") + check_id(word.removeprefix("~"), "tag") for word in tags)
+    asked = tuple(("-" if word.startswith("~") else "+") + given_id(word.removeprefix("~"), "tag") for word in tags)
     _order(state_dir, device, "tag", wait, tags=asked, json=json)
 
 

@@ -37,7 +37,7 @@ def list_releases(*, state_dir: StateDir, json: JsonFlag = False) -> None:
 @app.command()
 def show(
     task: Annotated[str, typer.Argument(help="Name of the task.")],
-    counter: Annotated[int, typer.Argument(min=1, help="Number of the release.")],
+    counter: Annotated[int, typer.Argument(min=1, max=2**53, help="Number of the release.")],
     *,
     state_dir: StateDir,
     json: JsonFlag = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from functools import partial
 from pathlib import Path
@@ -144,10 +145,10 @@ def _checked(plan: Plan) -> Plan:
 def _named(release: str) -> tuple[str, int]:
     from edge_protocol.errors import ConfigError
 
-    task, slash, number = release.rpartition("/")
-    if not slash or not number.isdigit():
+    found = re.fullmatch("(.+)/([1-9][0-9]{0,15})", release)
+    if found is None:
         raise ConfigError(f"{release!r} names no release; write TASK/NUMBER, such as vehicle/4")
-    return task, int(number)
+    return found[1], int(found[2])
 
 
 def _order(state_dir: Path, release: str, order: str, wait: float, json: bool, plan: Plan | None = None) -> None:  # noqa: FBT001 - the value of --json

@@ -79,8 +79,9 @@ def test_a_log_that_somebody_changed_is_a_failed_check(running: RunningCentre) -
 def test_what_cannot_be_done_is_said(running: RunningCentre, tmp_path: Path) -> None:
     """A name that is none, a release without a rollout, a plan out of bounds, and a server that does not answer."""
     where = ("--state-dir", running.state_dir)
-    with pytest.raises(ConfigError, match="TASK/NUMBER"):
-        call("pause", "vehicle", *where)
+    for word in ("vehicle", "vehicle/\u00b2", "vehicle/0", "vehicle/" + "9" * 23, "vehicle/" + "9" * 5000):
+        with pytest.raises(ConfigError, match="TASK/NUMBER"):
+            call("status", word, *where)
     with pytest.raises(NotReadyError, match="--hold"):
         call("status", "vehicle/1", *where)
     with pytest.raises(CheckFailedError, match="has no rollout"):
@@ -89,6 +90,8 @@ def test_what_cannot_be_done_is_said(running: RunningCentre, tmp_path: Path) -> 
         call("start", "vehicle/2", *where, "--canary", "500%")
     with pytest.raises(ConfigError, match="is no duration"):
         call("start", "vehicle/2", *where, "--soak", "thirty")
+    with pytest.raises(ConfigError, match="such as 30s or 30m"):
+        call("start", "vehicle/2", *where, "--soak", "30")
     running.close()
     with pytest.raises(TransportError, match="no server has taken it"):
         call("start", "vehicle/2", *where, "--wait", "0.1")
