@@ -104,7 +104,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     """
     cells = [["-" if cell is None else str(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
-        return "\n".join([*filter(None, [title]), *("\t".join(line) for line in [columns, *cells])])
+        lines = ["\t".join(map(_in_a_line, line)) for line in [columns, *cells]]
+        return "\n".join([*filter(None, [_in_a_line(title)]), *lines])
     from rich import box
     from rich.table import Table
 
@@ -112,6 +113,11 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     for line in cells:
         drawn.add_row(*map(plain, line))
     return drawn
+
+
+def _in_a_line(text: str) -> str:
+    """What a device or an operator wrote must not pass for another cell or line."""
+    return "".join(each if each.isprintable() else " " for each in text)
 
 
 def progress(text: str) -> None:
