@@ -9,12 +9,13 @@ for; a blob that lacks one is published again. Chunks lost between those are ask
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from broker_server.store.blobs import BlobFolder
 from edge_protocol.blobs import BlobRef
-from edge_protocol.errors import DigestError, StoreError
+from edge_protocol.errors import DigestError, LocalProtocolError, StoreError
 from edge_protocol.ids import TaskId
 from edge_protocol.topics import Topics
 from edge_protocol.transport.base import Transport
@@ -44,10 +45,14 @@ class Publisher:
         topics: of the fleet.
         blobs: where chunks are read from, one at a time, when their turn comes.
         transport: where to publish.
+
+    Attributes:
+        drops: what could not be published, counted by reason.
     """
 
     def __init__(self, topics: Topics, blobs: BlobFolder, transport: Transport) -> None:
         self._topics, self._blobs, self._transport = topics, blobs, transport
+        self.drops: Counter[str] = Counter()
         self._small: dict[str, bytes] = {}
         self._blobs_of: dict[tuple[TaskId, str], tuple[BlobRef, ...]] = {}
         self._live: dict[str, BlobRef] = {}
@@ -160,11 +165,12 @@ class Publisher:
     def _send(self, topic: str, source: Source, now: float) -> bool:
         try:
             payload = source()
-        except (StoreError, DigestError) as error:
+            if not self._transport.publish(topic, payload, retain=True):
+                return False
+        except (StoreError, DigestError, LocalProtocolError) as error:
             log.error("cannot publish %s: %s", topic, error)  # noqa: TRY400 - the message says it all
+            self.drops[getattr(error, "reason", "blob-unreadable")] += 1
             return True
-        if not self._transport.publish(topic, payload, retain=True):
-            return False
         if payload:
             self._sent_s[topic] = now
         else:

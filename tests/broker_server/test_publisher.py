@@ -264,3 +264,20 @@ def test_a_forgotten_message_is_cleared_and_stays_so(tmp_path: Path) -> None:
     scene.publisher.keep("own", b"again")
     scene.settle()
     assert scene.broker.retained["own"] == b"again"
+
+
+def test_what_is_too_large_for_the_broker_is_dropped_with_a_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Message or chunk: logged, counted, and what waits behind it goes out, at each connection."""
+    scene = Scene(tmp_path)
+    scene.transport.max_packet_bytes = 200
+    scene.publisher.hold(TASK, "release/1", (scene.blobs.put(b"a" * 1000, 1000),))
+    scene.publisher.keep("manifest", bytes(300))
+    scene.publisher.keep("small", b"s")
+    scene.settle()
+    assert (scene.broker.retained, scene.publisher.drops) == ({"small": b"s"}, {"oversized": 2})
+    assert "message of 308 bytes on 'manifest' exceeds the broker's 200" in caplog.text
+    scene.publisher.connected(1.0)
+    scene.settle(1.0)
+    assert scene.publisher.drops == {"oversized": 3}
