@@ -10,6 +10,7 @@ import logging
 import os
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from queue import Empty
 from typing import get_args
 
@@ -210,8 +211,10 @@ class Pump:
             case e.PublishRound(call):
                 log.info("task %s: round %d %s", call.task, call.number, "is open" if call.open else "takes no more")
                 self._broadcast.round(call)
-            case e.Republish(sha256, indices):
-                if reason := self._publisher.need(sha256, indices, self._speaker.now):
+            case e.Republish(device, sha256, indices):
+                now = self._speaker.now
+                spend = partial(self._conduct.again, device, now=now)
+                if reason := self._publisher.need(sha256, indices, now, spend):
                     self.drops[reason] += 1
             case e.OfferRelease(task, counter, devices):
                 log.info("task %s: release %d for %d devices", task, counter, len(devices))
