@@ -16,6 +16,7 @@ SLACK: Final = 1024
 FORGET_S: Final = 3600.0
 """How long a limit that was found out is believed: links end for other reasons, and brokers are set up anew."""
 PACKET_OVERHEAD: Final = 9
+_ADVICE: Final = "set broker.max_packet_bytes to the broker's own limit, or raise that one"
 
 
 class InFlight:
@@ -40,7 +41,7 @@ class InFlight:
         if size + PACKET_OVERHEAD > self._told:
             return f"exceeds the broker's {self._told}"
         if self._found is not None and now < self._found[1] and size >= self._found[0]:
-            return f"is too large for the broker: {STRIKES} links ended under one of {self._found[0]} bytes"
+            return f"is too large for the broker: {STRIKES} links ended under one of {self._found[0]} bytes; {_ADVICE}"
         return ""
 
     def sent(self, size: int) -> None:
@@ -68,5 +69,5 @@ class InFlight:
         self._found = smallest, now + FORGET_S
         return (
             f"{STRIKES} links in a row ended under a message of {smallest} bytes or more, the largest acknowledged had "
-            f"{self._acknowledged}: lower broker.max_packet_bytes to the broker's limit, or raise that one"
+            f"{self._acknowledged}; {_ADVICE}"
         )
