@@ -173,7 +173,7 @@ class Coordinator:
                     return [SaveTelemetry(device.device, now, body)]
                 return [Drop("out-of-order", f"telemetry of {header.sender} is older than the one before")]
             case m.Need():
-                return [Republish(body.sha256, body.indices)]
+                return [Republish(device.device, body.sha256, body.indices)]
             case _:
                 return [
                     Drop("wrong-direction", f"{header.sender} sent a {type(body).__name__}, which only a server may")

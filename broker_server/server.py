@@ -100,7 +100,8 @@ class Server:
         self.topics = Topics(FleetId(config.fleet))
         self.transport = seams.connect(config, self.inbox)
         self.publisher = Publisher(self.topics, blobs, self.transport)
-        self._releases = ReleaseFolder(state, config.fleet, self.database, blobs, self._roles)
+        limit = config.broker.max_packet_bytes
+        self._releases = ReleaseFolder(state, config.fleet, self.database, blobs, self._roles, packet_bytes=limit)
         desk = Desk(config, specs, self.database, self._releases, blobs, salt, seams.clock, self._done)
         distilling, making = seams.executors
         self._workshop = Workshop(desk, seams.distiller, distilling=distilling, making=making)
