@@ -1,6 +1,7 @@
 """Carries a plan out on a running target over SSH. Owns no connection; what it says is in `remote`.
 
-On the target runs ``target.sh``: one question, and, when something is to be written, one order.
+On the target run ``target_systemd.sh`` and ``target.sh``, as one script: one question, and, when something is to be
+written, one order.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from devices.provision.remote import Work, orders, question, work_of
 from devices.provision.site import SshConfig
 from edge_protocol.errors import NotReadyError, RoadcastError, StoreError, TransportError
 
-_SCRIPT = Path(__file__).with_name("target.sh").read_text(encoding="utf-8")
+_SCRIPT = "".join(Path(__file__).with_name(name).read_text() for name in ("target_systemd.sh", "target.sh"))
 _AS_ROOT = """if [ "$(id -u)" = 0 ]; then exec sh -c "$@"; fi
 command -v sudo >/dev/null || exit 91
 sudo -n true 2>/dev/null || exit 92
@@ -142,8 +143,9 @@ async def _apply(connection: Connection, target: SshConfig, place: Place, work: 
             told(f"sending {sent / 1e6:.1f} of {total / 1e6:.1f} MB")
         told("replacing and installing" if place.live else "replacing")
 
+    told("sending")
     done = await connection.ask(_command("apply", place), pieces())
-    if done.status != 0 or done.stdout != b"applied\n":
+    if done.status != 0 or not done.stdout.endswith(b"applied\n"):
         raise _failure(target, done)
 
 

@@ -16,7 +16,9 @@ SECRET = PlannedFile("/etc/roadcast/key.pem", b"secret", 0o640)
 WHEEL = PlannedFile("/opt/roadcast/wheels/it's; touch $(HOME) `x` *.whl", bytes(range(256)) * 4000)
 LINK = PlannedLink("/etc/systemd/system/multi-user.target.wants/roadcast-agent.service", UNIT.path)
 PLAN = Plan((UNIT, SECRET, WHEEL), (LINK,))
-TOOLS = "cat chmod chown flock head id ln mkdir mv python3 readlink rm rmdir sh sha256sum stat sync true"
+TOOLS = (
+    "cat chmod chown date flock head id ln mkdir mv python3 readlink rm rmdir sh sha256sum stat sync timeout true uname"
+)
 """What the target's half starts."""
 
 

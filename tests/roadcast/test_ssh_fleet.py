@@ -53,7 +53,7 @@ def test_what_is_no_target_is_refused(asked: str, says: str) -> None:
 
 @pytest.mark.parametrize("asked", ["all", "cam-1", "cam-2", "h,cam-2", "cam-2=h"])
 def test_a_device_beside_targets_that_have_names_is_refused(asked: str) -> None:
-    """`--device` does not choose among targets: with a name, several or all, the fleet would be flashed in its place."""
+    """`--device` does not choose among targets: it says which device one address is, and nothing else."""
     with pytest.raises(ConfigError, match="--device cam-1: only says which device one address is"):
         targets_of(SITE, asked, "cam-1")
 
@@ -72,7 +72,7 @@ def test_there_is_one_way_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv(PASSWORD, "from outside")
     file, hosts = tmp_path / "key", tmp_path / "hosts"
     assert login_of(hosts, file, None, ask=False) == Login(hosts, file)
-    assert login_of(hosts, None, None, ask=False) == Login(hosts, password="from outside")  # noqa: S106  a test's
+    assert login_of(hosts, None, None, ask=False) == Login(hosts, password="from outside")
     for identity, password_file, ask in [(file, file, False), (file, None, True), (None, file, True)]:
         with pytest.raises(ConfigError, match="name one of them"):
             login_of(hosts, identity, password_file, ask=ask)

@@ -99,7 +99,7 @@ def test_systemd_is_told_and_what_it_refuses_is_taken_back(healthy: bool, tree: 
     words = [line.split()[0] + " " + line.split()[1] for line in log.read_text().splitlines()]
     start = [f"systemd-sysusers {tree}/etc/sysusers.d/roadcast.conf", "systemd-tmpfiles --create"]
     start += ["systemctl daemon-reload"]
-    assert words == start + (["systemctl restart"] if healthy else ["systemctl daemon-reload"])
+    assert words == start + (["systemctl restart", "systemctl is-active"] if healthy else ["systemctl daemon-reload"])
     assert (tree / UNIT.path[1:]).exists() == healthy
 
 
@@ -122,6 +122,51 @@ def test_wheels_that_cannot_be_installed_leave_the_old_agent_running(tree: Path,
     assert contents(tree) == before
     heard = log.read_text().splitlines()
     assert heard[-3:] == ["systemctl daemon-reload", f"systemctl restart {SETUP_UNIT}", "systemctl daemon-reload"]
+
+
+@pytest.mark.parametrize("broken", ["agent", "udev"])
+def test_what_does_not_run_is_taken_back_and_the_old_services_run_again(
+    broken: str, tree: Path, tmp_path: Path
+) -> None:
+    """The agent is waited for: its own words are told, units that went are started, those that came are stopped."""
+    log, bad = tmp_path / "log", tmp_path / "bad"
+    names = ("systemctl", "systemd-sysusers", "systemd-tmpfiles", "udevadm")
+    told = {name: f'echo "{name} $*" >>{log}' for name in names}
+    told["systemctl"] += f'\n[ "$1" != is-active ] || [ ! -e {bad}-agent ]'
+    told["udevadm"] += f"\n[ ! -e {bad}-udev ]"
+    path = tools_path(tmp_path / "bin", **told, journalctl='echo "$1: no trusted root"')
+    old, new = (
+        Plan((unit, PlannedFile(INSTALLED, f"{unit.path}\n{RULES}\n".encode()), *more), ())
+        for unit, more in [
+            (PlannedFile(f"/etc/systemd/system/{RENEW_TIMER}", b"\n"), (UNIT,)),
+            (PlannedFile(f"/etc/systemd/system/{POWER_UNIT}", b"\n"), (UNIT, PlannedFile(RULES, b"#\n"))),
+        ]
+    )
+    place = Place(str(tree), "/usr/bin/python3")
+    with Sshd(tmp_path / "sshd", path) as sshd:
+        asyncio.run(flash_target(sshd.target(), old, sshd.login, place))
+        before = contents(tree)
+        log.write_text("")
+        (tmp_path / f"bad-{broken}").touch()
+        says = "=roadcast-agent.service: no trusted root; the agent does not" if broken == "agent" else "udev did not"
+        with pytest.raises(StoreError, match=f"{says}.*is there again"):
+            asyncio.run(flash_target(sshd.target(), new, sshd.login, place))
+    assert contents(tree) == before
+    heard = [line.removeprefix("systemctl ") for line in log.read_text().splitlines()]
+    taken_back = heard[heard.index("daemon-reload", heard.index("daemon-reload") + 1) :]
+    assert f"stop {RENEW_TIMER}" in heard
+    assert f"stop {POWER_UNIT}" in taken_back
+    assert f"restart --no-block {RENEW_TIMER}" in taken_back
+    assert taken_back[-1] == "restart --no-block roadcast-agent.service"
+
+
+def test_a_plan_without_cameras_does_not_need_udev(tree: Path, tmp_path: Path) -> None:
+    """In a container udevadm is there and fails; it is asked when rules come, change or go, and only then."""
+    names = ("systemctl", "systemd-sysusers", "systemd-tmpfiles", "journalctl")
+    path = tools_path(tmp_path / "bin", **dict.fromkeys(names, "exit 0"), udevadm="exit 1")
+    with Sshd(tmp_path / "sshd", path) as sshd:
+        asyncio.run(flash_target(sshd.target(), PLAN, sshd.login, Place(str(tree), "/usr/bin/python3")))
+    assert (tree / UNIT.path[1:]).exists()
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash"])
