@@ -65,6 +65,11 @@ def question(plan: Plan) -> bytes:
     return "".join([*files, *(f"{link.path}\nlink {link.target}\n" for link in plan.links)]).encode()
 
 
+def most_bytes(plan: Plan) -> int:
+    """How long an answer to a plan's question can be at most, with something that a login shell says before it."""
+    return SHOWN_BYTES + sum(512 + SHOWN_BYTES for _ in plan.files) + 64 * len(plan.links)
+
+
 def work_of(plan: Plan, answer: bytes) -> Work:
     """Compare a plan with what the target said.
 

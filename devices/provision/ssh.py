@@ -14,9 +14,9 @@ from pathlib import Path
 import msgspec
 
 from devices.provision.changes import Change
-from devices.provision.connection import Connection, Login, Said, connected
+from devices.provision.connection import Connection, Login, Patience, Said, connected
 from devices.provision.plan import Plan
-from devices.provision.remote import Work, orders, question, work_of
+from devices.provision.remote import Work, most_bytes, orders, question, work_of
 from devices.provision.site import SshConfig
 from edge_protocol.errors import NotReadyError, RoadcastError, StoreError, TransportError
 
@@ -25,6 +25,11 @@ _AS_ROOT = """if [ "$(id -u)" = 0 ]; then exec sh -c "$@"; fi
 command -v sudo >/dev/null || exit 91
 sudo -n true 2>/dev/null || exit 92
 exec sudo -n sh -c "$@\""""
+
+_LOOK_S, _READ_BYTES_S = 120, 4_000_000
+"""A question is answered within that, and a second for what a slow card reads in one."""
+_APPLY = Patience(end_s=2400, said_bytes=1 << 20)
+"""The set-up of the wheels may take 1800 s, see `units`."""
 
 Told = Callable[[str], None]
 """Takes what goes on, in a word or two."""
@@ -112,7 +117,9 @@ async def flash_target(
     told("connecting")
     async with connected(target, login) as connection:
         told("comparing")
-        looked = await connection.ask(_command("look", place), [asked])
+        size = sum(len(file.content) for file in plan.files)
+        patience = Patience(end_s=_LOOK_S + size / _READ_BYTES_S, said_bytes=most_bytes(plan))
+        looked = await connection.ask(_command("look", place), [asked], patience=patience)
         if looked.status != 0:
             raise _failure(target, looked)
         work = work_of(plan, looked.stdout)
@@ -144,7 +151,7 @@ async def _apply(connection: Connection, target: SshConfig, place: Place, work: 
         told("replacing and installing" if place.live else "replacing")
 
     told("sending")
-    done = await connection.ask(_command("apply", place), pieces())
+    done = await connection.ask(_command("apply", place), pieces(), patience=_APPLY)
     if done.status != 0 or not done.stdout.endswith(b"applied\n"):
         raise _failure(target, done)
 
