@@ -18,7 +18,7 @@ from devices.provision.connection import Connection, Login, Patience, Said, conn
 from devices.provision.plan import Plan
 from devices.provision.remote import Work, most_bytes, orders, question, work_of
 from devices.provision.site import SshConfig
-from edge_protocol.errors import NotReadyError, RoadcastError, StoreError, TransportError
+from edge_protocol.errors import NotReadyError, RemoteProtocolError, RoadcastError, StoreError, TransportError
 
 _SCRIPT = "".join(Path(__file__).with_name(name).read_text() for name in ("target_systemd.sh", "target.sh"))
 _AS_ROOT = """if [ "$(id -u)" = 0 ]; then exec sh -c "$@"; fi
@@ -42,11 +42,13 @@ class Place(msgspec.Struct, frozen=True):
         root: folder that stands for the root.
         python: the board's Python, below it.
         live: the root is the running system's, so that systemd is told.
+        machine: the processor that it must have then, as ``uname -m`` says it; None for any.
     """
 
     root: str = "/"
     python: str = "/usr/bin/python3"
     live: bool = True
+    machine: str | None = None
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -109,8 +111,9 @@ async def flash_target(
 
     Raises:
         ConfigError: the plan cannot be sent.
-        NotReadyError: the host key is not pinned or another, the login is refused, or the target lacks something.
-        StoreError: the target refused; what was there before is there again.
+        NotReadyError: the host key is not pinned or another, the login is refused, the target lacks something, its
+            processor is another, or its answer is none.
+        StoreError: the target refused, or the agent does not start; what was there before is there again.
         TransportError: no connection, or it was cut; the next run goes on.
     """
     asked = question(plan)
@@ -122,7 +125,13 @@ async def flash_target(
         looked = await connection.ask(_command("look", place), [asked], patience=patience)
         if looked.status != 0:
             raise _failure(target, looked)
-        work = work_of(plan, looked.stdout)
+        try:
+            work = work_of(plan, looked.stdout)
+        except RemoteProtocolError as error:
+            raise NotReadyError(f"{target.host}: {error}; does its login shell run anything else?") from error
+        if place.live and place.machine not in {None, work.machine}:
+            says = f"{target.host}: its processor is {work.machine}, and install.machine of the site {place.machine}"
+            raise NotReadyError(f"{says}; is it the device that is meant?")
         if work.needed and not dry_run:
             await _apply(connection, target, place, work, told)
     return work.changes

@@ -241,6 +241,25 @@ def test_a_tree_without_python_or_systemd_is_refused(missing: str, says: str, ss
     assert snapshot(tree) == before
 
 
+def test_a_target_with_another_processor_is_refused(sshd: Sshd, tree: Path) -> None:
+    """Before anything is written, in a dry run too; a folder that stands for a root may be another machine's."""
+    before = snapshot(tree)
+    place = Place(str(tree), "/usr/bin/python3", machine="sparc")
+    with pytest.raises(NotReadyError, match=r"127.0.0.1: its processor is .*, and install.machine of the site sparc"):
+        asyncio.run(flash_target(sshd.target(), PLAN, sshd.login, place, dry_run=True))
+    assert snapshot(tree) == before
+    below = Place(str(tree), "/usr/bin/python3", live=False, machine="sparc")
+    assert asyncio.run(flash_target(sshd.target(), PLAN, sshd.login, below, dry_run=True))
+
+
+def test_an_answer_that_is_none_names_the_target(tree: Path, tmp_path: Path) -> None:
+    """Whatever a tool there has put in between, it is said of which host, and nothing is written."""
+    path = tools_path(tmp_path / "bin", uname="echo; echo x")
+    with Sshd(tmp_path / "sshd", path) as sshd, pytest.raises(NotReadyError, match=r"127.0.0.1: .*; does its login"):
+        flash(sshd, tree)
+    assert not (tree / "opt").exists()
+
+
 @pytest.mark.parametrize("place", ["etc/roadcast", "etc/roadcast/key.pem", "etc/systemd/system"])
 def test_no_link_on_the_target_is_followed(place: str, sshd: Sshd, tree: Path) -> None:
     """A folder or a file that is a link stops the run; what it points to stays."""
