@@ -22,11 +22,10 @@ TOOLS = (
 """What the target's half starts."""
 
 
-def flash(sshd: Sshd, tree: Path, plan: Plan = PLAN, *, port: int | None = None, **options: bool) -> tuple[Change, ...]:
+def flash(sshd: Sshd, tree: Path, plan: Plan = PLAN, *, dry_run: bool = False) -> tuple[Change, ...]:
     """Flash one target below a folder, with its fingerprint pinned."""
-    target = sshd.target(port=port or sshd.port, fingerprint=sshd.fingerprint)
-    place = Place(str(tree), live=options.pop("live", False))
-    return asyncio.run(flash_target(target, plan, sshd.login, place, **options))
+    target, place = sshd.target(fingerprint=sshd.fingerprint), Place(str(tree), live=False)
+    return asyncio.run(flash_target(target, plan, sshd.login, place, dry_run=dry_run))
 
 
 def snapshot(root: Path) -> dict[str, tuple[object, ...]]:
