@@ -12,7 +12,8 @@ tell_systemd() { # the agent last: the old one runs until the wheels are install
     [ "${path%/*}" != $units ] || systemctl stop "${path##*/}" 2>/dev/null
   done
   start_units || stop "udev did not take the rules for the cameras"
-  timeout 300 systemctl restart $agent && systemctl is-active --quiet $agent ||
+  # ready is what systemd waits for; one that falls right after it is seen as well
+  timeout 300 systemctl restart $agent && sleep 3 && systemctl is-active --quiet $agent ||
     refused $agent "the agent does not start with what was written"
 }
 
