@@ -26,6 +26,10 @@ command -v sudo >/dev/null || exit 91
 sudo -n true 2>/dev/null || exit 92
 exec sudo -n sh -c "$@\""""
 
+_AFTERWARDS = {
+    93: "what was there before is there again",
+    96: "old and new files lie side by side: mend that, and run it again",
+}
 _LOOK_S, _READ_BYTES_S = 120, 4_000_000
 """A question is answered within that, and a second for what a slow card reads in one."""
 _APPLY = Patience(end_s=2400, said_bytes=1 << 20)
@@ -181,8 +185,8 @@ def _failure(target: SshConfig, said: Said) -> RoadcastError:
                 f"{target.host}: sudo wants a password of {target.user}; log in as root, or put this line into "
                 f"/etc/sudoers.d/roadcast there: {target.user} ALL=(ALL) NOPASSWD: ALL"
             )
-        case 93:
-            return StoreError(f"{says}; what was there before is there again")
+        case 93 | 96:
+            return StoreError(f"{says}; {_AFTERWARDS[said.status]}")
         case 95:
             return NotReadyError(says)
         case None | 94:

@@ -17,6 +17,7 @@ marker=$root/etc/.roadcast-flash receipts=$root/etc/.roadcast-receipt
 
 stop() {
   printf 'failed %s\n' "$*" >&2
+  [ "$phase" != undo ] || exit 96
   if [ "$phase" = apply ]; then
     phase=undo
     undo
@@ -275,7 +276,8 @@ undo() {
   for path in $renamed; do
     enter "$path" look || continue
     old=./.$name.roadcast-old
-    if [ -e "$old" ] || [ -h "$old" ]; then mv -fT -- "$old" "./$name"; else rm -f -- "./$name"; fi
+    if [ -e "$old" ] || [ -h "$old" ]; then mv -fT -- "$old" "./$name"; else rm -f -- "./$name"; fi ||
+      stop "$path: cannot be put back"
   done
   for path in $staged; do
     enter "$path" look && rm -f -- "./.$name.roadcast" "./.$name.roadcast-old"

@@ -79,6 +79,22 @@ def test_what_was_replaced_comes_back_when_a_later_step_fails(tree: Path, tmp_pa
         assert [change.action for change in flash(sshd, tree)] == ["change", "add", "add", "add"]
 
 
+def test_what_cannot_be_put_back_is_said(tree: Path, tmp_path: Path) -> None:
+    """The disk fails for good in the middle: nobody is told that all is as before, and the next run finishes."""
+    fails = f"[ ! -e {tmp_path}/bad ] || exit 1\ncase $* in *.target.wants*|*key.pem) touch {tmp_path}/bad ;; esac\n"
+    path = tools_path(tmp_path / "bin", mv=f'{fails}exec /usr/bin/mv "$@"', touch='exec /usr/bin/touch "$@"')
+    with Sshd(tmp_path / "sshd", path) as sshd:
+        (tree / "etc/systemd/system").mkdir(parents=True)
+        (tree / UNIT.path[1:]).write_text("old")
+        with pytest.raises(StoreError, match=r"cannot be put back; old and new files lie side by side.* run it again"):
+            flash(sshd, tree)
+        (tmp_path / "bin/mv").unlink()
+        (tmp_path / "bin/mv").symlink_to("/usr/bin/mv")
+        assert len(flash(sshd, tree)) == len(PLAN.files) + 1
+        assert {change.action for change in flash(sshd, tree)} == {"keep"}
+    assert {path.name for path in tree.rglob(".*")} == {".roadcast-receipt"}
+
+
 @pytest.mark.parametrize("healthy", [True, False])
 def test_systemd_is_told_and_what_it_refuses_is_taken_back(healthy: bool, tree: Path, tmp_path: Path) -> None:
     """User, owners, units, agent, in this order; when the units are not taken, the old ones come back."""
