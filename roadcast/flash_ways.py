@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,6 +13,7 @@ import typer
 from devices.provision import boot_partition, rootfs
 from devices.provision import image as images
 from devices.provision.changes import Change
+from devices.provision.site import Site
 from edge_protocol.errors import ConfigError
 from roadcast import flash_shown as shown
 from roadcast.disk_writing import block_map_beside, write_disk
@@ -65,8 +67,9 @@ def install(asked: Asked, secrets: Secrets) -> None:
     ways = (asked.rootfs, asked.image, asked.cloud_init, asked.deb, asked.ssh)
     if sum(way is not None for way in ways) != 1:
         raise ConfigError(f"flash: name one way: {_WAYS}")
-    if asked.cloud_init is None and not asked.seed:
-        _warn_of_network(asked)
+    site = site_at(asked.site)
+    if site is not None and asked.cloud_init is None and not asked.seed:
+        _warn_of_network(site, asked.device)
     if asked.disk is not None and asked.image is not None:
         _onto_disk(asked, asked.image, asked.disk)
         return
@@ -81,16 +84,28 @@ def install(asked: Asked, secrets: Secrets) -> None:
         emit(_into_files(asked, asked.site), asked.json, shown.changed)
 
 
-def _warn_of_network(asked: Asked) -> None:
+def _warn_of_network(site: Site, device: str | None) -> None:
     """Say that a network which the site gives is not set; one under a running connection would be cut off."""
-    site = site_at(asked.site)
-    left = [name for name in site.network if asked.device in {None, name}] if site is not None else []
+    left = [name for name in site.network if device in {None, name}]
     if left:
         says = f"network of {', '.join(left)}: not set, only a seed for cloud-init carries it (--cloud-init, or --image"
         warn(f"{says} with --seed); this way leaves what the system has")
 
 
+def _warn_of_files(file: Path, devices: Iterable[str | None]) -> None:
+    """Say which files an agent is told of that nothing brings: most of them it does not start without."""
+    site, missing = site_at(file), dict[str, list[str]]()
+    assert site is not None
+    for device in devices:
+        for path in site.brought_by_nobody(device):
+            missing.setdefault(path, []).append(str(site.tree_of(device).get("device")))
+    for path, names in missing.items():
+        says = f"{path}: the agent of {', '.join(names)} is told of it, and nothing brings it"
+        warn(f"{says}; name it in install.copy, unless it is on the device already")
+
+
 def _into_files(asked: Asked, site: Path) -> tuple[Change, ...]:
+    _warn_of_files(site, [asked.device])
     if asked.rootfs is not None:
         if os.geteuid() != 0 and not asked.dry_run:
             warn(
@@ -108,6 +123,7 @@ def _into_files(asked: Asked, site: Path) -> tuple[Change, ...]:
 def _through_maker(asked: Asked, site: Path, where: str) -> None:
     if asked.rootfs is None:
         raise ConfigError("--then-flash: name the tree: --rootfs Linux_for_Tegra/rootfs")
+    _warn_of_files(site, [asked.device])
     source = read_site(site)
     plan, machine = source.plan(asked.device), source.site.install.machine
     handed = flash_board(plan, asked.rootfs, where, machine, yes=asked.yes, dry_run=asked.dry_run)
@@ -131,6 +147,7 @@ def _onto_disk(asked: Asked, image: Path, disk: Path) -> None:
         return
     if asked.bmap is not None:
         raise ConfigError("--bmap: what a site puts into the image is not in its block map; leave one of them out")
+    _warn_of_files(asked.site, [asked.device])
     with TemporaryDirectory(prefix=".roadcast-", dir=image.absolute().parent) as folder:
         made = Path(folder) / "image"
         _into_image(asked, asked.site, image, made)
@@ -146,9 +163,11 @@ def _over_ssh(asked: Asked, site: Path, targets: str, secrets: Secrets) -> None:
         raise ConfigError(f"--prefix: {asked.prefix!r} is no absolute path")
     source = read_site(site)
     found = targets_of(source.site, targets, asked.device)
+    _warn_of_files(site, found)
     jobs = [Job(name, target, source.plan(name)) for name, target in found.items()]
     login = login_of(secrets.known_hosts, secrets.identity, secrets.password_file, ask=secrets.ask_password)
-    place = Place(asked.prefix, source.site.install.python, live=asked.prefix == "/")
+    setup = source.site.install
+    place = Place(asked.prefix, setup.python, live=asked.prefix == "/", machine=setup.machine)
     flashed, code = flash_fleet(jobs, login, place, at_once=asked.at_once, dry_run=asked.dry_run)
     emit(flashed, asked.json, shown.fleet)
     if code:

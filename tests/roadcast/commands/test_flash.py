@@ -106,6 +106,23 @@ def test_a_network_that_a_way_does_not_set_is_said(site: Path) -> None:
     assert "network" not in warned("--cloud-init", folder)
 
 
+@pytest.mark.parametrize("way", ["--rootfs", "--cloud-init", "--deb", "--ssh"])
+def test_a_file_that_the_agent_is_told_of_and_nothing_brings_is_said(way: str, site: Path) -> None:
+    """On every way, once for all devices; what `install.copy` brings, and what lies elsewhere, is no matter."""
+    tree = {**SITE, "ssh": {"cam-1": {"host": "127.0.0.1", "port": 1}, "cam-2": {"host": "127.0.0.1", "port": 1}}}
+    for device, uri in {"cam-1": "pack:///etc/roadcast/road.npz", "cam-2": "csi://0"}.items():
+        tree["devices"] = {**tree["devices"], device: {"sources": [{"name": "road", "uri": uri}]}}
+    site.write_text(yaml.safe_dump(tree))
+    where = {"--rootfs": "rootfs", "--ssh": "all"}.get(way, "out")
+    more = [way, where] if way == "--ssh" else ["--device", "cam-1", way, str(site.parent / where)]
+    known = ["--known-hosts", str(site), "--dry-run"]
+    told = " ".join(CliRunner().invoke(app, ["--site", str(site), *more, *known]).stderr.split())
+    whose = "cam-1, cam-2" if way == "--ssh" else "cam-1"
+    assert f"/etc/roadcast/root.json: the agent of {whose} is told of it, and nothing brings it" in told
+    assert "/etc/roadcast/road.npz: the agent of cam-1 is told" in told
+    assert told.count("warning:") == 2
+
+
 def test_a_dry_run_shows_the_difference(site: Path) -> None:
     """Units line by line, secrets not; nothing is written."""
     command = ["--site", str(site), "--rootfs", str(site.parent / "rootfs"), "--device", "cam-1", "--dry-run"]
