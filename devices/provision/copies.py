@@ -23,7 +23,7 @@ def reader(image: Path) -> Iterator[tuple[Read, int]]:
         ConfigError: it cannot be read, or is no file.
     """
     try:
-        with image.open("rb") as file:
+        with os.fdopen(os.open(image, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # a FIFO would wait
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise ConfigError(f"--image: {image} is no file; a disk is written with --disk")

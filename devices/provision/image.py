@@ -16,7 +16,7 @@ from devices.provision import ext4, mounted
 from devices.provision.changes import Change, check_paths, parents
 from devices.provision.copies import changed_copy, copy_bytes, reader
 from devices.provision.ext4 import Debugfs, Tree
-from devices.provision.filesystems import PACKED, Filesystem, identify
+from devices.provision.filesystems import Filesystem, identify, refuse_packed
 from devices.provision.growing import grow
 from devices.provision.mounted import Mounted
 from devices.provision.partitions import Partition, read_table
@@ -85,8 +85,8 @@ def choose(image: Path, number: int | None, programs: Programs) -> tuple[Partiti
         table = read_table(read, size)
         held = {part: identify(read, part.start) for part in table.partitions}
     listed = "; ".join(_told(part, filesystem) for part, filesystem in held.items())
-    if table.scheme == "none" and held[table.partitions[0]].kind in PACKED:
-        raise DataError(f"{image}: this is {held[table.partitions[0]].kind}, not an image; unpack it first")
+    if table.scheme == "none":
+        refuse_packed(image, held[table.partitions[0]].kind)
     if number is not None:
         found = [part for part in held if part.number == number]
         if not found or not held[found[0]].is_ext:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from typer.testing import CliRunner
 
 from edge_client.config import DeviceConfig
 from edge_protocol.config import load_config
-from edge_protocol.errors import ConfigError, TransportError
+from edge_protocol.errors import ConfigError, RoadcastError, TransportError
 from roadcast.commands.flash import app
 from roadcast.site_files import read_plan
 from tests.fakes import images
@@ -31,6 +33,9 @@ SITE: dict[str, Any] = {
     "devices": {"cam-1": {}, "cam-2": {"sources": [{"name": "road", "uri": "csi://0"}]}},
     "install": {"copy": {"/etc/roadcast/ca.pem": "secrets/ca.pem"}, "wheels": "wheels"},
 }
+
+MBR = bytes(446) + struct.pack("<B3xB3xII", 0, 0x83, 1, 127) + bytes(48) + b"\x55\xaa"
+"""One partition from the second sector to the 128th."""
 
 
 @pytest.fixture
@@ -180,7 +185,7 @@ def test_a_seed_goes_into_an_image(site: Path) -> None:
 
 def test_a_card_is_written_after_a_question(tmp_path: Path) -> None:
     """A no writes nothing, a yes or --yes does; the block map beside the image is used, and the result is JSON."""
-    content = bytes(range(256)) * 256
+    content = MBR + bytes(range(256)) * 254
     (tmp_path / "x.img").write_bytes(content)
     (tmp_path / "disk").write_bytes(bytes(70_000))
     command = ["--image", str(tmp_path / "x.img"), "--disk", str(tmp_path / "disk")]
@@ -196,6 +201,40 @@ def test_a_card_is_written_after_a_question(tmp_path: Path) -> None:
     assert told == {
         "disk": str(tmp_path / "disk"), "image_bytes": len(content), "bytes": 16384, "block_map": True,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"# Read me\n" * 999, "neither a partition table nor a filesystem"),
+        (b"\xfd7zXZ\0" + bytes(9000), "this is xz, not an image"),
+        (MBR + bytes(9000), "the image is cut off: partition 1 ends at byte 65536"),
+        (MBR + bytes(90_000), "20512 too few"),
+        (None, "is no file"),
+    ],
+)
+@pytest.mark.parametrize("more", ["--yes", "--dry-run"])
+def test_what_starts_no_board_goes_onto_no_card(content: bytes | None, says: str, more: str, tmp_path: Path) -> None:
+    """A text, a packed image, half of one, one that is too large, a FIFO: refused, and the card is as it was."""
+    if content is None:
+        os.mkfifo(tmp_path / "x.img")
+    else:
+        (tmp_path / "x.img").write_bytes(content)
+    (tmp_path / "disk").write_bytes(b"old!" * 17_500)
+    done = CliRunner().invoke(app, ["--image", str(tmp_path / "x.img"), "--disk", str(tmp_path / "disk"), more])
+    assert isinstance(done.exception, RoadcastError)
+    assert says in str(done.exception)
+    assert (tmp_path / "disk").read_bytes() == b"old!" * 17_500
+
+
+@pytest.mark.skipif(bool(images.SKIP_REASON), reason=images.SKIP_REASON)
+def test_a_filesystem_without_a_table_goes_onto_a_card_with_a_warning(tmp_path: Path) -> None:
+    """Some boards start from one; most do not."""
+    images.make_ext4(tmp_path / "x.img", 0, 4)
+    (tmp_path / "disk").write_bytes(bytes(4 * images.MIB))
+    command = ["--image", str(tmp_path / "x.img"), "--disk", str(tmp_path / "disk"), "--yes"]
+    assert "no partition table" in " ".join(CliRunner().invoke(app, command).stderr.split())
+    assert (tmp_path / "disk").read_bytes() == (tmp_path / "x.img").read_bytes()
 
 
 @pytest.mark.skipif(bool(images.SKIP_REASON), reason=images.SKIP_REASON)
