@@ -7,13 +7,11 @@ magic numbers for the rest.
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from devices.provision.partitions import Read
-from edge_protocol.errors import DataError
 
 _EXT_AT: Final = 1024
 _RECOVER, _JOURNAL_DEVICE, _EXTENTS, _64BIT = 0x4, 0x8, 0x40, 0x80
@@ -79,16 +77,6 @@ def identify(read: Read, start: int) -> Filesystem:
         if read(start + at, len(magic)) == magic:
             return Filesystem(kind)
     return Filesystem("unknown")
-
-
-def refuse_packed(image: Path, kind: str) -> None:
-    """Refuse a file that must be unpacked before it is an image.
-
-    Raises:
-        DataError: `kind` says so.
-    """
-    if kind in PACKED:
-        raise DataError(f"{image}: this is {kind}, not an image; unpack it first")
 
 
 def _ext(block: bytes) -> Filesystem | None:

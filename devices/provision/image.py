@@ -14,9 +14,9 @@ from tempfile import TemporaryDirectory
 
 from devices.provision import ext4, mounted
 from devices.provision.changes import Change, check_paths, parents
-from devices.provision.copies import changed_copy, copy_bytes, reader
+from devices.provision.copies import changed_copy, copy_bytes, reader, refuse_packed
 from devices.provision.ext4 import Debugfs, Tree
-from devices.provision.filesystems import Filesystem, identify, refuse_packed
+from devices.provision.filesystems import Filesystem, identify
 from devices.provision.growing import grow
 from devices.provision.mounted import Mounted
 from devices.provision.partitions import Partition, read_table

@@ -1,8 +1,8 @@
 """Writes an image to a disk, and reads back what it wrote. Owns no choice of disk.
 
 The first piece, where the partition table lies, is wiped first and written last, and the disk must keep each before it
-goes on: a card that was pulled out halfway starts no board. The kernel's memory of what was written is dropped before it
-is read back, so the card answers itself.
+goes on: a card that was pulled out halfway starts no board. The kernel's memory of what was written is dropped before
+it is read back, so the card answers itself.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Final
 import msgspec
 
 from devices.provision.blockmap import MOST, Span, read_block_map
-from devices.provision.copies import reader
+from devices.provision.copies import reader, refuse_packed
 from devices.provision.disks import Disk
-from devices.provision.filesystems import identify, refuse_packed
+from devices.provision.filesystems import identify
 from devices.provision.partitions import read_table
 from edge_protocol.errors import CheckFailedError, ConfigError, DataError, NotReadyError, StoreError
 
