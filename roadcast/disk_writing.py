@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from devices.provision.disks import Disk, disk_of
-from devices.provision.writing import Told, Written, check_fit, has_table, spans_of, write
+from devices.provision.writing import Told, Written, check_fit, spans_of, write
 from edge_protocol.errors import ConfigError
-from roadcast.output import stderr, warn
+from roadcast.output import stderr
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -28,12 +28,9 @@ def write_disk(image: Path, path: Path, block_map: Path | None, *, yes: bool, dr
         yes: do not ask.
         dry_run: only look.
     """
-    tabled = has_table(image)
     disk, spans = disk_of(path), spans_of(image, block_map)
     check_fit(image, disk, spans)
     size, planned = image.stat().st_size, sum(span.size for span in spans)
-    if not tabled:
-        warn(f"{image} has no partition table: few boards start from such a disk")
     if dry_run:
         return Written(str(path), size, 0, block_map is not None)
     what = f"Write {planned / 1e9:.2f} GB over everything on {_named(disk)}?"

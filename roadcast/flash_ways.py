@@ -12,7 +12,8 @@ import typer
 from devices.provision import boot_partition, rootfs
 from devices.provision import image as images
 from devices.provision.changes import Change
-from edge_protocol.errors import ConfigError
+from devices.provision.writing import has_table
+from edge_protocol.errors import ConfigError, StoreError
 from roadcast import flash_shown as shown
 from roadcast.disk_writing import block_map_beside, write_disk
 from roadcast.maker_flash import flash_board, warn_of_tree
@@ -125,13 +126,19 @@ def _into_image(asked: Asked, site: Path, image: Path, out: Path | None) -> tupl
 
 def _onto_disk(asked: Asked, image: Path, disk: Path) -> None:
     """Write an image as it is, with its block map; or, with a site, a copy that holds the device, without one."""
+    if not has_table(image):
+        warn(f"{image} has no partition table: few boards start from such a disk")
     if asked.site is None:
         bmap = asked.bmap or block_map_beside(image)
         emit(write_disk(image, disk, bmap, yes=asked.yes, dry_run=asked.dry_run), asked.json, shown.written)
         return
     if asked.bmap is not None:
         raise ConfigError("--bmap: what a site puts into the image is not in its block map; leave one of them out")
-    with TemporaryDirectory(prefix=".roadcast-", dir=image.absolute().parent) as folder:
+    try:
+        beside = TemporaryDirectory(prefix=".roadcast-", dir=image.absolute().parent)
+    except OSError as error:
+        raise StoreError(f"{image}: no copy can be made beside it: {error.strerror}; put it elsewhere") from error
+    with beside as folder:
         made = Path(folder) / "image"
         _into_image(asked, asked.site, image, made)
         written = write_disk(image if asked.dry_run else made, disk, None, yes=asked.yes, dry_run=asked.dry_run)

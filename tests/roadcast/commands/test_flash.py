@@ -227,6 +227,20 @@ def test_what_starts_no_board_goes_onto_no_card(content: bytes | None, says: str
     assert (tmp_path / "disk").read_bytes() == b"old!" * 17_500
 
 
+def test_an_image_that_is_not_there_or_cannot_be_copied_is_named(site: Path) -> None:
+    """In a folder that is missing, and in one where not even root may write."""
+    command = ["--site", str(site), "--device", "cam-1", "--disk", str(site.parent / "disk"), "--image"]
+    (site.parent / "x.img").write_bytes(MBR + bytes(127 * 512))
+    with (site.parent / "x.img").open("rb") as file:
+        for image, says in {
+            "/nonexistent/x.img": "cannot be read",
+            f"/proc/self/fd/{file.fileno()}": "no copy",
+        }.items():
+            failed = CliRunner().invoke(app, [*command, image]).exception
+            assert isinstance(failed, RoadcastError)
+            assert says in str(failed)
+
+
 @pytest.mark.skipif(bool(images.SKIP_REASON), reason=images.SKIP_REASON)
 def test_a_filesystem_without_a_table_goes_onto_a_card_with_a_warning(tmp_path: Path) -> None:
     """Some boards start from one; most do not."""
