@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,12 +17,27 @@ from devices.provision.writing import has_table
 from edge_protocol.errors import ConfigError, StoreError
 from roadcast import flash_shown as shown
 from roadcast.disk_writing import block_map_beside, write_disk
+from roadcast.given_options import flags
 from roadcast.maker_flash import flash_board, warn_of_tree
 from roadcast.output import emit, progress, warn
 from roadcast.site_files import read_plan, read_seed, read_site, write_out
 from roadcast.ssh_fleet import site_at
 
 _WAYS = "--rootfs DIR, --image FILE (and --disk /dev/sdX), --cloud-init DIR, --deb DIR or --ssh HOST"
+
+_ALWAYS = frozenset({"dry_run", "json"})
+_HEARS = {
+    "rootfs": frozenset({"site", "device", "rootfs", "then_flash"}),
+    "image": frozenset({"site", "device", "image", "out", "partition", "seed"}),
+    "cloud_init": frozenset({"site", "device", "cloud_init"}),
+    "deb": frozenset({"site", "device", "deb"}),
+    "ssh": frozenset(
+        {"site", "device", "ssh", "prefix", "at_once", "known_hosts", "identity", "password_file", "ask_password"}
+    ),
+}
+"""The options that each way goes by; the others say nothing to it."""
+_ONTO_DISK = frozenset({"image", "disk", "bmap", "yes"})
+_DEVICE_ONTO_DISK = frozenset({"site", "device", "image", "disk", "partition", "seed", "yes"})
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,16 +72,22 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True):
     ask_password: bool
 
 
-def install(asked: Asked, secrets: Secrets) -> None:
+def install(asked: Asked, secrets: Secrets, names: Collection[str]) -> None:
     """Go the one way that is asked for.
+
+    Args:
+        asked: what the command line says.
+        secrets: how to get in over SSH.
+        names: of the options that stand there.
 
     Raises:
         ConfigError: none, or several, or options that do not go together.
         Exit: some targets failed.
     """
-    ways = (asked.rootfs, asked.image, asked.cloud_init, asked.deb, asked.ssh)
-    if sum(way is not None for way in ways) != 1:
+    ways = [way for way in _HEARS if getattr(asked, way) is not None]
+    if len(ways) != 1:
         raise ConfigError(f"flash: name one way: {_WAYS}")
+    _refuse_ignored(asked, ways[0], names)
     if asked.cloud_init is None and not asked.seed:
         _warn_of_network(asked)
     if asked.disk is not None and asked.image is not None:
@@ -74,12 +96,24 @@ def install(asked: Asked, secrets: Secrets) -> None:
     if asked.site is None or asked.disk is not None or (asked.device or "").startswith("/dev/"):
         says = "flash: --site site.yaml says what is installed; an image is written with --image FILE --disk /dev/sdX"
         raise ConfigError(says)
-    if asked.then_flash is not None:
-        _through_maker(asked, asked.site, asked.then_flash)
+    if asked.rootfs is not None and asked.then_flash is not None:
+        _through_maker(asked, asked.site, asked.rootfs, asked.then_flash)
     elif asked.ssh is not None:
         _over_ssh(asked, asked.site, asked.ssh, secrets)
     else:
         emit(_into_files(asked, asked.site), asked.json, shown.changed)
+
+
+def _refuse_ignored(asked: Asked, way: str, names: Collection[str]) -> None:
+    """Refuse options that the way would pass over without a word."""
+    hears = _HEARS[way]
+    if asked.image is not None and asked.disk is not None:
+        hears = _ONTO_DISK if asked.site is None else _DEVICE_ONTO_DISK
+    if way == "rootfs" and asked.then_flash is not None:
+        hears = hears | {"yes"}
+    if lost := [name for name in names if name not in hears | _ALWAYS]:
+        heard = [name for name in (way, "site", "disk") if name in names and name not in lost]
+        raise ConfigError(f"{flags(lost)}: passed over by flash with {flags(heard)}; leave that out")
 
 
 def _warn_of_network(asked: Asked) -> None:
@@ -106,12 +140,10 @@ def _into_files(asked: Asked, site: Path) -> tuple[Change, ...]:
     return write_out(site, asked.device, cloud_init=asked.cloud_init, deb=asked.deb, dry_run=asked.dry_run)
 
 
-def _through_maker(asked: Asked, site: Path, where: str) -> None:
-    if asked.rootfs is None:
-        raise ConfigError("--then-flash: name the tree: --rootfs Linux_for_Tegra/rootfs")
+def _through_maker(asked: Asked, site: Path, tree: Path, where: str) -> None:
     source = read_site(site)
     plan, machine = source.plan(asked.device), source.site.install.machine
-    handed = flash_board(plan, asked.rootfs, where, machine, yes=asked.yes, dry_run=asked.dry_run)
+    handed = flash_board(plan, tree, where, machine, yes=asked.yes, dry_run=asked.dry_run)
     emit(handed, asked.json, shown.handed)
 
 
@@ -132,8 +164,6 @@ def _onto_disk(asked: Asked, image: Path, disk: Path) -> None:
         bmap = asked.bmap or block_map_beside(image)
         emit(write_disk(image, disk, bmap, yes=asked.yes, dry_run=asked.dry_run), asked.json, shown.written)
         return
-    if asked.bmap is not None:
-        raise ConfigError("--bmap: what a site puts into the image is not in its block map; leave one of them out")
     try:
         beside = TemporaryDirectory(prefix=".roadcast-", dir=image.absolute().parent)
     except OSError as error:

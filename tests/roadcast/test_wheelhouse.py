@@ -90,7 +90,7 @@ def test_pins_hold(links: Path, tmp_path: Path) -> None:
 def test_pins_that_are_no_text_are_refused(tmp_path: Path) -> None:
     """Such as a wheel, where the list of them was meant."""
     (tmp_path / "pins").write_bytes(b"PK\x03\x04\xff\xfe")
-    with pytest.raises(ConfigError, match="--constraints: .*pins is no text"):
+    with pytest.raises(ConfigError, match=r"--constraints: .*pins is no text"):
         fill(tmp_path / "out", BOARD, constraints=tmp_path / "pins", offline=True)
 
 

@@ -276,20 +276,44 @@ def test_nvidia_s_tool_is_announced_with_what_would_stop_it(site: Path) -> None:
     assert not (site.parent / "l4t/called").exists()
 
 
-def test_options_that_do_not_go_together_are_refused(site: Path) -> None:
-    """A disk as a device, a block map of what a site changes, NVIDIA's tool without its tree, altered wheels."""
-    image = ["--image", str(site.parent / "x.img")]
-    (site.parent / "disk").touch()
+def test_a_disk_is_no_device_and_wheels_are_those_that_are_listed(site: Path) -> None:
+    """Before anything is written."""
     (site.parent / "wheels/requirements.txt").write_text("roadcast==0.1.0 --hash=sha256:00\n")
-    for command, says in {
-        ("--device", "/dev/sdb", *image): "--disk /dev/sdX",
-        ("--disk", str(site.parent / "disk"), "--bmap", "x", *image): "leave one of them out",
-        ("--then-flash", "board", *image): "--rootfs Linux_for_Tegra/rootfs",
-        ("--device", "cam-1", *image): "lists other wheels",
-    }.items():
-        failed = CliRunner().invoke(app, ["--site", str(site), *command]).exception
+    for device, says in {"/dev/sdb": "--disk /dev/sdX", "cam-1": "lists other wheels"}.items():
+        command = ["--site", str(site), "--device", device, "--image", str(site.parent / "x.img")]
+        failed = CliRunner().invoke(app, command).exception
         assert isinstance(failed, ConfigError)
         assert says in str(failed)
+
+
+@pytest.mark.parametrize(
+    ("way", "lost"),
+    [
+        ("--image x --disk y", "--device a --out b --partition 1 --seed --then-flash c --prefix /mnt"),
+        ("--site s --image x --disk y", "--out b --bmap c --then-flash d --at-once 3"),
+        ("--site s --image x", "--bmap b --yes --then-flash c"),
+        ("--site s --rootfs x", "--seed --out b --partition 1 --disk c --yes --identity d --prefix /"),
+        ("--site s --rootfs x --then-flash b", "--out b --bmap c --disk d"),
+        ("--site s --cloud-init x", "--bmap b --partition 1 --out c --prefix /mnt --yes --disk d --ask-password"),
+        ("--site s --deb x", "--seed --out b --known-hosts c"),
+        ("--site s --ssh x", "--seed --out b --partition 1 --yes --disk c --bmap d --then-flash e"),
+    ],
+)
+def test_no_option_is_passed_over(way: str, lost: str) -> None:
+    """Each that a way does not go by is named in one line, alone and together, before any file is looked for."""
+    for options in [*lost.replace(" --", "|--").split("|"), lost]:
+        failed = CliRunner().invoke(app, [*way.split(), *options.split()]).exception
+        assert isinstance(failed, ConfigError)
+        named, _, says = str(failed).partition(": passed over by flash with ")
+        assert sorted(named.split(", ")) == sorted(word for word in options.split() if word.startswith("--"))
+        assert says.startswith(f"--{way.rpartition('--site s')[2].split()[0].removeprefix('--')}")
+
+
+def test_options_before_wheels_are_not_passed_over() -> None:
+    """They are those of the command that is not run."""
+    failed = CliRunner().invoke(app, ["--dry-run", "wheels", "--board", "jetson-nano", "--out", "x"]).exception
+    assert isinstance(failed, ConfigError)
+    assert str(failed) == "--dry-run: not of flash wheels; leave that out"
 
 
 def test_a_tree_or_targets_are_named(site: Path) -> None:
