@@ -13,7 +13,7 @@ from devices.provision import deb as debian
 from devices.provision.changes import Change
 from devices.provision.folder import write_folder
 from devices.provision.places import FACTORY_DIR
-from devices.provision.plan import Plan, make_plan
+from devices.provision.plan import Plan, check_budget, make_plan
 from devices.provision.site import Site
 from devices.provision.wheels import REQUIREMENTS, requirements
 from edge_client.config import DeviceConfig
@@ -41,6 +41,10 @@ def read_site(site_file: Path) -> SiteFiles:
     assert site is not None
     folder, install = site_file.parent, site.install
     copies = {path: _bytes(folder / name, "install.copy") for path, name in install.copy.items()}
+    if install.tokens is not None and not (folder / install.tokens).is_dir():
+        raise ConfigError(
+            f"install.tokens: {folder / install.tokens} is no folder; fill one with: roadcast ca token --out"
+        )
     copies |= {} if install.factory is None else _factory(folder / install.factory)
     wheels = {} if install.wheels is None else _wheels(folder / install.wheels)
     return SiteFiles(site_file, site, copies, wheels)
@@ -90,7 +94,8 @@ class SiteFiles:
             ConfigError: there is no such device, or its agent would not take its configuration.
         """
         tree = self.site.tree_of(device)
-        load_config(yaml.safe_dump(tree), DeviceConfig, where=f"{self.file}: agent")
+        config = load_config(yaml.safe_dump(tree), DeviceConfig, where=f"{self.file}: agent")
+        check_budget(self.site.install, config.replay.budget_bytes)
         return make_plan(tree, self.site.install, self.copies, self.wheels, self._token(str(tree.get("device"))))
 
     def _token(self, device: str) -> str | None:
