@@ -151,7 +151,9 @@ def _into_image(asked: Asked, site: Path, image: Path, out: Path | None) -> tupl
     progress(f"looking into {image}; a change is made in a copy")
     if asked.seed:
         files = read_seed(site, asked.device)
-        return boot_partition.write_seed(files, image, out=out, partition=asked.partition, dry_run=asked.dry_run)
+        return boot_partition.write_seed(
+            files, image, out=out, partition=asked.partition, dry_run=asked.dry_run, warn=warn
+        )
     plan = read_plan(site, asked.device)
     return images.carry_out(plan, image, out=out, partition=asked.partition, dry_run=asked.dry_run)
 

@@ -71,7 +71,7 @@ def write_out(
         StoreError: the disk refused.
     """
     if cloud_init is not None:
-        return write_folder(cloud_init, read_seed(site_file, device), dry_run=dry_run)
+        return write_folder(cloud_init, read_seed(site_file, device), stale=nocloud.BESIDE, dry_run=dry_run)
     source = read_site(site_file)
     name, machine = str(source.site.tree_of(device).get("device")), source.site.install.machine
     made = debian.package(source.plan(device), name, machine, version("roadcast"))

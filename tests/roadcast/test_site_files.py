@@ -102,7 +102,7 @@ def test_a_token_that_would_not_do_is_refused_before_a_card_is_written(tmp_path:
 def test_a_folder_of_tokens_that_is_not_there_is_refused(tmp_path: Path) -> None:
     """One letter wrong would leave every device without its identity."""
     site = _site(tmp_path)
-    with pytest.raises(ConfigError, match="install.tokens: .*tokens is no folder"):
+    with pytest.raises(ConfigError, match=r"install\.tokens: .*tokens is no folder"):
         read_plan(site, "cam-1")
     (tmp_path / "tokens").mkdir()
     assert read_plan(site, "cam-1").files

@@ -124,7 +124,7 @@ def test_a_card_s_budgets_are_kept() -> None:
 )
 def test_a_state_that_would_not_last_is_refused(path: str) -> None:
     """What the unit hides, what a boot empties, and what is not where it says."""
-    with pytest.raises(ConfigError, match="agent.state_dir"):
+    with pytest.raises(ConfigError, match=r"agent\.state_dir"):
         _plan(tree={**TREE, "state_dir": path})
     _plan(tree={**TREE, "state_dir": "/home2/state"})
 

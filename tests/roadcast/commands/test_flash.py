@@ -143,8 +143,14 @@ def test_a_device_is_written_out_for_others_to_install(way: str, count: int, sit
     assert {change["path"] for change in made} == {str(path) for path in out.iterdir()}
     assert {path.stat().st_mode & 0o077 for path in out.iterdir()} == {0}
     before = [path.stat().st_mtime_ns for path in out.iterdir()]
+    (out / "roadcast-notes").write_text("another's")
+    old = out / f"roadcast-{'0' * 32}"
+    if way == "--cloud-init":
+        old.write_text("a wheel of an earlier seed")
     again = json.loads(CliRunner().invoke(app, command, catch_exceptions=False).stdout)
-    assert {change["action"] for change in again} == {"keep"}
+    assert [change["action"] for change in again] == ["keep"] * count + ["remove"] * (way == "--cloud-init")
+    assert not old.exists()
+    (out / "roadcast-notes").unlink()
     assert [path.stat().st_mtime_ns for path in out.iterdir()] == before
 
 
