@@ -58,9 +58,7 @@ def write_seed(
     chosen = _choose(image, partition)
     changes, foreign = _look(programs, image, chosen, files)
     if foreign:
-        warn(
-            f"{', '.join(foreign)} in the boot partition: not of an earlier seed, and replaced; merge by hand what you need"
-        )
+        warn(f"the boot partition's {', '.join(foreign)}: of no earlier seed, and replaced; merge what you need")
     right = all(change.action == "keep" for change in changes)
     if dry_run or (right and out is None):
         return changes
@@ -100,10 +98,8 @@ def _look(
             ran = programs.run("mtype", "-i", at, f"::{path}", folder=folder, good=(0, _MISSING))
             if ran.status == 0:
                 found[path] = ran.out
-        there = programs.run("mdir", "-b", "-i", at, "::", folder=folder, good=(0, _MISSING)).out.decode(
-            "utf-8", "replace"
-        )
-    names = (line.removeprefix("::/") for line in there.splitlines())
+        listed = programs.run("mdir", "-b", "-i", at, "::", folder=folder, good=(0, _MISSING)).out
+    names = (line.removeprefix("::/") for line in listed.decode("utf-8", "replace").splitlines())
     changes = [
         Change(path, "add" if path not in found else "keep" if found[path] == content else "change")
         for path, content in files.items()
