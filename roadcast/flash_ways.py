@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,13 +15,13 @@ from devices.provision import boot_partition, rootfs
 from devices.provision import image as images
 from devices.provision.changes import Change
 from devices.provision.writing import has_table
-from edge_protocol.errors import ConfigError, StoreError
+from edge_protocol.errors import ConfigError, RoadcastError, StoreError
 from roadcast import flash_shown as shown
 from roadcast.disk_writing import block_map_beside, write_disk
 from roadcast.given_options import flags
-from roadcast.maker_flash import flash_board, warn_of_tree
+from roadcast.maker_flash import flash_board, warn_of, warn_of_tree
 from roadcast.output import emit, progress, warn
-from roadcast.site_files import read_plan, read_seed, read_site, write_out
+from roadcast.site_files import read_site, write_out
 from roadcast.ssh_fleet import site_at
 
 _WAYS = "--rootfs DIR, --image FILE (and --disk /dev/sdX), --cloud-init DIR, --deb DIR or --ssh HOST"
@@ -133,7 +134,7 @@ def _into_files(asked: Asked, site: Path) -> tuple[Change, ...]:
             )
         source = read_site(site)
         changes = rootfs.carry_out(source.plan(asked.device), asked.rootfs, dry_run=asked.dry_run)
-        warn_of_tree(asked.rootfs, source.site.install.machine)
+        warn_of_tree(asked.rootfs, source.site.install.machine, source.site.install.python)
         return changes
     if asked.image is not None:
         return _into_image(asked, site, asked.image, asked.out)
@@ -149,12 +150,16 @@ def _through_maker(asked: Asked, site: Path, tree: Path, where: str) -> None:
 
 def _into_image(asked: Asked, site: Path, image: Path, out: Path | None) -> tuple[Change, ...]:
     progress(f"looking into {image}; a change is made in a copy")
+    source = read_site(site)
+    machine, python = source.site.install.machine, source.site.install.python
     if asked.seed:
-        files = read_seed(site, asked.device)
+        with suppress(RoadcastError):  # its root may be of another kind, which cloud-init does not mind
+            warn_of(images.check(image, machine, python))
         return boot_partition.write_seed(
-            files, image, out=out, partition=asked.partition, dry_run=asked.dry_run, warn=warn
+            source.seed(asked.device), image, out=out, partition=asked.partition, dry_run=asked.dry_run, warn=warn
         )
-    plan = read_plan(site, asked.device)
+    plan = source.plan(asked.device)
+    warn_of(images.check(image, machine, python, partition=asked.partition))
     return images.carry_out(plan, image, out=out, partition=asked.partition, dry_run=asked.dry_run)
 
 

@@ -50,17 +50,6 @@ def read_site(site_file: Path) -> SiteFiles:
     return SiteFiles(site_file, site, copies, wheels)
 
 
-def read_seed(site_file: Path, device: str | None) -> dict[str, bytes]:
-    """Read a site file and what it names, and make the seed of one device for cloud-init, by file name.
-
-    Raises:
-        ConfigError: something in the site is wrong or missing.
-    """
-    source = read_site(site_file)
-    name = str(source.site.tree_of(device).get("device"))
-    return nocloud.seed(source.plan(device), name, source.site.network.get(name))
-
-
 def write_out(
     site_file: Path, device: str | None, *, cloud_init: Path | None, deb: Path | None, dry_run: bool
 ) -> tuple[Change, ...]:
@@ -70,9 +59,9 @@ def write_out(
         ConfigError: something in the site is wrong or missing.
         StoreError: the disk refused.
     """
-    if cloud_init is not None:
-        return write_folder(cloud_init, read_seed(site_file, device), stale=nocloud.BESIDE, dry_run=dry_run)
     source = read_site(site_file)
+    if cloud_init is not None:
+        return write_folder(cloud_init, source.seed(device), stale=nocloud.BESIDE, dry_run=dry_run)
     name, machine = str(source.site.tree_of(device).get("device")), source.site.install.machine
     made = debian.package(source.plan(device), name, machine, version("roadcast"))
     return write_folder(deb or Path(), {made.file: made.content}, dry_run=dry_run)
@@ -97,6 +86,11 @@ class SiteFiles:
         config = load_config(yaml.safe_dump(tree), DeviceConfig, where=f"{self.file}: agent")
         check_budget(self.site.install, config.replay.budget_bytes)
         return make_plan(tree, self.site.install, self.copies, self.wheels, self._token(str(tree.get("device"))))
+
+    def seed(self, device: str | None) -> dict[str, bytes]:
+        """The seed of one device for cloud-init, by file name; see `plan` for errors."""
+        name = str(self.site.tree_of(device).get("device"))
+        return nocloud.seed(self.plan(device), name, self.site.network.get(name))
 
     def _token(self, device: str) -> str | None:
         """What the folder of tokens holds for a device."""

@@ -12,6 +12,7 @@ from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from devices.findings import Finding
 from devices.provision import ext4, mounted
 from devices.provision.changes import Change, check_paths, parents
 from devices.provision.copies import changed_copy, copy_bytes, reader, refuse_packed
@@ -72,6 +73,14 @@ def carry_out(
                 _grow(programs, work, chosen, filesystem, _needed(plan, changes, filesystem))
             _tree(programs, work, chosen).write(plan)
     return changes
+
+
+def check(
+    image: Path, machine: str, python: str, *, partition: int | None = None, programs: Programs | None = None
+) -> tuple[Finding, ...]:
+    """Say what keeps the agent from running in an image; see `choose` for errors, `check_system` for the rest."""
+    programs = programs or Programs()
+    return _tree(programs, image, choose(image, partition, programs)[0]).check(machine, python)
 
 
 def choose(image: Path, number: int | None, programs: Programs) -> tuple[Partition, Filesystem]:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from edge_protocol.errors import ConfigError, RoadcastError
 from roadcast.commands.flash import app
 from tests.fakes import images
+from tests.fakes.l4t import ELF, X86_64
 from tests.fakes.sites import make_site
 
 MBR = bytes(446) + struct.pack("<B3xB3xII", 0, 0x83, 1, 127) + bytes(48) + b"\x55\xaa"
@@ -153,3 +154,23 @@ def test_a_tree_or_targets_are_named(site: Path) -> None:
         failed = CliRunner().invoke(app, ["--site", str(site), *more]).exception
         assert isinstance(failed, ConfigError)
         assert "--rootfs DIR" in str(failed)
+
+
+@pytest.mark.skipif(bool(images.SKIP_REASON), reason=images.SKIP_REASON)
+def test_every_way_into_files_tells_of_another_processor(site: Path) -> None:
+    """A tree, an image, and the boot partition of an image whose root can be read; what is written is not less."""
+    image = images.disk_image(site.parent / "pi.img", [(images.BOOT, 4), (images.ROOT, 8)])
+    (site.parent / "bash").write_bytes(ELF + X86_64)
+    (site.parent / "rootfs/usr/bin").mkdir(parents=True)
+    (site.parent / "rootfs/usr/bin/bash").write_bytes(ELF + X86_64)
+    at = f"{image}?offset={images.layout(image)[1]['start'] * 512}"
+    (site.parent / "orders").write_text(f"cd /usr/bin\nwrite {site.parent / 'bash'} bash\n")
+    images.tool("debugfs", "-w", "-f", str(site.parent / "orders"), at)
+    for way in (
+        ["--rootfs", str(site.parent / "rootfs")],
+        ["--image", str(image)],
+        ["--image", str(image), "--seed", "--partition", "1"],
+    ):
+        done = CliRunner().invoke(app, ["--site", str(site), "--device", "cam-1", *way], catch_exceptions=False)
+        assert done.exit_code == 0
+        assert "processor: the system is for x86_64, the site for aarch64" in " ".join(done.stderr.split())
