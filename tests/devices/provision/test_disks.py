@@ -123,7 +123,7 @@ def test_a_file_that_is_in_use_as_a_disk_is_refused(machine: Path) -> None:
     backing.parent.mkdir(parents=True)
     backing.write_text(f"{machine / 'card.img'}\n")
     for name in ("card.img", "link"):
-        with pytest.raises(NotReadyError, match="in use as /dev/loop3.*losetup -d /dev/loop3"):
+        with pytest.raises(NotReadyError, match=r"in use as /dev/loop3.*losetup -d /dev/loop3"):
             disk_of(machine / name, machine)
     backing.write_text(f"{machine / 'other.img'}\n")
     assert disk_of(machine / "card.img", machine).size == 512
