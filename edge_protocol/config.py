@@ -17,13 +17,23 @@ from edge_protocol.errors import ConfigError, RoadcastError
 
 T = TypeVar("T")
 ENV_PREFIX = "ROADCAST__"
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """In C where PyYAML was built with it: seven times as fast, and an agent reads three files before its first answer."""
 _DEEPEST = 100
 """Sections within sections; a loader runs out of stack long after."""
 _MOST = 1_000_000
 """Values, those of an alias counted wherever it stands."""
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`(?: - at `\$(?P<where>.*)`)?")
+
+
+class _Loader(_Safe):  # type: ignore[misc]
+    """Says of a value that cannot be read, such as a thirteenth month, in which line it is."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002  PyYAML's
+        try:
+            return super().construct_object(node, deep)
+        except (AttributeError, LookupError, ValueError) as error:
+            raise yaml.MarkedYAMLError(problem=f"{error}; quote the value", problem_mark=node.start_mark) from error
 
 
 def load_config(
@@ -84,10 +94,8 @@ def _yaml(text: str, where: str) -> Any:  # noqa: ANN401  YAML holds anything
             return None
         _measure(node, where, {})
         return loader.construct_document(node)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeError) as error:
         raise ConfigError(f"{where}: not YAML: {error}") from error
-    except (AttributeError, LookupError, ValueError) as error:  # a date, a number, an explicit tag
-        raise ConfigError(f"{where}: a value is not what it looks like, quote it: {error}") from error
 
 
 def _measure(node: yaml.Node, where: str, known: dict[yaml.Node, tuple[int, int] | None]) -> tuple[int, int]:
