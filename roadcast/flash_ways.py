@@ -128,10 +128,7 @@ def _warn_of_network(asked: Asked) -> None:
 
 def _into_files(asked: Asked, site: Path) -> tuple[Change, ...]:
     if asked.rootfs is not None:
-        if os.geteuid() != 0 and not asked.dry_run:
-            warn(
-                "not root: what is written belongs to this user on the device as well; run it with sudo for a real one"
-            )
+        _warn_of_owners(asked.rootfs)
         source = read_site(site)
         changes = rootfs.carry_out(source.plan(asked.device), asked.rootfs, dry_run=asked.dry_run)
         warn_of_tree(asked.rootfs, source.site.install.machine, source.site.install.python)
@@ -139,6 +136,15 @@ def _into_files(asked: Asked, site: Path) -> tuple[Change, ...]:
     if asked.image is not None:
         return _into_image(asked, site, asked.image, asked.out)
     return write_out(site, asked.device, cloud_init=asked.cloud_init, deb=asked.deb, dry_run=asked.dry_run)
+
+
+def _warn_of_owners(tree: Path) -> None:
+    """Say whom what is written belongs to on the device as well, where that is not root."""
+    etc = tree / "etc"
+    if os.geteuid() != 0:
+        warn("not root: what is written belongs to this user on the device as well; run it with sudo for a real one")
+    elif etc.is_dir() and etc.stat().st_uid != 0:
+        warn("the tree's folders are not root's, and will not be on the device: unpack it anew, with sudo")
 
 
 def _through_maker(asked: Asked, site: Path, tree: Path, where: str) -> None:

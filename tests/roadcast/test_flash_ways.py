@@ -174,3 +174,12 @@ def test_every_way_into_files_tells_of_another_processor(site: Path) -> None:
         done = CliRunner().invoke(app, ["--site", str(site), "--device", "cam-1", *way], catch_exceptions=False)
         assert done.exit_code == 0
         assert "processor: the system is for x86_64, the site for aarch64" in " ".join(done.stderr.split())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a folder away")
+def test_a_tree_whose_owners_are_lost_is_told_of(site: Path) -> None:
+    """What is written is root's, but whoever owns the folders could put something else there."""
+    command = ["--site", str(site), "--device", "cam-1", "--rootfs", str(site.parent / "rootfs"), "--dry-run"]
+    assert "not root's" not in CliRunner().invoke(app, command).stderr
+    os.chown(site.parent / "rootfs/etc", 1000, 1000)
+    assert "folders are not root's" in " ".join(CliRunner().invoke(app, command).stderr.split())
