@@ -99,7 +99,7 @@ class Coordinator:
                 stored = self.rollouts.stored(record, draft, now) if draft else self._current(task, record, now)
                 effects = stored + self._settle(task, *self.rollouts.advance(record.task, task.release, now), now)
             case Ordered(order) if order.device is not None:
-                changed, effects = device_orders.obey(order, self.registry, self.rollouts.trail, now)
+                changed, effects = device_orders.obey(order, self.registry, now)
                 return effects + (self._changed(changed, now) if changed else [])
             case Ordered(order):
                 task = self.tasks.get(order.task)

@@ -104,7 +104,7 @@ class SaveProgress:
 
 @dataclass(frozen=True, slots=True)
 class SaveAudit:
-    """Append to the audit log."""
+    """Append to the audit log, after whatever is its newest entry by then."""
 
     entry: AuditEntry
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from broker_server.audit import AuditEntry, AuditTrail
+from broker_server.audit import AuditEntry
 from broker_server.effects import (
     Effect,
     OfferRelease,
@@ -63,25 +63,16 @@ class Rollouts:
     Args:
         tags: tag → patterns of device names.
         fleet: every device of the server.
-
-    Attributes:
-        trail: of everything that operators do to this server.
     """
 
     def __init__(self, tags: Tags, fleet: Fleet) -> None:
         self._tags, self._fleet = tags, fleet
         self._held: dict[TaskId, dict[int, _Held]] = {}
-        self.trail = AuditTrail()
 
     def restore(
-        self,
-        held: Iterable[tuple[ReleaseRecord, RolloutRecord, Iterable[ProgressRecord]]],
-        newest: AuditEntry | None,
-        now: float,
+        self, held: Iterable[tuple[ReleaseRecord, RolloutRecord, Iterable[ProgressRecord]]], now: float
     ) -> list[Effect]:
         """Take rollouts back from disk, but for drafts that were never seen; say what the broker is to keep."""
-        if newest is not None:
-            self.trail.resume(newest)
         effects: list[Effect] = []
         for release, record, progress in (each for each in held if each[1].logged):
             rollout = self._add(release, record).rollout
@@ -271,7 +262,8 @@ class Rollouts:
         return [self._note(now, p.device, "failed", held.rollout.record, p.reason) for p in failed]
 
     def _note(self, now: float, who: str, what: str, record: RolloutRecord, detail: str = "") -> SaveAudit:
-        return SaveAudit(self.trail.note(now, who, what, record.task, record.counter, detail))
+        task, release = record.task, record.counter
+        return SaveAudit(AuditEntry(at_s=now, who=who, what=what, task=task, release=release, detail=detail))
 
 
 def _member(device: Device, task: TaskId) -> Member:

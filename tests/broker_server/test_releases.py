@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from hashlib import sha256
 from pathlib import Path
 from shutil import copytree
 
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from broker_server.audit import verify
 from broker_server.offers import check_offer
-from broker_server.releases import Provenance, ReleaseFolder, payloads
+from broker_server.releases import Hold, Provenance, ReleaseFolder, payloads
+from broker_server.rollout_plan import Plan
 from broker_server.store.blobs import BlobFolder
 from broker_server.store.database import Database
 from edge_protocol.delta import apply_delta
@@ -114,6 +117,23 @@ def test_a_release_offers_deltas_from_the_last_two(
     assert listed == [1, 2, 3], "what was taken back is no release any more"
     with pytest.raises(ArtifactError, match="no release 9"):
         releases.again(TASK, 9, "", 2.0)
+
+
+def test_the_audit_log_tells_who_released_what(releases: ReleaseFolder, artifacts: Path, database: Database) -> None:
+    """A round's release, a pushed one, and one that came again; what waits for a rollout is told once that is seen."""
+    first = releases.make(SPEC, artifacts, Provenance(3, {}), 7.0)
+    releases.make(SPEC, artifacts, Provenance(None, {}, "by hand", "ann"), 8.0)
+    releases.make(SPEC, artifacts, Provenance(None, {}, by="ann"), 9.0, Hold(Plan(), "ann", starts=False))
+    releases.again(TASK, 1, "1 again, in place of 2", 10.0)
+    entries = database.audit()
+    assert verify(entries)[0] == 3
+    assert [(e.at_s, e.who, e.what, e.task, e.release) for e in entries] == [
+        (7.0, "server", "release", TASK, 1),
+        (8.0, "ann", "release", TASK, 2),
+        (10.0, "server", "release", TASK, 4),
+    ]
+    assert entries[0].detail == f"manifest {sha256(first.manifest).hexdigest()[:16]}, round 3"
+    assert [e.detail.partition(", ")[2] for e in entries[1:]] == ["by hand", "1 again, in place of 2"]
 
 
 def test_a_release_brings_the_variants_that_are_there(releases: ReleaseFolder, artifacts: Path, tmp_path: Path) -> None:

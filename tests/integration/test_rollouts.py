@@ -97,7 +97,7 @@ def test_what_the_judge_accepts_rolls_out_by_policy(tmp_path: Path, restarts: ob
         drive(server, fleet, clock, lambda: own_topics(server, broker) == [], "clearing of the devices' topics")
         assert {d.running for d in fleet.devices} == {2}
         assert server.database.rounds(TASK)[-1].state == RoundState.RELEASED.value
-        assert verify(server.database.audit())[0] == 6
+        assert verify(server.database.audit())[0] == 7
         assert {entry.who for entry in server.database.audit()} == {"policy", "server"}
     finally:
         server.close()
@@ -132,7 +132,7 @@ def test_a_release_that_fails_on_the_canaries_reaches_nobody_else(tmp_path: Path
             device.start()
         drive(server, fleet, clock, lambda: all(d.running == 1 for d in fleet.devices[1:]), "release 1")
         push_release(config, TASK, tmp_path / "b", notes="", now=clock(), held_by="ann")
-        drive(server, fleet, clock, lambda: len(server.database.audit()) == 1, "draft")
+        drive(server, fleet, clock, lambda: len(server.database.audit()) == 2, "draft")
         clock.advance(60)
         server.step()
         assert {d.running for d in fleet.devices[1:]} == {1}
@@ -148,7 +148,8 @@ def test_a_release_that_fails_on_the_canaries_reaches_nobody_else(tmp_path: Path
         assert weights(first.manifest) == weights(again.manifest)
         assert "golden differs" in server.database.rollouts(TASK)[0].reason
         assert (tmp_path / "server/releases/vehicle/3/nano.safetensors").exists()
-        assert [e.what for e in server.database.audit()][-2:] == ["abort", "take-back"]
+        told = [e.what for e in server.database.audit()][-3:]
+        assert (told[0], set(told[1:])) == ("abort", {"take-back", "release"})
     finally:
         server.close()
 

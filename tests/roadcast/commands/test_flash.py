@@ -220,6 +220,9 @@ def test_an_inventory_is_flashed_over_ssh(site: Path) -> None:
         one, two = json.loads(text)
         assert (code, one["outcome"], two["outcome"]) == (5, "written", "failed")
         assert "no SSH connection" in two["error"]
-        assert flash("cam-1") == (0, "device\thost\toutcome\twrites\terror\ncam-1\t127.0.0.1\tunchanged\t0\t-\n")
+        assert flash("cam-1") == (
+            0,
+            "1 unchanged\ndevice\thost\toutcome\twrites\terror\ncam-1\t127.0.0.1\tunchanged\t0\t-\n",
+        )
         alone = CliRunner().invoke(app, ["--site", str(site), "--ssh", "cam-2", *identity]).exception
         assert isinstance(alone, TransportError)
