@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from broker_server.periods import NEVER, over
 from broker_server.store.blobs import BlobFolder
 from edge_protocol.blobs import BlobRef
 from edge_protocol.errors import DigestError, StoreError
@@ -31,9 +32,9 @@ Source = Callable[[], bytes]
 
 @dataclass(slots=True)
 class _Probe:
-    """Chunk topics looked for since a connection, and when to stop looking."""
+    """Chunk topics looked for since a connection."""
 
-    until: float
+    since: float
     topics: dict[str, str] = field(default_factory=dict)
 
 
@@ -115,7 +116,7 @@ class Publisher:
         if ref is None:
             return "unknown-blob"
         wanted = [i for i in indices if i < ref.chunks]
-        due = [i for i in wanted if now - self._sent_s.get(self._topics.chunk(sha256, i), -COOLDOWN_S) >= COOLDOWN_S]
+        due = [i for i in wanted if over(self._sent_s.get(self._topics.chunk(sha256, i), NEVER), COOLDOWN_S, now)]
         self._publish(ref, due)
         return "" if len(wanted) == len(indices) else "unknown-chunk"
 
@@ -125,7 +126,7 @@ class Publisher:
         for topic, payload in self._small.items():
             if topic not in self._queue:
                 self._enqueue(self._urgent, topic, lambda payload=payload: payload)  # type: ignore[misc]
-        probe = _Probe(now + PROBE_S)
+        probe = _Probe(now)
         for ref in self._live.values():
             sent = [t for i in range(ref.chunks) if (t := self._topics.chunk(ref.sha256, i)) not in self._queue]
             probe.topics.update(dict.fromkeys({*sent[:1], *sent[-1:]}, ref.sha256))
@@ -142,7 +143,7 @@ class Publisher:
 
     def pump(self, now: float) -> int:
         """Publish what waits, while the transport takes it; return how many messages went out."""
-        if self._probe is not None and now >= self._probe.until:
+        if self._probe is not None and over(self._probe.since, PROBE_S, now):
             self._republish_lost()
         for sent in range(BURST):
             queue = self._urgent or self._queue
@@ -155,7 +156,7 @@ class Publisher:
 
     def next_deadline(self) -> float | None:
         """When `pump` has something to do by itself, or None."""
-        return self._probe.until if self._probe is not None else None
+        return self._probe.since + PROBE_S if self._probe is not None else None
 
     def _send(self, topic: str, source: Source, now: float) -> bool:
         try:
