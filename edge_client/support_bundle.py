@@ -16,18 +16,31 @@ from pathlib import Path
 import msgspec
 
 from edge_protocol.errors import StoreError
+from edge_protocol.identity.token import MARK as TOKEN_MARK
 
 MASK = "***"
 MOST_FILES = 10_000
-_SECRETS = (
-    re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"),
-    re.compile(r"(?<=://)[^\s/'\"]*(?=@)"),
-    re.compile(
-        r"(?i)(?<![a-z])(?:[a-z0-9_-]*(?:password|passphrase|passwd|secret|token|api[_-]?key|private[_-]?key))"
-        r"[\"']?\s*[:=]\s*(?!\S*_file)[\"']?(?P<value>[^\s\"',;}]+)"
-    ),
-    re.compile(r"(?i)\b(?:bearer|basic)\s+(?P<value>[a-z0-9+/._~-]{8,}=*)"),
+_NAMED = (
+    r"(?:[a-z0-9_-]*(?:password|passphrase|passwd|pwd|secret|token|credentials?|api[_-]?key|private[_-]?key)"
+    r"|pass|psk|auth|authorization|sig|signature)"
 )
+_QUOTED = r"\"(?:[^\"\\\n]|\\.)*\"?|'(?:[^'\n]|'')*'?"
+_SECRETS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+        r"(?<=://)[^\s\"'<>]*(?=@)",
+        r"://[^\s\"'<>?]*\?(?P<value>[^\s\"'<>]+)",
+        rf"(?<![a-z]){_NAMED}\s*=\s*(?P<value>{_QUOTED}|[^\s\"',;}}]+)",
+        rf"(?<![a-z]){_NAMED}[\"']\s*:\s*(?P<value>{_QUOTED}|[^\s,}}\]]+)",
+        rf"(?<![a-z]){_NAMED}\s*:\s*(?P<value>{_QUOTED}|[^\s\"'][^\n]*)",
+        rf"--{_NAMED}\s+(?P<value>{_QUOTED}|\S+)",
+        r"\b(?:bearer|basic)\s+(?P<value>[a-z0-9+/._~-]{8,}=*)",
+        rf"\b{re.escape(TOKEN_MARK)}[\w.~-]+",
+    )
+)
+"""Keys; in addresses what stands before the last @ and the whole query; after a telling name in the forms of an
+assignment, JSON, YAML (to the end of the line) and a command line; headers; enrolment tokens anywhere."""
 
 
 class StateFile(msgspec.Struct, frozen=True):
@@ -68,6 +81,18 @@ def state_files(folder: Path) -> tuple[StateFile, ...]:
     except OSError as error:
         raise StoreError(f"{folder} cannot be read: {error.strerror or error}") from error
     return tuple(found)
+
+
+def check_new(path: Path) -> None:
+    """Refuse a place for a bundle before anything is gathered for it.
+
+    Raises:
+        StoreError: something lies there, or its folder does not exist.
+    """
+    if path.exists() or path.is_symlink():
+        raise StoreError(f"{path} is there already; name a new file")
+    if not path.parent.is_dir():
+        raise StoreError(f"{path} cannot be written: there is no folder {path.parent}")
 
 
 def write_bundle(path: Path, parts: Mapping[str, str], now: float) -> int:

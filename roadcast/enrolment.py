@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from edge_protocol.errors import ConfigError
+from edge_protocol.identity.certificates import common_name
 from edge_protocol.identity.files import IdentityFiles
 from roadcast.output import emit
 
@@ -77,8 +78,14 @@ def renew(files: IdentityFiles, name: str, *, force: bool, json: bool) -> None:
 
 
 def _report(files: IdentityFiles, name: str, *, json: bool) -> None:
-    """Say which certificate there is now."""
+    """Say which certificate there is now.
+
+    Raises:
+        ConfigError: it is of another name, as on a board that was given a new one.
+    """
     held = files.held()
+    if held is not None and (holder := common_name(held.subject)) != name:
+        raise ConfigError(f"{files.certificate} is of {holder!r}, this is {name!r}; enrol with a token for {name!r}")
     ends = held.not_valid_after_utc if held else None
     said = {"name": name, "certificate": str(files.certificate), "ends_s": ends.timestamp() if ends else None}
     emit(said, json, lambda _: f"{name}: certified until {ends:%Y-%m-%d}" if ends else f"{name}: no certificate")

@@ -57,7 +57,7 @@ def read_modem(machine: Machine) -> Modem | None:
     """The modem, from its network interface and from ModemManager; None when neither knows one."""
     states = [path for kind in ("wwan*", "ppp*") for path in machine.find(f"sys/class/net/{kind}/operstate")]
     interface = next((path.split("/")[3] for path in states if machine.text(path) is not None), None)
-    said = dict(_KEY_VALUE.findall(machine.run("mmcli", "-m", "any", "--output-keyvalue") or ""))
+    said = dict(_KEY_VALUE.findall(machine.run_lines(_KEY_VALUE, "mmcli", "-m", "any", "--output-keyvalue")))
     if interface is None and not said:
         return None
     percent = whole(said.get("signal-quality.value"))

@@ -49,7 +49,7 @@ def read_model(machine: Machine) -> str | None:
 
 def read_processor(machine: Machine) -> str | None:
     """What the processor calls itself; None on most ARM boards."""
-    found = _CPU.search(machine.text("proc/cpuinfo") or "")
+    found = _CPU.search(machine.lines("proc/cpuinfo", _CPU))
     return None if found is None else found[1].strip()
 
 

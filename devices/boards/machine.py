@@ -72,6 +72,10 @@ class Machine:
             self._fixed[path] = self.text(path)
         return self._fixed[path]
 
+    def lines(self, path: str, wanted: re.Pattern[str]) -> str:
+        """Those lines of a file in which a pattern is found. Others may name a person or a place: nobody keeps them."""
+        return only(self.text(path), wanted)
+
     def whole(self, path: str) -> int | None:
         """A file that holds one decimal number."""
         return whole(self.text(path))
@@ -92,6 +96,15 @@ class Machine:
         """What a program prints; None when it cannot be run here."""
         said = self.command(argv)
         return None if said is None else said.strip("\0 \t\r\n") or None
+
+    def run_lines(self, wanted: re.Pattern[str], *argv: str) -> str:
+        """As `lines`, of what a program prints."""
+        return only(self.run(*argv), wanted)
+
+
+def only(text: str | None, wanted: re.Pattern[str]) -> str:
+    """The lines of a text in which a pattern is found."""
+    return "\n".join(line for line in (text or "").splitlines() if wanted.search(line))
 
 
 def whole(text: str | None) -> int | None:

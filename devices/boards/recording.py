@@ -1,18 +1,19 @@
 """A board in a folder: the files that a probe reads and what commands print, to be probed again anywhere.
 
-Nothing lists what to keep: a recording holds what `probe` asked for and got. That is no serial number, no address and
-no picture. Owns no meaning of what is kept.
+Nothing lists what to keep: a recording holds what `probe` asked for and got; of texts that name persons or places too
+those lines that it reads. That is no serial number, no address and no picture. Owns no meaning of what is kept.
 """
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from devices.boards.machine import Machine
+from devices.boards.machine import Machine, only
 from devices.boards.probe import probe
 from edge_protocol.errors import DataError, StoreError
 
@@ -45,9 +46,21 @@ class _Listener(Machine):
             self.kept.files[path] = said
         return said
 
+    def lines(self, path: str, wanted: re.Pattern[str]) -> str:
+        said = only(super().text(path), wanted)
+        if said:
+            self.kept.files[path] = said
+        return said
+
     def run(self, *argv: str) -> str | None:
         said = super().run(*argv)
         if said is not None:
+            self.kept.commands[shlex.join(argv)] = said
+        return said
+
+    def run_lines(self, wanted: re.Pattern[str], *argv: str) -> str:
+        said = only(super().run(*argv), wanted)
+        if said:
             self.kept.commands[shlex.join(argv)] = said
         return said
 

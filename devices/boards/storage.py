@@ -12,6 +12,7 @@ from devices.boards.machine import Machine, whole
 
 Kind: TypeAlias = Literal["sd", "emmc", "nvme", "usb", "ssd", "hdd", "virtual"]
 _SECTOR: Final = 512
+_ROOT: Final = re.compile(r"^\S+ / ")
 _SKIP: Final = re.compile(r"(?:loop|ram|zram|sr|dm-|md|nbd)\d|mmcblk\d+(?:boot|rpmb)")
 _MMC: Final[dict[str, Kind]] = {"SD": "sd", "MMC": "emmc"}
 _LIFE_STEPS: Final = range(1, 12)
@@ -75,7 +76,7 @@ def written_bytes(machine: Machine, name: str) -> int | None:
 
 def read_root(machine: Machine) -> RootFilesystem | None:
     """What ``/`` is; the last mount wins, as in the kernel."""
-    mounts = [line.split() for line in (machine.text("proc/mounts") or "").splitlines()]
+    mounts = [line.split() for line in machine.lines("proc/mounts", _ROOT).splitlines()]
     roots = [fields for fields in mounts if len(fields) >= 4 and fields[1] == "/"]  # noqa: PLR2004  # device … options
     if not roots:
         return None

@@ -29,18 +29,19 @@ _TIMEOUT_S: Final = 15.0
 _TEMPORARY: Final = "connect-failed"
 
 
-def check_certificates(settings: BrokerSettings, now_s: float) -> tuple[Finding, ...]:
+def check_certificates(settings: BrokerSettings, now_s: float, device: str = "") -> tuple[Finding, ...]:
     """Certificates of the configuration: readable, in their time, with their key, and the key not for everybody.
 
     Args:
         settings: of the broker.
         now_s: seconds since 1970.
+        device: whose certificate it should be; "" where that says nothing.
     """
     found: list[Finding] = []
     now = datetime.fromtimestamp(now_s, timezone.utc)
     for name, file in (("ca_file", settings.ca_file), ("cert_file", settings.cert_file)):
         if file is not None:
-            found.append(_certificate(name, Path(file), now))
+            found.append(_certificate(name, Path(file), now, device if name == "cert_file" else ""))
     try:
         tls_context(settings)
     except ConfigError as error:
@@ -122,7 +123,7 @@ def _verdict(where: str, events: list[object], seconds: float, message: str) -> 
     return Finding("broker", "ok", f"{says}; a message {'was ' * (message == 'acknowledged')}{message}")
 
 
-def _certificate(name: str, file: Path, now: datetime) -> Finding:
+def _certificate(name: str, file: Path, now: datetime, device: str) -> Finding:
     from cryptography import x509  # noqa: PLC0415  # most fleets start without certificates
 
     try:
@@ -137,6 +138,9 @@ def _certificate(name: str, file: Path, now: datetime) -> Finding:
         return Finding("certificates", "fail", f"{said}: not valid before {begins:%Y-%m-%d}", "set the clock")
     if now > ends:
         return Finding("certificates", "fail", f"{said}: expired", "ask the authority for a new one")
+    if device and f"CN={device}" not in certificate.subject.rfc4514_string().split(","):
+        fix = f"roadcast client enrol, with a token for {device}; a broker that goes by other names may take it"
+        return Finding("certificates", "warn", f"{said}: this device is {device}", fix)
     if ends - now < _SOON:
         return Finding(
             "certificates", "warn", f"{said}: {(ends - now).days} days left", "ask the authority for a new one"

@@ -15,7 +15,7 @@ from devices.sources.address import SCHEMES
 from devices.sources.base import U1
 from devices.telemetry.health import view_finding
 from devices.telemetry.scene import Scene, SceneWatch
-from edge_protocol.errors import RoadcastError, SourceError
+from edge_protocol.errors import DataError, RoadcastError, SourceError
 
 _FIRST_S: Final = 20.0
 _WATCH_S: Final = 2.0
@@ -27,14 +27,14 @@ RELEASES_BYTES: Final = 500_000_000
 
 
 def check_source(
-    name: str, uri: str, scene: Scene | None = None, *, first_s: float = _FIRST_S, watch_s: float = _WATCH_S
+    name: str, uri: str, scene: Path | None = None, *, first_s: float = _FIRST_S, watch_s: float = _WATCH_S
 ) -> tuple[Finding, ...]:
     """Open a source, wait for a good frame, look for how many come, and whether they show the scene.
 
     Args:
         name: the source's.
         uri: see `devices.sources`; its password is not shown.
-        scene: of its commissioning frame.
+        scene: file of its commissioning frame, where one was taken.
         first_s: how long to wait for the first good frame.
         watch_s: how long to count frames after it.
     """
@@ -43,8 +43,8 @@ def check_source(
             first = first_frame(name, source, first_s)
             rate = _rate(source, watch_s) if uri.partition(":")[0] in _LIVE else ""
             found = [Finding("source", "ok", f"{name}: {_size(first)}{rate}")]
-            if scene is not None and first.image is not None:
-                found.append(_view(name, scene, first.image, source))
+            if scene is not None and scene.exists() and first.image is not None:
+                found.append(_viewed(name, scene, first.image, source))
             return tuple(found)
     except RoadcastError as error:
         fix = f"look at {name}: address, cable, power, and whether another program holds it"
@@ -99,9 +99,12 @@ def check_state_dir(folder: Path, replay_bytes: int) -> Finding:
     return Finding("state", "ok", says)
 
 
-def _view(name: str, scene: Scene, image: U1, source: Source) -> Finding:
+def _viewed(name: str, scene: Path, image: U1, source: Source) -> Finding:
     """Look at a few frames: a lorry may fill one."""
-    watch = SceneWatch(scene, frames=_VIEWS)
+    try:
+        watch = SceneWatch(Scene.load(scene), frames=_VIEWS)
+    except DataError as error:
+        return Finding("view", "fail", f"{name}: {error}", "roadcast devices commission, once its lines are drawn")
     fault, deadline = watch.fault(image), time.monotonic() + _FIRST_S
     for _ in range(_VIEWS - 1):
         frame = None if source.ended else source.read(max(0.0, deadline - time.monotonic()))

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from devices.sources.quality import BLACK_LEVEL
 from edge_protocol.errors import DataError, StoreError
+from edge_protocol.files import write_atomic
 
 U1: TypeAlias = npt.NDArray[np.uint8]
 F4: TypeAlias = npt.NDArray[np.float32]
@@ -106,10 +107,11 @@ class Scene:
         Raises:
             StoreError: the disk refused.
         """
+        packed = BytesIO()
+        np.savez(packed, shape=np.array(self.shape), texture=self.texture, detail=self.detail, edges=self.edges)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as file:
-                np.savez(file, shape=np.array(self.shape), texture=self.texture, detail=self.detail, edges=self.edges)
+            write_atomic(path, packed.getvalue())
         except OSError as error:
             raise StoreError(f"cannot write {path}: {error.strerror or error}; look at the disk") from error
 

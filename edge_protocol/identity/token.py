@@ -16,7 +16,8 @@ from edge_protocol.errors import ConfigError, LocalProtocolError
 from edge_protocol.ids import check_id
 
 SECRET_BYTES: Final = 32
-_MARK: Final = "rct1."
+MARK: Final = "rct1."
+"""How every token begins."""
 _MAX: Final = 2048
 Hash = Annotated[bytes, Meta(min_length=32, max_length=32)]
 
@@ -38,7 +39,7 @@ class EnrolmentToken(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
 
     def text(self) -> str:
         """The token as one word, to be read again by `parse_token`."""
-        return _MARK + urlsafe_b64encode(msgspec.msgpack.encode(self)).decode().rstrip("=")
+        return MARK + urlsafe_b64encode(msgspec.msgpack.encode(self)).decode().rstrip("=")
 
 
 def parse_token(text: str) -> EnrolmentToken:
@@ -49,15 +50,13 @@ def parse_token(text: str) -> EnrolmentToken:
     """
     body = text.strip()
     try:
-        mark, word = body[: len(_MARK)], body[len(_MARK) : _MAX]
+        mark, word = body[: len(MARK)], body[len(MARK) : _MAX]
         padded = (word + "=" * (-len(word) % 4)).encode("ascii")
         token = msgspec.msgpack.decode(urlsafe_b64decode(padded), type=EnrolmentToken)
         check_id(token.name, "name")
-        whole = mark == _MARK and body == token.text()
+        whole = mark == MARK and body == token.text()
     except (ValueError, msgspec.MsgspecError, LocalProtocolError) as error:
         raise ConfigError(f"enrolment token: cannot be read ({error}); copy it whole, or make a new one") from error
     if not whole:
-        raise ConfigError(
-            f"enrolment token: it begins with {_MARK!r} and is one word; copy it whole, or make a new one"
-        )
+        raise ConfigError(f"enrolment token: it begins with {MARK!r} and is one word; copy it whole, or make a new one")
     return token

@@ -43,19 +43,11 @@ def run(
 @app.command()
 def check(*, config: ConfigFile, state_dir: StateDir = None, json: JsonFlag = False) -> None:
     """Read the configuration, its task and the addresses of its sources; open the commissioning pack; start nothing."""
-    from devices.sources import check_address
-    from edge_client.build import read_root
-    from edge_client.labels import open_commissioning
-    from edge_models.tasks import load_task
+    from edge_client.configured import check_configuration
     from roadcast.agent import load_device
 
     found = load_device(config, state_dir)
-    spec = load_task(found.task)
-    read_root(found)
-    for source in found.sources:
-        check_address(source.uri)
-    if found.labels.commissioning is not None:
-        open_commissioning(found.labels.commissioning, spec)
+    spec = check_configuration(found)
     said = {
         "device": found.device,
         "fleet": found.fleet,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from edge_protocol.errors import ConfigError
 from roadcast.commands.fit import fit
 from roadcast.commands.fleet import app as fleet
 from roadcast.output import JsonFlag, emit, table
@@ -58,7 +60,7 @@ def record(folder: Annotated[Path, typer.Argument(help="A new folder.")], *, jso
 def watch(
     *,
     root: Root = None,
-    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two samples.")] = 1.0,
+    every: Annotated[float, typer.Option(min=0.1, max=86_400, help="Seconds between two samples.")] = 1.0,
     count: Annotated[int, typer.Option(min=0, help="Samples to take; 0 goes on until Ctrl-C.")] = 0,
     state_dir: Annotated[Path | None, typer.Option(help="Folder on the disk whose room is watched.")] = None,
     textfile: Annotated[
@@ -121,24 +123,38 @@ def support_bundle(
     """On the device: pack what helps from afar, without secrets, frames, labels or weights; look into it, then send."""
     from devices.boards import Machine
     from devices.boards import record as keep
-    from edge_client.support_bundle import state_files, write_bundle
+    from edge_client.support_bundle import check_new, state_files, write_bundle
     from roadcast.agent import load_device
     from roadcast.commands.doctor import examine
     from roadcast.commands.version import versions
 
-    device, machine, now = load_device(config), Machine(), time.time()
+    device, wrong, machine, now = None, "", Machine(), time.time()
+    try:
+        device = load_device(config)
+    except ConfigError as error:  # which may be what help is needed with
+        wrong = str(error)
+    path = out or Path(f"roadcast-support-{device.device if device else platform.node()}-{int(now)}.tar.gz")
+    check_new(path)
     journal = machine.run("journalctl", "--no-pager", "--output=short-iso", "--unit=roadcast-*", "--lines=2000")
     parts = {
         "board.json": _json(keep(machine)),
-        "device.yaml": config.read_text(encoding="utf-8", errors="replace"),
+        "device.yaml": _text(config),
         "doctor.json": _json(examine(device, None)),
         "journal.txt": journal or "no journal can be read here\n",
-        "state.json": _json(state_files(Path(device.state_dir))),
+        "state.json": _json(state_files(Path(device.state_dir)) if device else ()),
         "versions.json": _json(versions()),
     }
-    path = out or Path(f"roadcast-support-{device.device}-{int(now)}.tar.gz")
+    if wrong:
+        parts["configuration.txt"] = f"{wrong}\n"
     said = {"bundle": str(path), "bytes": write_bundle(path, parts, now), "parts": ", ".join(sorted(parts))}
     emit(said, json, lambda told: f"{told['bundle']}: {told['bytes']} bytes of {told['parts']}")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        return f"{error}\n"
 
 
 def _json(found: object) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_protocol.errors import ExitCode
+from edge_protocol.errors import ConfigError, ExitCode, RoadcastError
 from roadcast.output import JsonFlag, emit, progress, table
 
 if TYPE_CHECKING:
@@ -41,9 +41,11 @@ def doctor(
     from devices.findings import worst
     from roadcast.agent import load_device
 
+    if root is not None and (config is not None or fix):
+        raise ConfigError("--root looks at a recorded board alone: leave out --config and --fix")
     wanted = None if config is None else load_device(config)
     found = examine(wanted, root)
-    if fix and root is None:
+    if fix:
         mended = [finding for finding in found if finding.safe and _mend(finding)]
         found = examine(wanted, root) if mended else found
     emit(found, json, _lines)
@@ -82,17 +84,28 @@ def examine(config: DeviceConfig | None, root: Path | None) -> tuple[Finding, ..
 def _configured(config: DeviceConfig) -> list[Finding]:
     from devices.doctor.link_checks import check_broker, check_certificates
     from devices.doctor.source_checks import check_source, check_state_dir
-    from devices.telemetry.scene import Scene
     from edge_client.cameras import scene_file
 
-    found = [check_state_dir(Path(config.state_dir), config.replay.budget_bytes)]
+    found = [_agent(config), check_state_dir(Path(config.state_dir), config.replay.budget_bytes)]
     for source in config.sources:
         progress(f"waiting for a frame of {source.name}")
-        scene = scene_file(Path(config.state_dir), source.name)
-        found += check_source(source.name, source.uri, Scene.load(scene) if scene.exists() else None)
+        found += check_source(source.name, source.uri, scene_file(Path(config.state_dir), source.name))
     progress(f"connecting to {config.broker.host}")
-    found += check_certificates(config.broker, time.time())
+    found += check_certificates(config.broker, time.time(), config.device)
     return [*found, check_broker(config.broker, config.fleet_id, config.device_id)]
+
+
+def _agent(config: DeviceConfig) -> Finding:
+    """Whether the agent would start with its configuration."""
+    from devices.findings import Finding
+    from edge_client.configured import check_configuration
+
+    try:
+        spec = check_configuration(config)
+    except RoadcastError as error:
+        fix = "put there what is missing; `roadcast client check` says whether the agent would start"
+        return Finding("configuration", "fail", str(error), fix)
+    return Finding("configuration", "ok", f"{spec.name} with {spec.students[config.tier]}")
 
 
 def _mend(finding: Finding) -> bool:

@@ -33,6 +33,30 @@ def test_a_secret_does_not_survive(secret: str, user: str) -> None:
         assert MASK in redacted(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "uri: rtsp://10.0.0.1/x?user=admin&pwd=hunter2",
+        "uri: rtsp://admin:hunter2/ss@10.0.0.1/x",
+        "uri: rtsp://admin:p@hunter2@10.0.0.1/x",
+        "GET https://blobs.example/a?se=2026&sig=hunter2 HTTP/1.1",
+        "roadcast client enrol --token hunter2 --ca ca.pem",
+        "roadcast client enrol rct1.eyJhunter2.abc",
+        "password: 'two words hunter2'",
+        'password = "two \\"words\\" hunter2"',
+        "password: two words hunter2",
+        '{"auth": "hunter2", "host": "h"}',
+        "Authorization: hunter2",
+        "psk=hunter2",
+        "token: my_file_hunter2",
+    ],
+)
+def test_a_secret_of_any_form_is_masked(text: str) -> None:
+    """Slashes and signs in a password, queries, command lines, quoted and unquoted words."""
+    assert "hunter2" not in redacted(text)
+    assert MASK in redacted(text)
+
+
 def test_what_is_no_secret_stays() -> None:
     """A file of a password, an address without credentials, and words of a log."""
     for text in ("password_file: /etc/roadcast/password", "rtsp://camera/stream", "token bucket full; key: 7"):

@@ -66,7 +66,7 @@ class RealFleet:
     def add(self, device: str, tier: Tier, labels: Path | None = None) -> None:
         """Commission a device with a pack of labels, those of the anchors when none is named."""
         pack = str(self.folder / "anchors.npz")
-        source = {"name": "main", "uri": f"pack://{pack}", "rate_hz": 20, "loop": True, "serving": "whole-sample"}
+        source = {"name": "main", "uri": f"pack://{pack}", "rate_hz": 5, "loop": True, "serving": "whole-sample"}
         self._write(
             device,
             {

@@ -59,8 +59,6 @@ def test_a_round_called_before_a_pushed_release_is_seen_is_superseded(tmp_path: 
         assert retained(broker) == (2, 1, False)
         assert server.database.rounds(TASK)[-1].reason == "release 2 was pushed meanwhile"
         drive(server, fleet, clock, rounds_closed(server, 3), "the round after it")
-        assert (retained(broker), server.database.newest()[TASK]) == ((3, 2, False), 3), (
-            "closed, it names its start"
-        )
+        assert (retained(broker), server.database.newest()[TASK]) == ((3, 2, False), 3), "closed, it names its start"
     finally:
         server.close()

@@ -93,6 +93,27 @@ def test_a_recording_answers_like_the_board(tmp_path: Path) -> None:
     assert probe(recorded(tmp_path / "copy")) == probe(machine)
 
 
+def test_a_recording_names_nobody(tmp_path: Path) -> None:
+    """A serial number, a modem's IMEI and number, and a share's user stay behind; what is read is kept."""
+    for path, text in {
+        "proc/cpuinfo": "processor\t: 0\nSerial\t\t: 10000000deadbeef\nModel\t\t: Raspberry Pi 4 Model B Rev 1.4\n",
+        "proc/mounts": "//10.9.8.7/cams /mnt cifs rw,username=traffic 0 0\n/dev/mmcblk0p2 / ext4 rw,noatime 0 0\n",
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    modem = "modem.3gpp.imei : 490154203237518\nmodem.generic.own-numbers.value[1] : +4917012345\n"
+    answers = {"mmcli": f"{modem}modem.generic.state : connected\nmodem.generic.signal-quality.value : 70\n"}
+    machine = Machine(tmp_path, lambda argv: answers.get(argv[0]))
+    kept = record(machine)
+    told = repr(kept)
+    for private in ("deadbeef", "490154203237518", "+4917012345", "10.9.8.7", "traffic"):
+        assert private not in told
+    plant(kept, tmp_path / "again")
+    again, here = probe(recorded(tmp_path / "again")), probe(machine)
+    assert (again.root, again.modem, again.processor) == (here.root, here.modem, "Raspberry Pi 4 Model B Rev 1.4")
+    assert None not in (again.root, again.modem)
+
+
 def test_this_machine_can_be_recorded(tmp_path: Path) -> None:
     """The real thing, whatever it is: recorded and probed again, its fixed facts agree."""
     plant(record(Machine()), tmp_path / "here")

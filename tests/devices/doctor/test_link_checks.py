@@ -46,6 +46,14 @@ def test_certificates_in_their_time(settings: BrokerSettings) -> None:
     assert _levels(BrokerSettings()) == []
 
 
+def test_a_certificate_of_another_device_is_a_warning(settings: BrokerSettings) -> None:
+    """A board that was given a new name still has the old one's identity; a broker of another kind may take it."""
+    own, other = (check_certificates(settings, time.time(), name)[1] for name in ("cam-1", "cam-2"))
+    assert "this device is" not in own.says
+    assert (other.level, other.says[-22:]) == ("warn", ": this device is cam-2")
+    assert "enrol, with a token for cam-2" in other.fix
+
+
 def test_a_key_that_others_may_read_can_be_closed(settings: BrokerSettings) -> None:
     """The fix is a command that may be run as it stands."""
     assert settings.key_file is not None

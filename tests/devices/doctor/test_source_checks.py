@@ -49,7 +49,8 @@ def test_a_camera_is_held_against_its_commissioning_frame(tmp_path: Path) -> Non
     blocks = np.kron(rng.integers(20, 230, (12, 16)), np.ones((20, 20)))
     wide = np.repeat(blocks[:, :, None], 3, axis=2).astype(np.uint8)
     views = {"same": wide[:, :280], "turned": wide[:, 40:], "small": wide[:100, :100]}
-    scene = Scene.of(views["same"])
+    scene = tmp_path / "scene.npz"
+    Scene.of(views["same"]).save(scene)
     levels = {}
     for name, view in views.items():
         (tmp_path / name).mkdir()
@@ -59,6 +60,10 @@ def test_a_camera_is_held_against_its_commissioning_frame(tmp_path: Path) -> Non
         source, found = check_source("road", f"folder://{tmp_path / name}", scene)
         levels[name] = (source.level, found.level)
     assert levels == {"same": ("ok", "ok"), "turned": ("ok", "fail"), "small": ("ok", "warn")}
+    scene.write_bytes(scene.read_bytes()[:100])
+    source, torn = check_source("road", f"folder://{tmp_path / 'same'}", scene)
+    assert (source.level, torn.level) == ("ok", "fail")
+    assert "devices commission" in torn.fix
 
 
 def test_plugged_cameras_are_listed() -> None:

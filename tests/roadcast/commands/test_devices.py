@@ -81,3 +81,18 @@ broker: {{host: 127.0.0.1, port: 9}}
     assert json.loads(parts["state.json"])[0]["path"] == "replay.db"
     assert any(finding["check"] == "broker" for finding in json.loads(parts["doctor.json"]))
     assert "a frame" not in "".join(parts.values())
+    failed = CliRunner().invoke(app, command).exception
+    assert "is there already" in str(failed)
+
+
+def test_a_support_bundle_is_packed_of_a_configuration_that_says_something_wrong(tmp_path: Path) -> None:
+    """That is when help is needed: the text goes along as it is, and what is wrong with it."""
+    config, out = tmp_path / "device.yaml", tmp_path / "bundle.tar.gz"
+    config.write_text("fleet: city\nsauces: []\nbroker: {password: hunter2}\n")
+    command = ["support-bundle", "--config", str(config), "--out", str(out)]
+    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    with tarfile.open(out) as archive:
+        parts = {Path(m.name).name: archive.extractfile(m).read().decode() for m in archive}  # type: ignore[union-attr]
+    assert "sauces: []" in parts["device.yaml"]
+    assert "device.yaml" in parts["configuration.txt"]
+    assert "hunter2" not in "".join(parts.values())

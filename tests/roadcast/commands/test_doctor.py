@@ -74,7 +74,7 @@ def test_a_wrong_configuration_is_said_at_once(tmp_path: Path) -> None:
 
 
 def test_a_camera_that_was_commissioned_is_compared(real_data: Path, tmp_path: Path) -> None:
-    """`devices commission` remembers the view, the doctor finds it unchanged; a torn memory is an error with a fix."""
+    """`devices commission` remembers the view, the doctor finds it unchanged; a torn memory is a finding with a fix."""
     clip = f"file://{real_data / 'intel_car_detection.mp4'}"
     config = device_config(tmp_path, sources=[{"name": "road", "uri": clip}], broker={"port": 9})
     (tmp_path / "device.yaml").write_text(yaml.safe_dump(msgspec.to_builtins(config)))
@@ -84,5 +84,25 @@ def test_a_camera_that_was_commissioned_is_compared(real_data: Path, tmp_path: P
     done = CliRunner().invoke(app, ["--config", str(tmp_path / "device.yaml")])
     assert "ok\tview\troad: as when it was commissioned" in done.stdout
     Path(kept["road"]).write_bytes(b"torn")
-    failed = CliRunner().invoke(app, ["--config", str(tmp_path / "device.yaml")]).exception
-    assert "devices commission" in str(failed)
+    torn = CliRunner().invoke(app, ["--config", str(tmp_path / "device.yaml")], catch_exceptions=False)
+    assert "fail\tview\troad: " in torn.stdout
+    assert "devices commission" in torn.stdout
+    assert "fail\tbroker" in torn.stdout
+
+
+def test_an_agent_that_could_not_start_is_found(tmp_path: Path) -> None:
+    """A trusted root that is not there ends the agent at once, and systemd would not start it again."""
+    missing = tmp_path / "nope.json"
+    config = device_config(tmp_path, trusted_root=str(missing), broker={"port": 9})
+    (tmp_path / "device.yaml").write_text(yaml.safe_dump(msgspec.to_builtins(config)))
+    done = CliRunner().invoke(app, ["--config", str(tmp_path / "device.yaml")], catch_exceptions=False)
+    assert done.exit_code == ExitCode.NOT_READY
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("fail\tconfiguration")]
+    assert str(missing) in line
+
+
+def test_a_recorded_board_has_no_configuration(tmp_path: Path) -> None:
+    """What would be passed over is refused."""
+    for given in (["--config", "device.yaml"], ["--fix"]):
+        failed = CliRunner().invoke(app, ["--root", str(tmp_path), *given]).exception
+        assert isinstance(failed, ConfigError)
