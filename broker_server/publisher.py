@@ -12,8 +12,8 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import inf
 
+from broker_server.periods import NEVER, over
 from broker_server.store.blobs import BlobFolder
 from edge_protocol.blobs import BlobRef
 from edge_protocol.errors import DigestError, LocalProtocolError, StoreError
@@ -37,9 +37,9 @@ Spend = Callable[[int], str]
 
 @dataclass(slots=True)
 class _Probe:
-    """Chunk topics looked for since a connection, and when to stop looking."""
+    """Chunk topics looked for since a connection."""
 
-    until: float
+    since: float
     topics: dict[str, str] = field(default_factory=dict)
 
 
@@ -128,7 +128,7 @@ class Publisher:
         wanted = [i for i in indices if i < ref.chunks]
         for index in wanted:
             topic = self._topics.chunk(sha256, index)
-            if topic in self._queue or now - self._sent_s.get(topic, -inf) < self._pause_s(topic):
+            if topic in self._queue or not over(self._sent_s.get(topic, NEVER), self._pause_s(topic), now):
                 continue
             if refusal := spend(min(ref.chunk_bytes, ref.size - index * ref.chunk_bytes)):
                 return refusal
@@ -146,7 +146,7 @@ class Publisher:
         for topic, payload in self._small.items():
             if topic not in self._queue:
                 self._enqueue(self._urgent, topic, lambda payload=payload: payload)  # type: ignore[misc]
-        probe = _Probe(now + PROBE_S)
+        probe = _Probe(now)
         for ref in self._live.values():
             sent = [t for i in range(ref.chunks) if (t := self._topics.chunk(ref.sha256, i)) not in self._queue]
             probe.topics.update(dict.fromkeys({*sent[:1], *sent[-1:]}, ref.sha256))
@@ -163,7 +163,7 @@ class Publisher:
 
     def pump(self, now: float) -> int:
         """Publish what waits, while the transport takes it; return how many messages went out."""
-        if self._probe is not None and now >= self._probe.until:
+        if self._probe is not None and over(self._probe.since, PROBE_S, now):
             self._republish_lost()
         for sent in range(BURST):
             queue = self._urgent or self._queue
@@ -176,7 +176,7 @@ class Publisher:
 
     def next_deadline(self) -> float | None:
         """When `pump` has something to do by itself, or None."""
-        return self._probe.until if self._probe is not None else None
+        return self._probe.since + PROBE_S if self._probe is not None else None
 
     def _send(self, topic: str, source: Source, now: float) -> bool:
         try:

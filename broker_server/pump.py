@@ -19,6 +19,7 @@ from broker_server.broadcast import Broadcast
 from broker_server.conduct import Conduct
 from broker_server.coordinator import Coordinator
 from broker_server.events import Distilled, JobFailed, Ordered, ReleaseStored
+from broker_server.periods import NEVER, over
 from broker_server.publisher import Publisher
 from broker_server.rounds import MAX_REASON
 from broker_server.store.database import Database
@@ -85,7 +86,7 @@ class Pump:
         self._topics, self._speaker, self._inbox, self._conduct = topics, speaker, inbox, conduct
         self._pending: deque[e.Effect] = deque()
         self._out: deque[tuple[str, bytes]] = deque(maxlen=MAX_WAITING)
-        self._poll_at = 0.0
+        self._looked_s = NEVER
 
     @property
     def stuck(self) -> bool:
@@ -144,9 +145,11 @@ class Pump:
                 log.info("connected to the broker (%d)", generation)
                 self.connected = True
                 self._publisher.connected(now)
+                return self._coordinator.standstill.end(now)
             case Disconnected(reason):
                 log.warning("broker lost: %s", reason)
                 self.connected = False
+                self._coordinator.standstill.begin(now)
             case Refused(reason, detail):
                 return [Drop(reason, detail)]
             case _:
@@ -249,9 +252,9 @@ class Pump:
     def _look_at_disk(self, now: float) -> list[e.Effect]:
         """Find what an operator pushed and ordered, and note what has been cleared."""
         effects: list[e.Effect] = []
-        if now < self._poll_at:
+        if not over(self._looked_s, POLL_RELEASES_S, now):
             return effects
-        self._poll_at = now + POLL_RELEASES_S
+        self._looked_s = now
         try:
             for name, task in self._coordinator.tasks.items():
                 for record in self._database.releases(name, after=task.release):

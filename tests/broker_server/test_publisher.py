@@ -164,6 +164,36 @@ def test_a_link_that_refuses_loses_nothing(tmp_path: Path) -> None:
     assert scene.broker.retained == {"manifest": b"m"}
 
 
+@pytest.mark.parametrize("back", [0.5, 86_400.0])
+def test_a_clock_that_was_set_back_keeps_no_chunk_from_who_needs_it(tmp_path: Path, back: float) -> None:
+    """A chunk published in what is the future now is published again when it is asked for, and then cools down."""
+    scene = Scene(tmp_path)
+    ref = scene.blob(b"a")
+    scene.publisher.hold(TASK, "release/1", (ref,))
+    scene.settle(100_000.0)
+    scene.broker.lose_store()
+    scene.publisher.need(ref.sha256, (0, 1), 100_000.0 - back)
+    scene.settle(100_000.0 - back)
+    assert scene.chunks(ref) == [0, 1]
+    scene.broker.lose_store()
+    scene.publisher.need(ref.sha256, (0, 1), 100_000.0 - back + 1)
+    scene.settle(100_000.0 - back + 1)
+    assert scene.chunks(ref) == []
+
+
+def test_a_clock_that_was_set_back_ends_the_search_for_lost_chunks(tmp_path: Path) -> None:
+    """What a broker lost is published again although the search began a day from now."""
+    scene = Scene(tmp_path)
+    ref = scene.blob(b"a")
+    scene.publisher.hold(TASK, "release/1", (ref,))
+    scene.settle(100_000.0)
+    scene.broker.lose_store()
+    scene.publisher.connected(100_000.0)
+    scene.settle(100_000.0 - 86_400)
+    assert scene.chunks(ref) == [0, 1, 2]
+    assert scene.publisher.idle
+
+
 def test_a_forgotten_message_is_cleared_and_stays_so(tmp_path: Path) -> None:
     """Whether it was out or still waited; a new link does not bring it back; kept again, it is there."""
     scene = Scene(tmp_path)
