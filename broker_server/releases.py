@@ -27,6 +27,7 @@ import msgspec
 from safetensors import SafetensorError, safe_open
 
 from broker_server.audit import AuditEntry
+from broker_server.offers import check_offer
 from broker_server.records import ReleaseRecord, RolloutRecord
 from broker_server.rollout_plan import Plan
 from broker_server.signed_roles import SignedRoles
@@ -41,6 +42,7 @@ from edge_protocol.files import sync_folder, write_atomic
 from edge_protocol.ids import TaskId
 from edge_protocol.manifest import SCALE, VARIANTS, Artifact, Delta, ReleaseManifest, decode_manifest, encode_manifest
 from edge_protocol.task import TIERS, TaskSpec, Tier
+from edge_protocol.transport.settings import BrokerSettings
 
 DELTA_BASES = 2
 """Releases back from the newest to which a new one gives deltas; the broker keeps chunks of as many by default."""
@@ -74,10 +76,20 @@ class ReleaseFolder:
     Args:
         state_dir: the server's state.
         roles: who sign that a manifest is a release.
+        packet_bytes: of the largest packet that the broker takes.
     """
 
-    def __init__(self, state_dir: Path, fleet: str, database: Database, blobs: BlobFolder, roles: SignedRoles) -> None:
-        self.root = state_dir / "releases"
+    def __init__(
+        self,
+        state_dir: Path,
+        fleet: str,
+        database: Database,
+        blobs: BlobFolder,
+        roles: SignedRoles,
+        *,
+        packet_bytes: int = BrokerSettings().max_packet_bytes,
+    ) -> None:
+        self.root, self._packet_bytes = state_dir / "releases", packet_bytes
         self._fleet, self._database, self._blobs, self._roles = fleet, database, blobs, roles
 
     def folder(self, task: TaskId, counter: int) -> Path:
@@ -97,7 +109,7 @@ class ReleaseFolder:
         """Make the next release of a task from an artifact folder; with `hold`, a rollout brings it to the fleet.
 
         Raises:
-            ArtifactError: a file is missing or broken, or the metrics are not finite.
+            ArtifactError: a file is missing or broken, the metrics are not finite, or it could never be offered.
             StoreError: the disk refused.
         """
         if not all(math.isfinite(value) for value in origin.metrics.values()):
@@ -174,6 +186,7 @@ class ReleaseFolder:
     ) -> ReleaseRecord:
         """Have a release signed whose files are in place, and write its row."""
         task, counter, data = manifest.task.task_id, manifest.counter, encode_manifest(manifest)
+        check_offer(manifest, data, self._packet_bytes)
         self._roles.list_release(task, counter, data, now, gone)
         write_atomic(folder / "manifest.bin", data)
         with translated(str(folder)):

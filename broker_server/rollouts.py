@@ -151,6 +151,12 @@ class Rollouts:
             effects += did + self._failures(did, held, now)
         return effects
 
+    def shift(self, by_s: float) -> None:
+        """Move every deadline."""
+        for held in (h for task in self._held for h in self._of(task)):
+            held.rollout.shift(by_s)
+            held.return_at = held.return_at if held.return_at is None else held.return_at + by_s
+
     def next_deadline(self) -> float | None:
         """When `advance` has something to do by itself, or None."""
         held = [h for task in self._held for h in self._of(task)]
@@ -242,7 +248,7 @@ class Rollouts:
         if rollout.state in ACTIVE or kept:
             return [OfferRelease(record.task, record.counter, devices)] if devices else []
         if rollout.state is RolloutState.ABORTED and devices:
-            self._held[record.task][record.counter].return_at = record.ended_s
+            self._held[record.task][record.counter].return_at = 0.0
         return rollout.withdrawn()
 
     def _story(self, before: RolloutRecord, did: list[Effect], held: _Held, now: float) -> list[Effect]:

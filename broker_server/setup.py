@@ -148,7 +148,7 @@ def push_release(
     Raises:
         ConfigError: no such task, or a key cannot be used.
         NotReadyError: the task's key is not here.
-        ArtifactError: a file is missing or broken.
+        ArtifactError: a file is missing or broken, or the release could never be offered.
         StoreError: the disk refused.
     """
     spec = task_specs(config).get(TaskId(task))
@@ -158,7 +158,8 @@ def push_release(
     database = Database(state / "server.db")
     try:
         roles = signed_roles(config, more_keys)
-        releases = ReleaseFolder(state, config.fleet, database, BlobFolder(state / "blobs"), roles)
+        blobs, limit = BlobFolder(state / "blobs"), config.broker.max_packet_bytes
+        releases = ReleaseFolder(state, config.fleet, database, blobs, roles, packet_bytes=limit)
         hold = Hold(config.tasks[task].rollout or Plan(), held_by, starts=False) if held_by else None
         return releases.make(spec, folder, Provenance(None, {}, notes, by), now, hold)
     finally:

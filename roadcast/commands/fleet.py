@@ -183,6 +183,7 @@ def _offence(reason: str, count: int, last_s: float) -> Finding:
         "clone": "two boards take turns under this name",
         "quota-messages": "messages dropped, too many a second",
         "quota-bytes": "messages dropped, too many bytes a day",
+        "quota-again": "chunks not published again, asked for too often",
     }.get(reason, reason)
     last = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(last_s))
     fix = "roadcast ca revoke NAME; roadcast broker refresh" if reason == "clone" else "look at the device's log"

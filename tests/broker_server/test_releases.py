@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from broker_server.audit import verify
+from broker_server.offers import check_offer
 from broker_server.releases import Hold, Provenance, ReleaseFolder, payloads
 from broker_server.rollout_plan import Plan
 from broker_server.store.blobs import BlobFolder
@@ -23,7 +24,7 @@ from edge_protocol.errors import ArtifactError
 from edge_protocol.manifest import decode_manifest, encode_manifest
 from edge_protocol.task import TIERS
 from edge_protocol.trust import commissioned, proven, refreshed
-from tests.broker_server.scenes import SPEC, TASK
+from tests.broker_server.scenes import SPEC, TASK, huge_manifest
 from tests.fakes.centre import write_artifacts
 from tests.fakes.signed_fleet import SignedFleet
 
@@ -207,3 +208,31 @@ def test_broken_weights_metrics_and_folders_are_refused(
     (artifacts / TIERS[0] / "weights.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(ArtifactError, match="not safetensors"):
         releases.make(SPEC, artifacts, Provenance(1, {}), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("packet_bytes", "what"),
+    [(1_200, "manifest would be a message of"), (20_000, "largest chunk would be a message of")],
+)
+def test_a_release_that_no_packet_holds_is_refused_before_it_is_signed(
+    tmp_path: Path, database: Database, fleet: SignedFleet, packet_bytes: int, what: str
+) -> None:
+    """Its manifest or a chunk is above the broker's limit: one line says which, and no counter is taken."""
+    write_artifacts(tmp_path / "artifacts", SPEC, size=100 if packet_bytes < 2_000 else 10_000)
+    blobs = BlobFolder(tmp_path / "blobs")
+    small = ReleaseFolder(tmp_path, "f", database, blobs, fleet.roles, packet_bytes=packet_bytes)
+    before = fleet.roles.stamp()
+    with pytest.raises(ArtifactError, match=what) as refused:
+        small.make(SPEC, tmp_path / "artifacts", Provenance(None, {}), 0.0)
+    assert "broker.max_packet_bytes" in str(refused.value)
+    assert (database.releases(TASK), fleet.roles.stamp()) == ([], before)
+    enough = ReleaseFolder(tmp_path, "f", database, blobs, fleet.roles, packet_bytes=64 * 1024)
+    assert enough.make(SPEC, tmp_path / "artifacts", Provenance(None, {}), 0.0).counter == 1
+
+
+def test_a_manifest_above_the_wire_s_bound_is_refused(releases: ReleaseFolder, artifacts: Path) -> None:
+    """Whatever the broker takes, no device reads an offer above 256 KiB."""
+    record = releases.make(SPEC, artifacts, Provenance(None, {}), 0.0)
+    manifest = huge_manifest(record.manifest)
+    with pytest.raises(ArtifactError, match=r"cannot be offered: release of .* bytes exceeds 262144"):
+        check_offer(manifest, encode_manifest(manifest), 256 << 20)

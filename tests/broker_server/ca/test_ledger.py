@@ -98,6 +98,19 @@ def test_revoking_a_name_ends_its_certificates_and_its_open_tokens(authority: Ce
         authority.enrol(unused.secret, request, NOW)
 
 
+def test_what_a_clock_that_was_ahead_had_ended_is_ended_when_it_has(authority: CertificateAuthority) -> None:
+    """Sessions ended a century early come back, and end for good when their certificate does, once."""
+    ledger, ahead = authority.ledger, NOW + 36_500 * 86_400
+    token = authority.token("cam-1", URL, 3600, NOW)
+    authority.enrol(token.secret, make_request(make_key(), "cam-1"), NOW)
+    (early,) = ledger.ended(ahead)
+    ledger.dropped([early.serial], ahead)
+    assert ledger.ended(early.ends_s - 1) == []
+    assert [each.serial for each in ledger.ended(early.ends_s)] == [early.serial]
+    ledger.dropped([early.serial], early.ends_s)
+    assert ledger.ended(early.ends_s + 1) == []
+
+
 def test_a_disk_that_refuses_is_an_error(tmp_path: Path) -> None:
     """A ledger that is no database is not taken for an empty one."""
     (tmp_path / "ledger.db").write_bytes(b"junk" * 1000)
