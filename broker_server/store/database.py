@@ -83,7 +83,8 @@ class Database:
             with translated(str(self.path)), self._writing() as connection:
                 for name, rows in batch.items():
                     _upsert(connection, t.metadata.tables[name], list(rows.values()))
-                _append(connection, entries)
+                if entries:
+                    _append(connection, entries)
 
     def devices(self) -> list[DeviceRecord]:
         """Every device, by name."""
@@ -227,7 +228,8 @@ class Database:
             self._writing() as connection,
         ):
             connection.execute(t.releases.insert(), row)
-            _append(connection, [noted] if noted else [])
+            if noted is not None:
+                _append(connection, [noted])
             if draft is not None:
                 connection.execute(t.rollouts.insert(), rollout_row(draft))
 
