@@ -172,11 +172,11 @@ def test_a_clock_that_was_set_back_keeps_no_chunk_from_who_needs_it(tmp_path: Pa
     scene.publisher.hold(TASK, "release/1", (ref,))
     scene.settle(100_000.0)
     scene.broker.lose_store()
-    scene.publisher.need(ref.sha256, (0, 1), 100_000.0 - back)
+    scene.publisher.need(ref.sha256, (0, 1), 100_000.0 - back, lambda _: "")
     scene.settle(100_000.0 - back)
     assert scene.chunks(ref) == [0, 1]
     scene.broker.lose_store()
-    scene.publisher.need(ref.sha256, (0, 1), 100_000.0 - back + 1)
+    scene.publisher.need(ref.sha256, (0, 1), 100_000.0 - back + 1, lambda _: "")
     scene.settle(100_000.0 - back + 1)
     assert scene.chunks(ref) == []
 
