@@ -70,11 +70,12 @@ class Broadcast:
         """Keep a release: chunks first, then the manifest; clear the chunks of releases that are too old.
 
         Raises:
+            LocalProtocolError: ``oversized``: no device would take the offer; nothing was changed.
             StoreError: the database refused.
         """
-        for record in self._database.releases(task):
-            if record.counter > counter or not record.on_broker:
-                continue
+        records = [r for r in self._database.releases(task) if r.counter <= counter and r.on_broker]
+        offers = {r.counter: self._encode(ReleaseOffer(r.manifest)) for r in records if r.counter == counter}
+        for record in records:
             name, refs = f"release/{record.counter}", decode_manifest(record.manifest).blobs
             if record.counter > counter - self._keep:
                 self._publisher.hold(task, name, refs)
@@ -83,18 +84,19 @@ class Broadcast:
                 for ref in refs:
                     self._publisher.clear(ref)
                 self._clearing.add((task, record.counter))
-            if record.counter == counter:
-                self._publisher.keep(self._topics.release(task), self._encode(ReleaseOffer(record.manifest)))
+            if record.counter in offers:
+                self._publisher.keep(self._topics.release(task), offers[record.counter])
 
     def offer(self, task: TaskId, counter: int, devices: tuple[DeviceId, ...]) -> None:
         """Keep a release for some devices, ahead of the fleet: chunks first, then a manifest for each.
 
         Raises:
+            LocalProtocolError: as of `release`.
             StoreError: the database refused.
         """
         manifest = self._database.releases(task, after=counter - 1)[0].manifest
-        self._publisher.hold(task, f"release/{counter}", decode_manifest(manifest).blobs)
         payload = self._encode(ReleaseOffer(manifest))
+        self._publisher.hold(task, f"release/{counter}", decode_manifest(manifest).blobs)
         for device in devices:
             self._publisher.keep(self._topics.release(task, device), payload)
 

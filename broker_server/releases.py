@@ -16,23 +16,25 @@ An artifact folder, from the distiller or pushed by an operator, holds for each 
 
 from __future__ import annotations
 
-import fcntl
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 from safetensors import SafetensorError, safe_open
 
+from broker_server.audit import AuditEntry
+from broker_server.offers import check_offer
 from broker_server.records import ReleaseRecord, RolloutRecord
 from broker_server.rollout_plan import Plan
 from broker_server.signed_roles import SignedRoles
 from broker_server.store.blobs import BlobFolder
 from broker_server.store.database import Database
 from broker_server.store.engine import translated
+from broker_server.store.lock import locked
 from edge_protocol.blobs import BlobRef
 from edge_protocol.delta import make_delta
 from edge_protocol.errors import ArtifactError, DigestError, StoreError
@@ -40,6 +42,7 @@ from edge_protocol.files import sync_folder, write_atomic
 from edge_protocol.ids import TaskId
 from edge_protocol.manifest import SCALE, VARIANTS, Artifact, Delta, ReleaseManifest, decode_manifest, encode_manifest
 from edge_protocol.task import TIERS, TaskSpec, Tier
+from edge_protocol.transport.settings import BrokerSettings
 
 DELTA_BASES = 2
 """Releases back from the newest to which a new one gives deltas; the broker keeps chunks of as many by default."""
@@ -59,11 +62,12 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a release comes from: `round` is None when an operator pushed it."""
+    """Where a release comes from: `round` is None when an operator pushed it, `by` is who the audit log names."""
 
     round: int | None
     metrics: Mapping[str, float]
     notes: str = ""
+    by: str = "server"
 
 
 class ReleaseFolder:
@@ -72,10 +76,20 @@ class ReleaseFolder:
     Args:
         state_dir: the server's state.
         roles: who sign that a manifest is a release.
+        packet_bytes: of the largest packet that the broker takes.
     """
 
-    def __init__(self, state_dir: Path, fleet: str, database: Database, blobs: BlobFolder, roles: SignedRoles) -> None:
-        self.root = state_dir / "releases"
+    def __init__(
+        self,
+        state_dir: Path,
+        fleet: str,
+        database: Database,
+        blobs: BlobFolder,
+        roles: SignedRoles,
+        *,
+        packet_bytes: int = BrokerSettings().max_packet_bytes,
+    ) -> None:
+        self.root, self._packet_bytes = state_dir / "releases", packet_bytes
         self._fleet, self._database, self._blobs, self._roles = fleet, database, blobs, roles
 
     def folder(self, task: TaskId, counter: int) -> Path:
@@ -95,12 +109,12 @@ class ReleaseFolder:
         """Make the next release of a task from an artifact folder; with `hold`, a rollout brings it to the fleet.
 
         Raises:
-            ArtifactError: a file is missing or broken, or the metrics are not finite.
+            ArtifactError: a file is missing or broken, the metrics are not finite, or it could never be offered.
             StoreError: the disk refused.
         """
         if not all(math.isfinite(value) for value in origin.metrics.values()):
             raise ArtifactError(f"{artifacts}: a metric is not finite: {dict(origin.metrics)}")
-        with self._lock():
+        with locked(self.root):
             return self._make(spec, artifacts, origin, now, hold)
 
     def again(self, task: TaskId, counter: int, notes: str, now: float) -> ReleaseRecord:
@@ -110,7 +124,7 @@ class ReleaseFolder:
             ArtifactError: there is no such release.
             StoreError: the disk refused.
         """
-        with self._lock():
+        with locked(self.root):
             found = [r for r in self._database.releases(task, after=counter - 1) if r.counter == counter]
             if not found:
                 raise ArtifactError(f"no release {counter} of {task!r} to go back to; push one")
@@ -124,7 +138,8 @@ class ReleaseFolder:
                 folder.mkdir(parents=True)
             for file in sorted(source.glob("*.safetensors")):
                 write_atomic(folder / file.name, _file(file))
-            return self._record(manifest, folder, None, None, now, gone=range(counter + 1, fresh))
+            origin = Provenance(None, old.metrics, notes)
+            return self._record(manifest, folder, origin, None, now, gone=range(counter + 1, fresh))
 
     def list_again(self, task: TaskId, now: float) -> None:
         """Have the fleet's release, and newer ones, signed where they are not: metadata may have been brought back.
@@ -158,19 +173,20 @@ class ReleaseFolder:
         )
         folder = self.folder(spec.task_id, counter)
         self._write(folder, artifacts)
-        return self._record(manifest, folder, origin.round, hold, now)
+        return self._record(manifest, folder, origin, hold, now)
 
     def _record(
         self,
         manifest: ReleaseManifest,
         folder: Path,
-        number: int | None,
+        origin: Provenance,
         hold: Hold | None,
         now: float,
         gone: Iterable[int] = (),
     ) -> ReleaseRecord:
         """Have a release signed whose files are in place, and write its row."""
         task, counter, data = manifest.task.task_id, manifest.counter, encode_manifest(manifest)
+        check_offer(manifest, data, self._packet_bytes)
         self._roles.list_release(task, counter, data, now, gone)
         write_atomic(folder / "manifest.bin", data)
         with translated(str(folder)):
@@ -178,7 +194,7 @@ class ReleaseFolder:
         record = ReleaseRecord(
             task=task,
             counter=counter,
-            round=number,
+            round=origin.round,
             created_s=manifest.created_s,
             metrics=dict(manifest.metrics),
             notes=manifest.notes,
@@ -187,18 +203,11 @@ class ReleaseFolder:
         draft = (
             RolloutRecord(task=task, counter=counter, plan=hold.plan, by=hold.by, starts=hold.starts) if hold else None
         )
-        self._database.add_release(record, draft)
+        how = "pushed" if origin.round is None else f"round {origin.round}"
+        detail = f"manifest {sha256(data).hexdigest()[:16]}, {origin.notes or how}"
+        noted = AuditEntry(at_s=now, who=origin.by, what="release", task=task, release=counter, detail=detail)
+        self._database.add_release(record, draft, None if hold else noted)
         return record
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Let one process at a time take a counter; a killed one lets go."""
-        with translated(str(self.root)):
-            self.root.mkdir(parents=True, exist_ok=True)
-            file = (self.root / ".lock").open("w")
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
 
     def _artifact(self, spec: TaskSpec, folder: Path, tier: Tier, variant: str) -> Artifact:
         template, weights, golden = (self._blobs.put(_file(folder / name)) for name in _FILES)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from broker_server.audit import AuditEntry, AuditTrail
+from broker_server.audit import AuditEntry
 from broker_server.effects import (
     Effect,
     OfferRelease,
@@ -63,25 +63,16 @@ class Rollouts:
     Args:
         tags: tag → patterns of device names.
         fleet: every device of the server.
-
-    Attributes:
-        trail: of everything that operators do to this server.
     """
 
     def __init__(self, tags: Tags, fleet: Fleet) -> None:
         self._tags, self._fleet = tags, fleet
         self._held: dict[TaskId, dict[int, _Held]] = {}
-        self.trail = AuditTrail()
 
     def restore(
-        self,
-        held: Iterable[tuple[ReleaseRecord, RolloutRecord, Iterable[ProgressRecord]]],
-        newest: AuditEntry | None,
-        now: float,
+        self, held: Iterable[tuple[ReleaseRecord, RolloutRecord, Iterable[ProgressRecord]]], now: float
     ) -> list[Effect]:
         """Take rollouts back from disk, but for drafts that were never seen; say what the broker is to keep."""
-        if newest is not None:
-            self.trail.resume(newest)
         effects: list[Effect] = []
         for release, record, progress in (each for each in held if each[1].logged):
             rollout = self._add(release, record).rollout
@@ -159,6 +150,12 @@ class Rollouts:
             did = held.rollout.measured(device, state.release, values, now)
             effects += did + self._failures(did, held, now)
         return effects
+
+    def shift(self, by_s: float) -> None:
+        """Move every deadline."""
+        for held in (h for task in self._held for h in self._of(task)):
+            held.rollout.shift(by_s)
+            held.return_at = held.return_at if held.return_at is None else held.return_at + by_s
 
     def next_deadline(self) -> float | None:
         """When `advance` has something to do by itself, or None."""
@@ -251,7 +248,7 @@ class Rollouts:
         if rollout.state in ACTIVE or kept:
             return [OfferRelease(record.task, record.counter, devices)] if devices else []
         if rollout.state is RolloutState.ABORTED and devices:
-            self._held[record.task][record.counter].return_at = record.ended_s
+            self._held[record.task][record.counter].return_at = 0.0
         return rollout.withdrawn()
 
     def _story(self, before: RolloutRecord, did: list[Effect], held: _Held, now: float) -> list[Effect]:
@@ -271,7 +268,8 @@ class Rollouts:
         return [self._note(now, p.device, "failed", held.rollout.record, p.reason) for p in failed]
 
     def _note(self, now: float, who: str, what: str, record: RolloutRecord, detail: str = "") -> SaveAudit:
-        return SaveAudit(self.trail.note(now, who, what, record.task, record.counter, detail))
+        task, release = record.task, record.counter
+        return SaveAudit(AuditEntry(at_s=now, who=who, what=what, task=task, release=release, detail=detail))
 
 
 def _member(device: Device, task: TaskId) -> Member:

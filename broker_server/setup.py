@@ -91,7 +91,7 @@ def resume(coordinator: Coordinator, database: Database, config: ServerConfig, n
         held += rolling
         if task.round is not None and task.setup.proxy is not None:
             coordinator.last_reports.restore(database.reports(name, task.round.number, task.setup.proxy.sha256))
-    effects += coordinator.rollouts.restore(held, next(iter(database.audit(newest=True)), None), now)
+    effects += coordinator.rollouts.restore(held, now)
     devices = config.devices
     seen = database.seen(since_s=now - devices.keep_messages_s, limit=devices.keep_messages)
     return effects + coordinator.restore(database.devices(), seen, now)
@@ -129,6 +129,7 @@ def push_release(
     *,
     notes: str,
     now: float,
+    by: str = "server",
     held_by: str = "",
     more_keys: Iterable[KeyFolder] = (),
 ) -> ReleaseRecord:
@@ -140,13 +141,14 @@ def push_release(
         folder: holds a folder per tier.
         notes: for people.
         now: seconds since 1970.
+        by: who pushes it, for the audit log.
         held_by: who holds it back until a rollout is started; "" for nobody: it is for the whole fleet at once.
         more_keys: folders of keys beside the server's own.
 
     Raises:
         ConfigError: no such task, or a key cannot be used.
         NotReadyError: the task's key is not here.
-        ArtifactError: a file is missing or broken.
+        ArtifactError: a file is missing or broken, or the release could never be offered.
         StoreError: the disk refused.
     """
     spec = task_specs(config).get(TaskId(task))
@@ -156,8 +158,9 @@ def push_release(
     database = Database(state / "server.db")
     try:
         roles = signed_roles(config, more_keys)
-        releases = ReleaseFolder(state, config.fleet, database, BlobFolder(state / "blobs"), roles)
+        blobs, limit = BlobFolder(state / "blobs"), config.broker.max_packet_bytes
+        releases = ReleaseFolder(state, config.fleet, database, blobs, roles, packet_bytes=limit)
         hold = Hold(config.tasks[task].rollout or Plan(), held_by, starts=False) if held_by else None
-        return releases.make(spec, folder, Provenance(None, {}, notes), now, hold)
+        return releases.make(spec, folder, Provenance(None, {}, notes, by), now, hold)
     finally:
         database.close()

@@ -21,11 +21,11 @@ from time import monotonic, time
 from edge_client import board
 from edge_client.board_telemetry import watch_this_board
 from edge_client.board_watch import BoardWatch
-from edge_client.boot import boot
+from edge_client.boot import Boot
 from edge_client.build import MakeTransport, Parts, build_parts, make_fetcher, mqtt_link, open_memories, read_root
 from edge_client.carry import Carry
 from edge_client.config import DeviceConfig
-from edge_client.core import DeviceCore, Remembered
+from edge_client.core import DeviceCore
 from edge_client.disk import Disk
 from edge_client.drift_watch import DriftWatch
 from edge_client.effects import Event, Linked, Stopping, Unlinked
@@ -38,7 +38,6 @@ from edge_client.installer import Installer
 from edge_client.labels import LabelFile
 from edge_client.lessons import Lessons
 from edge_client.notify import notify
-from edge_client.offers import Running
 from edge_client.planner import MakeWorkshop, Planner
 from edge_client.replay import latest_raw
 from edge_client.stamp import Stamp
@@ -115,10 +114,15 @@ class Agent:
         self._label_file = LabelFile(state / config.labels.file) if config.labels.file else None
         self._stopping = threading.Event()
         self._housekeeping_at, self._ask_again_at = 0.0, inf
-        self.core = self._make_core(boot(hands, self.carry, root), parts)
+        self._boot = Boot(hands, self.carry, root, monotonic())
+        self.core = DeviceCore(board.profile(config, self.spec), self._boot.remembered, monotonic())
 
     def run(self) -> None:
-        """Serve until `stop`, SIGTERM or SIGINT; then leave in order within 5 s."""
+        """Serve until `stop`, SIGTERM or SIGINT; then leave in order within 5 s.
+
+        Raises:
+            DeploymentError: nothing served for a while, and what is on the disk is to be tried again by the next start.
+        """
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: self.stop())
@@ -163,6 +167,8 @@ class Agent:
     def close(self) -> None:
         """End every thread and file; safe to call once."""
         now = monotonic()
+        if self._stopping.is_set():
+            self._boot.end()
         self.carry.perform(self.core.handle(Stopping(), now), now, self._feed)
         self._watch.stop()
         self.inference.stop(_CLOSE_S)
@@ -247,6 +253,7 @@ class Agent:
         if self.inference.turned():
             notify("WATCHDOG=1")
         self._uplink.flush(now)
+        self._boot.tick(now)
 
     def _drain_results(self, now: float) -> None:
         with suppress(Empty):
@@ -290,8 +297,3 @@ class Agent:
             frames=self.inference.counters,
             answer=self._inbox.put,
         )
-
-    def _make_core(self, running: Running, parts: Parts) -> DeviceCore:
-        attempts, spent = self._installed.attempts(), parts.account.exhausted
-        remembered = Remembered(running=running, answered=self.outbox.answered, spent=spent, attempts=attempts)
-        return DeviceCore(board.profile(self.config, self.spec), remembered, monotonic())

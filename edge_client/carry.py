@@ -233,7 +233,7 @@ class Carry:
         try:
             if fitted is not None:
                 hands.installed.save_head(release, fitted.head, fitted.choice)
-            hands.installed.end_attempt(release)
+            hands.installed.end_attempts()
             running = bundle.release if bundle else 0
             hands.installed.commit(release, candidate.artifact, effect.manifest, effect.proof, running=running)
         except StoreError as error:

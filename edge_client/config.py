@@ -147,6 +147,7 @@ class ProbationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             is meant to answer some of them otherwise: this stops one that hardly ever answers alike.
         memory_mb: that the agent may grow by while it holds the new release beside the old one.
         wait_s: how long to wait for live samples.
+        settle_s: how long a release must have served after a start until no later crash is laid to it.
     """
 
     frames: Annotated[int, Meta(ge=1, le=10_000)] = 20
@@ -155,6 +156,7 @@ class ProbationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     agreement: Annotated[float, Meta(ge=0, le=1)] = 0.1
     memory_mb: Annotated[int, Meta(ge=1)] = 512
     wait_s: Annotated[float, Meta(ge=0)] = 10.0
+    settle_s: Annotated[float, Meta(ge=0, le=86_400)] = 300.0
 
 
 class TensorrtConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -105,16 +105,18 @@ class Gate:
         return told
 
     def _believe(self) -> list[Admission]:
-        """Trust what came; say so when it is refused, once for each kind of trouble."""
+        """Trust what came; say so when it is refused, once for each kind of trouble.
+
+        Roots first, whose chain asks for no time: they take a clock floor back that was signed at a wrong one.
+        """
         before, self._trouble = self._trouble, None
         try:
-            at = self._time()
             known = root_version(self._store.trusted)
             self._store.keep(rotated(self._store.trusted, self._received))
             self._received = {name: data for name, data in self._received.items() if name in self._names()}
             if root_version(self._store.trusted) > known:
                 self._subscribe(self.topics()[:1])
-            self._store.keep(refreshed(self._store.trusted, self._received, self._task, at))
+            self._store.keep(refreshed(self._store.trusted, self._received, self._task, self._time()))
         except TrustError as error:
             self._trouble = error
         except StoreError as error:

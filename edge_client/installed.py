@@ -57,6 +57,25 @@ class HeadChoice(msgspec.Struct, frozen=True, kw_only=True):
     tried: dict[str, dict[str, float]] = msgspec.field(default_factory=dict)
 
 
+class _Attempts(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``attempts.json`` says of loads without an outcome.
+
+    Attributes:
+        counted: release → those under which a process died.
+        under_way: releases whose loads the last process had begun, in order.
+    """
+
+    counted: dict[int, int] = msgspec.field(default_factory=dict)
+    under_way: list[int] = msgspec.field(default_factory=list)
+
+    def after_the_end(self) -> dict[int, int]:
+        """What is counted when that process has died: what was loaded last is to blame, not what had served before."""
+        counted = dict(self.counted)
+        for release in self.under_way[-1:]:
+            counted[release] = counted.get(release, 0) + 1
+        return counted
+
+
 @dataclass(frozen=True, slots=True)
 class Resolved:
     """A release that the disk holds whole.
@@ -133,6 +152,8 @@ class InstalledStore:
 
     def __init__(self, folder: Path, disk: Disk | None = None) -> None:
         self._folder, self._disk = folder, disk or Disk()
+        self._written = self._read_attempts()
+        self._counted, self._under_way = self._written.after_the_end(), list[int]()
 
     def commit(
         self, release: int, artifact: Artifact, manifest: bytes, proof: Proof, *, running: int | None = None
@@ -174,34 +195,62 @@ class InstalledStore:
         return named
 
     def attempts(self) -> dict[int, int]:
-        """Release → loads of it without an outcome."""
-        try:
-            return msgspec.json.decode((self._folder / "attempts.json").read_bytes(), type=dict[int, int])
-        except (OSError, msgspec.DecodeError, ValueError):
-            return {}
+        """Release → loads of it under which the process died; of one under way, as if it died now."""
+        return _Attempts(counted=self._counted, under_way=self._under_way).after_the_end()
 
     def begin_attempt(self, release: int) -> None:
-        """Count a load of a release, before its first byte is read: a crash must not be repeated for ever.
+        """Note a load of a release, before its first byte is read: a crash must not be repeated for ever.
 
         Raises:
             StoreError: the disk refused.
         """
-        counted = self.attempts()
-        counted[release] = counted.get(release, 0) + 1
-        self._write_attempts({each: counted[each] for each in {*sorted(counted)[-_REMEMBERED:], release}})
+        self._under_way.append(release)
+        self._write_attempts()
 
     def end_attempt(self, release: int) -> None:
-        """The load had an outcome.
+        """The load had an outcome; one that began before it goes on.
 
         Raises:
             StoreError: the disk refused; the count stands, and the next outcome clears it.
         """
-        counted = self.attempts()
-        if counted.pop(release, None) is not None:
-            self._write_attempts(counted)
+        self._counted.pop(release, None)
+        self._under_way = [each for each in self._under_way if each != release]
+        self._write_attempts()
 
-    def _write_attempts(self, counted: dict[int, int]) -> None:
-        self._disk.write_atomic(self._folder / "attempts.json", msgspec.json.encode(counted))
+    def end_attempts(self) -> None:
+        """Every load under way had an outcome.
+
+        Raises:
+            StoreError: as for one.
+        """
+        for release in self._under_way:
+            self._counted.pop(release, None)
+        self._under_way = []
+        self._write_attempts()
+
+    def settle(self, release: int) -> None:
+        """A release has served for a while: its loads are forgotten, and each that was left alone gets one more.
+
+        For a power cut counts like a crash: a sound release comes back at a later start, a bad one costs one crash.
+
+        Raises:
+            StoreError: the disk refused; the counts stand.
+        """
+        self._counted = {each: min(count, MAX_ATTEMPTS - 1) for each, count in self._counted.items()}
+        self.end_attempt(release)
+
+    def _write_attempts(self) -> None:
+        self._counted = {each: self._counted[each] for each in sorted(self._counted)[-_REMEMBERED:]}
+        attempts = _Attempts(counted=dict(self._counted), under_way=list(self._under_way))
+        if attempts != self._written:
+            self._disk.write_atomic(self._folder / "attempts.json", msgspec.json.encode(attempts))
+            self._written = attempts
+
+    def _read_attempts(self) -> _Attempts:
+        try:
+            return msgspec.json.decode((self._folder / "attempts.json").read_bytes(), type=_Attempts)
+        except (OSError, msgspec.DecodeError, ValueError):
+            return _Attempts()
 
     def _pointer(self, name: str) -> Pointer | None:
         """What a pointer says, None when there is none or it cannot be read."""

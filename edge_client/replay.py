@@ -203,11 +203,6 @@ class Stored:
     samples: Samples
 
 
-def read_samples(path: Path, spec: TaskSpec) -> Samples:
-    """As `read_stored`, the samples alone."""
-    return read_stored(path, spec).samples
-
-
 def read_stored(path: Path, spec: TaskSpec) -> Stored:
     """Read everything kept, of one moment; for another process than the one that writes.
 

@@ -82,10 +82,13 @@ def root_version(trusted: TrustedMetadata) -> int:
 
 
 def clock_floor_s(trusted: TrustedMetadata) -> float:
-    """The time below which no true clock can be, seconds since 1970: when the trusted timestamp was signed; else 0."""
-    if not trusted.timestamp:
-        return 0.0
-    return _created(_parse(Timestamp, "timestamp", trusted.timestamp).signed) - SKEW_S
+    """The time below which no true clock can be, seconds since 1970: when the trusted timestamp was signed; else 0.
+
+    A timestamp whose key the newest root has replaced is not trusted: so its owners undo one signed at a wrong time.
+    """
+    root = _parse(Root, "root", trusted.roots[-1]).signed
+    timestamp = _still_trusted(Timestamp, "timestamp", trusted.timestamp, root)
+    return _created(timestamp) - SKEW_S if timestamp else 0.0
 
 
 def rotated(trusted: TrustedMetadata, received: Mapping[str, bytes]) -> TrustedMetadata:

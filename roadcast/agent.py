@@ -10,12 +10,14 @@ import gc
 import logging
 import os
 import sys
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_client.config import DeviceConfig
 from edge_protocol.config import load_config
-from edge_protocol.errors import ConfigError
+from edge_protocol.errors import ConfigError, StoreError
+from edge_protocol.files import alone
 from roadcast import exits
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ def serve(config: Path, state_dir: Path | None = None, device: str | None = None
     """Serve until Ctrl-C or SIGTERM; say at the end what was counted.
 
     Raises:
+        NotReadyError: another agent runs on this state folder.
         RoadcastError: what `Agent` raises, or `load_device`.
     """
     gc.disable()  # what is made until the agent starts lives as long as it does; then it turns this on again
@@ -35,8 +38,12 @@ def serve(config: Path, state_dir: Path | None = None, device: str | None = None
     if not isinstance(logging.getLevelName(level), int):
         raise ConfigError(f"$ROADCAST_LOG: no level {level!r}; one of DEBUG, INFO, WARNING, ERROR")
     logging.basicConfig(level=level, format="%(asctime)s %(name)s %(message)s")
-    agent = Agent(load_device(config, state_dir, device))
-    agent.run()
+    found = load_device(config, state_dir, device)
+    with ExitStack() as kept:
+        with suppress(StoreError):  # a disk that takes no folder, or no lock, is no reason not to serve
+            kept.enter_context(alone(Path(found.state_dir), "agent"))
+        agent = Agent(found)
+        agent.run()
     _say_counts(agent, json=json)
 
 

@@ -1,7 +1,7 @@
 """What a command says: results on stdout, progress and warnings on stderr. Owns no result.
 
-A table goes to a terminal drawn, to a pipe as tab-separated lines, with ``--json`` as JSON. Progress is shown to a
-terminal only. ``NO_COLOR`` is obeyed.
+A table goes to a terminal drawn, to a pipe as its title and tab-separated lines, with ``--json`` as JSON. Progress is
+shown to a terminal only. ``NO_COLOR`` is obeyed.
 """
 
 from __future__ import annotations
@@ -98,10 +98,14 @@ def follow(
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> RenderableType:
-    """Lay rows out: drawn for a terminal, tab-separated with a header line for a pipe. None shows as a dash."""
+    """Lay rows out: drawn for a terminal; for a pipe the title, if any, then tab-separated lines, the header first.
+
+    None shows as a dash.
+    """
     cells = [["-" if cell is None else str(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
-        return "\n".join("\t".join(line) for line in [list(columns), *cells])
+        lines = ["\t".join(map(_in_a_line, line)) for line in [columns, *cells]]
+        return "\n".join([*filter(None, [_in_a_line(title)]), *lines])
     from rich import box
     from rich.table import Table
 
@@ -109,6 +113,11 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     for line in cells:
         drawn.add_row(*map(plain, line))
     return drawn
+
+
+def _in_a_line(text: str) -> str:
+    """What a device or an operator wrote must not pass for another cell or line."""
+    return "".join(each if each.isprintable() else " " for each in text)
 
 
 def progress(text: str) -> None:

@@ -135,6 +135,16 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     budgets: Budgets = Budgets()
     network: dict[str, dict[str, Any]] = {}
 
+    def __post_init__(self) -> None:
+        known = [*self.devices, *filter(None, [self.agent.get("device")])]
+        for name, settings in self.network.items():
+            if name not in known:
+                raise ConfigError(
+                    f"network: no {name!r} in the site; it has {', '.join(map(str, known)) or 'no device'}"
+                )
+            if settings.get("version") != 2:  # noqa: PLR2004  # netplan's form has no other
+                raise ConfigError(f"network: {name}: netplan's form, which begins with version: 2")
+
     def tree_of(self, device: str | None) -> dict[str, Any]:
         """The agent's configuration of one device, as a tree.
 

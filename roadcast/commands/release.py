@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
 import os
 import time
@@ -38,7 +37,7 @@ def list_releases(*, state_dir: StateDir, json: JsonFlag = False) -> None:
 @app.command()
 def show(
     task: Annotated[str, typer.Argument(help="Name of the task.")],
-    counter: Annotated[int, typer.Argument(min=1, help="Number of the release.")],
+    counter: Annotated[int, typer.Argument(min=1, max=2**53, help="Number of the release.")],
     *,
     state_dir: StateDir,
     json: JsonFlag = False,
@@ -77,15 +76,17 @@ def push(
     """
     from broker_server.config import read_config
     from broker_server.keys import KeyFolder, passphrase_from
+    from broker_server.operators import operator
     from broker_server.setup import push_release
     from broker_server.status import release_details
 
     settings = read_config(config, environment=os.environ)
     if check:
         check_answers(folder)
-    held_by = getpass.getuser() if hold else ""
+    by = operator()
     more = [KeyFolder(keys, passphrase_from(passphrase_file))] if keys else []
-    record = push_release(settings, task, folder, notes=notes, now=time.time(), held_by=held_by, more_keys=more)
+    held_by = by if hold else ""
+    record = push_release(settings, task, folder, notes=notes, now=time.time(), by=by, held_by=held_by, more_keys=more)
     emit(release_details(record), json, _details)
 
 

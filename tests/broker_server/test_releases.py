@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from hashlib import sha256
 from pathlib import Path
 from shutil import copytree
 
@@ -12,7 +13,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from broker_server.releases import Provenance, ReleaseFolder, payloads
+from broker_server.audit import verify
+from broker_server.offers import check_offer
+from broker_server.releases import Hold, Provenance, ReleaseFolder, payloads
+from broker_server.rollout_plan import Plan
 from broker_server.store.blobs import BlobFolder
 from broker_server.store.database import Database
 from edge_protocol.delta import apply_delta
@@ -20,7 +24,7 @@ from edge_protocol.errors import ArtifactError
 from edge_protocol.manifest import decode_manifest, encode_manifest
 from edge_protocol.task import TIERS
 from edge_protocol.trust import commissioned, proven, refreshed
-from tests.broker_server.scenes import SPEC, TASK
+from tests.broker_server.scenes import SPEC, TASK, huge_manifest
 from tests.fakes.centre import write_artifacts
 from tests.fakes.signed_fleet import SignedFleet
 
@@ -115,6 +119,23 @@ def test_a_release_offers_deltas_from_the_last_two(
         releases.again(TASK, 9, "", 2.0)
 
 
+def test_the_audit_log_tells_who_released_what(releases: ReleaseFolder, artifacts: Path, database: Database) -> None:
+    """A round's release, a pushed one, and one that came again; what waits for a rollout is told once that is seen."""
+    first = releases.make(SPEC, artifacts, Provenance(3, {}), 7.0)
+    releases.make(SPEC, artifacts, Provenance(None, {}, "by hand", "ann"), 8.0)
+    releases.make(SPEC, artifacts, Provenance(None, {}, by="ann"), 9.0, Hold(Plan(), "ann", starts=False))
+    releases.again(TASK, 1, "1 again, in place of 2", 10.0)
+    entries = database.audit()
+    assert verify(entries)[0] == 3
+    assert [(e.at_s, e.who, e.what, e.task, e.release) for e in entries] == [
+        (7.0, "server", "release", TASK, 1),
+        (8.0, "ann", "release", TASK, 2),
+        (10.0, "server", "release", TASK, 4),
+    ]
+    assert entries[0].detail == f"manifest {sha256(first.manifest).hexdigest()[:16]}, round 3"
+    assert [e.detail.partition(", ")[2] for e in entries[1:]] == ["by hand", "1 again, in place of 2"]
+
+
 def test_a_release_brings_the_variants_that_are_there(releases: ReleaseFolder, artifacts: Path, tmp_path: Path) -> None:
     """Behind the plain artifact of their tier, each with deltas of its own; a folder that is none is left out."""
     rng = np.random.default_rng(0)
@@ -187,3 +208,31 @@ def test_broken_weights_metrics_and_folders_are_refused(
     (artifacts / TIERS[0] / "weights.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(ArtifactError, match="not safetensors"):
         releases.make(SPEC, artifacts, Provenance(1, {}), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("packet_bytes", "what"),
+    [(1_200, "manifest would be a message of"), (20_000, "largest chunk would be a message of")],
+)
+def test_a_release_that_no_packet_holds_is_refused_before_it_is_signed(
+    tmp_path: Path, database: Database, fleet: SignedFleet, packet_bytes: int, what: str
+) -> None:
+    """Its manifest or a chunk is above the broker's limit: one line says which, and no counter is taken."""
+    write_artifacts(tmp_path / "artifacts", SPEC, size=100 if packet_bytes < 2_000 else 10_000)
+    blobs = BlobFolder(tmp_path / "blobs")
+    small = ReleaseFolder(tmp_path, "f", database, blobs, fleet.roles, packet_bytes=packet_bytes)
+    before = fleet.roles.stamp()
+    with pytest.raises(ArtifactError, match=what) as refused:
+        small.make(SPEC, tmp_path / "artifacts", Provenance(None, {}), 0.0)
+    assert "broker.max_packet_bytes" in str(refused.value)
+    assert (database.releases(TASK), fleet.roles.stamp()) == ([], before)
+    enough = ReleaseFolder(tmp_path, "f", database, blobs, fleet.roles, packet_bytes=64 * 1024)
+    assert enough.make(SPEC, tmp_path / "artifacts", Provenance(None, {}), 0.0).counter == 1
+
+
+def test_a_manifest_above_the_wire_s_bound_is_refused(releases: ReleaseFolder, artifacts: Path) -> None:
+    """Whatever the broker takes, no device reads an offer above 256 KiB."""
+    record = releases.make(SPEC, artifacts, Provenance(None, {}), 0.0)
+    manifest = huge_manifest(record.manifest)
+    with pytest.raises(ArtifactError, match=r"cannot be offered: release of .* bytes exceeds 262144"):
+        check_offer(manifest, encode_manifest(manifest), 256 << 20)

@@ -102,6 +102,7 @@ class DeviceRig:
             assert time.monotonic() < deadline, f"no {what}; heard {self.centre.heard[-4:]}"
 
     def close(self) -> None:
-        """End the agent."""
+        """End the agent in order."""
+        self.agent.stop()
         self.agent.close()
         self.centre.turn()

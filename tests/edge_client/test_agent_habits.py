@@ -10,7 +10,7 @@ import pytest
 
 from devices.packs import save_pack
 from edge_client.config import DeviceConfig
-from edge_client.replay import read_samples
+from edge_client.replay import read_stored
 from edge_models.habits import sensor_numbers
 from edge_models.head_weights import HeadWeights
 from edge_protocol import messages as m
@@ -54,7 +54,7 @@ def test_a_device_serves_its_sensors_with_their_habits_also_after_a_restart(tmp_
     assert all(20 < value < 80 for value in last.values()), "what such sensors read"
     rig.until(lambda: len(rig.agent.replay) > gathered, "matured windows")
     rig.close()
-    assert np.isfinite(read_samples(tmp_path / "state" / "replay.db", SPEED).side).all()
+    assert np.isfinite(read_stored(tmp_path / "state" / "replay.db", SPEED).samples.side).all()
     again = DeviceRig(rig.config, rig.broker, trainer=TRAINER)
     loaded = served(again)
     assert loaded is not None

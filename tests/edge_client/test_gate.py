@@ -143,6 +143,32 @@ def test_a_clock_that_cannot_be_right_extends_no_trust(bench: Bench, shown: floa
     assert let_through(bench.wait(AGAIN_S)) == [2]
 
 
+def test_new_keys_end_what_a_wrong_clock_of_the_whole_site_began(bench: Bench) -> None:
+    """Server and device were 200 days ahead: the device waits that long, unless root names another timestamp key.
+
+    So it does after a restart, and rotating root alone, or another role, lowers no floor.
+    """
+    roles = bench.fleet.roles
+    bench.clock.advance(200 * DAY)
+    roles.renew(bench.clock())
+    bench.send(bench.fleet.files())
+    bench.clock.now = NOW + 60
+    bench.fleet.release(manifest(2))
+    roles.renew(NOW)
+    for role in ("root", "snapshot"):
+        roles.rotate(role, bench.fleet.draw(role), 1, NOW)
+        bench.send(bench.fleet.files())
+        assert let_through(bench.offer(2)) == []
+        assert bench.store.clock_floor_s > NOW + 199 * DAY
+    assert root_version(bench.store.trusted) == 3, "roots are followed, whatever the clock shows"
+    bench.boot()
+    bench.offer(2)
+    roles.rotate("timestamp", bench.fleet.draw("timestamp"), 1, NOW)
+    told = bench.send(bench.fleet.files())
+    assert let_through(told) == [2]
+    assert NOW - DAY < bench.store.clock_floor_s < NOW
+
+
 def test_a_clock_at_2038_takes_nothing_and_spoils_nothing(bench: Bench) -> None:
     """Everything has expired by then; when the clock is set right the device goes on where it was."""
     bench.clock.now = 2_147_483_648.0

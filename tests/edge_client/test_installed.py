@@ -9,6 +9,7 @@ import pytest
 
 from edge_client.disk import file_sha256, write_atomic
 from edge_client.installed import HeadChoice, InstalledStore, Resolved, resolve
+from edge_client.offers import MAX_ATTEMPTS
 from edge_models.head_weights import HeadWeights
 from edge_models.tasks import load_task
 from edge_protocol.errors import StoreError
@@ -111,33 +112,66 @@ def test_a_damaged_pointer_never_takes_the_place_of_the_release_that_serves(tmp_
     assert boot(tmp_path)[0] == [4, 1]
 
 
-def test_a_release_that_took_the_agent_down_at_boot_is_passed_over(tmp_path: Path) -> None:
+def test_a_release_that_took_the_agent_down_is_passed_over(tmp_path: Path) -> None:
     """The resolver reads the count of loads that never came to an end."""
     commit(tmp_path, 1)
-    store = commit(tmp_path, 2)
+    commit(tmp_path, 2)
     for loads, found in ((1, [2, 1]), (2, [2, 1]), (3, [1])):
-        store.begin_attempt(2)
+        InstalledStore(tmp_path / "vehicle").begin_attempt(2)
         assert boot(tmp_path)[0] == found, loads
     assert "took the agent down 3 times" in boot(tmp_path)[1][0]
 
 
 def test_attempts_are_counted_across_restarts_and_cleared_by_an_outcome(tmp_path: Path) -> None:
     """Each release has its own count, of a few at most; a damaged record is no record."""
-    store = InstalledStore(tmp_path / "vehicle")
-    assert store.attempts() == {}
-    store.begin_attempt(4)
-    InstalledStore(tmp_path / "vehicle").begin_attempt(4)
-    assert store.attempts() == {4: 2}
+
+    def started() -> InstalledStore:
+        return InstalledStore(tmp_path / "vehicle")
+
+    assert started().attempts() == {}
+    started().begin_attempt(4)
+    started().begin_attempt(4)
+    store = started()
+    assert store.attempts() == started().attempts() == {4: 2}
     store.begin_attempt(5)
-    assert store.attempts() == {4: 2, 5: 1}
+    assert store.attempts() == started().attempts() == {4: 2, 5: 1}
     store.end_attempt(4)
     store.end_attempt(4)
-    assert store.attempts() == {5: 1}
+    assert store.attempts() == started().attempts() == {5: 1}
     for release in range(1, 40):
-        store.begin_attempt(release)
-    assert len(store.attempts()) <= 5
-    (tmp_path / "vehicle" / "attempts.json").write_text("{")
-    assert store.attempts() == {}
+        started().begin_attempt(release)
+    assert len(started().attempts()) <= 5
+    for damage in ("{", '{"2":1}', '{"counted":{"x":1}}', '{"under_way":3}'):
+        (tmp_path / "vehicle" / "attempts.json").write_text(damage)
+        assert started().attempts() == {}
+
+
+def test_what_was_loaded_last_is_to_blame(tmp_path: Path) -> None:
+    """A candidate that takes the agent down leaves no mark on the release that served beside it."""
+
+    def started() -> InstalledStore:
+        return InstalledStore(tmp_path / "vehicle")
+
+    for crashed in (1, 2, 3):
+        store = started()
+        store.begin_attempt(1)
+        store.begin_attempt(2)
+        assert started().attempts() == {2: crashed}
+    store.end_attempt(2)
+    assert started().attempts() == {1: 1}
+    store.begin_attempt(3)
+    store.end_attempts()
+    assert started().attempts() == {}
+
+
+def test_what_serves_for_a_while_gives_those_left_alone_one_more_load(tmp_path: Path) -> None:
+    """Its own loads are forgotten."""
+    for release in (1, 1, 2, 2, 2, 2):
+        InstalledStore(tmp_path / "vehicle").begin_attempt(release)
+    store = InstalledStore(tmp_path / "vehicle")
+    store.begin_attempt(1)
+    store.settle(1)
+    assert store.attempts() == InstalledStore(tmp_path / "vehicle").attempts() == {2: MAX_ATTEMPTS - 1}
 
 
 def test_heads_belong_to_releases_and_old_ones_go(tmp_path: Path) -> None:

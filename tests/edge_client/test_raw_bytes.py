@@ -13,7 +13,7 @@ from msgspec import inspect
 
 from devices.packs import ImagePack, open_pack
 from edge_client.raw_bytes import DISTINCT, PIECE, raw_bytes_in
-from edge_client.replay import read_samples
+from edge_client.replay import read_stored
 from edge_models.tasks import load_task
 from edge_protocol import messages as m
 from edge_protocol.arrays import pack
@@ -164,7 +164,7 @@ def test_all_bytes_of_a_whole_round_hold_no_piece_of_a_sample(tmp_path: Path) ->
     assert sum(map(len, payloads)) > 2000
     shown = open_pack(tmp_path / "images.npz")
     assert isinstance(shown, ImagePack)
-    kept = read_samples(tmp_path / "state" / "replay.db", load_task("vehicle")).raw
+    kept = read_stored(tmp_path / "state" / "replay.db", load_task("vehicle")).samples.raw
     sent = set().union(*map(windows, payloads))
     for image in (*shown.images, *kept):
         assert not windows(np.ascontiguousarray(image).tobytes()) & sent

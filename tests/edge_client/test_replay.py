@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_client.replay import Kept, ReplayStore, latest_raw, read_samples, read_stored
+from edge_client.replay import Kept, ReplayStore, latest_raw, read_stored
 from edge_models.tasks import load_task, plugin_of
 from edge_protocol.errors import StoreError
 
@@ -26,7 +26,7 @@ def test_samples_come_back_in_order_of_time_with_everything_they_had(tmp_path: P
     """Raw, target, side and scale, for images, series and tasks with side inputs."""
     store = ReplayStore(tmp_path / "r.db", 1_000_000)
     assert store.add([image(2, 3, 20.0), image(1, -1, 10.0)]) == 0
-    back = read_samples(tmp_path / "r.db", VEHICLE)
+    back = read_stored(tmp_path / "r.db", VEHICLE).samples
     assert back.raw[:, 0, 0, 0].tolist() == [1, 2]
     assert back.targets.tolist() == [-1, 3]
     assert back.side.shape == (2, 0)
@@ -47,7 +47,7 @@ def test_samples_come_back_in_order_of_time_with_everything_they_had(tmp_path: P
             for i in range(len(made))
         ]
         store.add(rows)
-        back = read_samples(tmp_path / f"{spec.name}.db", spec)
+        back = read_stored(tmp_path / f"{spec.name}.db", spec).samples
         for name in ("raw", "targets", "side", "scale"):
             np.testing.assert_array_equal(getattr(back, name), getattr(made, name))
         store.close()
@@ -60,7 +60,7 @@ def test_the_budget_is_kept_and_rare_classes_and_hours_survive(tmp_path: Path) -
     store.add([image(1000, 5, 100.0), *[image(2000 + i, -1, i) for i in range(5)], *night])
     for start in range(0, 600, 50):
         store.add([image(3000 + start + i, 1, 3600.0 * 12 + start + i) for i in range(50)])
-    back = read_samples(tmp_path / "r.db", VEHICLE)
+    back = read_stored(tmp_path / "r.db", VEHICLE).samples
     counts = Counter(back.targets.tolist())
     assert len(back) == len(store) <= 100
     assert len(back) > 90
@@ -83,7 +83,7 @@ def test_a_sample_of_the_same_name_takes_the_place_of_the_old_one(tmp_path: Path
     assert not store.relabel("s-99", 5)
     assert store.has("s-2")
     assert not store.has("s-99")
-    assert sorted(read_samples(tmp_path / "r.db", VEHICLE).targets.tolist()) == [4, 5]
+    assert sorted(read_stored(tmp_path / "r.db", VEHICLE).samples.targets.tolist()) == [4, 5]
     counts, size = dict(+store._counts), store._bytes
     store.close()
     again = ReplayStore(tmp_path / "r.db", 1_000_000)
@@ -100,7 +100,7 @@ def test_a_full_disk_costs_samples_which_are_counted_and_nothing_else(tmp_path: 
     assert store.add([image(i) for i in range(2, 60)]) == 58
     assert store.dropped == 58
     assert len(store) == 1
-    assert len(read_samples(tmp_path / "r.db", VEHICLE)) == 1
+    assert len(read_stored(tmp_path / "r.db", VEHICLE).samples) == 1
     store._db.execute("pragma max_page_count = 1000000")
     assert store.add([image(i) for i in range(2, 60)]) == 0
     assert len(store) == 59
@@ -162,13 +162,13 @@ def test_a_store_that_cannot_be_there_is_an_error(tmp_path: Path) -> None:
 def test_reading_another_tasks_store_is_an_error_and_an_empty_one_is_empty(tmp_path: Path) -> None:
     """Shapes are checked."""
     store = ReplayStore(tmp_path / "r.db", 1_000_000)
-    assert len(read_samples(tmp_path / "r.db", SPEED)) == 0
-    assert read_samples(tmp_path / "r.db", VEHICLE).raw.shape == (0, 32, 32, 3)
+    assert len(read_stored(tmp_path / "r.db", SPEED).samples) == 0
+    assert read_stored(tmp_path / "r.db", VEHICLE).samples.raw.shape == (0, 32, 32, 3)
     store.add([image(1)])
     with pytest.raises(StoreError):
-        read_samples(tmp_path / "r.db", SPEED)
+        read_stored(tmp_path / "r.db", SPEED)
     with pytest.raises(StoreError):
-        read_samples(tmp_path / "none.db", VEHICLE)
+        read_stored(tmp_path / "none.db", VEHICLE)
     store.close()
 
 
@@ -180,7 +180,7 @@ def test_windows_that_were_kept_before_sensors_had_numbers_stay(tmp_path: Path) 
         Kept(f"s-{i}", float(i), made.raw[i], made.targets[i].astype(np.float32), scale=made.scale[i]) for i in (0, 1)
     )
     store.add([old])
-    assert read_samples(tmp_path / "r.db", SPEED).side.shape == (1, 0)
+    assert read_stored(tmp_path / "r.db", SPEED).samples.side.shape == (1, 0)
     store.add([replace(new, side=np.float32([12_345]))])
     back = read_stored(tmp_path / "r.db", SPEED)
     np.testing.assert_array_equal(back.samples.side, [[np.nan], [12_345]])
@@ -206,7 +206,7 @@ def test_what_was_gathered_is_taken_once(tmp_path: Path) -> None:
     store.close()
     store = ReplayStore(tmp_path / "replay.db", 1_000_000)
     store.commission("pack 1", lambda: gathered)
-    assert sorted(read_samples(tmp_path / "replay.db", VEHICLE).targets.tolist()) == [0, 0, 4]
+    assert sorted(read_stored(tmp_path / "replay.db", VEHICLE).samples.targets.tolist()) == [0, 0, 4]
     store.commission("pack 2", lambda: gathered)
-    assert read_samples(tmp_path / "replay.db", VEHICLE).targets.tolist() == [0, 0, 0]
+    assert read_stored(tmp_path / "replay.db", VEHICLE).samples.targets.tolist() == [0, 0, 0]
     store.close()

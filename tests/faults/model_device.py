@@ -223,7 +223,7 @@ class ModelDevice:
         running = Running()
         for found in self.booting()[:1]:
             self.store.begin_attempt(found.release)
-            self.store.end_attempt(found.release)
+            self.store.settle(found.release)
             self.carry.serve(Candidate(found.release, found.artifact, None, None), None)  # type: ignore[arg-type]
             self.trust.raise_floor(found.release)
             running = Running(found.release, found.artifact.weights.sha256)

@@ -16,12 +16,14 @@ from tests.faults.killed_agent import Killed, several
 STAGES = ("starting", "booted", "booted", "booted", "staged", "building", "probation", "committed")
 """After which a kill comes; a release is offered and fetched within 0.3 s of the boot."""
 SEED = 20_261_126
+SETTLED = {"frames": 4, "wait_s": 5.0, "latency_factor": 1000, "settle_s": 0}
+"""A release that was booted is believed from its first answer on."""
 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
     """A device with nothing installed."""
-    return Killed(device_config(tmp_path_factory.mktemp("device")), several())
+    return Killed(device_config(tmp_path_factory.mktemp("device"), probation=SETTLED), several())
 
 
 def deploy_with_kills(device: Killed, deployments: int, seed: int) -> None:
@@ -79,6 +81,21 @@ def test_a_release_under_which_the_agent_dies_time_and_again_is_left_alone(tmp_p
     device.config = quick
     with pytest.raises(AssertionError, match="release 2 was rejected"):
         device.run(2, "committed")
+    device.run(3, "committed")
+    assert device.resolved()[0].release == 3
+
+
+@pytest.mark.timeout(300)
+def test_a_release_under_which_the_agent_dies_soon_after_its_boots_is_given_up(tmp_path: Path) -> None:
+    """Killed three times while it serves what it booted: the next start is the release before's, offline too."""
+    device = Killed(device_config(tmp_path), several())
+    device.run(1, "committed")
+    device.run(2, "committed")
+    for _ in range(MAX_ATTEMPTS):
+        assert [found.release for found in device.resolved()] == [2, 1]
+        device.run(2, "booted", 0.5)
+    device.floor = 1
+    assert [found.release for found in device.resolved()] == [1]
     device.run(3, "committed")
     assert device.resolved()[0].release == 3
 

@@ -14,6 +14,7 @@ from broker_server.round_facts import find_round, manifest_of, round_details
 from broker_server.status import open_database
 from edge_client.installed import HeadChoice
 from edge_protocol.ids import DeviceId, TaskId
+from edge_protocol.messages import KnowledgeReport
 from edge_protocol.task import Tier
 from tests.edge_client.device_rig import image_pack
 from tests.fakes.brokers import mosquitto_broker
@@ -72,5 +73,6 @@ def assert_counts(state_dir: Path) -> None:
         shown = round_details(record, manifest_of(state_dir, record))["devices"]
     finally:
         database.close()
+    assert isinstance(said, KnowledgeReport)
     assert (said.round, said.release, said.examples) == (2, 2, LABELS)
     assert {row["device"]: (row["counts"], row["age"]) for row in shown} == dict.fromkeys([*VETERANS, NEW], (True, 0))

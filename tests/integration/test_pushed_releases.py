@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from broker_server.config import RoundsConfig
 from broker_server.pump import POLL_RELEASES_S
 from broker_server.setup import push_release
@@ -37,7 +39,7 @@ def retained(broker: MemoryBroker) -> tuple[int, int, bool]:
 
 def test_a_round_called_before_a_pushed_release_is_seen_is_superseded(tmp_path: Path) -> None:
     """For a second the call names release 1 with release 2 on the disk; then that round is void, the next is on 2."""
-    truth = write_packs(tmp_path)["proxies"].targets
+    truth = write_packs(tmp_path)["proxies"].targets.astype(np.int64)
     clock, broker, spec = FakeClock(), MemoryBroker(), load_task(TASK)
     rounds = RoundsConfig(limit=3, quorum=2, wait_for=2, deadline_s=60, pause_s=1.5 * POLL_RELEASES_S)
     config = centre_config(tmp_path, rounds=rounds)

@@ -71,7 +71,7 @@ def cut_off_while_it_installs(board: Board, centre: Centre) -> None:
     board.power_on()
     assert not board.set_up()
     board.start_agent(WITHIN_S)
-    wait_for(lambda: attempts.exists() and "2" in attempts.read_text(), "release 2 being tried", within_s=WITHIN_S)
+    wait_for(lambda: attempts.exists() and "2]" in attempts.read_text(), "release 2 being tried", within_s=WITHIN_S)
     board.power_off()
     say(f"power was cut while release 2 was tried; the disk names release {pointer(board)}")
     assert pointer(board) in {1, 2}

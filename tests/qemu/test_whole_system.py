@@ -135,7 +135,7 @@ def cut_off_while_it_installs(machine: Machine, centre: Centre) -> None:
     say(f"power was cut while release 2 was fetched; the disk names {found}")
     assert found == [1]
     machine.power_on(PATIENCE_S)
-    machine.wait(f"grep -qs 2 {attempts}", PATIENCE_S)
+    machine.wait(f"grep -qs '2]' {attempts}", PATIENCE_S)
     machine.power_off()
     found = named_by_the_disk(machine, centre.folder)
     say(f"power was cut while release 2 was tried; the disk names {found}")

@@ -14,6 +14,7 @@ import typer.main
 import yaml
 
 from edge_protocol.errors import ExitCode
+from edge_protocol.files import alone
 from roadcast import agent
 from roadcast.commands.client import app
 from tests.edge_client.device_rig import device_config
@@ -51,6 +52,18 @@ def test_it_serves_until_sigterm_and_says_what_was_counted(tmp_path: Path) -> No
             said, complained = process.communicate(timeout=LIMIT_S)
     assert process.returncode == ExitCode.OK, complained
     assert said.startswith("device cam-1  release 0  frames ")
+
+
+def test_a_second_agent_on_a_state_folder_says_what_is_in_its_way(tmp_path: Path) -> None:
+    """It ends with exit code 4 and one line, and the one that runs is left in peace."""
+    config = device_config(tmp_path)
+    (tmp_path / "device.yaml").write_text(yaml.safe_dump(msgspec.to_builtins(config)))
+    with alone(Path(config.state_dir), "agent"), _started("-c", str(tmp_path / "device.yaml")) as process:
+        _, complained = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == ExitCode.NOT_READY
+    assert (
+        " ".join(complained.split()) == f"error: {config.state_dir}: another agent runs on this folder; stop it first"
+    )
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,13 @@ def test_emit_prints_json_or_what_render_makes(capsys: pytest.CaptureFixture[str
 
 
 def test_a_table_is_tab_separated_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
-    """Piped tables are lines for other tools: a header, tabs, nothing cut off however long."""
+    """Piped tables are lines for other tools: the title, a header, tabs, nothing cut off however long."""
     output.emit([("x" * 300, None)], False, lambda rows: output.table("Title", ("name", "value"), rows))
-    assert capsys.readouterr().out == f"name\tvalue\n{'x' * 300}\t-\n"
+    assert capsys.readouterr().out == f"Title\nname\tvalue\n{'x' * 300}\t-\n"
+    output.emit([(1,)], False, lambda rows: output.table("", ("name",), rows))
+    assert capsys.readouterr().out == "name\n1\n"
+    output.emit(["a\n2\tann", "b"], False, lambda rows: output.table("x\ny", ("no.", "who"), [rows]))
+    assert capsys.readouterr().out == "x y\nno.\twho\na 2 ann\tb\n"
 
 
 def test_a_table_is_drawn_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from broker_server.config import RoundsConfig, ServerConfig
@@ -14,7 +16,7 @@ from broker_server.setup import push_release
 from broker_server.status import open_database, release_details
 from edge_client.mirror import Mirror
 from edge_models.tasks import load_task
-from edge_protocol.errors import DigestError
+from edge_protocol.errors import ArtifactError, DigestError
 from edge_protocol.manifest import decode_manifest
 from roadcast.cli import app
 from tests.fakes.centre import centre_config, write_artifacts, write_packs
@@ -39,6 +41,17 @@ def export(config: ServerConfig, folder: Path, *more: str) -> Any:
     if result.exit_code and isinstance(result.exception, Exception):
         raise result.exception
     return json.loads(result.stdout)
+
+
+def test_what_does_not_exist_is_named(config: ServerConfig, tmp_path: Path) -> None:
+    """A folder without tiers is exit 4, a number that no release can have is a wrong command line."""
+    (tmp_path / "server.yaml").write_text(yaml.safe_dump(msgspec.to_builtins(config)))
+    push = ["release", "push", str(tmp_path / "nowhere"), "-c", str(tmp_path / "server.yaml"), "--task", "vehicle"]
+    pushed = CliRunner().invoke(app, push)
+    assert isinstance(pushed.exception, ArtifactError)
+    assert (pushed.exception.exit_code, "no folder named after a tier" in str(pushed.exception)) == (4, True)
+    shown = CliRunner().invoke(app, ["release", "show", "vehicle", "9" * 20, "--state-dir", config.state_dir])
+    assert (shown.exit_code, shown.exception.__class__) == (2, SystemExit)
 
 
 def test_every_file_of_a_release_is_copied_once_and_what_nothing_names_goes(
