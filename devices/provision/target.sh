@@ -12,16 +12,13 @@ export LC_ALL
 action=$1 root=$2 python=$3 live=$4
 nl='
 '
-phase=$action staged='' renamed='' made='' known='' seen='' told='' receipt='' gone='' emptied=''
+phase=$action staged='' renamed='' made='' known='' seen='' told='' receipt='' gone='' emptied='' stuck=''
 marker=$root/etc/.roadcast-flash receipts=$root/etc/.roadcast-receipt
 
 stop() {
   printf 'failed %s\n' "$*" >&2
   [ "$phase" != undo ] || exit 96
-  if [ "$phase" = apply ]; then
-    phase=undo
-    undo
-  fi
+  [ "$phase" != apply ] || { phase=undo && undo; }
   exit 93
 }
 
@@ -276,9 +273,16 @@ undo() {
   for path in $renamed; do
     enter "$path" look || continue
     old=./.$name.roadcast-old
-    if [ -e "$old" ] || [ -h "$old" ]; then mv -fT -- "$old" "./$name"; else rm -f -- "./$name"; fi ||
-      stop "$path: cannot be put back"
+    was=$(stat -c %i -- "$old" 2>/dev/null)
+    if [ -z "$was" ]; then # there was none
+      rm -f -- "./$name"
+    elif [ "$was" = "$(stat -c %i -- "./$name" 2>/dev/null)" ]; then # it is there still, under both names
+      rm -f -- "$old"
+    else
+      mv -fT -- "$old" "./$name"
+    fi || stuck=$path
   done
+  [ -z "$stuck" ] || stop "$stuck: cannot be put back"
   for path in $staged; do
     enter "$path" look && rm -f -- "./.$name.roadcast" "./.$name.roadcast-old"
   done

@@ -88,6 +88,7 @@ def test_what_cannot_be_put_back_is_said(tree: Path, tmp_path: Path) -> None:
         (tree / UNIT.path[1:]).write_text("old")
         with pytest.raises(StoreError, match=r"cannot be put back; old and new files lie side by side.* run it again"):
             flash(sshd, tree)
+        assert (tree / "etc/systemd/system/.roadcast-agent.service.roadcast-old").read_text() == "old"
         (tmp_path / "bin/mv").unlink()
         (tmp_path / "bin/mv").symlink_to("/usr/bin/mv")
         assert len(flash(sshd, tree)) == len(PLAN.files) + 1
