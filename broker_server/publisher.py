@@ -20,6 +20,7 @@ from edge_protocol.errors import DigestError, LocalProtocolError, StoreError
 from edge_protocol.ids import TaskId
 from edge_protocol.topics import Topics
 from edge_protocol.transport.base import Transport
+from edge_protocol.transport.in_flight import FORGET_S
 
 PROBE_S = 3.0
 """How long after a connection a retained chunk may take to come before its blob counts as lost."""
@@ -66,6 +67,7 @@ class Publisher:
         self._sent_s: dict[str, float] = {}
         self._again: Counter[str] = Counter()
         self._probe: _Probe | None = None
+        self._refused_s: float | None = None
 
     @property
     def idle(self) -> bool:
@@ -142,6 +144,7 @@ class Publisher:
     def connected(self, now: float) -> None:
         """A link came up: publish the small topics again, and look whether the broker still has the chunks."""
         self._again.clear()
+        self._refused_s = None
         self._forget_probe()
         for topic, payload in self._small.items():
             if topic not in self._queue:
@@ -165,6 +168,8 @@ class Publisher:
         """Publish what waits, while the transport takes it; return how many messages went out."""
         if self._probe is not None and over(self._probe.since, PROBE_S, now):
             self._republish_lost()
+        if self._refused_s is not None and over(self._refused_s, FORGET_S, now) and self._transport.connected:
+            self.connected(now)  # what the link would not carry may have been found out wrongly
         for sent in range(BURST):
             queue = self._urgent or self._queue
             if not queue or not self._transport.ready:
@@ -183,9 +188,14 @@ class Publisher:
             payload = source()
             if not self._transport.publish(topic, payload, retain=True):
                 return False
-        except (StoreError, DigestError, LocalProtocolError) as error:
+        except (StoreError, DigestError) as error:
             log.error("cannot publish %s: %s", topic, error)  # noqa: TRY400 - the message says it all
-            self.drops[getattr(error, "reason", "blob-unreadable")] += 1
+            self.drops["blob-unreadable"] += 1
+            return True
+        except LocalProtocolError as error:
+            log.error("cannot publish: %s", error)  # noqa: TRY400 - likewise
+            self.drops[error.reason] += 1
+            self._refused_s = now if self._refused_s is None else self._refused_s
             return True
         if payload:
             self._sent_s[topic] = now

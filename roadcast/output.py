@@ -54,7 +54,7 @@ def emit(data: T, as_json: bool, render: Callable[[T], RenderableType]) -> None:
         return
     shown = render(data)
     if isinstance(shown, str):
-        sys.stdout.write(shown + "\n")
+        sys.stdout.write(printable(shown) + "\n")
     else:
         stdout().print(shown)
 
@@ -117,13 +117,18 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
 
 def _in_a_line(text: str) -> str:
     """What a device or an operator wrote must not pass for another cell or line."""
-    return "".join(each if each.isprintable() else " " for each in text)
+    return printable(text, but="")
+
+
+def printable(text: str, but: str = "\n\t") -> str:
+    """Keep what a device wrote from steering the terminal: other characters that cannot be seen become blanks."""
+    return "".join(each if each.isprintable() or each in but else " " for each in text)
 
 
 def progress(text: str) -> None:
     """Say what is going on, on stderr, when somebody watches; silent in a pipe."""
     if sys.stderr.isatty():
-        stderr().print(text, markup=False)
+        stderr().print(printable(text), markup=False)
 
 
 def warn(text: str) -> None:
@@ -154,7 +159,7 @@ def stop_signals() -> Iterator[threading.Event]:
 
 
 def plain(text: str) -> str:
-    """Keep rich from reading markup into a text."""
+    """Keep rich from reading markup into a text, and a terminal commands."""
     from rich.markup import escape
 
-    return escape(text)
+    return escape(printable(text))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from roadcast.output import JsonFlag, emit, follow, table
+from roadcast.output import JsonFlag, emit, follow, printable, table
 from roadcast.ssh_options import KNOWN_HOSTS, AskPassword, Identity, KnownHosts, PasswordFile
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def logs(
     from roadcast.ssh_fleet import login_of, site_at, target_at
 
     def say(line: str) -> None:
-        sys.stdout.write(redacted(line) + "\n")
+        sys.stdout.write(printable(redacted(line)) + "\n")
         sys.stdout.flush()
 
     command = ["journalctl", "--no-pager", "--output=short-iso", f"--unit={unit}", f"--lines={lines}"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from broker_server.publisher import BURST, PROBE_S, Publisher
+from edge_protocol.transport.in_flight import FORGET_S
 from tests.broker_server.publisher_scene import TASK, TOPICS, Scene, Slow
 
 
@@ -164,23 +165,6 @@ def test_a_link_that_refuses_loses_nothing(tmp_path: Path) -> None:
     assert scene.broker.retained == {"manifest": b"m"}
 
 
-@pytest.mark.parametrize("back", [0.5, 86_400.0])
-def test_a_clock_that_was_set_back_keeps_no_chunk_from_who_needs_it(tmp_path: Path, back: float) -> None:
-    """A chunk published in what is the future now is published again when it is asked for, and then cools down."""
-    scene = Scene(tmp_path)
-    ref = scene.blob(b"a")
-    scene.publisher.hold(TASK, "release/1", (ref,))
-    scene.settle(100_000.0)
-    scene.broker.lose_store()
-    scene.publisher.need(ref.sha256, (0, 1), 100_000.0 - back)
-    scene.settle(100_000.0 - back)
-    assert scene.chunks(ref) == [0, 1]
-    scene.broker.lose_store()
-    scene.publisher.need(ref.sha256, (0, 1), 100_000.0 - back + 1)
-    scene.settle(100_000.0 - back + 1)
-    assert scene.chunks(ref) == []
-
-
 def test_a_clock_that_was_set_back_ends_the_search_for_lost_chunks(tmp_path: Path) -> None:
     """What a broker lost is published again although the search began a day from now."""
     scene = Scene(tmp_path)
@@ -227,3 +211,25 @@ def test_what_is_too_large_for_the_broker_is_dropped_with_a_reason(
     scene.publisher.connected(1.0)
     scene.settle(1.0)
     assert scene.publisher.drops == {"oversized": 3}
+
+
+def test_what_was_too_large_is_tried_again_after_an_hour_on_the_same_link(tmp_path: Path) -> None:
+    """A limit may have been found out wrongly: message and chunks go out then; nothing that was forgotten does."""
+    scene = Scene(tmp_path)
+    scene.transport.max_packet_bytes = 200
+    ref = scene.blobs.put(b"a" * 1000, 1000)
+    scene.publisher.hold(TASK, "release/1", (ref,))
+    scene.publisher.keep("manifest", bytes(300))
+    scene.publisher.keep("own", bytes(300))
+    scene.settle()
+    scene.publisher.forget("own")
+    scene.transport.max_packet_bytes = 10_000
+    scene.settle(FORGET_S - 1)
+    assert scene.broker.retained == {}
+    scene.settle(FORGET_S)
+    scene.settle(FORGET_S + PROBE_S)
+    assert (scene.broker.retained["manifest"], scene.chunks(ref)) == (bytes(300), [0])
+    assert "own" not in scene.broker.retained
+    before = scene.transport.traffic.messages_up
+    scene.settle(3 * FORGET_S)
+    assert scene.transport.traffic.messages_up == before

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import pytest
+
 from broker_server.publisher import COOLDOWN_S
 from broker_server.quotas import AGAIN
 from tests.broker_server.publisher_scene import TASK, Scene
@@ -86,3 +88,20 @@ def test_a_need_for_what_is_not_kept_is_refused(tmp_path: Path) -> None:
     assert scene.publisher.need(ref.sha256, (0,), 0.0, free) == "unknown-blob"
     scene.publisher.hold(TASK, "release/1", (ref,))
     assert scene.publisher.need(ref.sha256, (0, 99), 0.0, free) == "unknown-chunk"
+
+
+@pytest.mark.parametrize("back", [0.5, 86_400.0])
+def test_a_clock_that_was_set_back_keeps_no_chunk_from_who_needs_it(tmp_path: Path, back: float) -> None:
+    """A chunk published in what is the future now is published again when it is asked for, and then cools down."""
+    scene = Scene(tmp_path)
+    ref = scene.blob(b"a")
+    scene.publisher.hold(TASK, "release/1", (ref,))
+    scene.settle(100_000.0)
+    scene.broker.lose_store()
+    scene.publisher.need(ref.sha256, (0, 1), 100_000.0 - back, free)
+    scene.settle(100_000.0 - back)
+    assert scene.chunks(ref) == [0, 1]
+    scene.broker.lose_store()
+    scene.publisher.need(ref.sha256, (0, 1), 100_000.0 - back + 1, free)
+    scene.settle(100_000.0 - back + 1)
+    assert scene.chunks(ref) == []

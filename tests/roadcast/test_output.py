@@ -47,6 +47,28 @@ def test_a_table_is_drawn_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None
     assert "\t" not in screen.getvalue()
 
 
+def test_what_a_device_says_steers_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Titles, clipboards and cleared screens in a line, a cell, a warning or progress; line ends and tabs stay."""
+    hostile = "a\x1b]0;PWNED\x07\x1b[2J\x9b1A\rb"
+    assert output.printable("a\n\tb") == "a\n\tb"
+    output.emit(hostile, False, str)
+    output.warn(hostile)
+    assert not set("\x1b\x07\x9b\r") & set("".join(capsys.readouterr()))
+    screen, beside = Terminal(), Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "stderr", beside)
+    monkeypatch.setenv("TERM", "dumb")
+    output.emit([hostile], False, lambda rows: output.table("", ("board",), [rows]))
+    output.progress(hostile)
+    for shown in (screen.getvalue(), beside.getvalue()):
+        assert "PWNED" in shown
+        assert not set("\x07\x9b\r") & set(shown)
+        assert "\x1b]" not in shown
+        assert "\x1b[2J" not in shown
+
+
 def _ends_at_two(monkeypatch: pytest.MonkeyPatch, out: io.StringIO, *, as_json: bool = False) -> str:
     """Follow a number that goes 0, 0, 1, 2, and return what was shown."""
     monkeypatch.setattr(sys, "stdout", out)

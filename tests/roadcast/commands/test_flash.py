@@ -96,8 +96,8 @@ def test_a_file_that_the_agent_is_told_of_and_nothing_brings_is_said(way: str, s
     site.write_text(yaml.safe_dump(tree))
     where = {"--rootfs": "rootfs", "--ssh": "all"}.get(way, "out")
     more = [way, where] if way == "--ssh" else ["--device", "cam-1", way, str(site.parent / where)]
-    more += ["--known-hosts", str(site)] if way == "--ssh" else []
-    told = " ".join(CliRunner().invoke(app, ["--site", str(site), *more, "--dry-run"]).stderr.split())
+    known = [*(["--known-hosts", str(site)] if way == "--ssh" else []), "--dry-run"]
+    told = " ".join(CliRunner().invoke(app, ["--site", str(site), *more, *known]).stderr.split())
     whose = "cam-1, cam-2" if way == "--ssh" else "cam-1"
     assert f"/etc/roadcast/root.json: the agent of {whose} is told of it, and nothing brings it" in told
     assert "/etc/roadcast/road.npz: the agent of cam-1 is told" in told
