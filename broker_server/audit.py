@@ -21,57 +21,35 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that was done.
 
     Attributes:
-        number: counts up from 1.
+        number: counts up from 1; 0 until the database has appended it.
         at_s: seconds since 1970 by the server's clock.
         who: operator, ``policy``, ``server``, or the device that failed.
-        what: slug, such as ``start``, ``wave``, ``abort`` or ``retire``.
-        task, release: that it was done to; "" and 0 when it was done to a device, which `detail` names.
+        what: slug, such as ``release``, ``start``, ``wave``, ``abort``, ``retire`` or ``keys``.
+        task, release: that it was done to; "" and 0 when it was done to something else, which `detail` names.
         detail: for people.
         previous: `digest` of the entry before.
         digest: SHA-256 over all the other fields, 64 hex digits.
     """
 
-    number: int
+    number: int = 0
     at_s: float
     who: str
     what: str
-    task: str
-    release: int
-    detail: str
-    previous: str
+    task: str = ""
+    release: int = 0
+    detail: str = ""
+    previous: str = ""
     digest: str = ""
+
+    def after(self, newest: AuditEntry | None) -> AuditEntry:
+        """The same entry as the next one of a log, of which this is the newest so far."""
+        number, previous = (newest.number + 1, newest.digest) if newest else (1, FIRST)
+        return msgspec.structs.replace(self, number=number, previous=previous).sealed()
 
     def sealed(self) -> AuditEntry:
         """The same entry with its digest."""
         bare = msgspec.structs.replace(self, digest="")
         return msgspec.structs.replace(self, digest=sha256(msgspec.json.encode(bare)).hexdigest())
-
-
-class AuditTrail:
-    """Makes the entries of a log, each with the hash of the one before."""
-
-    def __init__(self) -> None:
-        self._number, self._digest = 0, FIRST
-
-    def resume(self, newest: AuditEntry) -> None:
-        """Go on after the newest entry on disk."""
-        self._number, self._digest = newest.number, newest.digest
-
-    def note(self, now: float, who: str, what: str, task: str = "", release: int = 0, detail: str = "") -> AuditEntry:
-        """Make the next entry; see `AuditEntry` for the fields."""
-        self._number += 1
-        entry = AuditEntry(
-            number=self._number,
-            at_s=now,
-            who=who,
-            what=what,
-            task=task,
-            release=release,
-            detail=detail,
-            previous=self._digest,
-        ).sealed()
-        self._digest = entry.digest
-        return entry
 
 
 def verify(entries: Iterable[AuditEntry]) -> tuple[int, str]:

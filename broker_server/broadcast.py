@@ -70,13 +70,14 @@ class Broadcast:
         """Keep a release: chunks first, then the manifest; clear the chunks of releases that are too old.
 
         Raises:
+            LocalProtocolError: ``oversized``: no device would take the offer; nothing was changed.
             StoreError: the database refused.
         """
-        found = [record for record in self._database.releases(task) if record.counter <= counter]
+        found = [r for r in self._database.releases(task) if r.counter <= counter]
         kept = {record.counter for record in found[-self._keep :]}
-        for record in found:
-            if not record.on_broker:
-                continue
+        records = [r for r in found if r.on_broker]
+        offers = {r.counter: self._encode(ReleaseOffer(r.manifest)) for r in records if r.counter == counter}
+        for record in records:
             name, refs = f"release/{record.counter}", decode_manifest(record.manifest).blobs
             if record.counter in kept:
                 self._publisher.hold(task, name, refs)
@@ -85,18 +86,19 @@ class Broadcast:
                 for ref in refs:
                     self._publisher.clear(ref)
                 self._clearing.add((task, record.counter))
-            if record.counter == counter:
-                self._publisher.keep(self._topics.release(task), self._encode(ReleaseOffer(record.manifest)))
+            if record.counter in offers:
+                self._publisher.keep(self._topics.release(task), offers[record.counter])
 
     def offer(self, task: TaskId, counter: int, devices: tuple[DeviceId, ...]) -> None:
         """Keep a release for some devices, ahead of the fleet: chunks first, then a manifest for each.
 
         Raises:
+            LocalProtocolError: as of `release`.
             StoreError: the database refused.
         """
         manifest = self._database.releases(task, after=counter - 1)[0].manifest
-        self._publisher.hold(task, f"release/{counter}", decode_manifest(manifest).blobs)
         payload = self._encode(ReleaseOffer(manifest))
+        self._publisher.hold(task, f"release/{counter}", decode_manifest(manifest).blobs)
         for device in devices:
             self._publisher.keep(self._topics.release(task, device), payload)
 

@@ -27,7 +27,7 @@ class Offence(msgspec.Struct):
 
 
 Offences = dict[DeviceId, dict[str, Offence]]
-"""By device and reason: ``quota-messages``, ``quota-bytes``, ``clone``."""
+"""By device and reason: ``quota-messages``, ``quota-bytes``, ``quota-again``, ``clone``."""
 
 
 class Conduct:
@@ -46,6 +46,13 @@ class Conduct:
     def refusal(self, device: DeviceId, size: int, now: float) -> str:
         """Say why a message of that many bytes is not taken, "" when it is."""
         reason = self._quotas.refusal(device, size, now)
+        if reason:
+            self._note(device, reason, now)
+        return reason
+
+    def again(self, device: DeviceId, size: int, now: float) -> str:
+        """Say why a chunk of that many bytes is not published again at a device's word, "" when it is."""
+        reason = self._quotas.again(device, size, now)
         if reason:
             self._note(device, reason, now)
         return reason

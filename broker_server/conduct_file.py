@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from broker_server.conduct import Conduct, Offences
+from broker_server.periods import NEVER, over
 from edge_protocol.files import write_atomic
 
 NAME = "conduct.json"
@@ -31,7 +32,7 @@ class ConductFile:
 
     def __init__(self, state_dir: Path, conduct: Conduct) -> None:
         self._path, self._conduct = state_dir / NAME, conduct
-        self._written, self._due_s = b"", 0.0
+        self._written, self._saved_s = b"", NEVER
 
     def save(self, now: float) -> None:
         """Write it when it is due.
@@ -39,9 +40,9 @@ class ConductFile:
         Raises:
             StoreError: the disk refused.
         """
-        if now < self._due_s:
+        if not over(self._saved_s, EVERY_S, now):
             return
-        self._due_s = now + EVERY_S
+        self._saved_s = now
         self._conduct.forget(now)
         data = msgspec.json.encode(self._conduct.offences)
         if data != self._written:

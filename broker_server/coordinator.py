@@ -26,11 +26,13 @@ from broker_server.effects import (
 from broker_server.events import Distilled, JobFailed, Ordered, Outcome, ReleaseStored
 from broker_server.last_reports import LastReports
 from broker_server.measuring import taken
+from broker_server.periods import NEVER, over
 from broker_server.records import DeviceRecord, ReleaseRecord, SeenMessage, StoredReport, StoredState
 from broker_server.registry import TABLE, Device, DeviceEvent, Registry
 from broker_server.rollouts import Ended, Rollouts
 from broker_server.rounds import refusal
 from broker_server.seen import SeenMessages, name_of
+from broker_server.standstill import Standstill
 from broker_server.task_rounds import TaskRounds
 from edge_protocol import messages as m
 from edge_protocol.effects import Drop, Send
@@ -60,6 +62,7 @@ class Coordinator:
         )
         self.rollouts = Rollouts(config.tags, self.registry.devices.values)
         self.seen = SeenMessages(keep_s=config.keep_messages_s, limit=config.keep_messages)
+        self.standstill = Standstill(self.registry, self.rollouts, self.tasks.values())
         self.last_reports = LastReports()
         self._asked: dict[DeviceId, float] = {}
         self._max = config.max_devices
@@ -76,18 +79,17 @@ class Coordinator:
     def tick(self, now: float) -> list[Effect]:
         """Do what the clock alone makes due."""
         effects: list[Effect] = []
-        for device in self.registry.quiet(now):
+        for device in [] if self.standstill else self.registry.quiet(now):
             effects += self._changed(device, now)
         for task in self.tasks.values():
-            effects += self._settle(task, *self.rollouts.advance(task.task, task.release, now), now)
-            effects += task.advance(now)
+            effects += self._advance(task, now)
         return effects
 
     def next_deadline(self) -> float | None:
         """When `tick` will have something to do, or None."""
         due = [self.registry.next_deadline(), self.rollouts.next_deadline()]
         due += [task.next_deadline() for task in self.tasks.values()]
-        return min((at for at in due if at is not None), default=None)
+        return None if self.standstill else min((at for at in due if at is not None), default=None)
 
     def learn(self, outcome: Outcome, now: float) -> list[Effect]:
         """Take the outcome of work that was asked for."""
@@ -96,26 +98,21 @@ class Coordinator:
                 task = self.tasks.get(record.task)
                 if task is None:
                     return [Drop("unknown-task", f"release of {record.task!r}: this server has no such task")]
-                stored = self.rollouts.stored(record, draft, now) if draft else self._current(task, record, now)
-                effects = stored + self._settle(task, *self.rollouts.advance(record.task, task.release, now), now)
+                effects = self.rollouts.stored(record, draft, now) if draft else self._current(task, record, now)
             case Ordered(order) if order.device is not None:
-                changed, effects = device_orders.obey(order, self.registry, self.rollouts.trail, now)
+                changed, effects = device_orders.obey(order, self.registry, now)
                 return effects + (self._changed(changed, now) if changed else [])
             case Ordered(order):
                 task = self.tasks.get(order.task)
                 if task is None:
                     return [Drop("unknown-task", f"order for {order.task!r}: this server has no such task")]
                 effects = self._settle(task, *self.rollouts.obey(order, task.release, now), now)
-                effects += self._settle(task, *self.rollouts.advance(order.task, task.release, now), now)
-            case Distilled():
-                task = self.tasks[outcome.task]
-                effects = task.distilled(outcome, now)
-            case JobFailed():
-                task = self.tasks[outcome.task]
-                effects = task.failed(outcome, now) + self.rollouts.failed(outcome)
+            case Distilled() | JobFailed():
+                task, effects = self.tasks[outcome.task], self.rollouts.failed(outcome)
+                effects += task.distilled(outcome, now) if isinstance(outcome, Distilled) else task.failed(outcome, now)
             case _:
                 assert_never(outcome)
-        return effects + task.advance(now)
+        return effects + self._advance(task, now)
 
     def handle(self, envelope: m.Envelope, now: float) -> list[Effect]:
         """Take a message that a device sent; `codec.decode` has checked that the topic's device is its sender."""
@@ -173,7 +170,7 @@ class Coordinator:
                     return [SaveTelemetry(device.device, now, body)]
                 return [Drop("out-of-order", f"telemetry of {header.sender} is older than the one before")]
             case m.Need():
-                return [Republish(body.sha256, body.indices)]
+                return [Republish(device.device, body.sha256, body.indices)]
             case _:
                 return [
                     Drop("wrong-direction", f"{header.sender} sent a {type(body).__name__}, which only a server may")
@@ -268,12 +265,18 @@ class Coordinator:
     def _ask(self, header: m.Header, now: float) -> list[Effect]:
         """Ask for a birth, not too often."""
         device = DeviceId(header.sender)
-        if now - self._asked.get(device, -REBIRTH_PAUSE_S) < REBIRTH_PAUSE_S:
+        if not over(self._asked.get(device, NEVER), REBIRTH_PAUSE_S, now):
             return []
         if len(self._asked) >= self._max:
             self._asked.clear()
         self._asked[device] = now
         return [Send(m.Rebirth(), to=device)]
+
+    def _advance(self, task: TaskRounds, now: float) -> list[Effect]:
+        if self.standstill:
+            return []
+        effects = self._settle(task, *self.rollouts.advance(task.task, task.release, now), now)
+        return effects + task.advance(now)
 
     def _settle(self, task: TaskRounds, effects: list[Effect], ended: list[Ended], now: float) -> list[Effect]:
         """Have a task follow its rollouts: a release is the fleet's once its rollout is complete, no sooner."""

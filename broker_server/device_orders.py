@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from broker_server.audit import AuditTrail
+from broker_server.audit import AuditEntry
 from broker_server.effects import Effect, SaveAudit, SaveOrder, WithdrawRelease
 from broker_server.measuring import MEASURE, ask
 from broker_server.records import OrderRecord
@@ -16,7 +16,7 @@ _EVENTS = {RETIRE: DeviceEvent.RETIRE, REINSTATE: DeviceEvent.REINSTATE}
 MOST_TAGS = 32
 
 
-def obey(order: OrderRecord, registry: Registry, trail: AuditTrail, now: float) -> tuple[Device | None, list[Effect]]:
+def obey(order: OrderRecord, registry: Registry, now: float) -> tuple[Device | None, list[Effect]]:
     """Do what is ordered, or say why not.
 
     Returns:
@@ -35,7 +35,8 @@ def obey(order: OrderRecord, registry: Registry, trail: AuditTrail, now: float) 
         refused = f"{order.order!r} is no order"
     if refused or device is None:
         return None, [SaveOrder(replace(order, answer=refused))]
-    noted = trail.note(now, order.by, order.order, detail=f"{device.device} {' '.join(order.tags)}".strip())
+    detail = f"{device.device} {' '.join(order.tags)}".strip()
+    noted = AuditEntry(at_s=now, who=order.by, what=order.order, detail=detail)
     return device, [*effects, SaveAudit(noted), SaveOrder(replace(order, answer=""))]
 
 

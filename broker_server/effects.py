@@ -104,7 +104,7 @@ class SaveProgress:
 
 @dataclass(frozen=True, slots=True)
 class SaveAudit:
-    """Append to the audit log."""
+    """Append to the audit log, after whatever is its newest entry by then."""
 
     entry: AuditEntry
 
@@ -190,8 +190,9 @@ class PublishRound:
 
 @dataclass(frozen=True, slots=True)
 class Republish:
-    """Publish chunks again that the broker did not deliver."""
+    """Publish chunks again that the broker did not deliver, at the word of a device."""
 
+    device: DeviceId
     sha256: str
     indices: tuple[int, ...]
 

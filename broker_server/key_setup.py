@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
+from broker_server.audit import AuditEntry
 from broker_server.config import ServerConfig
+from broker_server.effects import SaveAudit
 from broker_server.keys import KeyFolder, Keys, passphrase_from
-from broker_server.signed_roles import ONLINE, TOP_LEVEL, SignedRoles
-from edge_protocol.errors import ConfigError, NotReadyError
+from broker_server.signed_roles import SignedRoles
+from broker_server.store.database import Database
+from broker_server.store.roles import ONLINE, TOP_LEVEL
+from edge_protocol.errors import ConfigError, NotReadyError, TrustError
 from edge_protocol.ids import TaskId
-from edge_protocol.trust import role_of
+from edge_protocol.trust import commissioned, refreshed, role_of, rotated
 
 
 def own_keys(config: ServerConfig) -> KeyFolder:
@@ -124,6 +129,46 @@ def rotate(
     else:
         roles.delegate(TaskId(role), keys, rotation.threshold, now)
     return roles
+
+
+def log_change(config: ServerConfig, now: float, who: str, detail: str) -> None:
+    """Tell the audit log that keys were changed, where a server has run on the state folder.
+
+    Raises:
+        StoreError: the disk refused; the keys are changed all the same.
+    """
+    path = Path(config.state_dir) / "server.db"
+    if not path.exists():
+        return
+    database = Database(path)
+    try:
+        database.apply([SaveAudit(AuditEntry(at_s=now, who=who, what="keys", detail=detail))])
+    finally:
+        database.close()
+
+
+def refusals(roles: SignedRoles, now: float) -> list[str]:
+    """What devices of each task would say to the metadata that are here, in their own words; nothing when all is good.
+
+    Args:
+        roles: whose files are looked at.
+        now: seconds since 1970.
+
+    Raises:
+        NotReadyError: no root has been signed.
+        StoreError: a file cannot be read.
+    """
+    files, at = roles.files(), datetime.fromtimestamp(now, timezone.utc)
+    tasks = [TaskId(role.removeprefix(role_of(TaskId("")))) for role in roles.tasks()]
+    return sorted({_refusal(files, task, at) for task in tasks} - {""})
+
+
+def _refusal(files: Mapping[str, bytes], task: TaskId, at: datetime) -> str:
+    try:
+        refreshed(rotated(commissioned(files["1.root"]), files), files, task, at)
+    except TrustError as error:
+        return str(error)
+    return ""
 
 
 def _place(role: str, own: KeyFolder, safe: KeyFolder | None) -> KeyFolder:

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from securesystemslib.signer import CryptoSigner, Key, Signer, SSlibKey
 
-from broker_server.store.engine import translated
+from broker_server.store.lock import locked
 from edge_protocol.errors import ConfigError
 from edge_protocol.files import write_atomic
 
@@ -66,11 +66,10 @@ class KeyFolder:
         secret = self._secret(file)
         sealed = BestAvailableEncryption(secret) if secret else NoEncryption()
         pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, sealed)
-        with translated(str(self.folder)):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.folder / file, pem, mode=0o600)
-        entries = self._entries() | {public.keyid: _Entry(name=name, uri=PEM + file, public=public.to_dict())}
-        write_atomic(self.folder / "keys.json", msgspec.json.format(msgspec.json.encode(entries)))
+        with locked(self.folder):
+            write_atomic(self.folder / file, pem, mode=0o600)
+            entries = self._entries() | {public.keyid: _Entry(name=name, uri=PEM + file, public=public.to_dict())}
+            write_atomic(self.folder / "keys.json", msgspec.json.format(msgspec.json.encode(entries)))
         return public
 
     def signer(self, keyid: str) -> Signer | None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter, deque
+from collections import deque
 from contextlib import suppress
+from functools import partial
 from queue import Empty
 from typing import get_args
 
@@ -18,6 +19,7 @@ from broker_server.broadcast import Broadcast
 from broker_server.conduct import Conduct
 from broker_server.coordinator import Coordinator
 from broker_server.events import Distilled, JobFailed, Ordered, ReleaseStored
+from broker_server.periods import NEVER, over
 from broker_server.publisher import Publisher
 from broker_server.rounds import MAX_REASON
 from broker_server.store.database import Database
@@ -25,7 +27,7 @@ from broker_server.workshop import Workshop
 from edge_protocol import messages as m
 from edge_protocol.codec import decode, encode, kind_of
 from edge_protocol.effects import Drop, Send
-from edge_protocol.errors import ProtocolError, StoreError
+from edge_protocol.errors import LocalProtocolError, ProtocolError, StoreError
 from edge_protocol.ids import SERVER, DeviceId
 from edge_protocol.topics import ChunkTopic, Presence, Topics, Uplink
 from edge_protocol.transport.base import Connected, Disconnected, Inbox, Received, Refused, Transport
@@ -77,14 +79,14 @@ class Pump:
         speaker: Speaker,
         inbox: Inbox,
     ) -> None:
-        self.drops: Counter[str] = Counter()
+        self.drops = publisher.drops
         self.connected = False
         self._coordinator, self._database, self._transport = coordinator, database, transport
         self._publisher, self._broadcast, self._workshop = publisher, broadcast, workshop
         self._topics, self._speaker, self._inbox, self._conduct = topics, speaker, inbox, conduct
         self._pending: deque[e.Effect] = deque()
         self._out: deque[tuple[str, bytes]] = deque(maxlen=MAX_WAITING)
-        self._poll_at = 0.0
+        self._looked_s = NEVER
 
     @property
     def stuck(self) -> bool:
@@ -143,9 +145,11 @@ class Pump:
                 log.info("connected to the broker (%d)", generation)
                 self.connected = True
                 self._publisher.connected(now)
+                return self._coordinator.standstill.end(now)
             case Disconnected(reason):
                 log.warning("broker lost: %s", reason)
                 self.connected = False
+                self._coordinator.standstill.begin(now)
             case Refused(reason, detail):
                 return [Drop(reason, detail)]
             case _:
@@ -187,7 +191,10 @@ class Pump:
             self._database.apply([effect for effect in self._pending if isinstance(effect, _SAVES)])
             self._pending = deque(effect for effect in self._pending if not isinstance(effect, _SAVES))
             while self._pending:
-                self._carry_out(self._pending[0])
+                try:
+                    self._carry_out(self._pending[0])
+                except LocalProtocolError as error:
+                    self._unsent(error)
                 self._pending.popleft()
         except StoreError as error:
             log.error("nothing is taken or acknowledged until this succeeds: %s", error)  # noqa: TRY400 - no trace needed
@@ -207,8 +214,10 @@ class Pump:
             case e.PublishRound(call):
                 log.info("task %s: round %d %s", call.task, call.number, "is open" if call.open else "takes no more")
                 self._broadcast.round(call)
-            case e.Republish(sha256, indices):
-                if reason := self._publisher.need(sha256, indices, self._speaker.now):
+            case e.Republish(device, sha256, indices):
+                now = self._speaker.now
+                spend = partial(self._conduct.again, device, now=now)
+                if reason := self._publisher.need(sha256, indices, now, spend):
                     self.drops[reason] += 1
             case e.OfferRelease(task, counter, devices):
                 log.info("task %s: release %d for %d devices", task, counter, len(devices))
@@ -229,16 +238,23 @@ class Pump:
     def _send_waiting(self) -> None:
         while self._out and self._transport.ready:
             topic, payload = self._out[0]
-            if not self._transport.publish(topic, payload):
-                return
+            try:
+                if not self._transport.publish(topic, payload):
+                    return
+            except LocalProtocolError as error:
+                self._unsent(error)
             self._out.popleft()
+
+    def _unsent(self, error: LocalProtocolError) -> None:
+        log.error("not sent: %s", error)
+        self.drops[error.reason] += 1
 
     def _look_at_disk(self, now: float) -> list[e.Effect]:
         """Find what an operator pushed and ordered, and note what has been cleared."""
         effects: list[e.Effect] = []
-        if now < self._poll_at:
+        if not over(self._looked_s, POLL_RELEASES_S, now):
             return effects
-        self._poll_at = now + POLL_RELEASES_S
+        self._looked_s = now
         try:
             for name, task in self._coordinator.tasks.items():
                 for record in self._database.releases(name, after=task.release):

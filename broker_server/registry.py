@@ -167,6 +167,11 @@ class Registry:
                 moved.append(device)
         return moved
 
+    def shift(self, by_s: float) -> None:
+        """Move every deadline."""
+        for status, since in self._since.items():
+            self._since[status] = OrderedDict((device, at + by_s) for device, at in since.items())
+
     def next_deadline(self) -> float | None:
         """When the first device will have been silent too long, or None."""
         due = [next(iter(q.values())) + self._patience[s] for s, q in self._since.items() if q]

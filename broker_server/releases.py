@@ -16,24 +16,26 @@ An artifact folder, from the distiller or pushed by an operator, holds for each 
 
 from __future__ import annotations
 
-import fcntl
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 from safetensors import SafetensorError, safe_open
 
+from broker_server.audit import AuditEntry
 from broker_server.foreign import next_counter
+from broker_server.offers import check_offer
 from broker_server.records import ReleaseRecord, RolloutRecord
 from broker_server.rollout_plan import Plan
 from broker_server.signed_roles import SignedRoles
 from broker_server.store.blobs import BlobFolder
 from broker_server.store.database import Database
 from broker_server.store.engine import translated
+from broker_server.store.lock import locked
 from edge_protocol.blobs import BlobRef
 from edge_protocol.delta import make_delta
 from edge_protocol.errors import ArtifactError, DigestError, StoreError
@@ -41,6 +43,7 @@ from edge_protocol.files import sync_folder, write_atomic
 from edge_protocol.ids import TaskId
 from edge_protocol.manifest import SCALE, VARIANTS, Artifact, Delta, ReleaseManifest, decode_manifest, encode_manifest
 from edge_protocol.task import TIERS, TaskSpec, Tier
+from edge_protocol.transport.settings import BrokerSettings
 
 DELTA_BASES = 2
 """How many of the fleet's last releases a new one gives deltas from; the broker keeps as many by default."""
@@ -60,11 +63,12 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a release comes from: `round` is None when an operator pushed it."""
+    """Where a release comes from: `round` is None when an operator pushed it, `by` is who the audit log names."""
 
     round: int | None
     metrics: Mapping[str, float]
     notes: str = ""
+    by: str = "server"
 
 
 class ReleaseFolder:
@@ -73,10 +77,20 @@ class ReleaseFolder:
     Args:
         state_dir: the server's state.
         roles: who sign that a manifest is a release.
+        packet_bytes: of the largest packet that the broker takes.
     """
 
-    def __init__(self, state_dir: Path, fleet: str, database: Database, blobs: BlobFolder, roles: SignedRoles) -> None:
-        self.root = state_dir / "releases"
+    def __init__(
+        self,
+        state_dir: Path,
+        fleet: str,
+        database: Database,
+        blobs: BlobFolder,
+        roles: SignedRoles,
+        *,
+        packet_bytes: int = BrokerSettings().max_packet_bytes,
+    ) -> None:
+        self.root, self._packet_bytes = state_dir / "releases", packet_bytes
         self._fleet, self._database, self._blobs, self._roles = fleet, database, blobs, roles
 
     def folder(self, task: TaskId, counter: int) -> Path:
@@ -102,19 +116,17 @@ class ReleaseFolder:
     ) -> ReleaseRecord:
         """Make the next release of a task from an artifact folder; with `hold`, a rollout brings it to the fleet.
 
-        Its counter is above `above` too.
-
         Raises:
-            ArtifactError: a file is missing or broken, or the metrics are not finite.
+            ArtifactError: a file is missing or broken, the metrics are not finite, or it could never be offered.
             StoreError: the disk refused.
         """
         if not all(math.isfinite(value) for value in origin.metrics.values()):
             raise ArtifactError(f"{artifacts}: a metric is not finite: {dict(origin.metrics)}")
-        with self._lock():
+        with locked(self.root):
             return self._make(spec, artifacts, origin, now, hold, above)
 
     def again(
-        self, task: TaskId, counter: int, notes: str, now: float, hold: Hold | None = None, *, above: int = 0
+        self, task: TaskId, counter: int, origin: Provenance, now: float, hold: Hold | None = None, *, above: int = 0
     ) -> ReleaseRecord:
         """Release the files of an earlier release under the next counter: what takes a worse one back.
 
@@ -122,14 +134,16 @@ class ReleaseFolder:
             ArtifactError: there is no such release.
             StoreError: the disk refused.
         """
-        with self._lock():
+        with locked(self.root):
             found = self._database.release(task, counter)
             if found is None:
                 raise ArtifactError(f"no release {counter} of {task!r} to go back to; push one")
             old = decode_manifest(found.manifest)
             fresh = next_counter(self._database, task, above)
             whole = tuple(msgspec.structs.replace(artifact, deltas=()) for artifact in old.artifacts)  # on most disks
-            manifest = msgspec.structs.replace(old, counter=fresh, created_s=now, artifacts=whole, round=0, notes=notes)
+            manifest = msgspec.structs.replace(
+                old, counter=fresh, created_s=now, artifacts=whole, round=0, notes=origin.notes
+            )
             source, folder = self.folder(task, counter), self.folder(task, fresh)
             with translated(str(folder)):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -137,7 +151,8 @@ class ReleaseFolder:
             for file in sorted(source.glob("*.safetensors")):
                 write_atomic(folder / file.name, _file(file))
             newer = [r.counter for r in self._database.releases(task, after=counter)]
-            return self._record(manifest, folder, None, hold, now, gone=[] if hold else newer)
+            origin = replace(origin, metrics=old.metrics)
+            return self._record(manifest, folder, origin, hold, now, gone=[] if hold else newer)
 
     def list_again(self, task: TaskId, now: float) -> None:
         """Have the fleet's release, and newer ones, signed where they are not: metadata may have been brought back.
@@ -171,19 +186,20 @@ class ReleaseFolder:
         )
         folder = self.folder(spec.task_id, counter)
         self._write(folder, artifacts)
-        return self._record(manifest, folder, origin.round, hold, now)
+        return self._record(manifest, folder, origin, hold, now)
 
     def _record(
         self,
         manifest: ReleaseManifest,
         folder: Path,
-        number: int | None,
+        origin: Provenance,
         hold: Hold | None,
         now: float,
         gone: Iterable[int] = (),
     ) -> ReleaseRecord:
         """Have a release signed whose files are in place, and write its row."""
         task, counter, data = manifest.task.task_id, manifest.counter, encode_manifest(manifest)
+        check_offer(manifest, data, self._packet_bytes)
         self._roles.list_release(task, counter, data, now, gone)
         write_atomic(folder / "manifest.bin", data)
         with translated(str(folder)):
@@ -191,7 +207,7 @@ class ReleaseFolder:
         record = ReleaseRecord(
             task=task,
             counter=counter,
-            round=number,
+            round=origin.round,
             created_s=manifest.created_s,
             metrics=dict(manifest.metrics),
             notes=manifest.notes,
@@ -200,18 +216,11 @@ class ReleaseFolder:
         draft = (
             RolloutRecord(task=task, counter=counter, plan=hold.plan, by=hold.by, starts=hold.starts) if hold else None
         )
-        self._database.add_release(record, draft)
+        how = "pushed" if origin.round is None else f"round {origin.round}"
+        detail = f"manifest {sha256(data).hexdigest()[:16]}, {origin.notes or how}"
+        noted = AuditEntry(at_s=now, who=origin.by, what="release", task=task, release=counter, detail=detail)
+        self._database.add_release(record, draft, None if hold else noted)
         return record
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Let one process at a time take a counter; a killed one lets go."""
-        with translated(str(self.root)):
-            self.root.mkdir(parents=True, exist_ok=True)
-            file = (self.root / ".lock").open("w")
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
 
     def _artifact(self, spec: TaskSpec, folder: Path, tier: Tier, variant: str) -> Artifact:
         template, weights, golden = (self._blobs.put(_file(folder / name)) for name in _FILES)

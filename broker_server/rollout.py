@@ -163,6 +163,14 @@ class Rollout:
             return []
         return self._mark(device, Sign.FAIL, now, f"p95 latency {p95:.1f} ms is above {most:g} ms")
 
+    def shift(self, by_s: float) -> None:
+        """Move every deadline: of devices, of what they are asked to measure, of the soak."""
+        self._undecided = OrderedDict((device, since + by_s) for device, since in self._undecided.items())
+        self._asked = {device: at + by_s for device, at in self._asked.items()}
+        self._look_at += by_s
+        if self.record.calm_s:
+            self.record = self.record.changed(calm_s=self.record.calm_s + by_s)
+
     def next_deadline(self) -> float | None:
         """When `advance` has something to do by itself, or None."""
         if self.state not in ACTIVE:

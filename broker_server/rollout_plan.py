@@ -141,9 +141,8 @@ def parse_quantity(text: str, units: Mapping[str, float], what: str) -> float:
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]+)", text)
     if found is None or found[2] not in units:
-        raise ConfigError(
-            f"{text!r} is no {what}; write a number and one of {', '.join(units)}, such as 30{min(units)}"
-        )
+        such = " or ".join(f"30{unit}" for unit in list(units)[:2])
+        raise ConfigError(f"{text!r} is no {what}; write a number and one of {', '.join(units)}, such as {such}")
     return float(found[1]) * units[found[2]]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from broker_server.audit import AuditEntry, AuditTrail
+from broker_server.audit import AuditEntry
 from broker_server.effects import (
     NO_ROUND,
     Effect,
@@ -22,7 +22,7 @@ from broker_server.effects import (
     SaveProgress,
     SaveRollout,
 )
-from broker_server.events import JobFailed
+from broker_server.events import Distilled, JobFailed
 from broker_server.measuring import latency_of
 from broker_server.records import OrderRecord, ProgressRecord, ReleaseRecord, RolloutRecord
 from broker_server.registry import Device
@@ -64,25 +64,16 @@ class Rollouts:
     Args:
         tags: tag → patterns of device names.
         fleet: every device of the server.
-
-    Attributes:
-        trail: of everything that operators do to this server.
     """
 
     def __init__(self, tags: Tags, fleet: Fleet) -> None:
         self._tags, self._fleet = tags, fleet
         self._held: dict[TaskId, dict[int, _Held]] = {}
-        self.trail = AuditTrail()
 
     def restore(
-        self,
-        held: Iterable[tuple[ReleaseRecord, RolloutRecord, Iterable[ProgressRecord]]],
-        newest: AuditEntry | None,
-        now: float,
+        self, held: Iterable[tuple[ReleaseRecord, RolloutRecord, Iterable[ProgressRecord]]], now: float
     ) -> list[Effect]:
         """Take rollouts back from disk, but for drafts that were never seen; say what the broker is to keep."""
-        if newest is not None:
-            self.trail.resume(newest)
         effects: list[Effect] = []
         for release, record, progress in (each for each in held if each[1].logged):
             rollout = self._add(release, record).rollout
@@ -118,9 +109,9 @@ class Rollouts:
             effects += self._take_back(held, current, now)
         return effects, ended
 
-    def failed(self, event: JobFailed) -> list[Effect]:
+    def failed(self, event: Distilled | JobFailed) -> list[Effect]:
         """A release that was to come back could not be made; it is asked for again, and meanwhile this is told."""
-        if event.round != NO_ROUND:
+        if isinstance(event, Distilled) or event.round != NO_ROUND:
             return []
         effects: list[Effect] = []
         for held in self._of(event.task):
@@ -169,6 +160,12 @@ class Rollouts:
             did = held.rollout.measured(device, state.release, values, now)
             effects += did + self._failures(did, held, now)
         return effects
+
+    def shift(self, by_s: float) -> None:
+        """Move every deadline."""
+        for held in (h for task in self._held for h in self._of(task)):
+            held.rollout.shift(by_s)
+            held.return_at = held.return_at if held.return_at is None else held.return_at + by_s
 
     def next_deadline(self) -> float | None:
         """When `advance` has something to do by itself, or None."""
@@ -261,7 +258,7 @@ class Rollouts:
         if rollout.state in ACTIVE or kept:
             return [OfferRelease(record.task, record.counter, devices)] if devices else []
         if rollout.state is RolloutState.ABORTED and devices:
-            self._held[record.task][record.counter].return_at = record.ended_s
+            self._held[record.task][record.counter].return_at = 0.0
         return rollout.withdrawn()
 
     def _story(self, before: RolloutRecord, did: list[Effect], held: _Held, now: float) -> list[Effect]:
@@ -281,7 +278,8 @@ class Rollouts:
         return [self._note(now, p.device, "failed", held.rollout.record, p.reason) for p in failed]
 
     def _note(self, now: float, who: str, what: str, record: RolloutRecord, detail: str = "") -> SaveAudit:
-        return SaveAudit(self.trail.note(now, who, what, record.task, record.counter, detail))
+        task, release = record.task, record.counter
+        return SaveAudit(AuditEntry(at_s=now, who=who, what=what, task=task, release=release, detail=detail))
 
 
 def _member(device: Device, task: TaskId) -> Member:

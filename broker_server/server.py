@@ -22,6 +22,7 @@ from broker_server.coordinator import Coordinator
 from broker_server.events import Outcome
 from broker_server.foreign import foreign, warnings
 from broker_server.key_setup import ready_roles
+from broker_server.periods import NEVER, over
 from broker_server.publisher import Publisher
 from broker_server.pump import Pump, Speaker
 from broker_server.releases import ReleaseFolder
@@ -43,6 +44,8 @@ IDLE_S = 0.5
 BUSY_S = 0.005
 PRUNE_S = 3600.0
 RENEW_S = 600.0
+CLOCK_SET_S = 1.0
+"""The wall clock was set when it is off by this much against the steady one."""
 
 log = logging.getLogger(__name__)
 Connect = Callable[[ServerConfig, Inbox], Transport]
@@ -50,14 +53,17 @@ Connect = Callable[[ServerConfig, Inbox], Transport]
 
 @dataclass(frozen=True, slots=True)
 class Seams:
-    """What a simulation replaces: the link, the clock, the distiller, and the threads that long work runs on.
+    """What a simulation replaces: the link, the clocks, the distiller, and the threads that long work runs on.
 
     Attributes:
+        clock: seconds since 1970; may be set at any time.
+        steady: seconds since some moment; nobody sets it.
         inbox: events that may wait; 0 for any number.
     """
 
     connect: Connect
     clock: Callable[[], float]
+    steady: Callable[[], float]
     distiller: Distiller
     executors: tuple[Executor, Executor]
     inbox: int = INBOX
@@ -68,6 +74,7 @@ def real_seams(config: ServerConfig) -> Seams:
     return Seams(
         connect=lambda c, inbox: mqtt_transport(c.broker, f"roadcast-server-{c.fleet}", inbox),
         clock=time.time,
+        steady=time.monotonic,
         distiller=worker_process(config.distil.timeout_s),
         executors=(
             ThreadPoolExecutor(config.distil.parallel, thread_name_prefix="distil"),
@@ -101,14 +108,16 @@ class Server:
         self.topics = Topics(FleetId(config.fleet))
         self.transport = seams.connect(config, self.inbox)
         self.publisher = Publisher(self.topics, blobs, self.transport)
-        self._releases = ReleaseFolder(state, config.fleet, self.database, blobs, self._roles)
+        limit = config.broker.max_packet_bytes
+        self._releases = ReleaseFolder(state, config.fleet, self.database, blobs, self._roles, packet_bytes=limit)
         desk = Desk(config, specs, self.database, self._releases, blobs, salt, seams.clock, self._done)
         distilling, making = seams.executors
         self._workshop = Workshop(desk, seams.distiller, distilling=distilling, making=making)
         self.conduct = Conduct(config.devices.quota, config.devices.max_devices, read_conduct(state))
         self._conduct_file = ConductFile(state, self.conduct)
         self.pump = self._make_pump()
-        self._prune_at, self._renew_at = 0.0, 0.0
+        self._pruned_s, self._renewed_s = NEVER, NEVER
+        self._ahead_s = seams.clock() - seams.steady()
 
     def _make_pump(self) -> Pump:
         speaker = Speaker(self.config.fleet)
@@ -141,16 +150,18 @@ class Server:
             if task.setup.proxy is not None:
                 self._broadcast.proxy(name, task.setup.proxy)
         self.pump.do(resume(self.coordinator, self.database, self.config, now), now)
+        self.coordinator.standstill.begin(now)
         self.transport.subscribe(self.topics.every_uplink)
         self.transport.start()
 
     def step(self, timeout_s: float = 0.0) -> int:
         """Do one step of the pump, and now and then tidy up; return how many events were taken."""
         now = self._seams.clock()
-        if now >= self._renew_at:
+        self._follow_clock(now)
+        if over(self._renewed_s, RENEW_S, now):
             self._renew(now)
-        if now >= self._prune_at:
-            self._prune_at = now + PRUNE_S
+        if over(self._pruned_s, PRUNE_S, now):
+            self._pruned_s = now
             keep = self.config.devices
             self.database.prune(
                 messages_before_s=now - keep.keep_messages_s, results_before_s=now - keep.keep_results_s
@@ -180,9 +191,17 @@ class Server:
         self.transport.close()
         self.database.close()
 
+    def _follow_clock(self, now: float) -> None:
+        """Notice that the clock was set, or that the machine slept: neither makes a device late."""
+        by_s = now - self._seams.steady() - self._ahead_s
+        if abs(by_s) >= CLOCK_SET_S:
+            log.warning("the clock was set by %+.0f s", by_s)
+            self._ahead_s += by_s
+            self.pump.do(self.coordinator.standstill.clock_set(by_s), now)
+
     def _renew(self, now: float) -> None:
         """Sign again what nears its end, and publish it."""
-        self._renew_at = now + RENEW_S
+        self._renewed_s = now
         try:
             for warning in warnings(foreign(self.database)):
                 log.warning(warning)

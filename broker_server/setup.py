@@ -92,7 +92,7 @@ def resume(coordinator: Coordinator, database: Database, config: ServerConfig, n
         held += rolling
         if task.round is not None and task.setup.proxy is not None:
             coordinator.last_reports.restore(database.reports(name, task.round.number, task.setup.proxy.sha256))
-    effects += coordinator.rollouts.restore(held, next(iter(database.audit(newest=True)), None), now)
+    effects += coordinator.rollouts.restore(held, now)
     devices = config.devices
     seen = database.seen(since_s=now - devices.keep_messages_s, limit=devices.keep_messages)
     return effects + coordinator.restore(database.devices(), seen, now)
@@ -131,6 +131,7 @@ def push_release(
     *,
     notes: str,
     now: float,
+    by: str = "server",
     held_by: str = "",
     more_keys: Iterable[KeyFolder] = (),
     above: int = 0,
@@ -143,6 +144,7 @@ def push_release(
         folder: holds a folder per tier.
         notes: for people.
         now: seconds since 1970.
+        by: who pushes it, for the audit log.
         held_by: who holds it back until a rollout is started; "" for nobody: it is for the whole fleet at once.
         more_keys: folders of keys beside the server's own.
         above: counter that the release's is to be above, as those are that devices tell of.
@@ -150,12 +152,14 @@ def push_release(
     Raises:
         ConfigError: no such task, or a key cannot be used.
         NotReadyError: the task's key is not here.
-        ArtifactError: a file is missing or broken.
+        ArtifactError: a file is missing or broken, or the release could never be offered.
         StoreError: the disk refused.
     """
     spec = _spec(config, task)
     with _releasing(config, more_keys) as releases:
-        return releases.make(spec, folder, Provenance(None, {}, notes), now, _hold(config, task, held_by), above=above)
+        return releases.make(
+            spec, folder, Provenance(None, {}, notes, by), now, _hold(config, task, held_by), above=above
+        )
 
 
 def release_again(
@@ -165,6 +169,7 @@ def release_again(
     *,
     notes: str,
     now: float,
+    by: str = "server",
     held_by: str = "",
     more_keys: Iterable[KeyFolder] = (),
     above: int = 0,
@@ -172,7 +177,9 @@ def release_again(
     """Sign the files of an earlier release of a task as its next one; arguments and errors are those of a push."""
     spec = _spec(config, task)
     with _releasing(config, more_keys) as releases:
-        return releases.again(spec.task_id, counter, notes, now, _hold(config, task, held_by), above=above)
+        return releases.again(
+            spec.task_id, counter, Provenance(None, {}, notes, by), now, _hold(config, task, held_by), above=above
+        )
 
 
 def _spec(config: ServerConfig, task: str) -> TaskSpec:
@@ -193,6 +200,7 @@ def _releasing(config: ServerConfig, more_keys: Iterable[KeyFolder]) -> Iterator
     database = Database(state / "server.db")
     try:
         roles = signed_roles(config, more_keys)
-        yield ReleaseFolder(state, config.fleet, database, BlobFolder(state / "blobs"), roles)
+        blobs, limit = BlobFolder(state / "blobs"), config.broker.max_packet_bytes
+        yield ReleaseFolder(state, config.fleet, database, blobs, roles, packet_bytes=limit)
     finally:
         database.close()

@@ -23,7 +23,6 @@ from tuf.api.metadata import (
     DelegatedRole,
     Delegations,
     Metadata,
-    MetaFile,
     Root,
     Signed,
     Snapshot,
@@ -34,16 +33,13 @@ from tuf.api.metadata import (
 
 from broker_server.config import TrustConfig
 from broker_server.keys import Keys
-from broker_server.store.roles import RoleFolder
+from broker_server.store.roles import HASHES, TOP_LEVEL, RoleFolder
 from edge_protocol.errors import NotReadyError, StoreError
 from edge_protocol.ids import TaskId
 from edge_protocol.trust import CREATED, MAX_METADATA, SKEW_S, role_of, target_of
 
 MAX_LISTED = 40
 """Newest releases of a task that stay listed, some 110 bytes each: every device fetches the list with every release."""
-ONLINE = ("snapshot", "timestamp")
-TOP_LEVEL = ("root", "targets", *ONLINE)
-_HASH = ["sha256"]
 _DAY_S = 86_400.0
 _EPOCH = datetime.fromtimestamp(0, timezone.utc)
 
@@ -133,13 +129,18 @@ class SignedRoles:
             for key in keys:
                 targets.add_key(key, role)
             releases = self._folder.load(Targets, role) if self._folder.has(role) else Targets(expires=_EPOCH)
-            signed = {role: self._next(role, releases, now, by=targets), "targets": self._next("targets", targets, now)}
+            signed = {
+                role: self._next(role, releases, now, by=[targets]),
+                "targets": self._next("targets", targets, now),
+            }
             for name, data in signed.items():  # in this order: whatever is delegated is there
                 self._folder.write(name, data)
             self._bind(now)
 
     def rotate(self, role: str, keys: Sequence[Key], threshold: int, now: float) -> int:
         """Give a top-level role other keys, by a root that the old threshold and the new one sign; return its version.
+
+        The role is signed first, by old and new keys, so what a crash leaves is good; without old ones the root is.
 
         Args:
             role: one of `TOP_LEVEL`.
@@ -150,17 +151,22 @@ class SignedRoles:
         Raises:
             NotReadyError: too few private keys are here.
         """
-        with self._folder.lock():
-            old, root = self._root(), self._root()
+        folder = self._folder
+        with folder.lock():
+            old, root = folder.root(), folder.root()
             for keyid in list(root.roles[role].keyids) if keys else ():
                 root.revoke_key(keyid, role)
             for key in keys:
                 root.add_key(key, role)
             root.roles[role].threshold = threshold if keys else root.roles[role].threshold
             root.version, root.expires = old.version + 1, self._until("root", now)
-            self._folder.write(f"{root.version}.root", self._sealed("root", root, [old, root]))
-            if role == "targets":
-                self._again("targets", self._folder.load(Targets, "targets"), now)
+            sealed = self._sealed("root", root, [old, root])
+            if role != "root" and (both := self._by_both(role, old, root, now)):
+                folder.write(role, both)
+                self._bind(now)
+            folder.write(f"{root.version}.root", sealed)
+            if role == "targets" and not self._good(role, targets := folder.load(Targets, role), now):
+                self._again(role, targets, now)
             self._bind(now)
             return root.version
 
@@ -177,7 +183,7 @@ class SignedRoles:
             for name in [target_of(task, other) for other in gone]:
                 releases.targets.pop(name, None)
             name = target_of(task, counter)
-            releases.targets[name] = TargetFile.from_data(name, manifest, _HASH)
+            releases.targets[name] = TargetFile.from_data(name, manifest, HASHES)
             newest = sorted(releases.targets, key=lambda each: int(each.rpartition("/")[2]))[-MAX_LISTED:]
             releases.targets = {each: releases.targets[each] for each in {*newest, name}}
             self._again(role, releases, now)
@@ -187,7 +193,7 @@ class SignedRoles:
         """Whether exactly this manifest is a release of a task."""
         name = target_of(task, counter)
         listed = self._folder.load(Targets, role_of(task)).targets.get(name)
-        return listed == TargetFile.from_data(name, manifest, _HASH)
+        return listed == TargetFile.from_data(name, manifest, HASHES)
 
     def renew(self, now: float) -> list[str]:
         """Sign again what is past half of its life and whose key is here; say what ends and could not be.
@@ -196,7 +202,7 @@ class SignedRoles:
             NotReadyError: snapshot or timestamp ends and its key is not here.
             StoreError: the disk refused.
         """
-        ending = [] if self._fresh("root", self._root(), now) else ["root"]
+        ending = [] if self._fresh("root", self._folder.root(), now) else ["root"]
         with self._folder.lock():
             for role in ("targets", *self.tasks()):
                 signed = self._folder.load(Targets, role)
@@ -211,10 +217,10 @@ class SignedRoles:
 
     def status(self) -> list[dict[str, Any]]:
         """Every role: its version, end, threshold and keys, and which of those are here."""
-        root, found = self._root(), []
+        root, found = self._folder.root(), []
         for role in (*TOP_LEVEL, *self.tasks()):
             signed: Signed = root if role == "root" else self._folder.metadata(role).signed
-            rule = self._delegator(role).get_delegated_role(role)
+            rule = self._folder.delegator(role).get_delegated_role(role)
             here = {signer.public_key.keyid for signer in self._keys.signers(rule.keyids)}
             found.append(
                 {
@@ -229,37 +235,39 @@ class SignedRoles:
 
     def _bind(self, now: float) -> None:
         """Have snapshot and timestamp describe what is here, also after a crash; sign them only when they must be."""
-        folder, described = self._folder, {f"{role}.json": self._meta(role) for role in ("targets", *self.tasks())}
+        folder = self._folder
+        described = {f"{role}.json": folder.described(role) for role in ("targets", *self.tasks())}
         snapshot = folder.load(Snapshot, "snapshot") if folder.has("snapshot") else Snapshot(expires=_EPOCH)
         if snapshot.meta != described or not self._good("snapshot", snapshot, now):
             snapshot.meta = described
             self._again("snapshot", snapshot, now)
         timestamp = folder.load(Timestamp, "timestamp") if folder.has("timestamp") else Timestamp(expires=_EPOCH)
-        if timestamp.snapshot_meta != self._meta("snapshot") or not self._good("timestamp", timestamp, now):
-            timestamp.snapshot_meta = self._meta("snapshot")
-            timestamp.unrecognized_fields[CREATED] = int(now)
+        if timestamp.snapshot_meta != folder.described("snapshot") or not self._good("timestamp", timestamp, now):
+            timestamp.snapshot_meta = folder.described("snapshot")
             self._again("timestamp", timestamp, now)
 
     def _good(self, role: str, signed: Signed, now: float) -> bool:
         """Whether a role need not sign again: far from its end, and signed by the keys that it has today."""
-        if not self._folder.has(role) or not self._fresh(role, signed, now):
-            return False
-        metadata = self._folder.metadata(role)
-        try:
-            self._delegator(role).verify_delegate(role, metadata.signed_bytes, metadata.signatures)
-        except UnsignedMetadataError:
-            return False
-        return True
+        return self._folder.has(role) and self._fresh(role, signed, now) and self._folder.verified(role)
 
     def _again(self, role: str, signed: Signed, now: float) -> None:
         """Sign the next version of a role and put it in place."""
         self._folder.write(role, self._next(role, signed, now))
 
-    def _next(self, role: str, signed: Signed, now: float, by: Targets | None = None) -> bytes:
+    def _next(self, role: str, signed: Signed, now: float, by: Sequence[Root | Targets] = ()) -> bytes:
         """The next version of a role, or the first one, signed."""
         signed.version += 1 if self._folder.has(role) else 0
         signed.expires = self._until(role, now)
-        return self._sealed(role, signed, [by or self._delegator(role)])
+        if isinstance(signed, Timestamp):
+            signed.unrecognized_fields[CREATED] = int(now)
+        return self._sealed(role, signed, by or [self._folder.delegator(role)])
+
+    def _by_both(self, role: str, old: Root, new: Root, now: float) -> bytes:
+        """The next version of a role, good by either root; empty without the old root's keys of it."""
+        try:
+            return self._next(role, self._folder.metadata(role).signed, now, by=[old, new])
+        except NotReadyError:
+            return b""
 
     def _sealed(self, role: str, signed: Signed, delegators: Sequence[Root | Targets]) -> bytes:
         metadata: Metadata[Any] = Metadata(signed)
@@ -276,17 +284,6 @@ class SignedRoles:
         if len(data) > MAX_METADATA:
             raise StoreError(f"{role}: {len(data)} bytes exceed the {MAX_METADATA} that devices take")
         return data
-
-    def _delegator(self, role: str) -> Root | Targets:
-        return self._root() if role in TOP_LEVEL else self._folder.load(Targets, "targets")
-
-    def _root(self) -> Root:
-        if not self.begun:
-            raise NotReadyError(f"{self._folder.path}: no root has been signed; run: roadcast keys init")
-        return self._folder.load(Root, f"{self._folder.root_version}.root")
-
-    def _meta(self, role: str) -> MetaFile:
-        return MetaFile.from_data(self._folder.metadata(role).signed.version, self._folder.read(role), _HASH)
 
     def _days(self, role: str) -> float:
         return float(getattr(self._config, f"{role if role in TOP_LEVEL else 'releases'}_days"))

@@ -240,7 +240,8 @@ class TaskRounds:
             case RoundState.OPEN:
                 current.release = self.release
             case RoundState.COLLECTING:
-                current.deadline_s = max(current.deadline_s, now + min(RESUME_S, self.setup.rounds.deadline_s))
+                most = self.setup.rounds.deadline_s
+                current.deadline_s = min(max(current.deadline_s, now + min(RESUME_S, most)), now + most)
             case RoundState.JUDGING if release is not None and release.round == current.number:
                 current.fire(RoundEvent.RELEASED, now)
             case RoundState.JUDGING if rolling:
@@ -250,9 +251,17 @@ class TaskRounds:
                 effects.append(Distil(self.task, current.number, current.release))
             case _:
                 pass
-        self._rest(current.closed_s)
+        self._rest(min(current.closed_s, now))
         told = current.number > 0 and current.state is not RoundState.OPEN
         return [self._save(), *effects, *([self._publish()] if told else [])]
+
+    def shift(self, by_s: float) -> list[Effect]:
+        """Move every deadline; devices are told of the round's."""
+        self._next_at += by_s
+        if self.round is None or not self.round.collecting:
+            return []
+        self.round.deadline_s += by_s
+        return [self._save(), self._publish()]
 
     def next_deadline(self) -> float | None:
         """When `advance` has something to do by itself, or None."""

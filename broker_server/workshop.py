@@ -185,7 +185,9 @@ class Workshop:
 
     def _make_again(self, work: ReleaseAgain) -> Outcome:
         desk = self._desk
-        return ReleaseStored(desk.releases.again(work.task, work.counter, work.notes, desk.clock()))
+        return ReleaseStored(
+            desk.releases.again(work.task, work.counter, Provenance(None, {}, work.notes), desk.clock())
+        )
 
     def _base(self, task: TaskId, release: int) -> dict[str, str]:
         """Hashes of the weights that the devices run."""

@@ -20,6 +20,8 @@ from edge_protocol.messages import Kind
 BUDGET_BYTES = 16 << 20
 FIRST_PAUSE_S = 5.0
 LONGEST_PAUSE_S = 300.0
+ASIDE_S = 3600.0
+"""How long a message is left alone that the link cannot carry; a start looks again sooner."""
 _SCHEMA = """
 create table if not exists messages(
     id blob primary key, slot text unique, kind text not null, round integer, payload blob not null
@@ -57,6 +59,7 @@ class Outbox:
         self._budget = budget_bytes
         self.votes = LastVotes(path.with_name(VOTES_FILE))
         self._retries: dict[bytes, tuple[int, float]] = {}
+        self._aside: dict[bytes, float] = {}
         with _translated(path):
             if not in_memory:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +125,7 @@ class Outbox:
         found: list[Waiting] = []
         with _translated(self._path):
             for message_id, kind in self._db.execute(f"select id, kind from messages {_RESULT_LAST}"):  # noqa: S608 - a constant
-                if self._retries.get(message_id, (0, now))[1] <= now:
+                if self._retries.get(message_id, (0, now))[1] <= now >= self._aside.get(message_id, now):
                     payload = self._one("select payload from messages where id = ?", message_id)
                     found.append(Waiting(message_id, cast("Kind", kind), cast("bytes", payload)))
                     if len(found) >= limit:
@@ -134,8 +137,13 @@ class Outbox:
         failures, _ = self._retries.get(message_id, (0, now))
         self._retries[message_id] = (failures + 1, now + min(FIRST_PAUSE_S * 2 ** min(failures, 30), LONGEST_PAUSE_S))
 
+    def put_aside(self, message_id: bytes, now: float) -> None:
+        """The link cannot carry a message: it stays on disk, and lets the others go first for `ASIDE_S`."""
+        self._aside = {each: until for each, until in self._aside.items() if until > now}
+        self._aside[message_id] = now + ASIDE_S
+
     def relink(self) -> None:
-        """The link is new: everything unacknowledged is due."""
+        """The link is new: everything unacknowledged is due, but for what was put aside."""
         self._retries.clear()
 
     def clear(self, message_id: bytes) -> tuple[bool, int | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -21,6 +22,7 @@ from edge_protocol.topics import Topics
 from edge_protocol.transport.base import Transport
 
 _BATCH = 16
+LOG = logging.getLogger(__name__)
 
 
 class Uplink:
@@ -62,7 +64,9 @@ class Uplink:
         try:
             payload = encode(header, self._brief(effect.body, header.message_id))
         except LocalProtocolError as error:
-            self._drops[error.reason] += 1
+            self._drop(error)
+            return
+        if not self._fits(kind_of(effect.body), payload):
             return
         found = raw_bytes_in(payload, self._seen())
         if found:
@@ -97,6 +101,9 @@ class Uplink:
             self._drops["outbox-failed"] += 1
             return
         for waiting in due:
+            if not self._fits(waiting.kind, waiting.payload):
+                self._outbox.put_aside(waiting.message_id, now)
+                continue
             if not self._publish(waiting.kind, waiting.payload):
                 return
             self._outbox.sent(waiting.message_id, now)
@@ -113,10 +120,27 @@ class Uplink:
 
     def _publish(self, kind: m.Kind, payload: bytes, *, retain: bool = False) -> bool:
         topic = self._topic(kind)
-        taken = self._transport.publish(topic, payload, retain=retain)
+        try:
+            taken = self._transport.publish(topic, payload, retain=retain)
+        except LocalProtocolError as error:
+            self._drop(error)
+            return False
         if taken:
             self.sent[kind] += len(topic.encode()) + len(payload)
         return taken
+
+    def _fits(self, kind: m.Kind, payload: bytes) -> bool:
+        """Whether the broker takes messages of that size; one that it does not take is counted."""
+        try:
+            self._transport.check(self._topic(kind), payload)
+        except LocalProtocolError as error:
+            self._drop(error)
+            return False
+        return True
+
+    def _drop(self, error: LocalProtocolError) -> None:
+        LOG.warning("not sent: %s", error)
+        self._drops[error.reason] += 1
 
     def _topic(self, kind: m.Kind) -> str:
         return self._topics.online(self._device) if kind == "online" else self._topics.up(self._device, kind)

@@ -88,6 +88,8 @@ class TransportError(RoadcastError):
 class ArtifactError(RoadcastError):
     """A file of a release cannot be used."""
 
+    exit_code = ExitCode.NOT_READY
+
 
 class DigestError(ArtifactError):
     """Bytes do not match their hash; fetching them again may help."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NewType
 
-from edge_protocol.errors import LocalProtocolError
+from edge_protocol.errors import ConfigError, LocalProtocolError
 
 FleetId = NewType("FleetId", str)
 DeviceId = NewType("DeviceId", str)
@@ -26,3 +26,15 @@ def check_id(text: str, what: str) -> str:
     if not _ID.fullmatch(text):
         raise LocalProtocolError("bad-id", f"{what} {text[:80]!r} must be 1 to 64 of letters, digits, '_' and '-'")
     return text
+
+
+def given_id(text: str, what: str) -> str:
+    """Return a name that somebody wrote, when it is a legal one in a topic.
+
+    Raises:
+        ConfigError: as `check_id`.
+    """
+    try:
+        return check_id(text, what)
+    except LocalProtocolError as error:
+        raise ConfigError(str(error)) from error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from devices.provision.disks import Disk, disk_of
-from devices.provision.writing import Told, Written, spans_of, write
+from devices.provision.writing import Told, Written, check_fit, spans_of, write
 from edge_protocol.errors import ConfigError
 from roadcast.output import stderr
 
@@ -29,6 +29,7 @@ def write_disk(image: Path, path: Path, block_map: Path | None, *, yes: bool, dr
         dry_run: only look.
     """
     disk, spans = disk_of(path), spans_of(image, block_map)
+    check_fit(image, disk, spans)
     size, planned = image.stat().st_size, sum(span.size for span in spans)
     if dry_run:
         return Written(str(path), size, 0, block_map is not None)

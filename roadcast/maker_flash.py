@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from devices.provision.changes import Change
 from devices.provision.l4t import L4t, check_host, check_tree, command, folder_of
 from devices.provision.plan import Plan
 from devices.provision.programs import Programs
+from devices.provision.system_checks import Folder, check_system
 from edge_protocol.errors import ConfigError, NotReadyError
 from roadcast.output import warn
 
@@ -37,13 +39,16 @@ class Handed(msgspec.Struct, frozen=True):
     done: bool
 
 
-def warn_of_tree(tree: Path, machine: str) -> None:
-    """Say what would make a board of NVIDIA's fail that gets this tree; nothing for other trees."""
-    if folder_of(tree) is not None:
-        for finding in check_tree(tree, machine):
-            warn(
-                f"{finding.check}: {finding.says}; {finding.fix}" if finding.fix else f"{finding.check}: {finding.says}"
-            )
+def warn_of_tree(tree: Path, machine: str, python: str) -> None:
+    """Tell what makes a board that gets this tree not start, or not run the agent."""
+    nvidia = folder_of(tree) is not None
+    warn_of(check_tree(tree, machine, python) if nvidia else check_system(Folder(tree), machine, python))
+
+
+def warn_of(findings: Iterable[Finding]) -> None:
+    """Tell what was found, each with what mends it."""
+    for finding in findings:
+        warn(f"{finding.check}: {finding.says}; {finding.fix}" if finding.fix else f"{finding.check}: {finding.says}")
 
 
 def flash_board(
@@ -95,9 +100,7 @@ def flash_board(
 
 
 def _refuse_unready(found: tuple[Finding, ...]) -> None:
-    for finding in found:
-        if finding.level == "warn":
-            warn(f"{finding.check}: {finding.says}; {finding.fix}")
+    warn_of(finding for finding in found if finding.level == "warn")
     if worst(found) == "fail":
         lines = "; ".join(f"{one.says} ({one.fix})" if one.fix else one.says for one in found if one.level == "fail")
         raise NotReadyError(f"the tree is written, the board not flashed: {lines}")

@@ -1,7 +1,7 @@
 """What a command says: results on stdout, progress and warnings on stderr. Owns no result.
 
-A table goes to a terminal drawn, to a pipe as tab-separated lines, with ``--json`` as JSON. Progress is shown to a
-terminal only. ``NO_COLOR`` is obeyed.
+A table goes to a terminal drawn, to a pipe as its title and tab-separated lines, with ``--json`` as JSON. Progress is
+shown to a terminal only. ``NO_COLOR`` is obeyed.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def emit(data: T, as_json: bool, render: Callable[[T], RenderableType]) -> None:
         return
     shown = render(data)
     if isinstance(shown, str):
-        sys.stdout.write(shown + "\n")
+        sys.stdout.write(printable(shown) + "\n")
     else:
         stdout().print(shown)
 
@@ -98,10 +98,14 @@ def follow(
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> RenderableType:
-    """Lay rows out: drawn for a terminal, tab-separated with a header line for a pipe. None shows as a dash."""
+    """Lay rows out: drawn for a terminal; for a pipe the title, if any, then tab-separated lines, the header first.
+
+    None shows as a dash.
+    """
     cells = [["-" if cell is None else str(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
-        return "\n".join("\t".join(line) for line in [list(columns), *cells])
+        lines = ["\t".join(map(_in_a_line, line)) for line in [columns, *cells]]
+        return "\n".join([*filter(None, [_in_a_line(title)]), *lines])
     from rich import box
     from rich.table import Table
 
@@ -111,10 +115,20 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     return drawn
 
 
+def _in_a_line(text: str) -> str:
+    """What a device or an operator wrote must not pass for another cell or line."""
+    return printable(text, but="")
+
+
+def printable(text: str, but: str = "\n\t") -> str:
+    """Keep what a device wrote from steering the terminal: other characters that cannot be seen become blanks."""
+    return "".join(each if each.isprintable() or each in but else " " for each in text)
+
+
 def progress(text: str) -> None:
     """Say what is going on, on stderr, when somebody watches; silent in a pipe."""
     if sys.stderr.isatty():
-        stderr().print(text, markup=False)
+        stderr().print(printable(text), markup=False)
 
 
 def warn(text: str) -> None:
@@ -145,7 +159,7 @@ def stop_signals() -> Iterator[threading.Event]:
 
 
 def plain(text: str) -> str:
-    """Keep rich from reading markup into a text."""
+    """Keep rich from reading markup into a text, and a terminal commands."""
     from rich.markup import escape
 
-    return escape(text)
+    return escape(printable(text))

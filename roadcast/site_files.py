@@ -13,7 +13,7 @@ from devices.provision import deb as debian
 from devices.provision.changes import Change
 from devices.provision.folder import write_folder
 from devices.provision.places import FACTORY_DIR
-from devices.provision.plan import Plan, make_plan
+from devices.provision.plan import Plan, check_budget, make_plan
 from devices.provision.site import Site
 from devices.provision.wheels import REQUIREMENTS, requirements
 from edge_client.config import DeviceConfig
@@ -41,20 +41,13 @@ def read_site(site_file: Path) -> SiteFiles:
     assert site is not None
     folder, install = site_file.parent, site.install
     copies = {path: _bytes(folder / name, "install.copy") for path, name in install.copy.items()}
+    if install.tokens is not None and not (folder / install.tokens).is_dir():
+        raise ConfigError(
+            f"install.tokens: {folder / install.tokens} is no folder; fill one with: roadcast ca token --out"
+        )
     copies |= {} if install.factory is None else _factory(folder / install.factory)
     wheels = {} if install.wheels is None else _wheels(folder / install.wheels)
     return SiteFiles(site_file, site, copies, wheels)
-
-
-def read_seed(site_file: Path, device: str | None) -> dict[str, bytes]:
-    """Read a site file and what it names, and make the seed of one device for cloud-init, by file name.
-
-    Raises:
-        ConfigError: something in the site is wrong or missing.
-    """
-    source = read_site(site_file)
-    name = str(source.site.tree_of(device).get("device"))
-    return nocloud.seed(source.plan(device), name, source.site.network.get(name))
 
 
 def write_out(
@@ -66,9 +59,9 @@ def write_out(
         ConfigError: something in the site is wrong or missing.
         StoreError: the disk refused.
     """
-    if cloud_init is not None:
-        return write_folder(cloud_init, read_seed(site_file, device), dry_run=dry_run)
     source = read_site(site_file)
+    if cloud_init is not None:
+        return write_folder(cloud_init, source.seed(device), stale=nocloud.BESIDE, dry_run=dry_run)
     name, machine = str(source.site.tree_of(device).get("device")), source.site.install.machine
     made = debian.package(source.plan(device), name, machine, version("roadcast"))
     return write_folder(deb or Path(), {made.file: made.content}, dry_run=dry_run)
@@ -90,8 +83,14 @@ class SiteFiles:
             ConfigError: there is no such device, or its agent would not take its configuration.
         """
         tree = self.site.tree_of(device)
-        load_config(yaml.safe_dump(tree), DeviceConfig, where=f"{self.file}: agent")
+        config = load_config(yaml.safe_dump(tree), DeviceConfig, where=f"{self.file}: agent")
+        check_budget(self.site.install, config.replay.budget_bytes)
         return make_plan(tree, self.site.install, self.copies, self.wheels, self._token(str(tree.get("device"))))
+
+    def seed(self, device: str | None) -> dict[str, bytes]:
+        """The seed of one device for cloud-init, by file name; see `plan` for errors."""
+        name = str(self.site.tree_of(device).get("device"))
+        return nocloud.seed(self.plan(device), name, self.site.network.get(name))
 
     def _token(self, device: str) -> str | None:
         """What the folder of tokens holds for a device."""

@@ -59,15 +59,19 @@ def targets_of(site: Site, asked: str, device: str | None) -> dict[str, SshConfi
     Args:
         site: with its inventory, `ssh`.
         asked: ``all``, or names of the inventory and addresses, ``[DEVICE=][USER@]HOST[:PORT]``, between commas.
-        device: which device an address without one is; None for the site's only one.
+        device: which device the one address without a name is; None for the site's only one.
 
     Raises:
-        ConfigError: an address that is none, a device that is not in the site, or one that is meant twice.
+        ConfigError: an address that is none, a device that is not in the site, one that is meant twice, or a `device`
+            that says nothing of what is asked.
     """
     found: dict[str, SshConfig] = {}
     if asked == "all" and not site.ssh:
         raise ConfigError("--ssh all: the site has no inventory; give it one: ssh: {cam-1: {host: 10.0.0.5}}")
-    for word in list(site.ssh) if asked == "all" else asked.split(","):
+    words = list(site.ssh) if asked == "all" else asked.split(",")
+    if device is not None and (asked == "all" or len(words) > 1 or asked in site.ssh or _parsed(asked)[0]):
+        raise ConfigError(f"--device {device}: only says which device one address is; --ssh {asked} says it itself")
+    for word in words:
         name, target = (word, site.ssh[word]) if word in site.ssh else _address(site, word, device)
         site.tree_of(name)
         if name in found:
@@ -92,14 +96,17 @@ def site_at(file: Path | None) -> Site | None:
 
 
 def login_of(known_hosts: Path, identity: Path | None, password_file: Path | None, *, ask: bool) -> Login:
-    """How to get in, from the options of a command.
+    """How to get in, from the options of a command; an identity beats the environment's password.
 
     Raises:
-        ConfigError: as `read_password` says.
+        ConfigError: two ways in, or as `read_password` says.
     """
     from devices.provision.connection import Login
 
-    return Login(known_hosts.expanduser(), identity, read_password(password_file, ask=ask))
+    if sum((identity is not None, password_file is not None, ask)) > 1:
+        raise ConfigError("--identity, --password-file and --ask-password are ways in; name one of them")
+    password = None if identity is not None else read_password(password_file, ask=ask)
+    return Login(known_hosts.expanduser(), identity, password)
 
 
 def target_at(asked: str, site: Site | None) -> SshConfig:
@@ -118,8 +125,11 @@ def target_at(asked: str, site: Site | None) -> SshConfig:
 
 
 def _address(site: Site, word: str, device: str | None) -> tuple[str, SshConfig]:
+    """A device elsewhere than the inventory has it keeps its host key."""
     named, target = _parsed(word)
-    return named or device or str(site.tree_of(None).get("device")), target
+    name = named or device or str(site.tree_of(None).get("device"))
+    known = site.ssh.get(name, target)
+    return name, msgspec.structs.replace(target, fingerprint=known.fingerprint)
 
 
 def _parsed(word: str) -> tuple[str | None, SshConfig]:

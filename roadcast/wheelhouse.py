@@ -77,7 +77,7 @@ def fill(
         out.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".roadcast-", dir=out) as name:
             folder = Path(name)
-            (folder / "pins").write_text("" if pinned is None else pins_for(pinned.read_text("utf-8"), target.python))
+            (folder / "pins").write_text("" if pinned is None else pins_for(_text(pinned), target.python))
             ours = wheel or _build(folder / "ours")
             command = ["download", "--dest", "wheels", "--constraint", "pins", "--only-binary=:all:"]
             command += ["--python-version", target.python, *(f"--platform={one}" for one in target.platforms)]
@@ -92,6 +92,13 @@ def fill(
     except OSError as error:
         raise StoreError(f"{error.filename or out}: {error.strerror or error}") from error
     raise NotReadyError(f"pip leaves out {', '.join(left_out)}, which wheels for Python {target.python} need")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--constraints: {path} is no text: {error}") from error
 
 
 def _build(folder: Path) -> Path:
@@ -145,7 +152,7 @@ def _requires(wheel: Path) -> list[str]:
 def _settle(fetched: Path, out: Path, target: Target) -> Wheelhouse:
     """Put what was fetched in its place, take away what only an earlier run wanted, write the hashes."""
     listed = out / REQUIREMENTS
-    earlier = listed.read_text("utf-8") if listed.is_file() else ""
+    earlier = listed.read_text("utf-8", "replace") if listed.is_file() else ""
     wanted = {path.name for path in fetched.glob("*.whl")}
     stale = {path for path in out.glob("*.whl") if path.name not in wanted and _is_listed(path.name, earlier)}
     if not stale and all((out / name).is_file() for name in wanted):

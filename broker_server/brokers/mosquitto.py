@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 from pathlib import Path
 from typing import ClassVar
 
 from broker_server.brokers.base import Broker, find_program
+from broker_server.operators import operator
 
 AUTOSAVE_S = 30
 
@@ -38,7 +38,7 @@ class Mosquitto(Broker):
 listener {self.port} {options.host}
 allow_anonymous true
 # Keep this user; as root, Mosquitto would change to one that cannot write here.
-user {getpass.getuser()}
+user {operator()}
 persistence true
 persistence_location {options.state_dir.absolute()}/
 persistence_file mosquitto.db

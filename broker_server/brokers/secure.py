@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 import signal
@@ -27,6 +26,7 @@ from broker_server.brokers.access import access_rules
 from broker_server.brokers.base import BrokerOptions
 from broker_server.brokers.mosquitto import AUTOSAVE_S, Mosquitto
 from broker_server.ca.issuing import BROKER, OPERATOR
+from broker_server.operators import operator
 from edge_protocol.errors import ConfigError, NotReadyError
 from edge_protocol.files import write_atomic
 from edge_protocol.identity.files import IdentityFiles
@@ -107,7 +107,7 @@ max_queued_bytes {limits.queued_bytes}
 persistent_client_expiration 1h
 sys_interval 0
 # Keep this user; as root, Mosquitto would change to one that cannot read here.
-user {getpass.getuser()}
+user {operator()}
 persistence true
 persistence_location {folder}/
 persistence_file mosquitto.db

@@ -20,6 +20,7 @@ from broker_server.brokers.access import CONTROL
 from broker_server.brokers.secure import SecureMosquitto, reload
 from broker_server.ca.folder import CertificateAuthority
 from broker_server.ca.issuing import OPERATOR
+from broker_server.periods import NEVER, over
 from edge_protocol.errors import ConfigError, RoadcastError, TransportError
 from edge_protocol.files import write_atomic
 from edge_protocol.transport.base import Connected, Inbox, Received, Refused
@@ -79,24 +80,26 @@ def take_list(folder: Path, revoked: bytes) -> None:
 class Refresher:
     """Refreshes a broker when a certificate has ended, and every hour for the list's own sake.
 
+    When the clock was set back it does so at once: a list from the future locks everybody out.
+
     Args:
         folder: the broker's.
         authority: whose certificates.
     """
 
     def __init__(self, folder: Path, authority: CertificateAuthority) -> None:
-        self._folder, self._authority, self._due_s = folder, authority, 0.0
+        self._folder, self._authority, self._done_s = folder, authority, NEVER
 
     def step(self, now: float) -> list[str]:
         """Refresh when it is due; return whose sessions were ended. What fails is logged and tried again."""
         try:
-            if now < self._due_s and not self._authority.ledger.ended(now):
+            if not over(self._done_s, EVERY_S, now) and not self._authority.ledger.ended(now):
                 return []
             ended = refresh(self._folder, SecureMosquitto(self._folder).settings, self._authority, now)
         except RoadcastError as error:
             log.warning("the broker was not refreshed: %s", error)
             return []
-        self._due_s = now + EVERY_S
+        self._done_s = now
         log.info("broker refreshed; sessions ended: %s", ", ".join(ended) or "none")
         return ended
 

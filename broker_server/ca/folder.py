@@ -23,14 +23,17 @@ from msgspec import Meta
 
 from broker_server.ca.issuing import BROKER, ENROLMENT, RESERVED, SERVICES, Issuer, check_issuer, make_issuer
 from broker_server.ca.ledger import Ledger, serial_text
-from edge_protocol.errors import CheckFailedError, ConfigError, NotReadyError
+from edge_protocol.errors import CheckFailedError, ConfigError, NotReadyError, RemoteProtocolError, StoreError
 from edge_protocol.files import write_atomic
 from edge_protocol.identity.certificates import common_name, fingerprint, read_chain, read_request, to_pem
 from edge_protocol.identity.token import SECRET_BYTES, EnrolmentToken
-from edge_protocol.ids import check_id
+from edge_protocol.ids import given_id
 
 _OTHERS = 0o077
-Days = Annotated[float, Meta(gt=0, le=36_500)]
+MAX_DAYS = 36_500
+MAX_TOKEN_S = 366 * 86_400.0
+"""A token is a secret that lies about: none is good for longer than a year."""
+Days = Annotated[float, Meta(gt=0, le=MAX_DAYS)]
 
 
 class CaPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -71,13 +74,20 @@ class CertificateAuthority:
             now: seconds since 1970.
 
         Raises:
-            ConfigError: there is an authority already.
+            ConfigError: there is an authority already, a name is none, or a life is out of bounds.
             StoreError: the disk refused.
         """
-        check_id(policy.fleet, "fleet")
+        given_id(policy.fleet, "fleet")
+        try:
+            msgspec.convert((days, msgspec.to_builtins(policy)), tuple[Days, CaPolicy])
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"authority: nothing of it lives longer than {MAX_DAYS} days: {error}") from error
         if (folder / "ca.json").exists():
             raise ConfigError(f"{folder}: there is an authority already; choose another folder")
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StoreError(f"{folder}: cannot be made: {error.strerror or error}") from error
         made = issuer or make_issuer(policy.fleet, days, now)
         lock = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
         key = made.key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, lock)
@@ -111,10 +121,12 @@ class CertificateAuthority:
         """Promise a certificate for a name, once.
 
         Raises:
-            ConfigError: the name is reserved, or the address is no ``https://host:port``.
+            ConfigError: the name is reserved or none, the address is no ``https://host:port``, or the time too long.
             StoreError: the disk refused.
         """
-        if check_id(name, "device") in RESERVED:
+        if not 0 < valid_s <= MAX_TOKEN_S:
+            raise ConfigError(f"token: it may be used for up to {MAX_TOKEN_S / 3600:g} hours, got {valid_s / 3600:g}")
+        if given_id(name, "device") in RESERVED:
             raise ConfigError(f"device: {name!r} is not for devices; choose another name")
         made = EnrolmentToken(name, url, fingerprint(self.issuer.chain), secrets.token_bytes(SECRET_BYTES))
         try:
@@ -163,13 +175,15 @@ class CertificateAuthority:
             now: seconds since 1970.
 
         Raises:
-            CheckFailedError: the request is for another name.
+            CheckFailedError: the request is for another name, or cannot be used.
             ConfigError: a TLS server without hosts.
-            RemoteProtocolError: the request cannot be used.
         """
         if name in {BROKER, ENROLMENT} and not hosts:
             raise ConfigError(f"{name!r} is a TLS server: give the names that clients use, --host NAME")
-        asked = read_request(request)
+        try:
+            asked = read_request(request)
+        except RemoteProtocolError as error:
+            raise CheckFailedError(str(error)) from error
         if common_name(asked.subject) != name:
             raise CheckFailedError(f"the request is for {common_name(asked.subject)!r}, not for {name!r}")
         certificate = self._sign(asked, name, hosts, now)

@@ -159,8 +159,12 @@ class Ledger:
         return self._select("1 = 1", ())
 
     def ended(self, now: float) -> list[Issued]:
-        """Certificates that were revoked or have expired, and whose sessions have not been ended yet."""
-        return self._select("dropped_s IS NULL AND (revoked_s IS NOT NULL OR ends_s <= ?)", (now,))
+        """Certificates that were revoked or have expired, and whose sessions have not been ended yet.
+
+        What was ended in the future, by a clock that was ahead, is ended again.
+        """
+        not_dropped = "(dropped_s IS NULL OR dropped_s > ?)"
+        return self._select(f"{not_dropped} AND (revoked_s IS NOT NULL OR ends_s <= ?)", (now, now))
 
     def _select(self, condition: str, values: tuple[float, ...]) -> list[Issued]:
         query = f"SELECT {_COLUMNS} FROM certificates WHERE {condition} ORDER BY issued_s, rowid"  # noqa: S608 - ours

@@ -23,6 +23,7 @@ from cryptography import x509
 
 from broker_server.ca.folder import CertificateAuthority
 from broker_server.ca.issuing import ENROLMENT
+from broker_server.periods import NEVER, over
 from edge_protocol.errors import CheckFailedError, ConfigError, NotReadyError, ProtocolError, StoreError
 from edge_protocol.identity.certificates import make_key, make_request
 from edge_protocol.identity.enrolment import MAX_BODY_BYTES, EnrolAnswer, EnrolRequest
@@ -55,7 +56,7 @@ class EnrolmentService(ThreadingHTTPServer):
         self, authority: CertificateAuthority, bind: str, port: int, hosts: list[str], clock: Callable[[], float]
     ) -> None:
         self.authority, self.clock = authority, clock
-        self._hosts, self._tls_until = hosts, 0.0
+        self._hosts, self._tls_since = hosts, NEVER
         self._slots, self._lock = threading.BoundedSemaphore(MAX_AT_ONCE), threading.Lock()
         self.context()
         try:
@@ -64,11 +65,11 @@ class EnrolmentService(ThreadingHTTPServer):
             raise NotReadyError(f"enrolment service on {bind}:{port}: {error.strerror}; choose another port") from error
 
     def context(self) -> ssl.SSLContext:
-        """TLS with a certificate of the authority's own, made anew when half of its life is over."""
+        """TLS with a certificate of the authority's own, made anew after half of its life, or a clock set back."""
         with self._lock:
-            if self.clock() >= self._tls_until:
-                self._tls, life_s = self._make_context(), self.authority.policy.service_days * 86_400
-                self._tls_until = self.clock() + life_s / 2
+            now, life_s = self.clock(), self.authority.policy.service_days * 86_400
+            if over(self._tls_since, life_s / 2, now):
+                self._tls, self._tls_since = self._make_context(now), now
             return self._tls
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401  as socketserver has it
@@ -89,9 +90,9 @@ class EnrolmentService(ThreadingHTTPServer):
         """Note a connection that broke off, or spoke no TLS."""
         log.debug("%s: connection ended early", client_address)
 
-    def _make_context(self) -> ssl.SSLContext:
+    def _make_context(self, now: float) -> ssl.SSLContext:
         key = make_key()
-        chain = self.authority.sign(make_request(key, ENROLMENT), ENROLMENT, self._hosts, self.clock())
+        chain = self.authority.sign(make_request(key, ENROLMENT), ENROLMENT, self._hosts, now)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_verify_locations(cadata=self.authority.anchors.decode())

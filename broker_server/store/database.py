@@ -6,7 +6,8 @@ Safe for several threads and processes. Owns no rule: what is saved was decided 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,13 +73,19 @@ class Database:
             StoreError: nothing of the batch was written; it may be tried again.
         """
         batch: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = defaultdict(dict)
+        entries: list[AuditEntry] = []
         for save in saves:
+            if isinstance(save, e.SaveAudit):
+                entries.append(save.entry)
+                continue
             table, row = row_of(save)
             batch[table.name][tuple(row[c.name] for c in table.primary_key)] = row
-        if batch:
-            with translated(str(self.path)), self.engine.begin() as connection:
+        if batch or entries:
+            with translated(str(self.path)), self._writing() as connection:
                 for name, rows in batch.items():
                     _upsert(connection, t.metadata.tables[name], list(rows.values()))
+                if entries:
+                    _append(connection, entries)
 
     def devices(self) -> list[DeviceRecord]:
         """Every device, by name."""
@@ -186,10 +193,9 @@ class Database:
         c = t.reports.c
         return self._mappings(select(c.task, c.round, c.received_s).where(c.device == device).order_by(c.task))
 
-    def audit(self, *, newest: bool = False) -> list[AuditEntry]:
-        """The audit log, oldest entry first; with `newest`, its last entry only."""
-        query = select(t.audit.c.entry).order_by(t.audit.c.number.desc()).limit(1 if newest else None)
-        return [_typed(r.entry, AuditEntry) for r in reversed(self._rows(query))]
+    def audit(self) -> list[AuditEntry]:
+        """The audit log, oldest entry first."""
+        return [_typed(r.entry, AuditEntry) for r in self._rows(select(t.audit.c.entry).order_by(t.audit.c.number))]
 
     def orders(self) -> list[OrderRecord]:
         """Orders that nobody has answered, oldest first."""
@@ -227,8 +233,10 @@ class Database:
         found: str | None = self._rows(select(c.answer).where(c.number == number))[0].answer
         return found
 
-    def add_release(self, record: ReleaseRecord, draft: RolloutRecord | None = None) -> None:
-        """Record a release, and in the same transaction the rollout that holds it back.
+    def add_release(
+        self, record: ReleaseRecord, draft: RolloutRecord | None = None, noted: AuditEntry | None = None
+    ) -> None:
+        """Record a release, and in the same transaction the rollout that holds it back, or who released it.
 
         Raises:
             StoreError: its counter is taken, or the disk refused.
@@ -236,9 +244,11 @@ class Database:
         row = {c.name: getattr(record, c.name) for c in t.releases.columns}
         with (
             translated(f"release {record.counter} of {record.task!r} in {self.path}"),
-            self.engine.begin() as connection,
+            self._writing() as connection,
         ):
             connection.execute(t.releases.insert(), row)
+            if noted is not None:
+                _append(connection, [noted])
             if draft is not None:
                 connection.execute(t.rollouts.insert(), rollout_row(draft))
 
@@ -263,6 +273,13 @@ class Database:
             )
             return sum(connection.execute(statement).rowcount for statement in old)
 
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction in which nobody else writes, from its first look on."""
+        with self.engine.begin() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+
     def _mappings(self, query: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - selects of any columns
         with translated(str(self.path)), self.engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
@@ -277,6 +294,16 @@ def _upsert(connection: Connection, table: Table, rows: list[dict[str, Any]]) ->
     keys = [c.name for c in table.primary_key]
     fresh = {c.name: statement.excluded[c.name] for c in table.columns if c.name not in keys}
     connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=fresh), rows)
+
+
+def _append(connection: Connection, entries: Iterable[AuditEntry]) -> None:
+    """Chain entries to the newest one of the log, whichever process wrote that."""
+    found = connection.execute(select(t.audit.c.entry).order_by(t.audit.c.number.desc()).limit(1)).scalar()
+    newest = _typed(found, AuditEntry) if found else None
+    for entry in entries:
+        newest = entry.after(newest)
+        table, row = row_of(e.SaveAudit(newest))
+        connection.execute(table.insert(), row)
 
 
 def _typed(value: object, kind: type[T]) -> T:

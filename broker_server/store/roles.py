@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
+from tuf.api.exceptions import UnsignedMetadataError
+from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 
 from broker_server.store.engine import translated
-from edge_protocol.errors import StoreError
+from broker_server.store.lock import locked
+from edge_protocol.errors import NotReadyError, StoreError
 from edge_protocol.files import write_atomic
 
+ONLINE = ("snapshot", "timestamp")
+TOP_LEVEL = ("root", "targets", *ONLINE)
+HASHES = ["sha256"]
 T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
 
 
@@ -68,6 +71,38 @@ class RoleFolder:
             raise StoreError(f"{self.path / name}.json holds {signed.type!r} metadata; bring back a copy")
         return signed
 
+    def root(self) -> Root:
+        """The newest root.
+
+        Raises:
+            NotReadyError: none has been signed.
+            StoreError: it cannot be read, or is damaged.
+        """
+        if not self.root_version:
+            raise NotReadyError(f"{self.path}: no root has been signed; run: roadcast keys init")
+        return self.load(Root, f"{self.root_version}.root")
+
+    def delegator(self, role: str) -> Root | Targets:
+        """What says by which keys a role is signed; raises like `root` and `load`."""
+        return self.root() if role in TOP_LEVEL else self.load(Targets, "targets")
+
+    def verified(self, role: str) -> bool:
+        """Whether a role is signed by the keys that it has today; raises like `delegator` and `metadata`."""
+        metadata = self.metadata(role)
+        try:
+            self.delegator(role).verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+        except UnsignedMetadataError:
+            return False
+        return True
+
+    def described(self, name: str) -> MetaFile:
+        """Version, length and hash of a file, as other metadata list it.
+
+        Raises:
+            StoreError: it cannot be read, or is damaged.
+        """
+        return MetaFile.from_data(self.metadata(name).signed.version, self.read(name), HASHES)
+
     def write(self, name: str, data: bytes) -> None:
         """Put a file in place.
 
@@ -76,12 +111,6 @@ class RoleFolder:
         """
         write_atomic(self.path / f"{name}.json", data)
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Let one process at a time sign; a killed one lets go."""
-        with translated(str(self.path)):
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / ".lock").open("w")
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        return locked(self.path)

@@ -6,15 +6,17 @@ For images whose root filesystem nobody may or can write into, and that look for
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
 from devices.provision.changes import Change
+from devices.provision.cloud_init import BESIDE
 from devices.provision.copies import changed_copy, reader
 from devices.provision.filesystems import identify
 from devices.provision.partitions import Partition, read_table
+from devices.provision.plan import INSTALLED
 from devices.provision.programs import Programs
 from edge_protocol.errors import ConfigError, NotReadyError, StoreError
 
@@ -31,8 +33,18 @@ def write_seed(
     partition: int | None = None,
     dry_run: bool = False,
     programs: Programs | None = None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> tuple[Change, ...]:
-    """Write the files of a seed into the boot partition of an image; see `image.carry_out` for the rest.
+    """Write the files of a seed into the boot partition of an image, in place of an earlier one.
+
+    Args:
+        files: content by name.
+        image: see `image.carry_out`, for the others too.
+        out: where the changed image is put.
+        partition: the number of the one that is meant.
+        dry_run: only say what would change.
+        programs: starts mtools.
+        warn: hears what is written over that is no earlier seed's.
 
     Raises:
         ConfigError: no partition, or several, could be meant.
@@ -41,17 +53,18 @@ def write_seed(
         StoreError: the partition is full, or gives back something else.
     """
     programs = programs or Programs()
-    if not programs.has("mcopy", "mtype"):
-        raise NotReadyError("to write into a boot partition: install mtools (mcopy, mtype)")
+    if not programs.has("mcopy", "mdel", "mdir", "mtype"):
+        raise NotReadyError("to write into a boot partition: install mtools (mcopy, mdel, mdir, mtype)")
     chosen = _choose(image, partition)
-    changes = _look(programs, image, chosen, files)
+    changes, foreign = _look(programs, image, chosen, files)
+    if foreign:
+        warn(f"the boot partition's {', '.join(foreign)}: of no earlier seed, and replaced; merge what you need")
     right = all(change.action == "keep" for change in changes)
     if dry_run or (right and out is None):
         return changes
     with changed_copy(image, out or image) as work:
-        wrong = {change.path for change in changes if change.action != "keep"}
-        _write(programs, work, chosen, {name: content for name, content in files.items() if name in wrong})
-        left = [change.path for change in _look(programs, work, chosen, files) if change.action != "keep"]
+        _write(programs, work, chosen, files, [change for change in changes if change.action != "keep"])
+        left = [change.path for change in _look(programs, work, chosen, files)[0] if change.action != "keep"]
         if left:
             raise StoreError(f"written, but {left[0]} in the boot partition reads back differently")
     return changes
@@ -73,25 +86,42 @@ def _choose(image: Path, number: int | None) -> Partition:
     return found[0]
 
 
-def _look(programs: Programs, image: Path, part: Partition, files: Mapping[str, bytes]) -> tuple[Change, ...]:
-    changes = []
+def _look(
+    programs: Programs, image: Path, part: Partition, files: Mapping[str, bytes]
+) -> tuple[tuple[Change, ...], list[str]]:
+    """What a seed changes, and of that the files that nobody here has written."""
+    found: dict[str, bytes] = {}
     with TemporaryDirectory(prefix="roadcast-") as name:
         folder = Path(name)
         at = _at(folder, image, part)
-        for path, content in files.items():
+        for path in files:
             ran = programs.run("mtype", "-i", at, f"::{path}", folder=folder, good=(0, _MISSING))
-            before = ran.out if ran.status == 0 else None
-            changes.append(Change(path, "add" if before is None else "keep" if before == content else "change"))
-    return tuple(changes)
+            if ran.status == 0:
+                found[path] = ran.out
+        listed = programs.run("mdir", "-b", "-i", at, "::", folder=folder, good=(0, _MISSING)).out
+    names = (line.removeprefix("::/") for line in listed.decode("utf-8", "replace").splitlines())
+    changes = [
+        Change(path, "add" if path not in found else "keep" if found[path] == content else "change")
+        for path, content in files.items()
+    ]
+    stale = [Change(path, "remove") for path in names if BESIDE.fullmatch(path) and path not in files]
+    ours = INSTALLED.encode() in found.get("user-data", b"")
+    return (*changes, *stale), [] if ours else [change.path for change in changes if change.action == "change"]
 
 
-def _write(programs: Programs, image: Path, part: Partition, files: Mapping[str, bytes]) -> None:
+def _write(
+    programs: Programs, image: Path, part: Partition, files: Mapping[str, bytes], changes: Sequence[Change]
+) -> None:
+    """Take away first what is of no use any more: the partition is small."""
     with TemporaryDirectory(prefix="roadcast-") as name:
         folder = Path(name)
         at = _at(folder, image, part)
-        for path, content in files.items():
-            (folder / "content").write_bytes(content)
-            programs.run("mcopy", "-o", "-i", at, "content", f"::{path}", folder=folder)
+        for change in sorted(changes, key=lambda change: change.action != "remove"):
+            if change.action == "remove":
+                programs.run("mdel", "-i", at, f"::{change.path}", folder=folder)
+                continue
+            (folder / "content").write_bytes(files[change.path])
+            programs.run("mcopy", "-o", "-i", at, "content", f"::{change.path}", folder=folder)
 
 
 def _at(folder: Path, image: Path, part: Partition) -> str:

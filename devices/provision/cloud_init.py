@@ -23,6 +23,8 @@ from devices.provision.units import activation
 
 _INLINE: Final = 65536
 """A larger file lies beside ``user-data``, which is parsed as YAML and kept in memory."""
+BESIDE: Final = re.compile(r"roadcast-[0-9a-f]{32}")
+"""Names of larger files beside ``user-data``; those of an earlier seed are of no use to this one."""
 ANY_WIRED: Final[Mapping[str, Any]] = {"version": 2, "ethernets": {"wired": {"match": {"name": "e*"}, "dhcp4": True}}}
 """Network configuration where the site says none: an address by DHCP on everything with a cable."""
 _SEED: Final = "/var/lib/cloud/seed/nocloud /boot/firmware /boot"
@@ -51,15 +53,21 @@ def seed(plan: Plan, device: str, network: Mapping[str, Any] | None) -> dict[str
         "write_files": [_written(file) for file in plan.files if len(file.content) <= _INLINE],
         "runcmd": [["sh", "-euc", _script(plan, large)]],
     }
-    instance = sha256(b"".join(f"{file.path} {file.mode} {_digest(file)}\n".encode() for file in plan.files))
+    told = b"#cloud-config\n" + yaml.safe_dump(user_data, sort_keys=False, width=120).encode()
+    wired = yaml.safe_dump(dict(network or ANY_WIRED), sort_keys=False).encode()
+    instance = sha256(told + wired)  # what lies beside is in the script by its hash
     host = re.sub(r"[^a-z0-9-]+", "-", device.lower()).strip("-")[:63] or "roadcast"
     meta_data = {"instance-id": f"{host}-{instance.hexdigest()[:16]}", "local-hostname": host}
     return {
-        "user-data": b"#cloud-config\n" + yaml.safe_dump(user_data, sort_keys=False, width=120).encode(),
+        "user-data": told,
         "meta-data": yaml.safe_dump(meta_data, sort_keys=False).encode(),
-        "network-config": yaml.safe_dump(dict(network or ANY_WIRED), sort_keys=False).encode(),
-        **{f"roadcast-{_digest(file)[:32]}": file.content for file in large},
+        "network-config": wired,
+        **{_beside(file): file.content for file in large},
     }
+
+
+def _beside(file: PlannedFile) -> str:
+    return f"roadcast-{_digest(file)[:32]}"
 
 
 def _digest(file: PlannedFile) -> str:
@@ -78,12 +86,12 @@ def _written(file: PlannedFile) -> dict[str, str]:
 
 def _script(plan: Plan, large: list[PlannedFile]) -> str:
     """What runs once at the first boot, as root: find the seed, place what is large, then the links and systemd."""
-    lines = _search(f"roadcast-{_digest(large[0])[:32]}") if large else []
+    lines = _search(_beside(large[0])) if large else []
     for file in large:
         path, folder = quote(file.path), quote(parents(file.path)[-1])
         lines += [
             f"mkdir -p {folder}",
-            f'install -m {file.mode:o} "$seed/roadcast-{_digest(file)[:32]}" {path}',
+            f'install -m {file.mode:o} "$seed/{_beside(file)}" {path}',
             f"echo {quote(f'{_digest(file)}  {file.path}')} | sha256sum -c --quiet",
         ]
     for link in plan.links:

@@ -7,10 +7,11 @@ password or a byte of a command is sent.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import asyncssh
 import msgspec
@@ -27,6 +28,8 @@ _HOST_KEYS = (
 )
 """A target shows one host key of several, and a fingerprint does not say of which kind it is: each is asked for."""
 _CONNECT_S, _KEEPALIVE_S = 20, 15
+_PIECE = 65536
+T = TypeVar("T")
 
 
 class Login(msgspec.Struct, frozen=True):
@@ -43,6 +46,23 @@ class Login(msgspec.Struct, frozen=True):
     password: str | None = None
 
 
+class Patience(msgspec.Struct, frozen=True):
+    """What is put up with from a target; past it the connection is cut.
+
+    Attributes:
+        take_s: seconds until it has taken the next piece of its input.
+        end_s: seconds until it has ended, after the last piece.
+        said_bytes: of each of its outputs.
+    """
+
+    take_s: float = 300
+    end_s: float = math.inf
+    said_bytes: int = 1 << 26
+
+
+_PATIENCE = Patience()
+
+
 class Said(NamedTuple):
     """What a command left behind; a status of None: the connection was cut."""
 
@@ -57,27 +77,39 @@ class Connection:
     def __init__(self, connection: asyncssh.SSHClientConnection) -> None:
         self._connection = connection
 
-    async def ask(self, command: str, pieces: Iterable[bytes], *, hold: bool = False) -> Said:
+    async def ask(
+        self, command: str, pieces: Iterable[bytes], *, hold: bool = False, patience: Patience = _PATIENCE
+    ) -> Said:
         """Run a command line and give it pieces of input as it takes them.
 
         Args:
             command: for the login shell there.
             pieces: its standard input.
             hold: leave its input open until it ends, so that it can tell when this side is gone.
+            patience: how long it may take, and how much say.
+
+        Raises:
+            TimeoutError: it took longer.
+            OverflowError: it said more.
         """
-        async with self._connection.create_process(command, encoding=None) as process:
+        starting = self._connection.create_process(command, encoding=None)
+        async with await _within(starting, patience.take_s, "it starts nothing") as process:
             try:
-                for piece in pieces:
-                    process.stdin.write(piece)
-                    await process.stdin.drain()
-                if not hold:
-                    process.stdin.write_eof()
-            except BrokenPipeError:
-                pass  # it has stopped; its status says why
-            done = await process.wait()
-            assert isinstance(done.stdout, bytes)
-            assert isinstance(done.stderr, bytes)
-            return Said(done.exit_status, done.stdout, done.stderr)
+                try:
+                    for piece in pieces:
+                        process.stdin.write(piece)
+                        await _within(process.stdin.drain(), patience.take_s, "it takes nothing any more")
+                    if not hold:
+                        process.stdin.write_eof()
+                except BrokenPipeError:
+                    pass  # it has stopped; its status says why
+                out, err = (_all_of(output, patience.said_bytes) for output in (process.stdout, process.stderr))
+                ended = asyncio.gather(out, err, process.wait_closed())
+                stdout, stderr, _ = await _within(ended, patience.end_s, "it does not come to an end")
+            except (TimeoutError, OverflowError):
+                self._connection.abort()  # it may not answer to a close either
+                raise
+        return Said(process.exit_status, stdout, stderr)
 
     async def follow(self, command: str, say: Callable[[str], None]) -> Said:
         """Run a command line without input, and hand on what it prints line by line, as it comes."""
@@ -89,13 +121,30 @@ class Connection:
             return Said(done.exit_status, b"", done.stderr)
 
 
+async def _within(waited: Awaitable[T], seconds: float, says: str) -> T:
+    try:
+        return await asyncio.wait_for(waited, seconds)
+    except asyncio.TimeoutError as error:
+        raise TimeoutError(f"{says} within {seconds:.0f} s") from error
+
+
+async def _all_of(output: asyncssh.SSHReader[bytes], most: int) -> bytes:
+    pieces, size = [], 0
+    while piece := await output.read(_PIECE):
+        pieces.append(piece)
+        size += len(piece)
+        if size > most:
+            raise OverflowError(f"it says more than {most} bytes")
+    return b"".join(pieces)
+
+
 @asynccontextmanager
 async def connected(target: SshConfig, login: Login) -> AsyncIterator[Connection]:
     """Connect, and say of every way in which it fails what to do.
 
     Raises:
-        NotReadyError: the host key is not pinned or another, or the login is refused.
-        TransportError: no connection, or it was cut.
+        NotReadyError: the host key is not pinned or another, the login is refused, or it floods its outputs.
+        TransportError: no connection, or it was cut, or cut off for it took too long.
     """
     try:
         async with await _connect(target, login) as connection:
@@ -103,6 +152,8 @@ async def connected(target: SshConfig, login: Login) -> AsyncIterator[Connection
     except asyncssh.PermissionDenied as error:
         says = f"{target.host}: {target.user} was not let in; give --identity, or a password, or another user"
         raise NotReadyError(says) from error
+    except OverflowError as error:
+        raise NotReadyError(f"{target.host}: {error} in answer; what does its login shell run?") from error
     except (asyncssh.Error, OSError, asyncio.TimeoutError) as error:
         says = (
             f"{target.host}:{target.port}: no SSH connection, or it was cut: {str(error) or 'too slow'}; run it again"

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from devices.provision.filesystems import PACKED
 from devices.provision.partitions import Read
-from edge_protocol.errors import ConfigError, NotReadyError, StoreError
+from edge_protocol.errors import ConfigError, DataError, NotReadyError, StoreError
 
 _PIECE = 1 << 20
 
@@ -23,7 +24,7 @@ def reader(image: Path) -> Iterator[tuple[Read, int]]:
         ConfigError: it cannot be read, or is no file.
     """
     try:
-        with image.open("rb") as file:
+        with os.fdopen(os.open(image, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # a FIFO would wait
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise ConfigError(f"--image: {image} is no file; a disk is written with --disk")
@@ -32,11 +33,22 @@ def reader(image: Path) -> Iterator[tuple[Read, int]]:
         raise ConfigError(f"--image: {image} cannot be read: {error.strerror or error}") from error
 
 
+def refuse_packed(image: Path, kind: str) -> None:
+    """Refuse a file that must be unpacked before it is an image.
+
+    Raises:
+        DataError: `kind` says so.
+    """
+    if kind in PACKED:
+        raise DataError(f"{image}: this is {kind}, not an image; unpack it first")
+
+
 @contextmanager
 def changed_copy(image: Path, out: Path) -> Iterator[Path]:
     """Copy an image beside where it shall be, to be changed; put it there once that is done and on the disk.
 
-    What a run that was killed left beside it is taken over by the next one.
+    What a run that was killed left beside it is taken over by the next one. It holds secrets: nobody else may read it,
+    and put elsewhere than in the image's place its owner alone.
 
     Raises:
         NotReadyError: another run is making the same copy.
@@ -50,6 +62,8 @@ def changed_copy(image: Path, out: Path) -> Iterator[Path]:
         _lock(handle, work, out)
         try:
             _fill(image, handle)
+            if out != image:
+                os.fchmod(handle, 0o600)
             yield work
             os.fsync(handle)
             work.replace(out)
@@ -82,13 +96,13 @@ def _fill(image: Path, target: int) -> None:
         os.ftruncate(target, 0)
         os.ftruncate(target, status.st_size)
         copy_bytes(source.fileno(), target, 0, 0, status.st_size)
-        os.fchmod(target, stat.S_IMODE(status.st_mode))
+        os.fchmod(target, stat.S_IMODE(status.st_mode) & ~stat.S_IRWXO)
         with suppress(PermissionError):
             os.fchown(target, status.st_uid, status.st_gid)
 
 
 def copy_bytes(source: int, target: int, start: int, to: int, size: int) -> None:
-    """Copy a range between files; holes stay holes, where the target has them.
+    """Copy a range between files; a hole stays one where the target has it too, and is zeros where that has bytes.
 
     Args:
         source: file descriptor to read from.
@@ -100,20 +114,31 @@ def copy_bytes(source: int, target: int, start: int, to: int, size: int) -> None
     Raises:
         StoreError: the source became shorter.
     """
-    at, end = start, start + size
-    while at < end:
-        try:
-            data = os.lseek(source, at, os.SEEK_DATA)
-        except OSError:  # nothing but a hole is left
-            data = end
-        hole = end if data >= end else min(os.lseek(source, data, os.SEEK_HOLE), end)
+    shift = to - start
+    for hole, data, end in _extents(source, start, start + size):
+        for _, used, unused in _extents(target, hole + shift, data + shift):
+            at = used
+            while at < unused:
+                at += os.pwrite(target, bytes(min(_PIECE, unused - at)), at)
         at = data
-        while at < hole:
-            piece = os.pread(source, min(_PIECE, hole - at), at)
+        while at < end:
+            piece = os.pread(source, min(_PIECE, end - at), at)
             if not piece:
                 raise StoreError("the image became shorter while it was read")
-            os.pwrite(target, piece, to + at - start)
-            at += len(piece)
+            at += os.pwrite(target, piece, at + shift)
+
+
+def _extents(file: int, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """A range of a file, as holes with what follows each: where the hole begins, where the bytes do, where they end."""
+    at = start
+    while at < end:
+        try:
+            data = min(os.lseek(file, at, os.SEEK_DATA), end)
+        except OSError:  # nothing but a hole is left
+            data = end
+        hole = end if data >= end else min(os.lseek(file, data, os.SEEK_HOLE), end)
+        yield at, data, hole
+        at = hole
 
 
 def _sync(path: Path) -> None:

@@ -45,7 +45,7 @@ def disk_of(path: Path, root: Path = Path("/")) -> Disk:
 
     Raises:
         ConfigError: there is no such disk, or it is a partition.
-        NotReadyError: it is mounted, in use, or this machine's own.
+        NotReadyError: it is mounted, in use, a file that is in use as a disk, or this machine's own.
         StoreError: it cannot be written to, or holds no medium.
     """
     try:
@@ -57,6 +57,7 @@ def disk_of(path: Path, root: Path = Path("/")) -> Disk:
     if not stat.S_ISBLK(status.st_mode) and path.resolve().parent != root.resolve() / "dev":
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError(f"--disk: {path} is neither a disk nor a file; lsblk lists the disks")
+        _refuse_looped(path, root)
         return Disk(path, status.st_size)
     if not folder.is_dir():
         raise ConfigError(f"--disk: {path} is no disk; lsblk lists the disks")
@@ -70,6 +71,14 @@ def disk_of(path: Path, root: Path = Path("/")) -> Disk:
         raise StoreError(f"{path} holds no medium")
     model = " ".join(filter(None, (_text(folder / "device/vendor"), _text(folder / "device/model"))))
     return Disk(path, size, model or _text(folder / "device/name"), _text(folder / "removable") == "1")
+
+
+def _refuse_looped(path: Path, root: Path) -> None:
+    """Refuse a file that the kernel has as a disk: whoever has mounted that would see it change under him."""
+    for backing in sorted((root / "sys/class/block").glob("loop*/loop/backing_file")):
+        if _text(backing) == str(path.resolve()):
+            device = f"/dev/{backing.parent.parent.name}"
+            raise NotReadyError(f"{path} is in use as {device}; unmount what is on it, then run: losetup -d {device}")
 
 
 def _refuse_used(path: Path, name: str, root: Path) -> None:

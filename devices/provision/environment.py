@@ -21,23 +21,32 @@ tidy() { # environments are called after their set, 16 hexadecimal digits
   done
 }
 
+lead() {
+  ln -sfn -- "$new" "$link-next"
+  mv -fT -- "$link-next" "$link"
+}
+
 if [ $# = 1 ]; then
   tidy
   exit 0
 fi
 set=$2 new=$link-$2 python=$3 wheels=$4
 shift 4
+if [ "$(readlink -- "$link")" != "$new" ] && [ -f "$new/ready-$set" ]; then # back to the one before, still whole
+  lead
+  exit 0
+fi
 [ "$(readlink -- "$link")" != "$new" ] || rm -f -- "$link" # its mark is gone: it is damaged
 tidy
 trap 'rm -rf -- "$new"' EXIT
 "$python" -m venv --clear "$@" "$new"
 "$new/bin/python" -m pip install --no-index --find-links "$wheels" --require-hashes -r "$wheels/requirements.txt"
+sync -f "$new"
 : >"$new/ready-$set"
 sync -f "$new"
 if [ -d "$link" ] && [ ! -h "$link" ]; then # as Roadcast made it before there were links
   mv -T -- "$link" "$link-0000000000000000"
 fi
-ln -sfn -- "$new" "$link-next"
-mv -fT -- "$link-next" "$link"
+lead
 trap - EXIT
 """

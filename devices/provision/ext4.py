@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, Literal, NamedTuple, Protocol
 
+from devices.findings import Finding
 from devices.provision.changes import Change, diff_of, is_secret, parents
 from devices.provision.leftovers import left_over, named
 from devices.provision.partitions import Partition
 from devices.provision.plan import INSTALLED, Plan, PlannedFile
 from devices.provision.programs import Programs
+from devices.provision.system_checks import check_system
 from edge_protocol.errors import ConfigError, StoreError
 
 NEEDS: Final = ("debugfs", "e2fsck")
@@ -40,6 +42,9 @@ class Tree(Protocol):
 
     def write(self, plan: Plan) -> None:
         """Carry it out, and check the filesystem."""
+
+    def check(self, machine: str, python: str) -> tuple[Finding, ...]:
+        """What keeps the agent from running there; see `check_system`."""
 
 
 class Entry(NamedTuple):
@@ -119,6 +124,30 @@ class Debugfs:
         if left:
             raise StoreError(f"written, but {left[0]} reads back differently: {said.strip() or 'debugfs said nothing'}")
 
+    def check(self, machine: str, python: str) -> tuple[Finding, ...]:
+        """What keeps the agent from running there."""
+        return tuple(check_system(self, machine, python))
+
+    def content(self, path: str) -> bytes:
+        """What a regular file holds."""
+        return self._held(path, stat.S_ISREG)
+
+    def link(self, path: str) -> str:
+        """What a link says."""
+        return self._held(path, stat.S_ISLNK).decode(errors="replace")
+
+    def names(self, path: str) -> Sequence[str]:
+        """What is in a folder."""
+        with self._folder() as folder:
+            return list(self._list(folder, [path])[path])
+
+    def _held(self, path: str, kind: Callable[[int], bool]) -> bytes:
+        with self._folder() as folder, suppress(StoreError):  # a link on the way
+            entry = self._entries(folder, [path]).get(path)
+            if entry is not None and kind(entry.mode):
+                return self._read(folder, {path: entry})[path]
+        return b""
+
     def _check(self, folder: Path) -> None:
         try:
             self._programs.run("e2fsck", "-fn", self._at, folder=folder)
@@ -197,6 +226,10 @@ class Debugfs:
             for path, size in wanted.items()
             if path in found and (found[path].size == size or found[path].size <= _SHOWN)
         }
+        return self._read(folder, read)
+
+    def _read(self, folder: Path, read: dict[str, Entry]) -> dict[str, bytes]:
+        """What files hold, and links say."""
         orders = [
             f"stat <{entry.inode}>" if _is_fast(entry) else f"dump <{entry.inode}> out{number}"
             for number, entry in enumerate(read.values())

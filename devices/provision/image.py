@@ -12,11 +12,12 @@ from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from devices.findings import Finding
 from devices.provision import ext4, mounted
 from devices.provision.changes import Change, check_paths, parents
-from devices.provision.copies import changed_copy, copy_bytes, reader
+from devices.provision.copies import changed_copy, copy_bytes, reader, refuse_packed
 from devices.provision.ext4 import Debugfs, Tree
-from devices.provision.filesystems import PACKED, Filesystem, identify
+from devices.provision.filesystems import Filesystem, identify
 from devices.provision.growing import grow
 from devices.provision.mounted import Mounted
 from devices.provision.partitions import Partition, read_table
@@ -74,6 +75,14 @@ def carry_out(
     return changes
 
 
+def check(
+    image: Path, machine: str, python: str, *, partition: int | None = None, programs: Programs | None = None
+) -> tuple[Finding, ...]:
+    """Say what keeps the agent from running in an image; see `choose` for errors, `check_system` for the rest."""
+    programs = programs or Programs()
+    return _tree(programs, image, choose(image, partition, programs)[0]).check(machine, python)
+
+
 def choose(image: Path, number: int | None, programs: Programs) -> tuple[Partition, Filesystem]:
     """Find the partition with the root filesystem.
 
@@ -85,8 +94,8 @@ def choose(image: Path, number: int | None, programs: Programs) -> tuple[Partiti
         table = read_table(read, size)
         held = {part: identify(read, part.start) for part in table.partitions}
     listed = "; ".join(_told(part, filesystem) for part, filesystem in held.items())
-    if table.scheme == "none" and held[table.partitions[0]].kind in PACKED:
-        raise DataError(f"{image}: this is {held[table.partitions[0]].kind}, not an image; unpack it first")
+    if table.scheme == "none":
+        refuse_packed(image, held[table.partitions[0]].kind)
     if number is not None:
         found = [part for part in held if part.number == number]
         if not found or not held[found[0]].is_ext:

@@ -20,6 +20,7 @@ import msgspec
 from devices.boards.machine import Machine
 from devices.findings import Finding
 from devices.provision.programs import Programs
+from devices.provision.system_checks import SYSTEM_PYTHON, Folder, check_system
 from edge_protocol.errors import ConfigError
 
 _PACKAGES: Final = {
@@ -31,7 +32,6 @@ _PACKAGES: Final = {
 }
 _NVIDIA, _RUNNING = "0955", "7020"
 """USB vendor, and the product that a board which has booted shows: that one is not in recovery mode."""
-_MACHINES: Final = {183: "aarch64", 62: "x86_64"}
 _INTERNAL: Final = ("internal", "mmcblk0p1")
 _FIRST_USER, _LAST_USER = 1000, 60000
 _BOARD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -58,7 +58,7 @@ def folder_of(rootfs: Path) -> Path | None:
     return folder if (folder / "flash.sh").is_file() else None
 
 
-def check_tree(rootfs: Path, machine: str) -> Iterator[Finding]:
+def check_tree(rootfs: Path, machine: str, python: str = SYSTEM_PYTHON) -> Iterator[Finding]:
     """What of a root filesystem tree would make a board that does not start, or does not run the agent."""
     if not (rootfs / "etc/nv_tegra_release").exists():
         says = "NVIDIA's packages are not in the tree: a board does not boot from it"
@@ -67,28 +67,12 @@ def check_tree(rootfs: Path, machine: str) -> Iterator[Finding]:
     if sudo is not None and (sudo.st_uid != 0 or not sudo.st_mode & stat.S_ISUID):
         says = "the tree's owners are lost: unpacked without sudo, or onto a filesystem that keeps none"
         yield Finding("owners", "fail", says, "unpack it anew: sudo tar xpf …_sample-root-filesystem_*.tbz2 -C rootfs")
-    found = _machine_of(rootfs)
-    if found is not None and found != machine:
-        yield Finding("processor", "fail", f"the tree is for {found}, the site for {machine}", "")
-    yield from _check_python(rootfs)
+    yield from check_system(Folder(rootfs), machine, python)
     if not any(_is_user(line) for line in _lines(rootfs / "etc/passwd")):
         says = "no user: at its first boot the board waits for somebody at a screen"
         yield Finding(
             "user", "warn", says, "sudo ./tools/l4t_create_default_user.sh -u NAME -p PASSWORD --accept-license"
         )
-
-
-def _check_python(rootfs: Path) -> Iterator[Finding]:
-    try:
-        name = os.readlink(rootfs / "usr/bin/python3")  # noqa: PTH115  # what it says, not where that leads on this machine
-    except OSError:
-        return
-    match = re.fullmatch(r"(?:.*/)?python3\.(\d+)", name)
-    if match is not None and int(match[1]) < 10:  # noqa: PLR2004  # the oldest that we run on
-        yield Finding("python", "fail", f"the tree has Python 3.{match[1]}, and Roadcast needs 3.10", "a newer JetPack")
-    elif not any(rootfs.glob("usr/lib/python3*/ensurepip/__init__.py")):
-        fix = "add python3-venv to the tree's packages before it is flashed, or on the board: apt install python3-venv"
-        yield Finding("python", "warn", "no python3-venv in the tree: the set-up fails at the first boot", fix)
 
 
 def check_host(l4t: L4t, board: str, disk: str) -> Iterator[Finding]:
@@ -179,15 +163,3 @@ def _lines(path: Path) -> list[str]:
 def _is_user(line: str) -> bool:
     fields = line.split(":")
     return len(fields) > 2 and fields[2].isdecimal() and _FIRST_USER <= int(fields[2]) < _LAST_USER  # noqa: PLR2004
-
-
-def _machine_of(rootfs: Path) -> str | None:
-    """The processor that the tree's shell is for, from its ELF header; None where that cannot be told."""
-    for name in ("usr/bin/bash", "usr/bin/dash"):
-        path = rootfs / name
-        if path.is_file() and not path.is_symlink():
-            with path.open("rb") as file:
-                head = file.read(20)
-            if head[:4] == b"\x7fELF":
-                return _MACHINES.get(int.from_bytes(head[18:20], "little"), "another processor")
-    return None

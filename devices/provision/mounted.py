@@ -9,11 +9,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from devices.findings import Finding
 from devices.provision import rootfs
 from devices.provision.changes import Change
 from devices.provision.partitions import Partition
 from devices.provision.plan import Plan
 from devices.provision.programs import Programs
+from devices.provision.system_checks import Folder, check_system
 from edge_protocol.errors import StoreError
 
 NEEDS: Final = ("mount", "umount")
@@ -42,6 +44,11 @@ class Mounted:
         left = [change.path for change in self.look(plan) if change.action != "keep"]
         if left:
             raise StoreError(f"written, but {left[0]} reads back differently")
+
+    def check(self, machine: str, python: str) -> tuple[Finding, ...]:
+        """What keeps the agent from running there."""
+        with self._at("ro") as root:
+            return tuple(check_system(Folder(root), machine, python))
 
     @contextmanager
     def _at(self, mode: str) -> Iterator[Path]:

@@ -11,7 +11,7 @@ import yaml
 
 from devices.provision import units
 from devices.provision.environment import SETUP_SCRIPT
-from devices.provision.places import CONFIG_DIR, FACTORY_DIR, STATE_DIR
+from devices.provision.places import CONFIG_DIR, FACTORY_DIR, NO_STATE, STATE_DIR
 from devices.provision.power_mode import POWER_SCRIPT, POWER_UNIT, power_unit
 from devices.provision.site import Absolute, InstallConfig
 from devices.provision.wheels import REQUIREMENTS, requirements
@@ -75,7 +75,6 @@ def make_plan(
             another device's, or a certificate that would have no place.
     """
     state_dir = _state_dir(tree)
-    _check_state(tree, install)
     files = [
         PlannedFile(f"{CONFIG_DIR}/device.yaml", yaml.safe_dump(dict(tree), sort_keys=False).encode(), _SECRET),
         *(PlannedFile(path, content, _mode(path)) for path, content in copies.items()),
@@ -108,6 +107,21 @@ def make_plan(
     return Plan((*files, _listed(files, links)), tuple(links))
 
 
+def check_budget(install: InstallConfig, replay_bytes: int) -> None:
+    """Refuse a replay store that would not leave a quarter of the state's budget to outbox, releases and heads.
+
+    Args:
+        install: with the budget, or without one.
+        replay_bytes: what the agent keeps at most, as it is said or by default.
+
+    Raises:
+        ConfigError: it is too much.
+    """
+    if install.state_mb is not None and replay_bytes > 0.75e6 * install.state_mb:
+        says = f"agent.replay.budget_bytes: {replay_bytes} is more than three quarters of install.state_mb"
+        raise ConfigError(f"{says}, {install.state_mb} MB")
+
+
 def _listed(files: list[PlannedFile], links: list[PlannedLink]) -> PlannedFile:
     """The list of a plan's paths; a folder of wheels is the plan's own, and ends with a slash."""
     paths = {file.path for file in files} | {link.path for link in links} | {INSTALLED}
@@ -117,15 +131,6 @@ def _listed(files: list[PlannedFile], links: list[PlannedLink]) -> PlannedFile:
 
 def _enabled(unit: str, by: str = "multi-user") -> PlannedLink:
     return PlannedLink(f"{_UNITS}/{by}.target.wants/{unit}", f"{_UNITS}/{unit}")
-
-
-def _check_state(tree: Mapping[str, Any], install: InstallConfig) -> None:
-    """Refuse a replay store that would not leave a quarter of the state's budget to outbox, releases and heads."""
-    replay = tree.get("replay")
-    budget = replay.get("budget_bytes", 0) if isinstance(replay, Mapping) else 0
-    if install.state_mb is not None and budget > 0.75e6 * install.state_mb:
-        says = f"agent.replay.budget_bytes: {budget} is more than three quarters of install.state_mb"
-        raise ConfigError(f"{says}, {install.state_mb} MB")
 
 
 def _token(tree: Mapping[str, Any], token: str, state_dir: str) -> PlannedFile:
@@ -143,11 +148,18 @@ def _token(tree: Mapping[str, Any], token: str, state_dir: str) -> PlannedFile:
 
 def _state_dir(tree: Mapping[str, Any]) -> str:
     try:
-        return msgspec.convert(tree.get("state_dir", STATE_DIR), Absolute)
+        path = msgspec.convert(tree.get("state_dir", STATE_DIR), Absolute)
     except msgspec.ValidationError as error:
         raise ConfigError(
             f"agent.state_dir: an absolute path of plain characters, for it stands in units: {error}"
         ) from error
+    if {".", ".."} & set(path.split("/")):
+        raise ConfigError(f"agent.state_dir: {path!r} must be a path without '.' and '..'")
+    if found := [folder for folder in NO_STATE if f"{path}/".startswith(f"{folder}/")]:
+        raise ConfigError(
+            f"agent.state_dir: {path!r} is below {found[0]}, which the agent's unit hides or a boot empties"
+        )
+    return path
 
 
 def _wheels(install: InstallConfig, wheels: Mapping[str, bytes]) -> list[PlannedFile]:

@@ -24,9 +24,11 @@ class Work(msgspec.Struct, frozen=True):
         changes: at every path of the plan, in its order.
         files: to write; True where the target holds the content already, beside its place.
         links: to make.
-        kept: paths that are right, with their hash, or a dash for a link.
+        kept: paths that are right, with inode, size, times and hash of a large file as it was seen; a dash for others.
         stale: paths to take away; see `leftovers`.
         pending: an earlier run was cut off, so its leftovers must go even when nothing is to be written.
+        machine: the target's processor, as ``uname -m`` says it.
+        stamp: of the runs before; with another one there, all of this is out of date.
     """
 
     changes: tuple[Change, ...]
@@ -35,6 +37,8 @@ class Work(msgspec.Struct, frozen=True):
     kept: tuple[tuple[str, str], ...] = ()
     stale: tuple[str, ...] = ()
     pending: bool = False
+    machine: str = ""
+    stamp: str = ""
 
     @property
     def needed(self) -> bool:
@@ -61,6 +65,11 @@ def question(plan: Plan) -> bytes:
     return "".join([*files, *(f"{link.path}\nlink {link.target}\n" for link in plan.links)]).encode()
 
 
+def most_bytes(plan: Plan) -> int:
+    """How long an answer to a plan's question can be at most, with something that a login shell says before it."""
+    return SHOWN_BYTES + sum(512 + SHOWN_BYTES for _ in plan.files) + 64 * len(plan.links)
+
+
 def work_of(plan: Plan, answer: bytes) -> Work:
     """Compare a plan with what the target said.
 
@@ -71,13 +80,18 @@ def work_of(plan: Plan, answer: bytes) -> Work:
         RemoteProtocolError: the answer is none to this plan.
     """
     _, found, rest = answer.partition(b"roadcast-flash ")  # what a login shell says comes before
-    state, _, rest = rest.partition(b"\n")
-    if not found or state not in {b"pending", b"clean"}:
+    line, rest = _line(rest)
+    state, _, said = line.partition(" ")
+    machine, _, stamp = said.partition(" ")
+    if not found or state not in {"pending", "clean"}:
         raise RemoteProtocolError("malformed", "the target's answer does not begin as it should")
     compared: list[tuple[PlannedFile, Change, bool]] = []
     listed: bytes | None = None
+    seen: dict[str, str] = {}
     for file in plan.files:
         line, rest = _line(rest)
+        if len(file.content) > SHOWN_BYTES:
+            seen[file.path] = " ".join(line.split()[5:10])
         change, ready, before, rest = _compare(file, line, rest)
         compared.append((file, change, ready))
         listed = before if file.path == INSTALLED else listed
@@ -96,15 +110,15 @@ def work_of(plan: Plan, answer: bytes) -> Work:
             links.append(link)
     if rest != b"end\n":
         raise RemoteProtocolError("malformed", "the target's answer does not end as it should")
-    known = {file.path: _digest(file) for file in plan.files if not file.once}
-    kept = [(change.path, known.get(change.path, "-")) for change in changes if change.action == "keep"]
+    kept = [(change.path, seen.get(change.path) or "-") for change in changes if change.action == "keep"]
     stale = left_over(plan, listed)
     changes += [Change(path, "remove") for path in stale]
-    return Work(tuple(changes), tuple(files), tuple(links), tuple(kept), stale, state == b"pending")
+    return Work(tuple(changes), tuple(files), tuple(links), tuple(kept), stale, state == "pending", machine, stamp)
 
 
 def orders(work: Work) -> Iterator[bytes]:
     """Tell the target what to write: lines, and the content of files in pieces."""
+    yield f"since {work.stamp}\n".encode()
     for file, ready in work.files:
         what = f"{file.mode:o} {_digest(file)} {len(file.content)}\n{file.path}\n"
         yield f"{'ready' if ready else 'file'} {what}".encode()
@@ -125,7 +139,7 @@ def _compare(file: PlannedFile, line: str, rest: bytes) -> tuple[Change, bool, b
     match line.split():
         case ["missing", ("fresh" | "staged") as ready]:
             return Change(file.path, "add", diff_of(file, None)), ready == "staged", None, rest
-        case ["file", mode, uid, gid, size, digest, ("fresh" | "staged") as ready] if size.isdecimal():
+        case ["file", mode, uid, gid, size, _, _, _, _, digest, ("fresh" | "staged") as ready] if size.isdecimal():
             if digest == _digest(file):
                 right = (mode, uid) == (f"{file.mode:o}", "0") and (is_secret(file) or gid == "0")
                 return Change(file.path, "keep" if right else "change"), False, file.content, rest

@@ -2,22 +2,23 @@
 
 The tree is somebody else's, so no link in it is followed: each folder is opened below the one before it, and a link in
 the way is refused. A file is written beside its place, synced, and renamed. What is right already is not touched, so a
-second run writes nothing, and a run that was cut off is finished by the next.
+second run writes nothing, and a run that was cut off is finished by the next. As root, everything written is root's.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
-from devices.provision.changes import Change, check_paths, diff_of
+from devices.provision.changes import Change, check_paths, diff_of, is_secret
 from devices.provision.leftovers import left_over, named
 from devices.provision.plan import INSTALLED, Plan, PlannedFile, PlannedLink
-from edge_protocol.errors import ConfigError, StoreError
+from edge_protocol.errors import ConfigError, NotReadyError, StoreError
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -34,13 +35,35 @@ def carry_out(plan: Plan, root: Path, *, dry_run: bool = False) -> tuple[Change,
 
     Raises:
         ConfigError: the tree is this machine's own root, or no root filesystem; or a path would leave it.
+        NotReadyError: another run is writing it.
         StoreError: a link or something else is in the way, or the disk refused.
     """
     if not (root / "etc").is_dir():
         raise ConfigError(f"{root}: no root filesystem, for it has no etc; for a Jetson: Linux_for_Tegra/rootfs")
-    if root.resolve() == Path("/"):
+    if root.samefile("/"):  # or a bind mount of it
         raise ConfigError("the tree is the root of this machine; name the tree of the device")
     check_paths(plan)
+    with _alone(root, dry_run=dry_run):
+        return _carried(plan, root, dry_run=dry_run)
+
+
+@contextmanager
+def _alone(root: Path, *, dry_run: bool) -> Iterator[None]:
+    """Keep other runs from a tree; one that only looks keeps nobody away."""
+    with _reported("/"):
+        handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if not dry_run:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise NotReadyError(f"{root}: another run is writing into this tree; wait for it to end") from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def _carried(plan: Plan, root: Path, *, dry_run: bool) -> tuple[Change, ...]:
     with _parent(root, INSTALLED, make=False) as (folder, name):
         listed = None if folder is None else _read(folder, name, INSTALLED)
     had, stale = named(listed and listed[0]), left_over(plan, listed and listed[0])
@@ -74,7 +97,7 @@ def _remove(root: Path, path: str, *, dry_run: bool) -> bool:
 def _file(root: Path, file: PlannedFile, used: bool, *, dry_run: bool) -> Change:  # noqa: FBT001  kept private
     with _parent(root, file.path, make=not dry_run) as (folder, name):
         before = None if folder is None else _read(folder, name, file.path)
-        if (before is None and used) or before == (file.content, file.mode):
+        if used if before is None else _is_right(file, *before):
             return Change(file.path, "keep")
         if not dry_run and folder is not None:
             _write(folder, name, file)
@@ -130,8 +153,14 @@ def _enter(handle: int, folder: str, *, make: bool) -> int | None:
         return made
 
 
-def _read(folder: int, name: str, path: str) -> tuple[bytes, int] | None:
-    """Content and mode of a regular file; None where there is none."""
+def _is_right(file: PlannedFile, content: bytes, status: os.stat_result) -> bool:
+    """Whether a file is as planned; who is not root cannot give it to root, and a secret's group is the device's."""
+    ours = os.geteuid() != 0 or (status.st_uid == 0 and (status.st_gid == 0 or is_secret(file)))
+    return content == file.content and stat.S_IMODE(status.st_mode) == file.mode and ours
+
+
+def _read(folder: int, name: str, path: str) -> tuple[bytes, os.stat_result] | None:
+    """Content and status of a regular file; None where there is none."""
     with _reported(path):
         try:
             handle = os.open(name, _READ, dir_fd=folder)
@@ -141,7 +170,7 @@ def _read(folder: int, name: str, path: str) -> tuple[bytes, int] | None:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
                 raise StoreError(f"{path}: something that is no file is in the way; remove it from the tree")
-            return file.read(), stat.S_IMODE(status.st_mode)
+            return file.read(), status
 
 
 def _write(folder: int, name: str, file: PlannedFile) -> None:
@@ -153,6 +182,8 @@ def _write(folder: int, name: str, file: PlannedFile) -> None:
             with os.fdopen(os.open(beside, _NEW, 0o600, dir_fd=folder), "wb") as written:
                 written.write(file.content)
                 written.flush()
+                if os.geteuid() == 0:
+                    os.fchown(written.fileno(), 0, 0)
                 os.fchmod(written.fileno(), file.mode)
                 os.fsync(written.fileno())
             os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -134,6 +135,16 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     budgets: Budgets = Budgets()
     network: dict[str, dict[str, Any]] = {}
 
+    def __post_init__(self) -> None:
+        known = [*self.devices, *filter(None, [self.agent.get("device")])]
+        for name, settings in self.network.items():
+            if name not in known:
+                raise ConfigError(
+                    f"network: no {name!r} in the site; it has {', '.join(map(str, known)) or 'no device'}"
+                )
+            if settings.get("version") != 2:  # noqa: PLR2004  # netplan's form has no other
+                raise ConfigError(f"network: {name}: netplan's form, which begins with version: 2")
+
     def tree_of(self, device: str | None) -> dict[str, Any]:
         """The agent's configuration of one device, as a tree.
 
@@ -152,6 +163,21 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             known = ", ".join(self.devices) or str(self.agent.get("device"))
             raise ConfigError(f"devices: no {name!r} in the site; it has {known}")
         return _merged({"state_dir": STATE_DIR, **self.agent}, {"device": name, **self.devices.get(name, {})})
+
+    def brought_by_nobody(self, device: str | None) -> list[str]:
+        """Files and folders below `CONFIG_DIR` that the agent's configuration names and `install.copy` does not."""
+        named = dict.fromkeys(text.partition("://")[2] or text for text in _texts(self.tree_of(device)))
+        own = [path for path in named if path.startswith(f"{CONFIG_DIR}/")]
+        brought = self.install.copy
+        return [path for path in own if not any(f"{file}/".startswith(f"{path.rstrip('/')}/") for file in brought)]
+
+
+def _texts(tree: object) -> Iterator[str]:
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, dict | list):
+        for below in tree.values() if isinstance(tree, dict) else tree:
+            yield from _texts(below)
 
 
 def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

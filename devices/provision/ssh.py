@@ -1,6 +1,7 @@
 """Carries a plan out on a running target over SSH. Owns no connection; what it says is in `remote`.
 
-On the target runs ``target.sh``: one question, and, when something is to be written, one order.
+On the target run ``target_systemd.sh`` and ``target.sh``, as one script: one question, and, when something is to be
+written, one order.
 """
 
 from __future__ import annotations
@@ -13,17 +14,26 @@ from pathlib import Path
 import msgspec
 
 from devices.provision.changes import Change
-from devices.provision.connection import Connection, Login, Said, connected
+from devices.provision.connection import Connection, Login, Patience, Said, connected
 from devices.provision.plan import Plan
-from devices.provision.remote import Work, orders, question, work_of
+from devices.provision.remote import Work, most_bytes, orders, question, work_of
 from devices.provision.site import SshConfig
-from edge_protocol.errors import NotReadyError, RoadcastError, StoreError, TransportError
+from edge_protocol.errors import NotReadyError, RemoteProtocolError, RoadcastError, StoreError, TransportError
 
-_SCRIPT = Path(__file__).with_name("target.sh").read_text(encoding="utf-8")
+_SCRIPT = "".join(Path(__file__).with_name(name).read_text() for name in ("target_systemd.sh", "target.sh"))
 _AS_ROOT = """if [ "$(id -u)" = 0 ]; then exec sh -c "$@"; fi
 command -v sudo >/dev/null || exit 91
 sudo -n true 2>/dev/null || exit 92
 exec sudo -n sh -c "$@\""""
+
+_AFTERWARDS = {
+    93: "what was there before is there again",
+    96: "old and new files lie side by side: mend that, and run it again",
+}
+_LOOK_S, _READ_BYTES_S = 120, 4_000_000
+"""A question is answered within that, and a second for what a slow card reads in one."""
+_APPLY = Patience(end_s=2400, said_bytes=1 << 20)
+"""The set-up of the wheels may take 1800 s, see `units`."""
 
 Told = Callable[[str], None]
 """Takes what goes on, in a word or two."""
@@ -36,11 +46,13 @@ class Place(msgspec.Struct, frozen=True):
         root: folder that stands for the root.
         python: the board's Python, below it.
         live: the root is the running system's, so that systemd is told.
+        machine: the processor that it must have then, as ``uname -m`` says it; None for any.
     """
 
     root: str = "/"
     python: str = "/usr/bin/python3"
     live: bool = True
+    machine: str | None = None
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -103,18 +115,27 @@ async def flash_target(
 
     Raises:
         ConfigError: the plan cannot be sent.
-        NotReadyError: the host key is not pinned or another, the login is refused, or the target lacks something.
-        StoreError: the target refused; what was there before is there again.
+        NotReadyError: the host key is not pinned or another, the login is refused, the target lacks something, its
+            processor is another, or its answer is none.
+        StoreError: the target refused, or the agent does not start; what was there before is there again.
         TransportError: no connection, or it was cut; the next run goes on.
     """
     asked = question(plan)
     told("connecting")
     async with connected(target, login) as connection:
         told("comparing")
-        looked = await connection.ask(_command("look", place), [asked])
+        size = sum(len(file.content) for file in plan.files)
+        patience = Patience(end_s=_LOOK_S + size / _READ_BYTES_S, said_bytes=most_bytes(plan))
+        looked = await connection.ask(_command("look", place), [asked], patience=patience)
         if looked.status != 0:
             raise _failure(target, looked)
-        work = work_of(plan, looked.stdout)
+        try:
+            work = work_of(plan, looked.stdout)
+        except RemoteProtocolError as error:
+            raise NotReadyError(f"{target.host}: {error}; does its login shell run anything else?") from error
+        if place.live and place.machine not in {None, work.machine}:
+            says = f"{target.host}: its processor is {work.machine}, and install.machine of the site {place.machine}"
+            raise NotReadyError(f"{says}; is it the device that is meant?")
         if work.needed and not dry_run:
             await _apply(connection, target, place, work, told)
     return work.changes
@@ -142,8 +163,9 @@ async def _apply(connection: Connection, target: SshConfig, place: Place, work: 
             told(f"sending {sent / 1e6:.1f} of {total / 1e6:.1f} MB")
         told("replacing and installing" if place.live else "replacing")
 
-    done = await connection.ask(_command("apply", place), pieces())
-    if done.status != 0 or done.stdout != b"applied\n":
+    told("sending")
+    done = await connection.ask(_command("apply", place), pieces(), patience=_APPLY)
+    if done.status != 0 or not done.stdout.endswith(b"applied\n"):
         raise _failure(target, done)
 
 
@@ -163,8 +185,8 @@ def _failure(target: SshConfig, said: Said) -> RoadcastError:
                 f"{target.host}: sudo wants a password of {target.user}; log in as root, or put this line into "
                 f"/etc/sudoers.d/roadcast there: {target.user} ALL=(ALL) NOPASSWD: ALL"
             )
-        case 93:
-            return StoreError(f"{says}; what was there before is there again")
+        case 93 | 96:
+            return StoreError(f"{says}; {_AFTERWARDS[said.status]}")
         case 95:
             return NotReadyError(says)
         case None | 94:

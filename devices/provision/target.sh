@@ -3,6 +3,7 @@
 # remove what an earlier plan left, rename all that is staged, and tell systemd; whatever fails, what was there before
 # comes back. No link is followed.
 # A receipt says what a large file's hash was, under its inode, size and times, so that it is not read again and again.
+# What was looked at holds until another run begins or ends: `look` tells a stamp, without which `apply` does nothing.
 # Paths come on stdin, one a line, and are never part of a command's text.
 set -f
 umask 022
@@ -11,15 +12,13 @@ export LC_ALL
 action=$1 root=$2 python=$3 live=$4
 nl='
 '
-phase=$action staged='' renamed='' made='' known='' told='' receipt='' gone='' emptied=''
+phase=$action staged='' renamed='' made='' known='' seen='' told='' receipt='' gone='' emptied='' stuck=''
 marker=$root/etc/.roadcast-flash receipts=$root/etc/.roadcast-receipt
 
 stop() {
   printf 'failed %s\n' "$*" >&2
-  if [ "$phase" = apply ]; then
-    phase=undo
-    undo
-  fi
+  [ "$phase" != undo ] || exit 96
+  [ "$phase" != apply ] || { phase=undo && undo; }
   exit 93
 }
 
@@ -47,18 +46,23 @@ enter() { # go to the folder of $1; $name is what is left of it. Makes folders w
   done
 }
 
+stamp() { # of what a run leaves
+  stat --printf '%i:%.9Y:%.9Z,' -- "$marker" "$receipts" "$root/usr/lib/roadcast/installed" 2>/dev/null
+}
+
 hash_of() { # $hash of a file
   hash=$(sha256sum <"$1") && hash=${hash%% *}
 }
 
 look() { # starts stat and sha256sum once for all files: a run without changes is mostly what programs take to start
-  for tool in sha256sum stat head sync readlink mv ln chown; do
+  for tool in sha256sum stat head sync readlink mv ln chown uname timeout; do
     command -v "$tool" >/dev/null || unfit "the target has no $tool; install coreutils"
   done
   [ -d "$root/etc" ] || unfit "$root: no root filesystem, for it has no etc"
   [ -e "$root$python" ] || [ -h "$root$python" ] || unfit "the target has no $python; install python3 and python3-venv"
   [ -d "$root/usr/lib/systemd" ] || [ -d "$root/lib/systemd" ] || unfit "the target has no systemd, which starts the agent"
-  if [ -e "$marker" ]; then echo 'roadcast-flash pending'; else echo 'roadcast-flash clean'; fi
+  if [ -e "$marker" ]; then state=pending; else state=clean; fi
+  echo "roadcast-flash $state $(uname -m) $(stamp)"
   [ ! -f "$receipts" ] || [ -h "$receipts" ] || receipt=$(cat "$receipts")
   IFS=$nl asked='' unread=''
   set --
@@ -135,7 +139,7 @@ tell() {
       found=${unread%%"$nl"*} unread=${unread#*"$nl"}
       found=${found#\\} found=${found%% *}
     fi
-    line=${line% * * * *} size=${line##* } line="file $line $found"
+    size=${line#* * * } size=${size%% *} line="file $line $found"
   fi
   if [ "$found" != "${want% *}" ] && enter "$path" look && [ -f "./.$name.roadcast" ] && [ ! -h "./.$name.roadcast" ]; then
     hash_of "./.$name.roadcast"
@@ -153,6 +157,8 @@ apply() {
   if command -v flock >/dev/null; then
     flock -w 20 9 || unfit "another flash is at work on this target, or one whose connection hangs; try again later"
   fi
+  IFS= read -r what || exit 94
+  [ "$what" = "since $(stamp)" ] || unfit "another flash was at work on this target meanwhile; run it again"
   if [ "$live" = yes ]; then
     "$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null ||
       unfit "$python on the target is older than 3.10 or lacks venv; install python3-venv"
@@ -167,7 +173,10 @@ apply() {
     fi
     IFS= read -r path || exit 94
     case $what in
-    kept\ *) known="$known${what#kept } $path$nl" ;;
+    kept\ *)
+      known="$known- $path$nl"
+      [ "$what" = 'kept -' ] || seen=$seen${what#kept }$nl # not as it is now: somebody may have changed it meanwhile
+      ;;
     remove) gone=$gone$path$nl known="$known- $path$nl" ;;
     rmdir) emptied=$emptied$path$nl ;;
     *) stage ;;
@@ -229,7 +238,7 @@ commit() {
     mv -fT -- "./.$name.roadcast" "./$name" || stop "$path: cannot be replaced"
     sync . || stop "$path: cannot be written"
   done
-  [ "$live" != yes ] || tell_systemd || stop "systemd did not take it"
+  [ "$live" != yes ] || tell_systemd
   phase=done
   for path in $known; do
     path=${path#* }
@@ -238,7 +247,7 @@ commit() {
   for path in $emptied; do
     enter "$path" look && rmdir -- "./$name" 2>/dev/null # unless somebody else has put something in
   done
-  write_receipt 2>/dev/null || rm -f -- "$receipts.new"
+  write_receipt 2>/dev/null || rm -f -- "$receipts" "$receipts.new"
   rm -f -- "$marker"
   echo applied
 }
@@ -248,33 +257,15 @@ write_receipt() {
   (
     umask 077
     set -C
-    for line in $known; do
-      enter "${line#* }" look
-      [ "${line%% *}" = - ] || [ "$(stat -c %s -- "./$name")" -le 65536 ] ||
-        echo "$(stat -c '%i %s %.9Y %.9Z' -- "./$name") ${line%% *}"
-    done >"$receipts.new"
+    {
+      printf %s "$seen"
+      for line in $known; do
+        enter "${line#* }" look
+        [ "${line%% *}" = - ] || [ "$(stat -c %s -- "./$name")" -le 65536 ] ||
+          echo "$(stat -c '%i %s %.9Y %.9Z' -- "./$name") ${line%% *}"
+      done
+    } >"$receipts.new"
   ) && mv -fT -- "$receipts.new" "$receipts"
-}
-
-tell_systemd() {
-  told=yes
-  systemd-sysusers "$root/etc/sysusers.d/roadcast.conf" &&
-    systemd-tmpfiles --create "$root/etc/tmpfiles.d/roadcast.conf" &&
-    systemctl daemon-reload || return 1
-  if [ -e "$root/etc/systemd/system/roadcast-setup.service" ] && ! systemctl restart roadcast-setup.service; then
-    journalctl -u roadcast-setup.service -n 3 -o cat >&2
-    stop "the wheels could not be installed; the old agent runs on"
-  fi
-  for path in $gone; do
-    [ "${path%/*}" != /etc/systemd/system ] || systemctl stop "${path##*/}" 2>/dev/null
-  done
-  for unit in roadcast-power.service roadcast-renew.timer roadcast-enrol.service; do
-    [ ! -e "$root/etc/systemd/system/$unit" ] || systemctl restart --no-block "$unit"
-  done
-  if command -v udevadm >/dev/null; then
-    udevadm control --reload && udevadm trigger --subsystem-match=video4linux || return 1
-  fi
-  systemctl restart --no-block roadcast-agent.service # last: the old one runs until the wheels are installed
 }
 
 undo() {
@@ -282,16 +273,25 @@ undo() {
   for path in $renamed; do
     enter "$path" look || continue
     old=./.$name.roadcast-old
-    if [ -e "$old" ] || [ -h "$old" ]; then mv -fT -- "$old" "./$name"; else rm -f -- "./$name"; fi
+    was=$(stat -c %i -- "$old" 2>/dev/null)
+    if [ -z "$was" ]; then # there was none
+      rm -f -- "./$name"
+    elif [ "$was" = "$(stat -c %i -- "./$name" 2>/dev/null)" ]; then # it is there still, under both names
+      rm -f -- "$old"
+    else
+      mv -fT -- "$old" "./$name"
+    fi || stuck=$path
   done
+  [ -z "$stuck" ] || stop "$stuck: cannot be put back"
   for path in $staged; do
     enter "$path" look && rm -f -- "./.$name.roadcast" "./.$name.roadcast-old"
   done
+  cd -P -- "$root" || exit
   for folder in $made; do
     rmdir -- "$folder" 2>/dev/null
   done
   rm -f -- "$marker"
-  [ -z "$told" ] || systemctl daemon-reload
+  untell_systemd >/dev/null 2>&1 # why it is taken back has been said
 }
 
 root=${root%/}

@@ -1,7 +1,8 @@
 """Writes an image to a disk, and reads back what it wrote. Owns no choice of disk.
 
-The first piece, where the partition table lies, is wiped first and written last: a card that was pulled out halfway
-starts no board. The kernel's memory of what was written is dropped before it is read back, so the card answers itself.
+The first piece, where the partition table lies, is wiped first and written last, and the disk must keep each before it
+goes on: a card that was pulled out halfway starts no board. The kernel's memory of what was written is dropped before
+it is read back, so the card answers itself.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from typing import Final
 import msgspec
 
 from devices.provision.blockmap import MOST, Span, read_block_map
+from devices.provision.copies import reader, refuse_packed
 from devices.provision.disks import Disk
+from devices.provision.filesystems import identify
+from devices.provision.partitions import read_table
 from edge_protocol.errors import CheckFailedError, ConfigError, DataError, NotReadyError, StoreError
 
 _PIECE: Final = 4 << 20
@@ -65,6 +69,36 @@ def spans_of(image: Path, block_map: Path | None) -> tuple[Span, ...]:
         raise ConfigError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
+def has_table(image: Path) -> bool:
+    """Whether an image has a partition table; False for one filesystem without.
+
+    Raises:
+        ConfigError: it cannot be read, or is no file.
+        DataError: it is packed, cut off or damaged, or nothing that a board starts from.
+    """
+    with reader(image) as (read, size):
+        table, kind = read_table(read, size), identify(read, 0).kind
+    if table.scheme == "none":
+        refuse_packed(image, kind)
+    if table.scheme == "none" and kind == "unknown":
+        raise DataError(f"{image} has neither a partition table nor a filesystem; is it the image, and whole?")
+    return table.scheme != "none"
+
+
+def check_fit(image: Path, disk: Disk, spans: Sequence[Span]) -> None:
+    """Refuse a disk that cannot take an image.
+
+    Raises:
+        ConfigError: image and disk are the same file.
+        StoreError: the disk is too small.
+    """
+    if image.samefile(disk.path):
+        raise ConfigError(f"{image} is written onto itself")
+    end = max(span.start + span.size for span in spans)
+    if end > disk.size:
+        raise StoreError(f"{disk.path} has {disk.size} bytes, {end - disk.size} too few for {image}")
+
+
 def write(image: Path, disk: Disk, spans: Sequence[Span], told: Told) -> int:
     """Write and read back.
 
@@ -83,11 +117,7 @@ def write(image: Path, disk: Disk, spans: Sequence[Span], told: Told) -> int:
         NotReadyError: somebody else has the disk, or this user may not write to it.
         StoreError: it is too small, or refused.
     """
-    if image.samefile(disk.path):
-        raise ConfigError(f"{image} is written onto itself")
-    end = max(span.start + span.size for span in spans)
-    if end > disk.size:
-        raise StoreError(f"{disk.path} has {disk.size} bytes, {end - disk.size} too few for {image}")
+    check_fit(image, disk, spans)
     total, done = sum(span.size for span in spans), 0
     hashes: list[tuple[int, int, bytes]] = []
     begin = b""
@@ -97,8 +127,11 @@ def write(image: Path, disk: Disk, spans: Sequence[Span], told: Told) -> int:
             if at == 0:
                 begin = piece
             _put(target, piece if at else bytes(min(_WIPED, len(piece))), at)
+            if at == 0:
+                os.fsync(target)
             done += len(piece)
             told("writing", done, total)
+        os.fsync(target)
         _put(target, begin, 0)
         os.fsync(target)
         _forget(target, disk)

@@ -83,13 +83,21 @@ class Transport(Protocol):
         """Begin connecting; `Connected` arrives in the inbox. Neither waits nor raises when the broker is down."""
         ...
 
+    def check(self, topic: str, payload: bytes) -> None:
+        """Say whether this broker takes messages of that size at all, link or no link.
+
+        Raises:
+            LocalProtocolError: ``oversized``: `publish` would never take it.
+        """
+        ...
+
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
         """Hand over a message at QoS 1; return False when it was not taken because the link is down or full.
 
         True is no delivery: only an application ack is. An empty retained payload clears the topic.
 
         Raises:
-            LocalProtocolError: ``oversized`` for this broker.
+            LocalProtocolError: as `check` says.
         """
         ...
 

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from edge_protocol.errors import LocalProtocolError
 from edge_protocol.transport.base import Connected, Disconnected, Inbox, LastWill, Received, Traffic
 from edge_protocol.transport.delivery import Delivery
 from edge_protocol.transport.filters import matches
@@ -70,7 +71,13 @@ class MemoryBroker:
 
 
 class MemoryTransport:
-    """A `Transport` on a `MemoryBroker`."""
+    """A `Transport` on a `MemoryBroker`.
+
+    Attributes:
+        max_packet_bytes: topic and payload of the largest message it takes.
+    """
+
+    max_packet_bytes = 256 << 20
 
     def __init__(self, broker: MemoryBroker, inbox: Inbox, will: LastWill | None = None) -> None:
         self.traffic = Traffic()
@@ -105,8 +112,15 @@ class MemoryTransport:
         if self._will is not None:
             self._broker.route(self._will.topic, self._will.payload, retain=True)
 
+    def check(self, topic: str, payload: bytes) -> None:
+        """Refuse what is larger than `max_packet_bytes`."""
+        size, limit = len(topic) + len(payload), self.max_packet_bytes
+        if size > limit:
+            raise LocalProtocolError("oversized", f"message of {size} bytes on {topic!r} exceeds the broker's {limit}")
+
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
         """Route a message at once; return False while the link is down."""
+        self.check(topic, payload)
         if not self._up:
             return False
         self.traffic.bytes_up += len(topic) + len(payload)

@@ -20,6 +20,7 @@ from edge_protocol.transport.backoff import pause_s
 from edge_protocol.transport.base import Connected, Disconnected, Inbox, LastWill, Received, Refused, Traffic
 from edge_protocol.transport.delivery import PATIENCE_S, Delivery
 from edge_protocol.transport.filters import check_filter
+from edge_protocol.transport.in_flight import InFlight
 from edge_protocol.transport.settings import BrokerSettings, read_password, tls_context
 from edge_protocol.transport.turns import Bell, turn
 
@@ -33,7 +34,6 @@ SUBSCRIBE_BATCH: Final = 8
 """Filters in one SUBSCRIBE packet; hosted brokers take no more than eight."""
 _LEAVE_S: Final = 2.0
 _JOIN_S: Final = 30.0
-_PACKET_OVERHEAD: Final = 9
 _EARLY: Final = 1000
 _SUCCESS: Final = 0
 
@@ -72,7 +72,7 @@ class MqttTransport:
         self._lock = threading.Lock()
         self._filters: dict[str, None] = {}
         self._client: Client | None = None
-        self._in_flight = 0
+        self._in_flight = InFlight(settings.max_packet_bytes)
         self._generation = 0
         self._awaited: dict[int, tuple[str, ...]] = {}
         # Two for the network thread only.
@@ -89,7 +89,7 @@ class MqttTransport:
     @property
     def ready(self) -> bool:
         """Whether another publish would be taken now."""
-        return self._client is not None and self._in_flight < self._settings.window
+        return self._client is not None and len(self._in_flight) < self._settings.window
 
     def start(self) -> None:
         """Begin connecting; safe to call again."""
@@ -98,28 +98,32 @@ class MqttTransport:
                 self._thread = threading.Thread(target=self._run, name=f"mqtt-{self._client_id}", daemon=True)
                 self._thread.start()
 
+    def check(self, topic: str, payload: bytes) -> None:
+        """Refuse what is larger than the settings allow, or than the broker was seen to take."""
+        size = len(topic.encode()) + len(payload)
+        if refusal := self._in_flight.refusal(size, monotonic()):
+            raise LocalProtocolError("oversized", f"message of {size} bytes on {topic!r} {refusal}")
+
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
         """Hand over a message at QoS 1; False when the link is down or `window` messages are unacknowledged.
 
         Raises:
             LocalProtocolError: ``oversized`` or ``bad-topic``.
         """
+        self.check(topic, payload)
         size = len(topic.encode()) + len(payload)
-        if size + _PACKET_OVERHEAD > self._settings.max_packet_bytes:
-            limit = self._settings.max_packet_bytes
-            raise LocalProtocolError("oversized", f"message of {size} bytes on {topic!r} exceeds the broker's {limit}")
         with self._lock:
             client = self._client
-            if client is None or self._in_flight >= self._settings.window:
+            if client is None or len(self._in_flight) >= self._settings.window:
                 return False
-            self._in_flight += 1
+            self._in_flight.sent(size)
         try:
             taken = client.publish(topic, payload, qos=1, retain=retain).rc == _SUCCESS
         except ValueError as error:
-            self._release(client)
+            self._release(client, self._in_flight.not_sent)
             raise LocalProtocolError("bad-topic", f"cannot publish on {topic[:120]!r}: {error}") from error
         if not taken:
-            self._release(client)
+            self._release(client, self._in_flight.not_sent)
             return False
         with self._lock:
             self.traffic.bytes_up += size
@@ -173,6 +177,9 @@ class MqttTransport:
     def _report_end(self, reason: str, *, was_up: bool) -> None:
         with self._lock:
             self._client = None
+            found = "" if self._closing.is_set() else self._in_flight.lost(monotonic())
+        if found:
+            self._delivery.owe(Refused("packet-limit", found))
         if was_up:
             self._delivery.put(Disconnected(reason))
         elif not self._closing.is_set():
@@ -205,7 +212,7 @@ class MqttTransport:
     def _listen(self, client: Client) -> Client:
         client.on_connect = self._guarded(self._on_connect)
         client.on_disconnect = self._guarded(self._on_disconnect)
-        client.on_publish = self._guarded(lambda client, *_: self._release(client))
+        client.on_publish = self._guarded(lambda client, *_: self._release(client, self._in_flight.acknowledged))
         client.on_subscribe = self._guarded(self._on_subscribe)
         client.on_message = self._guarded(self._on_message)
         return client
@@ -226,7 +233,7 @@ class MqttTransport:
             self._why_down = f"the broker refused the connection: {code}"
             return
         with self._lock:
-            self._client, self._in_flight = client, 0
+            self._client = client
             self._awaited.clear()
             self._send_subscribe(client, list(self._filters))
             self._renewing = set(self._awaited)
@@ -265,10 +272,10 @@ class MqttTransport:
             if mid is not None:
                 self._awaited[mid] = batch
 
-    def _release(self, client: Client) -> None:
+    def _release(self, client: Client, note: Callable[[], None]) -> None:
         with self._lock:
-            if client is self._client:
-                self._in_flight -= 1
+            if client is self._client and self._in_flight:
+                note()
 
 
 def mqtt_transport(

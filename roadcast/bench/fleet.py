@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from broker_server.measuring import MEASURE
+from broker_server.operators import operator
 from broker_server.records import OrderRecord
 from edge_protocol.errors import CheckFailedError, ConfigError, TransportError
 from edge_protocol.ids import DeviceId, TaskId
@@ -40,7 +40,7 @@ def measure_device(state_dir: Path, device: str, task: str | None, seconds: floa
         raise ConfigError(f"--seconds: a device measures for {MOST_SECONDS:g} s at most, got {seconds:g}")
     database = open_database(state_dir)
     try:
-        name, chosen, by = DeviceId(device), _task(database, device, task), getpass.getuser()
+        name, chosen, by = DeviceId(device), _task(database, device, task), operator()
         before = database.measurements().get((name, chosen))
         order = OrderRecord(
             task=chosen, counter=0, order=MEASURE, by=by, at_s=time.time(), device=name, seconds=seconds

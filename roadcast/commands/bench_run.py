@@ -12,6 +12,7 @@ import typer
 from devices.latency.load import Scenario
 from edge_protocol.errors import CheckFailedError, ConfigError, StoreError
 from roadcast.bench.job import Driver, Job, PublishTo, RunnerName
+from roadcast.given_options import flags, given
 from roadcast.output import emit, progress
 from roadcast.ssh_options import KNOWN_HOSTS, AskPassword, Identity, KnownHosts, PasswordFile
 
@@ -178,18 +179,13 @@ def _told(result: Result | Soak, files: Files) -> None:
 
 def _check_given(context: typer.Context, *, to_device: bool) -> None:
     """Refuse what would be passed over without a word."""
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
-    if to_device and (lost := [name for name in given if name not in _OF_DEVICE]):
-        raise ConfigError(f"--device measures what the device serves, as it serves it: leave out {_flags(lost)}")
-    if not to_device and (lost := [name for name in given if name in _ONLY_DEVICE]):
-        raise ConfigError(f"{_flags(lost)}: only with --device; name one, or leave that out")
-    if "ssh" not in given and (lost := [name for name in given if name in _ONLY_SSH]):
-        raise ConfigError(f"{_flags(lost)}: only with --ssh; name a target, or leave that out")
-
-
-def _flags(names: list[str]) -> str:
-    return ", ".join("MODEL" if name == "model" else f"--{name.replace('_', '-')}" for name in names)
+    names = given(context)
+    if to_device and (lost := [name for name in names if name not in _OF_DEVICE]):
+        raise ConfigError(f"--device measures what the device serves, as it serves it: leave out {flags(lost)}")
+    if not to_device and (lost := [name for name in names if name in _ONLY_DEVICE]):
+        raise ConfigError(f"{flags(lost)}: only with --device; name one, or leave that out")
+    if "ssh" not in names and (lost := [name for name in names if name in _ONLY_SSH]):
+        raise ConfigError(f"{flags(lost)}: only with --ssh; name a target, or leave that out")
 
 
 def check_writable(path: Path | None) -> None:

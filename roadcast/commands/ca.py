@@ -71,7 +71,7 @@ def token(
     *,
     url: Annotated[str, typer.Option(help="Where `roadcast ca serve` answers: https://host:port.")],
     folder: Folder = Path("ca"),
-    hours: Annotated[float, typer.Option(min=0.01, help="How long it may be used.")] = 24.0,
+    hours: Annotated[float, typer.Option(min=0.01, help="How long it may be used, a year at most.")] = 24.0,
     out: Annotated[
         Path | None, typer.Option(help="Put it into this folder, as the site's `install.tokens`, not on the screen.")
     ] = None,

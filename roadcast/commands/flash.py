@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import typer
 
+from edge_protocol.errors import ConfigError
 from roadcast import flash_options as options
+from roadcast.given_options import flags, given
 from roadcast.output import JsonFlag
 from roadcast.ssh_options import KNOWN_HOSTS, AskPassword, Identity, KnownHosts, PasswordFile
 
@@ -39,7 +41,10 @@ def flash(
     json: JsonFlag = False,
 ) -> None:
     """Install devices: into a tree or image, onto a card, as a package, or over SSH. A second run changes nothing."""
+    options_given = given(context)
     if context.invoked_subcommand is not None:
+        if options_given:
+            raise ConfigError(f"{flags(options_given)}: not of flash {context.invoked_subcommand}; leave that out")
         return
     from roadcast.flash_ways import Asked, Secrets, install
 
@@ -54,7 +59,7 @@ def flash(
         known_hosts=known_hosts, identity=identity, password_file=password_file, ask_password=ask_password
     )
     # fmt: on
-    install(asked, secrets)
+    install(asked, secrets, options_given)
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
 import sys
 import time
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from roadcast.output import JsonFlag, emit, follow, table
+from roadcast.output import JsonFlag, emit, follow, printable, table
 from roadcast.ssh_options import KNOWN_HOSTS, AskPassword, Identity, KnownHosts, PasswordFile
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ def logs(
     from roadcast.ssh_fleet import login_of, site_at, target_at
 
     def say(line: str) -> None:
-        sys.stdout.write(redacted(line) + "\n")
+        sys.stdout.write(printable(redacted(line)) + "\n")
         sys.stdout.flush()
 
     command = ["journalctl", "--no-pager", "--output=short-iso", f"--unit={unit}", f"--lines={lines}"]
@@ -101,9 +100,9 @@ def tag(
     json: JsonFlag = False,
 ) -> None:
     """Give a device tags, for rollout start --to 'tag=…'; those of the server's configuration stay."""
-    from edge_protocol.ids import check_id
+    from edge_protocol.ids import given_id
 
-    asked = tuple(("-" if word.startswith("~") else "+") + check_id(word.removeprefix("~"), "tag") for word in tags)
+    asked = tuple(("-" if word.startswith("~") else "+") + given_id(word.removeprefix("~"), "tag") for word in tags)
     _order(state_dir, device, "tag", wait, tags=asked, json=json)
 
 
@@ -133,13 +132,14 @@ def reinstate(
 
 def _order(state_dir: Path, device: str, order: str, wait_s: float, *, tags: tuple[str, ...] = (), json: bool) -> None:
     """Leave an order about a device for the server, and wait for its answer."""
+    from broker_server.operators import operator
     from broker_server.records import OrderRecord
     from broker_server.status import device_details, open_database
     from edge_protocol.ids import DeviceId, TaskId
     from roadcast.ordering import give
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    by, name, no_task = getpass.getuser(), DeviceId(device), TaskId("")
+    by, name, no_task = operator(), DeviceId(device), TaskId("")
     database = open_database(state_dir)
     try:
         record = OrderRecord(task=no_task, counter=0, order=order, by=by, at_s=time.time(), device=name, tags=tags)
@@ -184,6 +184,7 @@ def _offence(reason: str, count: int, last_s: float) -> Finding:
         "clone": "two boards take turns under this name",
         "quota-messages": "messages dropped, too many a second",
         "quota-bytes": "messages dropped, too many bytes a day",
+        "quota-again": "chunks not published again, asked for too often",
     }.get(reason, reason)
     last = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(last_s))
     fix = "roadcast ca revoke NAME; roadcast broker refresh" if reason == "clone" else "look at the device's log"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edge_protocol.errors import CheckFailedError, ConfigError
+from edge_protocol.errors import CheckFailedError, ConfigError, NotReadyError
 from roadcast.output import JsonFlag, emit, table, warn
 
 if TYPE_CHECKING:
@@ -49,13 +49,16 @@ def init(
     json: JsonFlag = False,
 ) -> None:
     """Make every key and sign the first root; where there is one, sign for the tasks that are new to the server."""
-    from broker_server.key_setup import begin
+    from broker_server.key_setup import begin, log_change
+    from broker_server.operators import operator
 
     if threshold > root_keys:
         raise ConfigError(f"--threshold {threshold}: there will be {root_keys} root keys")
     settings = _settings(config)
     folder = _folder(safe, passphrase_file, plain=plain) if safe else None
-    roles = begin(settings, time.time(), safe=folder, root_keys=root_keys, threshold=threshold)
+    now = time.time()
+    roles = begin(settings, now, safe=folder, root_keys=root_keys, threshold=threshold)
+    log_change(settings, now, operator(), f"init: {', '.join(row['role'] for row in roles.status())} sign")
     if folder is None:
         warn(f"root and targets can sign from {settings.keys_dir}; keep them elsewhere with --safe")
     if settings.key_passphrase_file is None:
@@ -84,17 +87,20 @@ def rotate(
     It takes the old keys of root, or for a task the key of targets: name their folders with --safe and --keys. Devices
     follow by themselves, also when they were away for several rotations. Afterwards remove the old key files.
     """
-    from broker_server.key_setup import Rotation
+    from broker_server.key_setup import Rotation, log_change
     from broker_server.key_setup import rotate as give
+    from broker_server.operators import operator
 
     if threshold > count or (same and role != "root"):
         raise ConfigError("--threshold is at most --count, and --same is for root")
     settings = _settings(config)
     folder = _folder(safe, passphrase_file, plain=plain) if safe else None
-    others = [_folder(path, passphrase_file, plain=plain) for path in more or ()]
-    rotation = Rotation(role, 0 if same else count, threshold)
-    roles = give(settings, rotation, time.time(), safe=folder, more=others)
-    emit(roles.status(), json, lambda found: _table(found, f"root: {roles.newest_root}"))
+    others = _folders(more, passphrase_file, plain=plain)
+    rotation, now = Rotation(role, 0 if same else count, threshold), time.time()
+    roles = give(settings, rotation, now, safe=folder, more=others)
+    found = roles.status()
+    log_change(settings, now, operator(), f"{role} signed by {_signers(found, role)} from now on")
+    emit(found, json, lambda found: _table(found, f"root: {roles.newest_root}"))
 
 
 @app.command()
@@ -106,22 +112,45 @@ def status(
     plain: Plain = False,
     json: JsonFlag = False,
 ) -> None:
-    """Say until when each role is good, by which keys, and which of them are here; exit code 3 when one has expired."""
-    from broker_server.key_setup import signed_roles
+    """Say until when each role is good, by which keys, and which of them are here.
 
-    others = [_folder(path, passphrase_file, plain=plain) for path in more or ()]
+    Exit code 3 when a device would refuse it: expired, signed by other keys or by a clock that was ahead, or mixed.
+    """
+    from broker_server.key_setup import refusals, signed_roles
+
+    others = _folders(more, passphrase_file, plain=plain)
     roles = signed_roles(_settings(config), others)
     found = roles.status()
     emit(found, json, lambda rows: _table(rows, f"root: {roles.newest_root}"))
-    expired = [row["role"] for row in found if row["expires_s"] <= time.time()]
-    if expired:
-        raise CheckFailedError(f"expired: {', '.join(expired)}; devices take no release until it is signed again")
+    if said := refusals(roles, time.time()):
+        raise CheckFailedError(
+            f"devices take no release: {'; '.join(said)}. A running server signs again what it has the keys of; "
+            f"else: roadcast keys rotate ROLE"
+        )
+
+
+def _signers(rows: list[dict[str, Any]], role: str) -> str:
+    """How many of which keys sign for a role."""
+    row = next(row for row in rows if row["role"] in {role, f"task-{role}"})
+    return f"{row['threshold']} of {', '.join(keyid[:8] for keyid in row['keys'])}"
 
 
 def _settings(path: Path) -> ServerConfig:
     from broker_server.config import read_config
 
     return read_config(path, environment=os.environ)
+
+
+def _folders(paths: list[Path] | None, passphrase_file: Path | None, *, plain: bool) -> list[KeyFolder]:
+    """Further folders with keys.
+
+    Raises:
+        NotReadyError: one has none.
+    """
+    for path in paths or ():
+        if not (path / "keys.json").exists():
+            raise NotReadyError(f"{path}: no keys here (no keys.json); is the medium mounted?")
+    return [_folder(path, passphrase_file, plain=plain) for path in paths or ()]
 
 
 def _folder(path: Path, passphrase_file: Path | None, *, plain: bool) -> KeyFolder:

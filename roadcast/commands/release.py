@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
 import os
 import time
@@ -216,10 +215,12 @@ def check_answers(folder: Path) -> None:
 def _how(notes: str, hold: bool, above: int, keys: Path | None, passphrase: Path | None) -> dict[str, Any]:  # noqa: FBT001 - the value of --hold
     """What every way to make a release takes."""
     from broker_server.keys import KeyFolder, passphrase_from
+    from broker_server.operators import operator
 
+    by = operator()
     more = [KeyFolder(keys, passphrase_from(passphrase))] if keys else []
-    held_by = getpass.getuser() if hold else ""
-    return {"notes": notes, "now": time.time(), "held_by": held_by, "above": above, "more_keys": more}
+    held_by = by if hold else ""
+    return {"notes": notes, "now": time.time(), "by": by, "held_by": held_by, "above": above, "more_keys": more}
 
 
 def _table(found: list[dict[str, Any]]) -> Any:  # noqa: ANN401 - whatever rich draws

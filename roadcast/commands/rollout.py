@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
 import re
 import time
@@ -146,14 +145,15 @@ def _checked(plan: Plan) -> Plan:
 def _named(release: str) -> tuple[str, int]:
     from edge_protocol.errors import ConfigError
 
-    task, slash, number = release.rpartition("/")
-    if not slash or not re.fullmatch("[0-9]{1,9}", number):
+    found = re.fullmatch("(.+)/([1-9][0-9]{0,15})", release)
+    if found is None:
         raise ConfigError(f"{release!r} names no release; write TASK/NUMBER, such as vehicle/4")
-    return task, int(number)
+    return found[1], int(found[2])
 
 
 def _order(state_dir: Path, release: str, order: str, wait: float, json: bool, plan: Plan | None = None) -> None:  # noqa: FBT001 - the value of --json
     """Leave an order for the server, and wait for its answer."""
+    from broker_server.operators import operator
     from broker_server.records import OrderRecord
     from broker_server.status import open_database
     from edge_protocol.ids import TaskId
@@ -163,7 +163,7 @@ def _order(state_dir: Path, release: str, order: str, wait: float, json: bool, p
     database = open_database(state_dir)
     try:
         record = OrderRecord(
-            task=TaskId(task), counter=counter, order=order, by=getpass.getuser(), at_s=time.time(), plan=plan
+            task=TaskId(task), counter=counter, order=order, by=operator(), at_s=time.time(), plan=plan
         )
         give(database, record, f"{order} {release}", wait)
     finally:

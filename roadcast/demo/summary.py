@@ -49,7 +49,7 @@ def summary(outcome: Outcome) -> RenderableType:
     verdict = verdict_line(outcome)
     drawn = [table(s.title, s.columns, s.rows) for s in sections(outcome)]
     if not sys.stdout.isatty():
-        return "\n\n".join([*(f"# {s.title}\n{d}" for s, d in zip(sections(outcome), drawn, strict=True)), verdict])
+        return "\n\n".join([*map(str, drawn), verdict])
     from rich.console import Group
 
     return Group(*drawn, verdict)

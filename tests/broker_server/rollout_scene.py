@@ -138,7 +138,7 @@ class RolloutScene:
         self.making.clear()
         self.work.clear()
         effects = self.task.resume(self.releases[serving], self._round(), self.now, rolling=self._rolling(held))
-        effects += self.core.rollouts.restore(held, self.audit[-1] if self.audit else None, self.now)
+        effects += self.core.rollouts.restore(held, self.now)
         self.do([*effects, *self.core.restore(self._records.values(), [], self.now)])
 
     def _round(self) -> Round | None:
@@ -177,7 +177,7 @@ class RolloutScene:
                 case e.SaveProgress(progress):
                     self.progress[progress.counter, progress.device] = progress
                 case e.SaveAudit(entry):
-                    self.audit.append(entry)
+                    self.audit.append(entry.after(self.audit[-1] if self.audit else None))
                 case e.SaveOrder(order):
                     self.answers.append(order.answer)
                 case e.SaveDevice(device):

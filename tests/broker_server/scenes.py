@@ -6,6 +6,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import msgspec
 import numpy as np
 
 from broker_server import effects as e
@@ -18,8 +19,9 @@ from broker_server.rounds import Round
 from broker_server.task_rounds import TaskRounds, TaskSetup
 from edge_protocol import messages as m
 from edge_protocol.arrays import pack
-from edge_protocol.blobs import cut
+from edge_protocol.blobs import BlobRef, cut
 from edge_protocol.effects import Drop, Send
+from edge_protocol.manifest import ReleaseManifest, decode_manifest
 from edge_protocol.task import TIERS, ImageInput, TaskSpec
 
 T = TypeVar("T")
@@ -148,3 +150,11 @@ class Scene:
             self.birth(f"cam-{number}")
             effects = self.deployed(f"cam-{number}", 1)
         return effects
+
+
+def huge_manifest(manifest: bytes, counter: int = 1) -> ReleaseManifest:
+    """The same release with a payload in 10,000 chunks, whose hashes alone exceed the wire's bound."""
+    old = decode_manifest(manifest)
+    digests = bytes(32 * 10_000)
+    first = msgspec.structs.replace(old.artifacts[0], weights=BlobRef("0" * 64, 10_000, 1, digests))
+    return msgspec.structs.replace(old, counter=counter, artifacts=(first, *old.artifacts[1:]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,7 @@ from sqlalchemy import text
 from broker_server.audit import FIRST, AuditEntry, verify
 from broker_server.effects import SaveAudit
 from broker_server.store.database import Database
-from edge_protocol.errors import CheckFailedError, StoreError
+from edge_protocol.errors import CheckFailedError
 
 
 def log(count: int = 5) -> list[AuditEntry]:
@@ -24,6 +25,11 @@ def log(count: int = 5) -> list[AuditEntry]:
         )
         entries.append(entry.sealed())
     return entries
+
+
+def bare(entry: AuditEntry) -> AuditEntry:
+    """An entry as it comes to the database: without its place."""
+    return msgspec.structs.replace(entry, number=0, previous="", digest="")
 
 
 def test_a_log_as_it_was_written_verifies() -> None:
@@ -59,11 +65,9 @@ def test_what_is_dropped_moved_or_sealed_again_is_found() -> None:
 def test_the_database_appends_and_refuses_everything_else(tmp_path: Path) -> None:
     """Rows cannot be changed, replaced or removed; whoever drops the guard first is found by the chain."""
     database, entries = Database(tmp_path / "server.db"), log()
-    database.apply([SaveAudit(entry) for entry in entries])
+    database.apply([SaveAudit(bare(entry)) for entry in entries[:2]])
+    database.apply([SaveAudit(bare(entry)) for entry in entries[2:]])
     assert database.audit() == entries
-    assert database.audit(newest=True) == entries[-1:]
-    with pytest.raises(StoreError, match="append-only"):
-        database.apply([SaveAudit(msgspec.structs.replace(entries[1], who="bob"))])
     for statement in ("DELETE FROM audit WHERE number = 2", "UPDATE audit SET task = 'x' WHERE number = 2"):
         with pytest.raises(Exception, match="append-only"), database.engine.begin() as connection:
             connection.execute(text(statement))
@@ -73,3 +77,21 @@ def test_the_database_appends_and_refuses_everything_else(tmp_path: Path) -> Non
     with pytest.raises(CheckFailedError, match="entry 2"):
         verify(database.audit())
     database.close()
+
+
+def test_processes_that_write_at_once_make_one_chain(tmp_path: Path) -> None:
+    """A server and the commands beside it: nobody's entry is lost, and none stands between two that belong together."""
+    databases = [Database(tmp_path / "server.db") for _ in range(4)]
+
+    def write(number: int) -> None:
+        for _ in range(10):
+            entry = AuditEntry(at_s=1.0, who=f"process-{number}", what="start")
+            databases[number].apply([SaveAudit(entry), SaveAudit(entry)])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    entries = databases[0].audit()
+    assert verify(entries)[0] == 80
+    assert all(first.who == second.who for first, second in zip(entries[::2], entries[1::2], strict=True))
+    for database in databases:
+        database.close()

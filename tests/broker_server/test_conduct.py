@@ -37,6 +37,16 @@ def test_offences_are_counted_and_outlive_the_process(tmp_path: Path) -> None:
     assert again.offences[CAM][CLONE] == Offence(2, 300.0)
 
 
+def test_a_clock_that_was_set_back_does_not_keep_it_from_the_file(tmp_path: Path) -> None:
+    """Written by a clock that was a day ahead, and again by one that is right."""
+    conduct = _bad()
+    file = ConductFile(tmp_path, conduct)
+    file.save(86_400.0)
+    conduct.refusal(CAM, 1, 100.0)
+    file.save(200.0)
+    assert read_conduct(tmp_path)[CAM][MESSAGES].count == 3
+
+
 def test_what_is_a_week_old_is_forgotten() -> None:
     """Each reason goes when it was last seen a week ago, and the device with the last of them."""
     conduct = _bad()

@@ -251,7 +251,7 @@ def test_interval_results_and_needs_are_passed_on() -> None:
     effects = scene.say("cam-0", m.IntervalResult("vehicle", "road", 0.0, 60.0, 1.0, {"a/in/car": 3.0}))
     assert len(of(effects, e.SaveResult)) == 1
     assert acks(effects) == [("cam-0", True, "")]
-    assert scene.say("cam-0", m.Need("0" * 64, (1, 2))) == [e.Republish("0" * 64, (1, 2))]
+    assert scene.say("cam-0", m.Need("0" * 64, (1, 2))) == [e.Republish(DeviceId("cam-0"), "0" * 64, (1, 2))]
 
 
 def test_silence_is_noticed_by_the_clock_alone() -> None:

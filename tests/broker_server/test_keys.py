@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import msgspec
 import pytest
@@ -48,6 +50,19 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "keys.json").write_text("{")
     with pytest.raises(ConfigError, match=r"keys\.json"):
         KeyFolder(tmp_path).signer(key.keyid)
+
+
+def test_keys_that_are_made_at_once_are_all_kept(tmp_path: Path) -> None:
+    """Eight operators rotate roles at the same moment: the list names every key that was handed out."""
+    start = Barrier(8)
+
+    def make(number: int) -> str:
+        start.wait()
+        return KeyFolder(tmp_path / "keys").make(f"role-{number}").keyid
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(make, range(8)))
+    assert len(Keys([KeyFolder(tmp_path / "keys")]).signers(made)) == 8
 
 
 def test_a_token_signs_where_a_file_would(tmp_path: Path) -> None:

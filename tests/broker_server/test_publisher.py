@@ -1,70 +1,14 @@
-"""What the broker should keep: published in order, looked for on each connection, sent again on need, cleared."""
+"""What the broker should keep: published in order, looked for on each connection, cleared."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from queue import Queue
-from typing import Any
 
 import pytest
 
-from broker_server.publisher import BURST, COOLDOWN_S, PROBE_S, Publisher
-from broker_server.store.blobs import BlobFolder
-from edge_protocol.blobs import BlobRef
-from edge_protocol.ids import FleetId, TaskId
-from edge_protocol.topics import Topics
-from edge_protocol.transport.base import Received
-from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
-
-TASK = TaskId("vehicle")
-TOPICS = Topics(FleetId("f"))
-
-
-class Slow(MemoryTransport):
-    """Takes a given number of messages, then is not ready."""
-
-    room = 10**9
-
-    @property
-    def ready(self) -> bool:
-        """Whether there is room."""
-        return self.connected and self.room > 0
-
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
-        """Take a message if there is room."""
-        if not self.ready:
-            return False
-        self.room -= 1
-        return super().publish(topic, payload, retain=retain)
-
-
-class Scene:
-    """A publisher on a broker in memory."""
-
-    def __init__(self, folder: Path, *, connected: bool = True) -> None:
-        self.broker, self.inbox = MemoryBroker(), Queue[Any]()
-        self.transport, self.blobs = Slow(self.broker, self.inbox), BlobFolder(folder)
-        self.publisher = Publisher(TOPICS, self.blobs, self.transport)
-        if connected:
-            self.transport.start()
-
-    def blob(self, fill: bytes, chunks: int = 3) -> BlobRef:
-        """Keep a blob of some chunks."""
-        return self.blobs.put(fill * (10 * chunks), 10)
-
-    def chunks(self, ref: BlobRef) -> list[int]:
-        """Chunks of a blob that the broker keeps."""
-        return [i for i in range(ref.chunks) if TOPICS.chunk(ref.sha256, i) in self.broker.retained]
-
-    def settle(self, now: float = 0.0) -> None:
-        """Pump until nothing goes out, with whatever came in."""
-        while True:
-            while not self.inbox.empty():
-                event = self.inbox.get()
-                if isinstance(event, Received):
-                    self.publisher.found(event.topic)
-            if not self.publisher.pump(now) and self.inbox.empty():
-                return
+from broker_server.publisher import BURST, PROBE_S, Publisher
+from edge_protocol.transport.in_flight import FORGET_S
+from tests.broker_server.publisher_scene import TASK, TOPICS, Scene, Slow
 
 
 def test_chunks_come_before_the_message_that_names_them(tmp_path: Path) -> None:
@@ -157,33 +101,6 @@ def test_what_was_held_without_a_link_goes_out_with_the_first_one(tmp_path: Path
     assert scene.chunks(ref) == [0, 1, 2]
 
 
-def test_a_chunk_that_a_device_misses_is_sent_again_but_not_too_often(tmp_path: Path) -> None:
-    """Ten devices that miss the same chunk at once cost one publication."""
-    scene = Scene(tmp_path)
-    ref = scene.blob(b"a")
-    scene.publisher.hold(TASK, "release/1", (ref,))
-    scene.settle(0.0)
-    scene.broker.lose_store()
-    for _ in range(10):
-        assert scene.publisher.need(ref.sha256, (1,), COOLDOWN_S - 0.1) == ""
-    scene.settle(COOLDOWN_S)
-    assert scene.chunks(ref) == []
-    for _ in range(10):
-        scene.publisher.need(ref.sha256, (1,), COOLDOWN_S)
-    before = scene.transport.traffic.messages_up
-    scene.settle(COOLDOWN_S)
-    assert (scene.chunks(ref), scene.transport.traffic.messages_up) == ([1], before + 1)
-
-
-def test_a_need_for_what_is_not_kept_is_refused(tmp_path: Path) -> None:
-    """Unknown blobs and chunks have a reason; the known chunks of the same need still go out."""
-    scene = Scene(tmp_path)
-    ref = scene.blob(b"a")
-    assert scene.publisher.need(ref.sha256, (0,), 0.0) == "unknown-blob"
-    scene.publisher.hold(TASK, "release/1", (ref,))
-    assert scene.publisher.need(ref.sha256, (0, 99), 0.0) == "unknown-chunk"
-
-
 def test_chunks_of_a_name_given_up_are_cleared_unless_another_holds_them(tmp_path: Path) -> None:
     """A template that two releases share stays when the older one goes."""
     scene = Scene(tmp_path)
@@ -248,6 +165,19 @@ def test_a_link_that_refuses_loses_nothing(tmp_path: Path) -> None:
     assert scene.broker.retained == {"manifest": b"m"}
 
 
+def test_a_clock_that_was_set_back_ends_the_search_for_lost_chunks(tmp_path: Path) -> None:
+    """What a broker lost is published again although the search began a day from now."""
+    scene = Scene(tmp_path)
+    ref = scene.blob(b"a")
+    scene.publisher.hold(TASK, "release/1", (ref,))
+    scene.settle(100_000.0)
+    scene.broker.lose_store()
+    scene.publisher.connected(100_000.0)
+    scene.settle(100_000.0 - 86_400)
+    assert scene.chunks(ref) == [0, 1, 2]
+    assert scene.publisher.idle
+
+
 def test_a_forgotten_message_is_cleared_and_stays_so(tmp_path: Path) -> None:
     """Whether it was out or still waited; a new link does not bring it back; kept again, it is there."""
     scene = Scene(tmp_path)
@@ -264,3 +194,42 @@ def test_a_forgotten_message_is_cleared_and_stays_so(tmp_path: Path) -> None:
     scene.publisher.keep("own", b"again")
     scene.settle()
     assert scene.broker.retained["own"] == b"again"
+
+
+def test_what_is_too_large_for_the_broker_is_dropped_with_a_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Message or chunk: logged, counted, and what waits behind it goes out, at each connection."""
+    scene = Scene(tmp_path)
+    scene.transport.max_packet_bytes = 200
+    scene.publisher.hold(TASK, "release/1", (scene.blobs.put(b"a" * 1000, 1000),))
+    scene.publisher.keep("manifest", bytes(300))
+    scene.publisher.keep("small", b"s")
+    scene.settle()
+    assert (scene.broker.retained, scene.publisher.drops) == ({"small": b"s"}, {"oversized": 2})
+    assert "message of 308 bytes on 'manifest' exceeds the broker's 200" in caplog.text
+    scene.publisher.connected(1.0)
+    scene.settle(1.0)
+    assert scene.publisher.drops == {"oversized": 3}
+
+
+def test_what_was_too_large_is_tried_again_after_an_hour_on_the_same_link(tmp_path: Path) -> None:
+    """A limit may have been found out wrongly: message and chunks go out then; nothing that was forgotten does."""
+    scene = Scene(tmp_path)
+    scene.transport.max_packet_bytes = 200
+    ref = scene.blobs.put(b"a" * 1000, 1000)
+    scene.publisher.hold(TASK, "release/1", (ref,))
+    scene.publisher.keep("manifest", bytes(300))
+    scene.publisher.keep("own", bytes(300))
+    scene.settle()
+    scene.publisher.forget("own")
+    scene.transport.max_packet_bytes = 10_000
+    scene.settle(FORGET_S - 1)
+    assert scene.broker.retained == {}
+    scene.settle(FORGET_S)
+    scene.settle(FORGET_S + PROBE_S)
+    assert (scene.broker.retained["manifest"], scene.chunks(ref)) == (bytes(300), [0])
+    assert "own" not in scene.broker.retained
+    before = scene.transport.traffic.messages_up
+    scene.settle(3 * FORGET_S)
+    assert scene.transport.traffic.messages_up == before

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from broker_server.config import FleetConfig, RoundsConfig
+from broker_server.publisher import COOLDOWN_S, DOUBLINGS
 from broker_server.quotas import QuotaConfig
 from broker_server.status import status
 from edge_models.tasks import load_task
@@ -27,9 +28,9 @@ QUOTA = QuotaConfig(messages_s=1, burst=50)
 class Scene:
     """A server with a small quota, two devices, and time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, quota: QuotaConfig = QUOTA) -> None:
         truth = write_packs(folder)["proxies"].targets
-        config = centre_config(folder, rounds=RoundsConfig(limit=0), devices=FleetConfig(quota=QUOTA))
+        config = centre_config(folder, rounds=RoundsConfig(limit=0), devices=FleetConfig(quota=quota))
         self.clock, self.broker = FakeClock(), MemoryBroker()
         self.server = make_server(config, self.broker, self.clock, scripted_distiller([0.5]))
         votes = class_votes(truth.astype(np.int64), 6)
@@ -94,3 +95,29 @@ def test_two_boards_under_one_name_are_reported(scene: Scene, caplog: pytest.Log
     assert seen == [0, 0, 1, 2]
     assert "two boards take turns" in caplog.text
     scene.server.close()
+
+
+def test_a_device_that_asks_for_everything_all_the_time_gets_its_budget(tmp_path: Path) -> None:
+    """At any moment of ten minutes the server has published what the quota allows; another device's need is met."""
+    scene = Scene(tmp_path, QuotaConfig(again_burst=1 << 20, again_s=1024.0))
+    scene.server.start()
+    scene.fleet.start()
+    scene.run()
+    asker, honest = scene.fleet.devices
+    kept = [topic for topic in scene.broker.retained if "/blob/" in topic]
+    blobs = {sha256: tuple(range(256)) for sha256 in (topic.split("/")[-2] for topic in kept)}
+    traffic, began, before = scene.server.transport.traffic, scene.clock(), scene.server.transport.traffic.bytes_up
+    while (passed := scene.clock() - began) < 600:
+        for sha256, indices in blobs.items():
+            asker.say(m.Need(sha256, indices))
+        scene.run(5)
+        assert traffic.bytes_up - before < 1.1 * ((1 << 20) + 1024 * (passed + 5))
+    assert scene.server.pump.drops["quota-again"] > 0
+    lost = kept[0]
+    del scene.broker.retained[lost]
+    scene.run(COOLDOWN_S * 2**DOUBLINGS)
+    honest.say(m.Need(lost.split("/")[-2], (int(lost.split("/")[-1]),)))
+    scene.run(1)
+    assert lost in scene.broker.retained
+    scene.server.close()
+    assert "quota-again" in status(scene.server.database)["offences"][asker.name]

@@ -51,3 +51,26 @@ def test_one_device_takes_nothing_from_another() -> None:
     quotas.refusal(DeviceId("cam-3"), 1, 0.0)
     assert len(quotas) == 2
     assert quotas.refusal(CAM, 1, 0.0) == MESSAGES
+
+
+@given(st.lists(st.tuples(st.floats(-5, 3000), st.integers(1, 1 << 20)), max_size=200))
+def test_no_schedule_has_more_published_again_than_its_bucket_holds(schedule: list[tuple[float, int]]) -> None:
+    """Nor does what is published again take anything from what a device may send."""
+    quotas, now, taken, passed = Quotas(CONFIG, 10), 0.0, 0, 0.0
+    for step, size in schedule:
+        now, passed = now + step, passed + max(step, 0)
+        if not quotas.again(CAM, size, now):
+            taken += size
+        assert taken <= CONFIG.again_burst + passed * CONFIG.again_s + 1
+    assert [quotas.refusal(CAM, 1, now) for _ in range(100)] == [""] * 100
+
+
+def test_one_device_has_a_whole_blob_published_again_by_and_by() -> None:
+    """The largest blob there is takes one device four and a half hours, with no other to help it."""
+    quotas, now, left = Quotas(QuotaConfig(), 10), 0.0, 256 << 20
+    while left > 0:
+        if quotas.again(CAM, 61_440, now):
+            now += 4.0
+        else:
+            left -= 61_440
+    assert 4 < now / 3600 < 4.6

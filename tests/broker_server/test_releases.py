@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from hashlib import sha256
 from pathlib import Path
 from shutil import copytree
 
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from broker_server.audit import verify
 from broker_server.effects import SaveRollout
+from broker_server.offers import check_offer
 from broker_server.releases import Hold, Provenance, ReleaseFolder, payloads
 from broker_server.rollout_plan import Plan
 from broker_server.store.blobs import BlobFolder
@@ -22,7 +25,7 @@ from edge_protocol.errors import ArtifactError
 from edge_protocol.manifest import decode_manifest, encode_manifest
 from edge_protocol.task import TIERS
 from edge_protocol.trust import commissioned, proven, refreshed
-from tests.broker_server.scenes import SPEC, TASK
+from tests.broker_server.scenes import SPEC, TASK, huge_manifest
 from tests.fakes.centre import write_artifacts
 from tests.fakes.signed_fleet import SignedFleet
 
@@ -109,14 +112,31 @@ def test_a_release_offers_deltas_from_the_last_two(
         assert apply_delta(base, blobs.read(delta.blob)) == blobs.read(last.weights)
         assert delta.blob in made[3].blobs
     assert made[0].artifact_for("nano").deltas == made[3].artifact_for("base").deltas == ()
-    again = decode_manifest(releases.again(TASK, 3, "back", 2.0).manifest)
+    again = decode_manifest(releases.again(TASK, 3, Provenance(None, {}, "back"), 2.0).manifest)
     assert (again.counter, again.notes, again.artifact_for("nano").deltas) == (5, "back", ())
     assert again.artifact_for("nano").weights == made[2].artifact_for("nano").weights
     assert (releases.folder(TASK, 5) / "nano.safetensors").exists()
     listed = [n + 1 for n in range(4) if fleet.roles.lists(TASK, n + 1, encode_manifest(made[n]))]
     assert listed == [1, 2, 3], "what was taken back is no release any more"
     with pytest.raises(ArtifactError, match="no release 9"):
-        releases.again(TASK, 9, "", 2.0)
+        releases.again(TASK, 9, Provenance(None, {}, ""), 2.0)
+
+
+def test_the_audit_log_tells_who_released_what(releases: ReleaseFolder, artifacts: Path, database: Database) -> None:
+    """A round's release, a pushed one, and one that came again; what waits for a rollout is told once that is seen."""
+    first = releases.make(SPEC, artifacts, Provenance(3, {}), 7.0)
+    releases.make(SPEC, artifacts, Provenance(None, {}, "by hand", "ann"), 8.0)
+    releases.make(SPEC, artifacts, Provenance(None, {}, by="ann"), 9.0, Hold(Plan(), "ann", starts=False))
+    releases.again(TASK, 1, Provenance(None, {}, "1 again, in place of 2"), 10.0)
+    entries = database.audit()
+    assert verify(entries)[0] == 3
+    assert [(e.at_s, e.who, e.what, e.task, e.release) for e in entries] == [
+        (7.0, "server", "release", TASK, 1),
+        (8.0, "ann", "release", TASK, 2),
+        (10.0, "server", "release", TASK, 4),
+    ]
+    assert entries[0].detail == f"manifest {sha256(first.manifest).hexdigest()[:16]}, round 3"
+    assert [e.detail.partition(", ")[2] for e in entries[1:]] == ["by hand", "1 again, in place of 2"]
 
 
 def test_a_release_brings_the_variants_that_are_there(releases: ReleaseFolder, artifacts: Path, tmp_path: Path) -> None:
@@ -213,10 +233,38 @@ def test_an_earlier_release_comes_again_held_back(
 ) -> None:
     """A rollout brings it in waves, and until then the fleet's stays one that devices may take."""
     made = [releases.make(SPEC, artifacts, Provenance(None, {}), 1.0) for _ in range(2)]
-    again = releases.again(TASK, 1, "back", 2.0, HOLD, above=6)
+    again = releases.again(TASK, 1, Provenance(None, {}, "back"), 2.0, HOLD, above=6)
     assert again.counter == 7
     draft, serving = database.draft(TASK, 7), database.serving(TASK)
     assert draft is not None
     assert serving is not None
     assert (draft.state, draft.by, serving.counter) == ("draft", "ann", 2)
     assert fleet.roles.lists(TASK, 2, made[1].manifest)
+
+
+@pytest.mark.parametrize(
+    ("packet_bytes", "what"),
+    [(1_200, "manifest would be a message of"), (20_000, "largest chunk would be a message of")],
+)
+def test_a_release_that_no_packet_holds_is_refused_before_it_is_signed(
+    tmp_path: Path, database: Database, fleet: SignedFleet, packet_bytes: int, what: str
+) -> None:
+    """Its manifest or a chunk is above the broker's limit: one line says which, and no counter is taken."""
+    write_artifacts(tmp_path / "artifacts", SPEC, size=100 if packet_bytes < 2_000 else 10_000)
+    blobs = BlobFolder(tmp_path / "blobs")
+    small = ReleaseFolder(tmp_path, "f", database, blobs, fleet.roles, packet_bytes=packet_bytes)
+    before = fleet.roles.stamp()
+    with pytest.raises(ArtifactError, match=what) as refused:
+        small.make(SPEC, tmp_path / "artifacts", Provenance(None, {}), 0.0)
+    assert "broker.max_packet_bytes" in str(refused.value)
+    assert (database.releases(TASK), fleet.roles.stamp()) == ([], before)
+    enough = ReleaseFolder(tmp_path, "f", database, blobs, fleet.roles, packet_bytes=64 * 1024)
+    assert enough.make(SPEC, tmp_path / "artifacts", Provenance(None, {}), 0.0).counter == 1
+
+
+def test_a_manifest_above_the_wire_s_bound_is_refused(releases: ReleaseFolder, artifacts: Path) -> None:
+    """Whatever the broker takes, no device reads an offer above 256 KiB."""
+    record = releases.make(SPEC, artifacts, Provenance(None, {}), 0.0)
+    manifest = huge_manifest(record.manifest)
+    with pytest.raises(ArtifactError, match=r"cannot be offered: release of .* bytes exceeds 262144"):
+        check_offer(manifest, encode_manifest(manifest), 256 << 20)

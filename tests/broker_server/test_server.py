@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,6 +19,7 @@ from broker_server.config import RoundsConfig
 from broker_server.distil_job import DistilSettings
 from broker_server.events import JobFailed
 from broker_server.key_setup import Rotation, ready_roles, rotate, signed_roles
+from broker_server.records import OrderRecord
 from broker_server.server import Server, _signals, real_seams, serve
 from broker_server.setup import check_files, task_setup, task_specs
 from broker_server.store.blobs import BlobFolder
@@ -26,6 +29,7 @@ from edge_protocol.errors import ConfigError, DataError, NotReadyError
 from edge_protocol.ids import TaskId
 from edge_protocol.transport.memory import MemoryBroker
 from edge_protocol.transport.settings import BrokerSettings
+from edge_protocol.trust import CREATED
 from tests.fakes.centre import centre_config, make_server, scripted_distiller, write_packs
 from tests.fakes.clock import FakeClock
 
@@ -128,6 +132,59 @@ def test_signatures_are_renewed_and_published_while_the_server_runs(tmp_path: Pa
         assert published("timestamp") == signed_roles(config).files()["timestamp"]
         rotate(config, Rotation("root", 1, 1), clock())
         assert published("2.root") == server.newest_root.read_bytes()
+    finally:
+        server.close()
+
+
+def test_a_clock_that_was_far_ahead_leaves_the_server_neither_deaf_nor_mute(tmp_path: Path) -> None:
+    """Started twelve years ahead, then right: the next step signs a timestamp that devices take, and obeys an order."""
+    write_packs(tmp_path)
+    right = time.time()
+    clock = FakeClock(right)
+    config = centre_config(tmp_path, rounds=RoundsConfig(limit=0))
+    clock.set(12 * 365 * 86_400)
+    server = make_server(config, MemoryBroker(), clock, scripted_distiller([0.5]))
+
+    def timestamp() -> dict[str, Any]:
+        signed: dict[str, Any] = json.loads(signed_roles(config).files()["timestamp"])["signed"]
+        return signed
+
+    try:
+        server.start()
+        server.step()
+        assert timestamp()[CREATED] > right + 11 * 365 * 86_400
+        clock.set(right - clock())
+        order = OrderRecord(task=TaskId("vehicle"), counter=9, order="abort", by="ann", at_s=right)
+        number = server.database.add_order(order)
+        server.step()
+        assert timestamp()[CREATED] == int(right)
+        assert "no rollout" in str(server.database.answer(number))
+    finally:
+        server.close()
+
+
+def broken(_folder: Path, _cancelled: threading.Event) -> None:
+    """Distil nothing."""
+    raise DataError("no data")
+
+
+def test_a_clock_that_is_set_makes_no_device_late(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A day forward, and a day back: said once each, and a rest lasts as long as it would have; slewing is neither."""
+    write_packs(tmp_path)
+    clock = FakeClock()
+    config = centre_config(tmp_path, rounds=RoundsConfig(limit=0, pause_s=0))
+    server = make_server(config, MemoryBroker(), clock, broken)
+    try:
+        server.start()
+        server.step()
+        for by_s in (0.5, 86_400, -86_400):
+            clock.set(by_s)
+            server.step()
+            due = server.coordinator.next_deadline()
+            assert due is not None
+            assert due - clock() == pytest.approx(30, abs=1)
+        said = [record.getMessage() for record in caplog.records if "clock was set" in record.message]
+        assert said == ["the clock was set by +86400 s", "the clock was set by -86400 s"]
     finally:
         server.close()
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime, timezone
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from broker_server.config import TrustConfig
+from broker_server.key_setup import refusals
 from broker_server.keys import KeyFolder, Keys
 from broker_server.signed_roles import MAX_LISTED, SignedRoles
 from edge_protocol.errors import NotReadyError, StoreError
@@ -89,6 +92,83 @@ def test_a_rotated_role_signs_anew_also_after_a_crash(fleet: SignedFleet, role: 
     (fleet.folder / "tuf" / f"{role}.json").write_bytes(before)
     fleet.roles.renew(NOW)
     assert accepted(fleet, 1)
+
+
+class Killed(BaseException):
+    """The process died just before it gave a file its name."""
+
+
+_renames_left: list[int] = []
+
+
+def _count(event: str, _arguments: object) -> None:
+    if event == "os.rename" and _renames_left:
+        _renames_left[0] -= 1
+        if _renames_left[0] < 0:
+            raise Killed
+
+
+sys.addaudithook(_count)
+
+
+def lose(fleet: SignedFleet, *roles: str) -> None:
+    """Take private keys away."""
+    for pem in [pem for role in roles for pem in (fleet.folder / "keys").glob(f"{role}-*.pem")]:
+        pem.unlink()
+
+
+def rotate_until(fleet: SignedFleet, role: str, renames: int) -> bool:
+    """Rotate a role, and die after so many files got their name; return whether it came to its end."""
+    keys = fleet.draw(role)
+    _renames_left[:] = [renames]
+    try:
+        fleet.roles.rotate(role, keys, 1, NOW)
+    except Killed:
+        return False
+    finally:
+        _renames_left.clear()
+    return True
+
+
+@pytest.mark.parametrize("role", ["targets", "snapshot", "timestamp"])
+def test_a_rotation_that_is_killed_anywhere_needs_no_key_of_the_safe(role: str) -> None:
+    """After any of its writes, what a server signs again by its own keys is taken by newcomers and by old devices."""
+    for renames in count():
+        fleet = SignedFleet(NOW, ["vehicle"])
+        fleet.release(manifest(1))
+        old, at = fleet.files(), datetime.fromtimestamp(NOW, timezone.utc)
+        device = refreshed(rotated(commissioned(fleet.root), old), old, VEHICLE, at)
+        ended = rotate_until(fleet, role, renames)
+        lose(fleet, "root", "targets")
+        assert fleet.roles.renew(NOW) == []
+        assert refusals(fleet.roles, NOW) == []
+        assert accepted(fleet, 1)
+        refreshed(rotated(device, fleet.files()), fleet.files(), VEHICLE, at)
+        if ended:
+            break
+    assert renames >= 2
+
+
+def test_a_role_whose_key_was_lost_gets_another(fleet: SignedFleet) -> None:
+    """The keys of root are enough; should that be cut short, the refusal of devices is known here."""
+    before = fleet.files()["targets"]
+    lose(fleet, "targets")
+    fleet.roles.rotate("targets", fleet.draw("targets"), 1, NOW)
+    assert accepted(fleet, 1)
+    (fleet.folder / "tuf" / "targets.json").write_bytes(before)
+    lose(fleet, "targets")
+    assert fleet.roles.renew(NOW) == ["targets"]
+    (said,) = refusals(fleet.roles, NOW)
+    assert said.startswith("targets: not signed by")
+
+
+def test_what_a_clock_far_ahead_has_signed_is_known_as_refused(fleet: SignedFleet) -> None:
+    """What the timestamp says of its time is a day ahead: devices refuse it until the next renewal."""
+    fleet.now = NOW + DAY
+    fleet.release(manifest(2))
+    (said,) = refusals(fleet.roles, NOW)
+    assert "timestamp was signed later" in said
+    assert refusals(fleet.roles, NOW + DAY) == []
 
 
 @pytest.mark.parametrize("written", [1, 2, 3, 4])

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from queue import Queue
 
@@ -15,11 +16,12 @@ import pytest
 
 from broker_server.brokers import Broker, BrokerOptions
 from broker_server.publisher import Publisher
+from broker_server.quotas import QuotaConfig, Quotas
 from broker_server.store.blobs import BlobFolder
 from edge_client.effects import Fetched
 from edge_client.fetcher import Fetcher, Outcome
 from edge_protocol.effects import Send
-from edge_protocol.ids import TaskId
+from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.messages import Need
 from edge_protocol.topics import ChunkTopic, Topics
 from edge_protocol.transport.base import Connected, Received
@@ -61,7 +63,7 @@ class Pair:
             MqttTransport(settings, name, inbox) for name, inbox in zip(("centre", "cam-1"), self.inboxes, strict=True)
         )
         self.blobs = BlobFolder(self.folder / "server")
-        self.publisher = Publisher(TOPICS, self.blobs, self.centre)
+        self.publisher, self.quotas = Publisher(TOPICS, self.blobs, self.centre), Quotas(QuotaConfig(), 1)
         self.fetcher = Fetcher(self.folder / "blobs", TOPICS, self.device, timeout_s=1.0)
         self.centre.start()
         self.device.start()
@@ -104,7 +106,8 @@ class Pair:
         for outcome in outcomes:
             if isinstance(outcome, Send):
                 assert isinstance(outcome.body, Need)
-                self.publisher.need(outcome.body.sha256, outcome.body.indices, now)
+                spend = partial(self.quotas.again, DeviceId("cam-1"), now=now)
+                assert self.publisher.need(outcome.body.sha256, outcome.body.indices, now, spend) == ""
 
 
 def _drain(inbox: Queue[object]) -> Iterator[object]:

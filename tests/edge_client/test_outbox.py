@@ -13,7 +13,7 @@ from queue import Queue
 import numpy as np
 import pytest
 
-from edge_client.outbox import FIRST_PAUSE_S, LONGEST_PAUSE_S, Outbox
+from edge_client.outbox import ASIDE_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, Outbox
 from edge_client.stamp import Stamp
 from edge_client.uplink import Uplink
 from edge_protocol import messages as m
@@ -252,4 +252,40 @@ def test_samples_in_a_message_are_withheld_and_counted_and_bytes_are_counted_by_
     assert drops == {"raw-bytes": 1}
     assert set(up.sent) == {"deployment", "telemetry"}
     assert sum(up.sent.values()) == link.traffic.bytes_up
+    outbox.close()
+
+
+def test_what_the_link_cannot_carry_never_enters_the_outbox(tmp_path: Path) -> None:
+    """Link or no link it is counted, and the smaller one before it in its slot stays."""
+    up, outbox, link, drops = uplink(tmp_path, MemoryBroker())
+    link.max_packet_bytes = 500
+    up.send(Send(m.Deployment("vehicle", 1, "fetching", 0, ""), durable=True), now=0)
+    up.send(Send(m.Deployment("vehicle", 1, "failed", 0, "", "r" * 500), durable=True), now=0)
+    link.start()
+    up.send(Send(m.Telemetry({f"k{i}": 1.0 for i in range(200)})), now=0)
+    assert (drops, len(outbox)) == ({"oversized": 2}, 1)
+    outbox.close()
+
+
+def test_what_lies_on_disk_and_the_link_cannot_carry_holds_nothing_up(tmp_path: Path) -> None:
+    """It is put aside and counted once in an hour, links or no links; the rest goes; with room for it it goes too."""
+    broker = MemoryBroker()
+    centre = SmallCentre(broker)
+    up, outbox, link, drops = uplink(tmp_path, broker)
+    up.send(Send(m.Deployment("vehicle", 1, "failed", 0, "", "r" * 500), durable=True), now=0)
+    up.send(Send(m.IntervalResult("vehicle", "main", 0, 60, 1, {}), durable=True), now=0)
+    link.max_packet_bytes = 500
+    link.start()
+    for now in (1.0, 2.0, ASIDE_S):
+        outbox.relink()
+        up.flush(now)
+    centre.turn()
+    assert ({type(body) for body in centre.heard}, drops) == ({m.IntervalResult}, {"oversized": 1})
+    outbox.relink()
+    up.flush(1.0 + ASIDE_S)
+    assert drops == {"oversized": 2}
+    link.max_packet_bytes = 1000
+    up.flush(1.0 + 2 * ASIDE_S)
+    centre.turn()
+    assert centre.of(m.Deployment)
     outbox.close()

@@ -13,10 +13,10 @@ from broker_server.brokers.mosquitto import Mosquitto
 from edge_protocol.errors import NotReadyError
 
 
-def make_broker(kind: BrokerKind, folder: Path) -> Broker:
+def make_broker(kind: BrokerKind, folder: Path, **options: int) -> Broker:
     """Make a broker that is not yet started, or skip the test; where CI runs, a missing broker is a failure."""
     try:
-        return choose_broker(kind, options=BrokerOptions(state_dir=folder / kind, start_timeout_s=30))
+        return choose_broker(kind, options=BrokerOptions(state_dir=folder / kind, start_timeout_s=30, **options))
     except NotReadyError as error:
         if os.environ.get("CI"):
             raise

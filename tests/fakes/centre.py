@@ -88,6 +88,7 @@ def make_server(config: ServerConfig, broker: MemoryBroker, clock: FakeClock, di
         Seams(
             connect=lambda _, inbox: MemoryTransport(broker, inbox),
             clock=clock,
+            steady=clock.steady,
             distiller=distiller,
             executors=(Inline(), Inline()),
             inbox=0,

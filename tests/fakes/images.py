@@ -54,15 +54,15 @@ def disk_image(path: Path, parts: Sequence[tuple[str, int]], *, label: str = "gp
     return path
 
 
-def make_ext4(path: Path, offset: int, mib: int, *, root: bool = True) -> None:
-    """Make an ext4 filesystem in a file, with the folders of a root filesystem."""
+def make_ext4(path: Path, offset: int, mib: int, *, root: bool = True, more: Sequence[str] = ()) -> None:
+    """Make an ext4 filesystem in a file, with the folders of a root filesystem; `more` is for mkfs."""
     tree = path.parent / f"{path.name}.tree"
     for folder in ("etc/systemd/system", "usr/bin", "var/lib") if root else ("data",):
         (tree / folder).mkdir(parents=True)
     if root:
         (tree / "etc/hostname").write_text("board\n")
     options = f"offset={offset},root_owner=0:0"
-    tool("mkfs.ext4", "-q", "-F", "-L", "rootfs", "-E", options, "-d", str(tree), str(path), f"{mib}M")
+    tool("mkfs.ext4", "-q", "-F", "-L", "rootfs", "-E", options, *more, "-d", str(tree), str(path), f"{mib}M")
     shutil.rmtree(tree)
 
 

@@ -16,7 +16,8 @@ from tuf.api.metadata import Metadata
 
 from broker_server.config import TrustConfig
 from broker_server.keys import KeyFolder, Keys
-from broker_server.signed_roles import TOP_LEVEL, SignedRoles
+from broker_server.signed_roles import SignedRoles
+from broker_server.store.roles import TOP_LEVEL
 from edge_protocol.ids import TaskId
 from edge_protocol.manifest import ReleaseManifest, encode_manifest
 from edge_protocol.trust import Proof, commissioned, proven, refreshed, role_of, rotated

@@ -16,15 +16,16 @@ SECRET = PlannedFile("/etc/roadcast/key.pem", b"secret", 0o640)
 WHEEL = PlannedFile("/opt/roadcast/wheels/it's; touch $(HOME) `x` *.whl", bytes(range(256)) * 4000)
 LINK = PlannedLink("/etc/systemd/system/multi-user.target.wants/roadcast-agent.service", UNIT.path)
 PLAN = Plan((UNIT, SECRET, WHEEL), (LINK,))
-TOOLS = "cat chmod chown flock head id ln mkdir mv python3 readlink rm rmdir sh sha256sum stat sync true"
+TOOLS = (
+    "cat chmod chown date flock head id ln mkdir mv python3 readlink rm rmdir sh sha256sum stat sync timeout true uname"
+)
 """What the target's half starts."""
 
 
-def flash(sshd: Sshd, tree: Path, plan: Plan = PLAN, *, port: int | None = None, **options: bool) -> tuple[Change, ...]:
+def flash(sshd: Sshd, tree: Path, plan: Plan = PLAN, *, dry_run: bool = False) -> tuple[Change, ...]:
     """Flash one target below a folder, with its fingerprint pinned."""
-    target = sshd.target(port=port or sshd.port, fingerprint=sshd.fingerprint)
-    place = Place(str(tree), live=options.pop("live", False))
-    return asyncio.run(flash_target(target, plan, sshd.login, place, **options))
+    target, place = sshd.target(fingerprint=sshd.fingerprint), Place(str(tree), live=False)
+    return asyncio.run(flash_target(target, plan, sshd.login, place, dry_run=dry_run))
 
 
 def snapshot(root: Path) -> dict[str, tuple[object, ...]]:
@@ -48,13 +49,13 @@ def contents(root: Path) -> dict[str, object]:
 
 
 def tools_path(folder: Path, *without: str, **scripts: str) -> str:
-    """A PATH of this machine's programs, without some, and with scripts in the place of others."""
+    """A PATH of this machine's programs, without some, and with scripts in the place of others; nobody sleeps there."""
     folder.mkdir()
     for name in TOOLS.split():
         found = shutil.which(name, path="/usr/bin:/bin")
         if name not in without and found is not None:
             (folder / name).symlink_to(found)
-    for name, text in scripts.items():
+    for name, text in {"sleep": "exit 0", **scripts}.items():
         (folder / name).unlink(missing_ok=True)
         (folder / name).write_text(f"#!/bin/sh\n{text}\n")
         (folder / name).chmod(0o755)

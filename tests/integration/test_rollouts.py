@@ -15,7 +15,7 @@ from broker_server.config import RoundsConfig, ServerConfig
 from broker_server.records import OrderRecord
 from broker_server.rollout_plan import Plan
 from broker_server.rounds import RoundState
-from broker_server.server import Server
+from broker_server.server import IDLE_S, Server
 from broker_server.setup import push_release
 from edge_client.agent import Agent
 from edge_models.tasks import load_task
@@ -97,7 +97,7 @@ def test_what_the_judge_accepts_rolls_out_by_policy(tmp_path: Path, restarts: ob
         drive(server, fleet, clock, lambda: own_topics(server, broker) == [], "clearing of the devices' topics")
         assert {d.running for d in fleet.devices} == {2}
         assert server.database.rounds(TASK)[-1].state == RoundState.RELEASED.value
-        assert verify(server.database.audit())[0] == 6
+        assert verify(server.database.audit())[0] == 7
         assert {entry.who for entry in server.database.audit()} == {"policy", "server"}
     finally:
         server.close()
@@ -132,7 +132,7 @@ def test_a_release_that_fails_on_the_canaries_reaches_nobody_else(tmp_path: Path
             device.start()
         drive(server, fleet, clock, lambda: all(d.running == 1 for d in fleet.devices[1:]), "release 1")
         push_release(config, TASK, tmp_path / "b", notes="", now=clock(), held_by="ann")
-        drive(server, fleet, clock, lambda: len(server.database.audit()) == 1, "draft")
+        drive(server, fleet, clock, lambda: len(server.database.audit()) == 2, "draft")
         clock.advance(60)
         server.step()
         assert {d.running for d in fleet.devices[1:]} == {1}
@@ -148,7 +148,8 @@ def test_a_release_that_fails_on_the_canaries_reaches_nobody_else(tmp_path: Path
         assert weights(first.manifest) == weights(again.manifest)
         assert "golden differs" in server.database.rollouts(TASK)[0].reason
         assert (tmp_path / "server/releases/vehicle/3/nano.safetensors").exists()
-        assert [e.what for e in server.database.audit()][-2:] == ["abort", "take-back"]
+        told = [e.what for e in server.database.audit()][-3:]
+        assert (told[0], set(told[1:])) == ("abort", {"take-back", "release"})
     finally:
         server.close()
 
@@ -245,3 +246,27 @@ def test_real_agents_come_back_from_a_release_that_fails(street: Street) -> None
     assert "not a finite number" in street.server.database.rollouts(TASK)[0].reason
     first, _, again = street.server.database.releases(TASK)
     assert weights(first.manifest) == weights(again.manifest)
+
+
+@pytest.mark.parametrize("how", ["outage", "clock"])
+def test_a_rollout_outlives_what_keeps_its_server_from_hearing(street: Street, how: str) -> None:
+    """The canary was offered it; no broker, or a clock set forward, for three deadlines: it completes all the same."""
+    plan = Plan(canary=0.5, waves=(1.0,), soak_s=20, deadline_s=100_000)
+    street.push(artifact_files(seed=1), held=True)
+    street.until(lambda: state(street.server, 2), "draft")
+    order(street.server, 2, "start", plan)
+    street.until(lambda: street.server.database.progress(TASK, 2), "canary")
+    if how == "outage":
+        links = [street.server.transport, *(agent.transport for agent in street.agents)]
+        for link in links:
+            link.cut("broker down")  # type: ignore[attr-defined]
+        for _ in range(300):
+            street.server.step()
+            street.clock.advance(plan.deadline_s / 100)
+        assert street.server._patience() == IDLE_S
+        for link in links:
+            link.start()
+    else:
+        street.clock.set(3 * plan.deadline_s)
+    street.until(lambda: state(street.server, 2) in {"complete", "aborted"}, "end of the rollout")
+    assert (state(street.server, 2), street.running) == ("complete", [2, 2])

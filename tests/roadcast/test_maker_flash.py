@@ -77,11 +77,13 @@ def test_another_tree_is_not_nvidia_s(tmp_path: Path, machine: tuple[Machine, Pr
 
 
 def test_a_tree_s_traps_are_told_without_flashing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whoever writes it with NVIDIA's tool by hand is warned as well; of other trees nothing is said."""
+    """Whoever writes it with NVIDIA's tool by hand is warned as well; of other trees only what any must have."""
     root = l4t_tree(tmp_path / "l4t")
     (root / "etc/nv_tegra_release").unlink()
-    warn_of_tree(root, "aarch64")
+    warn_of_tree(root, "aarch64", "/usr/bin/python3")
     assert "apply_binaries.sh" in capsys.readouterr().err.replace("\n", "")
     (tmp_path / "l4t/flash.sh").unlink()
-    warn_of_tree(root, "aarch64")
+    warn_of_tree(root, "aarch64", "/usr/bin/python3")
     assert capsys.readouterr().err == ""
+    warn_of_tree(root, "x86_64", "/usr/bin/python3")
+    assert "the system is for aarch64, the site for x86_64" in " ".join(capsys.readouterr().err.split())

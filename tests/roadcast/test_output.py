@@ -28,9 +28,13 @@ def test_emit_prints_json_or_what_render_makes(capsys: pytest.CaptureFixture[str
 
 
 def test_a_table_is_tab_separated_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
-    """Piped tables are lines for other tools: a header, tabs, nothing cut off however long."""
+    """Piped tables are lines for other tools: the title, a header, tabs, nothing cut off however long."""
     output.emit([("x" * 300, None)], False, lambda rows: output.table("Title", ("name", "value"), rows))
-    assert capsys.readouterr().out == f"name\tvalue\n{'x' * 300}\t-\n"
+    assert capsys.readouterr().out == f"Title\nname\tvalue\n{'x' * 300}\t-\n"
+    output.emit([(1,)], False, lambda rows: output.table("", ("name",), rows))
+    assert capsys.readouterr().out == "name\n1\n"
+    output.emit(["a\n2\tann", "b"], False, lambda rows: output.table("x\ny", ("no.", "who"), [rows]))
+    assert capsys.readouterr().out == "x y\nno.\twho\na 2 ann\tb\n"
 
 
 def test_a_table_is_drawn_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,6 +45,28 @@ def test_a_table_is_drawn_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None
     assert "Title" in screen.getvalue()
     assert "x [/bold]" in screen.getvalue()
     assert "\t" not in screen.getvalue()
+
+
+def test_what_a_device_says_steers_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Titles, clipboards and cleared screens in a line, a cell, a warning or progress; line ends and tabs stay."""
+    hostile = "a\x1b]0;PWNED\x07\x1b[2J\x9b1A\rb"
+    assert output.printable("a\n\tb") == "a\n\tb"
+    output.emit(hostile, False, str)
+    output.warn(hostile)
+    assert not set("\x1b\x07\x9b\r") & set("".join(capsys.readouterr()))
+    screen, beside = Terminal(), Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "stderr", beside)
+    monkeypatch.setenv("TERM", "dumb")
+    output.emit([hostile], False, lambda rows: output.table("", ("board",), [rows]))
+    output.progress(hostile)
+    for shown in (screen.getvalue(), beside.getvalue()):
+        assert "PWNED" in shown
+        assert not set("\x07\x9b\r") & set(shown)
+        assert "\x1b]" not in shown
+        assert "\x1b[2J" not in shown
 
 
 def _ends_at_two(monkeypatch: pytest.MonkeyPatch, out: io.StringIO, *, as_json: bool = False) -> str:

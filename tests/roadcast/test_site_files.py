@@ -19,16 +19,17 @@ from roadcast.site_files import read_plan
 from tests.fakes.authority import make_authority, serving
 from tests.fakes.clock import FakeClock
 
+STATE = "/data/roadcast"
+
 
 def _site(folder: Path, **broker: str) -> Path:
     """A site of two devices whose identity lies in their state."""
-    state = folder / "state"
-    named = {f"{what}_file": str(state / "id" / f"{what}.pem") for what in ("ca", "cert", "key")} | broker
+    named = {f"{what}_file": f"{STATE}/id/{what}.pem" for what in ("ca", "cert", "key")} | broker
     agent = {
         "fleet": "sim",
         "tier": "small",
         "task": "vehicle",
-        "state_dir": str(state),
+        "state_dir": STATE,
         "trusted_root": "/etc/roadcast/root.json",
         "broker": {"host": "10.0.0.2", "port": 8883, **named},
         "sources": [{"name": "road", "uri": "csi://0"}],
@@ -55,7 +56,8 @@ def test_a_fresh_board_enrols_itself(tmp_path: Path) -> None:
         secret = files[said["EnvironmentFile"]]
         assert (secret.mode, said["ConditionPathExists"]) == (0o640, secret.path)
         assert said["ExecStartPost"] == f"+/bin/rm -f {secret.path}"
-        (tmp_path / "device.yaml").write_bytes(files["/etc/roadcast/device.yaml"].content)
+        text = files["/etc/roadcast/device.yaml"].content.decode()
+        (tmp_path / "device.yaml").write_text(text.replace(STATE, str(tmp_path / "state")))
         program, *arguments = shlex.split(said["ExecStart"].replace("/etc/roadcast", str(tmp_path)))
         assert program == "/opt/roadcast/venv/bin/roadcast"
         environment = os.environ | dict([secret.content.decode().strip().split("=", 1)])
@@ -95,3 +97,25 @@ def test_a_token_that_would_not_do_is_refused_before_a_card_is_written(tmp_path:
     token.with_name("cam-2").write_text("rct1.abc")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_plan(_site(tmp_path), "cam-2")
+
+
+def test_a_folder_of_tokens_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """One letter wrong would leave every device without its identity."""
+    site = _site(tmp_path)
+    with pytest.raises(ConfigError, match=r"install\.tokens: .*tokens is no folder"):
+        read_plan(site, "cam-1")
+    (tmp_path / "tokens").mkdir()
+    assert read_plan(site, "cam-1").files
+
+
+def test_a_replay_store_fits_by_default_as_well(tmp_path: Path) -> None:
+    """What the agent keeps when nothing is said is held against the state's budget too."""
+    site = _site(tmp_path)
+    (tmp_path / "tokens").mkdir()
+    for state_mb, fits in {16: False, 26: False, 27: True}.items():
+        site.write_text(site.read_text().partition("install:")[0] + f"install: {{state_mb: {state_mb}}}\n")
+        if fits:
+            read_plan(site, "cam-1")
+        else:
+            with pytest.raises(ConfigError, match="20000000 is more than three quarters"):
+                read_plan(site, "cam-1")

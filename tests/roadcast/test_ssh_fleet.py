@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devices.provision.connection import Login
 from devices.provision.site import Site, SshConfig
 from edge_protocol.errors import ConfigError, RoadcastError
-from roadcast.ssh_fleet import PASSWORD, read_password, targets_of
+from roadcast.ssh_fleet import PASSWORD, login_of, read_password, targets_of
 
 SITE = Site(
     agent={"fleet": "city"},
@@ -47,6 +49,33 @@ def test_what_is_no_target_is_refused(asked: str, says: str) -> None:
         targets_of(SITE, asked, None)
     with pytest.raises(ConfigError, match="no inventory"):
         targets_of(Site(agent={"device": "cam-9"}), "all", None)
+
+
+@pytest.mark.parametrize("asked", ["all", "cam-1", "cam-2", "h,cam-2", "cam-2=h"])
+def test_a_device_beside_targets_that_have_names_is_refused(asked: str) -> None:
+    """`--device` does not choose among targets: it says which device one address is, and nothing else."""
+    with pytest.raises(ConfigError, match="--device cam-1: only says which device one address is"):
+        targets_of(SITE, asked, "cam-1")
+
+
+@pytest.mark.parametrize(("asked", "device"), [("cam-1=pi@10.0.0.9", None), ("pi@10.0.0.9", "cam-1")])
+def test_a_device_at_another_address_keeps_its_host_key(asked: str, device: str | None) -> None:
+    """The inventory's fingerprint is the device's, wherever it is reached; user and port are those of the address."""
+    pinned = SshConfig(host="10.0.0.5", port=2222, fingerprint="SHA256:" + "a" * 43)
+    site = msgspec.structs.replace(SITE, ssh={"cam-1": pinned})
+    moved = SshConfig(host="10.0.0.9", user="pi", fingerprint=pinned.fingerprint)
+    assert targets_of(site, asked, device) == {"cam-1": moved}
+
+
+def test_there_is_one_way_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that is named beats the environment's password; two that are named are refused, none is ignored."""
+    monkeypatch.setenv(PASSWORD, "from outside")
+    file, hosts = tmp_path / "key", tmp_path / "hosts"
+    assert login_of(hosts, file, None, ask=False) == Login(hosts, file)
+    assert login_of(hosts, None, None, ask=False) == Login(hosts, password="from outside")
+    for identity, password_file, ask in [(file, file, False), (file, None, True), (None, file, True)]:
+        with pytest.raises(ConfigError, match="name one of them"):
+            login_of(hosts, identity, password_file, ask=ask)
 
 
 @given(st.text(max_size=40))

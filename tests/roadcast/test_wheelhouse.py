@@ -87,6 +87,13 @@ def test_pins_hold(links: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_pins_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    """Such as a wheel, where the list of them was meant."""
+    (tmp_path / "pins").write_bytes(b"PK\x03\x04\xff\xfe")
+    with pytest.raises(ConfigError, match=r"--constraints: .*pins is no text"):
+        fill(tmp_path / "out", BOARD, constraints=tmp_path / "pins", offline=True)
+
+
 def test_a_missing_wheel_is_named(links: Path, tmp_path: Path) -> None:
     """What only the board's Python needs is looked for as well."""
     (links / "delta-1.0-py3-none-any.whl").unlink()

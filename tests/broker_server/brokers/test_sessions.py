@@ -93,6 +93,16 @@ def test_a_service_that_watches_the_ledger_needs_no_command(scene: SecureScene, 
     next_of(thief.inbox, Disconnected)
 
 
+def test_a_clock_that_was_ahead_locks_nobody_out(scene: SecureScene) -> None:
+    """Refreshed by a clock two days ahead, a newcomer is refused; the next look with a right one lets it in."""
+    refresher = Refresher(scene.broker_folder, scene.authority)
+    refresher.step(time.time() + 2 * 86_400)
+    client = scene.unconnected(scene.settings("newcomer"))
+    assert next_of(client.inbox, Refused).reason == "connect-failed"
+    refresher.step(time.time())
+    wait_for(lambda: client.link.connected, "the newcomer")
+
+
 def test_the_broker_s_own_certificate_is_replaced_under_way(scene: SecureScene) -> None:
     """After a reload new connections see the new certificate, and those that are up stay."""
 

@@ -52,6 +52,14 @@ def test_no_authority_is_an_error_that_helps(tmp_path: Path) -> None:
         CertificateAuthority.open(tmp_path, None, NOW)
 
 
+@pytest.mark.parametrize("valid_s", [0.0, -1.0, 367 * 86_400.0, 1e308, float("nan"), float("inf")])
+def test_no_token_is_good_for_ever(tmp_path: Path, valid_s: float) -> None:
+    """A year at most; nothing is promised otherwise."""
+    authority = make_authority(tmp_path / "ca")
+    with pytest.raises(ConfigError, match="hours"):
+        authority.token("cam-1", "https://h:1", valid_s, NOW)
+
+
 def test_clients_and_servers_get_different_usages(tmp_path: Path) -> None:
     """A device's certificate cannot stand for a broker, nor a broker's for a device; each has its term."""
     authority = make_authority(tmp_path / "ca")

@@ -68,11 +68,12 @@ def test_a_token_that_fits_not_is_refused_and_stays_good(authority: CertificateA
 def test_an_issuer_that_dies_leaves_the_token_unused(authority: CertificateAuthority) -> None:
     """When signing fails, nothing is written and the token can be brought again."""
     late = NOW + 3600 * 86_400
-    token, request = authority.token("cam-1", URL, 2 * late, NOW), make_request(make_key(), "cam-1")
+    secret, request = b"s" * 32, make_request(make_key(), "cam-1")
+    authority.ledger.promise(secret, "cam-1", 2 * late)
     with pytest.raises(ConfigError, match="authority ends"):
-        authority.enrol(token.secret, request, late)
+        authority.enrol(secret, request, late)
     assert authority.ledger.certificates() == []
-    assert authority.enrol(token.secret, request, NOW)[0] == "cam-1"
+    assert authority.enrol(secret, request, NOW)[0] == "cam-1"
 
 
 def test_a_new_enrolment_replaces_the_old_identity(authority: CertificateAuthority) -> None:
@@ -95,6 +96,19 @@ def test_revoking_a_name_ends_its_certificates_and_its_open_tokens(authority: Ce
         authority.enrol(used.secret, request, NOW)
     with pytest.raises(CheckFailedError, match="no such token"):
         authority.enrol(unused.secret, request, NOW)
+
+
+def test_what_a_clock_that_was_ahead_had_ended_is_ended_when_it_has(authority: CertificateAuthority) -> None:
+    """Sessions ended a century early come back, and end for good when their certificate does, once."""
+    ledger, ahead = authority.ledger, NOW + 36_500 * 86_400
+    token = authority.token("cam-1", URL, 3600, NOW)
+    authority.enrol(token.secret, make_request(make_key(), "cam-1"), NOW)
+    (early,) = ledger.ended(ahead)
+    ledger.dropped([early.serial], ahead)
+    assert ledger.ended(early.ends_s - 1) == []
+    assert [each.serial for each in ledger.ended(early.ends_s)] == [early.serial]
+    ledger.dropped([early.serial], early.ends_s)
+    assert ledger.ended(early.ends_s + 1) == []
 
 
 def test_a_disk_that_refuses_is_an_error(tmp_path: Path) -> None:

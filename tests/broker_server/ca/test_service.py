@@ -39,3 +39,16 @@ def test_the_service_survives_what_is_no_request(tmp_path: Path) -> None:
             assert ask("GET", "/enrol", b"")[0] == 404
             assert ask("PUT", "/enrol", b"")[0] == 501
         assert ask("GET", "/authority", b"")[0] == 200
+
+
+def test_a_clock_that_was_ahead_does_not_lock_devices_out(tmp_path: Path) -> None:
+    """Two days ahead at the start, then right: the next connection is offered a certificate that is valid now."""
+    right = time.time()
+    authority = make_authority(tmp_path / "ca", now=right)
+    clock = FakeClock(right + 2 * 86_400)
+    context = ssl.create_default_context(cadata=authority.anchors.decode())
+    with serving(authority, clock) as url:
+        clock.set(right - clock())
+        link = http.client.HTTPSConnection(url.removeprefix("https://"), context=context, timeout=20)
+        link.request("GET", "/authority")
+        assert link.getresponse().status == 200

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from devices.provision.boot_partition import write_seed
+from devices.provision.plan import INSTALLED
 from devices.provision.programs import Programs
 from edge_protocol.errors import ConfigError, NotReadyError, StoreError
 from tests.fakes import images
@@ -40,6 +41,35 @@ def test_a_seed_is_written_beside_what_is_there(tmp_path: Path) -> None:
     changed = write_seed({**FILES, "meta-data": b"b: 2\n"}, image, out=tmp_path / "out.img")
     assert [change.action for change in changed] == ["keep", "change", "keep"]
     assert tool("mtype", "-i", at.replace("pi.img", "out.img"), "::meta-data") == b"b: 2\n"
+
+
+def test_an_earlier_seed_makes_room_for_the_next(tmp_path: Path) -> None:
+    """Its wheels go before others come: a small partition takes one set after the other, without a warning."""
+    image = disk_image(tmp_path / "pi.img", [(BOOT, 2), (ROOT, 8)])
+    at = f"{image}@@{layout(image)[0]['start'] * 512}"
+    heard: list[str] = []
+    for letter in "abcdef":
+        wheel = f"roadcast-{letter * 32}"
+        seed = {"user-data": f"{INSTALLED} {letter}".encode(), wheel: os.urandom(MIB)}
+        changes = write_seed(seed, image, partition=1, warn=heard.append)
+        assert [change.action for change in changes][2:] == ["remove"] * (letter > "a")
+        assert tool("mtype", "-i", at, f"::{wheel}") == seed[wheel]
+    told = tool("mdir", "-b", "-i", at, "::").decode().split()
+    assert sorted(told) == ["::/config.txt", f"::/roadcast-{'f' * 32}", "::/user-data"]
+    assert heard == []
+
+
+def test_somebody_else_s_seed_is_not_replaced_unsaid(tmp_path: Path) -> None:
+    """What the maker of the image, or its owner, had put there is named; a dry run says so too."""
+    image = disk_image(tmp_path / "pi.img", [(BOOT, 4), (ROOT, 8)])
+    at = f"{image}@@{layout(image)[0]['start'] * 512}"
+    for name in ("user-data", "network-config"):
+        tool("mcopy", "-i", at, "-", f"::{name}", given=b"#cloud-config\n")
+    heard: list[str] = []
+    seed = {"user-data": INSTALLED.encode(), "meta-data": b"a: 1\n", "network-config": b"version: 2\n"}
+    write_seed(seed, image, partition=1, dry_run=True, warn=heard.append)
+    write_seed(seed, image, partition=1, warn=heard.append)
+    assert [text.partition(":")[0] for text in heard] == ["the boot partition's user-data, network-config"] * 2
 
 
 def test_the_partition_must_be_known_or_named(tmp_path: Path) -> None:

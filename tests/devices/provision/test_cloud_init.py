@@ -39,12 +39,14 @@ def test_small_files_are_in_user_data() -> None:
 
 
 def test_another_plan_is_another_instance() -> None:
-    """cloud-init runs again when the identifier is another; the same plan makes the same seed, byte for byte."""
+    """cloud-init runs again when a file, a link or the network is another; the same plan makes the same seed."""
     one, again = (seed(Plan((UNIT,), ()), "Cam_1", None) for _ in range(2))
-    other = seed(Plan((SECRET,), ()), "Cam_1", None)
+    link = PlannedLink("/etc/wants/x.service", UNIT.path)
+    others = [seed(Plan((SECRET,), ()), "Cam_1", None), seed(Plan((UNIT,), (link,)), "Cam_1", None)]
+    others.append(seed(Plan((UNIT,), ()), "Cam_1", {"version": 2}))
     assert one == again
-    identities = [yaml.safe_load(files["meta-data"]) for files in (one, other)]
-    assert identities[0]["instance-id"] != identities[1]["instance-id"]
+    identities = [yaml.safe_load(files["meta-data"]) for files in (one, *others)]
+    assert len({identity["instance-id"] for identity in identities}) == 4
     assert {identity["local-hostname"] for identity in identities} == {"cam-1"}
 
 

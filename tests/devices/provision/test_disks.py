@@ -113,3 +113,17 @@ def test_a_file_stands_for_a_disk(tmp_path: Path) -> None:
     for path in (tmp_path, Path("/dev/null"), tmp_path / "none"):
         with pytest.raises(ConfigError):
             disk_of(path)
+
+
+def test_a_file_that_is_in_use_as_a_disk_is_refused(machine: Path) -> None:
+    """Also through a link; another file is not, nor is that one once it is free again."""
+    (machine / "card.img").write_bytes(bytes(512))
+    (machine / "link").symlink_to("card.img")
+    backing = machine / "sys/class/block/loop3/loop/backing_file"
+    backing.parent.mkdir(parents=True)
+    backing.write_text(f"{machine / 'card.img'}\n")
+    for name in ("card.img", "link"):
+        with pytest.raises(NotReadyError, match=r"in use as /dev/loop3.*losetup -d /dev/loop3"):
+            disk_of(machine / name, machine)
+    backing.write_text(f"{machine / 'other.img'}\n")
+    assert disk_of(machine / "card.img", machine).size == 512

@@ -83,9 +83,15 @@ def test_an_environment_is_swapped_when_it_is_whole_and_not_before(tmp_path: Pat
     assert "DO NOT MATCH" in done.stderr
     assert board.environments() == 2, "the one in use and somebody's own: nothing half built is left"
 
+    board.flash(old)
+    back = board.line
     board.flash(new)
     assert board.run(*board.line).returncode == 0
     assert (board.version(), board.environments()) == ("0.2.0", 3)
+    assert (board.run(*back[:5], "nowhere").returncode, board.version()) == (0, "0.1.0"), (
+        "the one before is still whole"
+    )
+    assert (board.run(*board.line).returncode, board.version()) == (0, "0.2.0")
     assert board.run(*board.line[:3]).returncode == 0
     assert (board.version(), board.environments()) == ("0.2.0", 2)
     assert (board.prefix / "venv-mine/pyvenv.cfg").exists()

@@ -32,6 +32,22 @@ def test_a_filesystem_grows_into_its_partition(tmp_path: Path) -> None:
     assert inside.read("/etc/hostname") == b"board\n"
 
 
+def test_what_lay_behind_a_filesystem_does_not_spoil_it(tmp_path: Path) -> None:
+    """Without checksums mkfs leaves tables of inodes for later, and what grows over old bytes must not keep them."""
+    image = disk_image(tmp_path / "card.img", [(BOOT, 2), (ROOT, 190), (OTHER, 2)])
+    start = layout(image)[1]["start"] * 512
+    with image.open("r+b") as file:
+        file.seek(start)
+        file.write(b"\xff" * (190 * MIB))
+    make_ext4(image, start, 40, more=("-O", "^metadata_csum"))
+    others = [partition_of(image, number) for number in (1, 3)]
+    wheel = PlannedFile("/opt/big.whl", os.urandom(60 * MIB))
+    carry_out(Plan((wheel,), ()), image)
+    Inside(image, start).check()
+    assert Inside(image, start).read(wheel.path) == wheel.content
+    assert [partition_of(image, number) for number in (1, 3)] == others
+
+
 @pytest.mark.parametrize("label", ["gpt", "dos"])
 def test_the_last_partition_grows_with_the_image(label: str, tmp_path: Path) -> None:
     """What its partition cannot hold makes image, table and filesystem larger; sfdisk finds the table right."""

@@ -45,7 +45,7 @@ def _state(image: Path) -> tuple[object, ...]:
 def test_an_image_is_flashed_and_read_back_by_other_tools(label: str, tmp_path: Path) -> None:
     """Every file with its bytes, mode and owner, the links, a whole filesystem; the boot partition as it was."""
     image = disk_image(tmp_path / "card ?.img", [(BOOT, 4), (ROOT, 16)], label=label)
-    image.chmod(0o640)
+    image.chmod(0o644)
     boot = partition_of(image, 1)
     assert {change.action for change in carry_out(PLAN, image)} == {"add"}
     image = image.rename(tmp_path / "plain.img")  # debugfs itself would take the question mark for an option
@@ -127,6 +127,7 @@ def test_a_bare_filesystem_is_an_image(tmp_path: Path) -> None:
     before = sha256(image.read_bytes()).digest()
     carry_out(PLAN, image, out=out)
     assert sha256(image.read_bytes()).digest() == before
+    assert out.stat().st_mode & 0o777 == 0o600
     assert Inside(out).read(WHEEL.path) == WHEEL.content
     Inside(out).check()
     carry_out(PLAN, out, out=tmp_path / "copy.ext4")

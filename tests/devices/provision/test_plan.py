@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import yaml
 
-from devices.provision.plan import Plan, make_plan
+from devices.provision.plan import Plan, check_budget, make_plan
 from devices.provision.rootfs import carry_out
 from devices.provision.site import CameraMatch, InstallConfig, Site
 from edge_protocol.config import load_config
@@ -113,10 +113,36 @@ def test_a_card_s_budgets_are_kept() -> None:
     path = "/etc/systemd/journald.conf.d/roadcast.conf"
     assert _text(_plan(log_mb=32), path) == "[Journal]\nStorage=volatile\nSystemMaxUse=32M\nRuntimeMaxUse=32M\n"
     assert "Storage=persistent\nSyncIntervalSec=15min\n" in _text(_plan(volatile_logs=False), path)
-    tree = {**TREE, "replay": {"budget_bytes": 300_000_000}}
-    _plan(tree=tree, state_mb=400)
+    for fits in (InstallConfig(), InstallConfig(state_mb=400)):
+        check_budget(fits, 300_000_000)
     with pytest.raises(ConfigError, match="more than three quarters"):
-        _plan(tree=tree, state_mb=399)
+        check_budget(InstallConfig(state_mb=399), 300_000_000)
+
+
+@pytest.mark.parametrize(
+    "path", ["/home/pi/state", "/root", "/tmp/x", "/var/tmp/x", "/run/x", "/var/lib/../../etc", "/a/."]
+)
+def test_a_state_that_would_not_last_is_refused(path: str) -> None:
+    """What the unit hides, what a boot empties, and what is not where it says."""
+    with pytest.raises(ConfigError, match=r"agent\.state_dir"):
+        _plan(tree={**TREE, "state_dir": path})
+    _plan(tree={**TREE, "state_dir": "/home2/state"})
+
+
+@pytest.mark.parametrize(
+    ("network", "says"),
+    [
+        ("{cam1: {version: 2}}", "no 'cam1' in the site; it has cam-1, cam-9"),
+        ("{cam-1: {ethernets: {}}}", "version: 2"),
+        ("{cam-9: {network: {version: 2}}}", "version: 2"),
+    ],
+)
+def test_a_network_that_nobody_gets_is_refused(network: str, says: str) -> None:
+    """A device that is not in the site, and what is not netplan's form."""
+    site = "agent: {device: cam-9}\ndevices: {cam-1: {}}\nnetwork: "
+    with pytest.raises(ConfigError, match=says):
+        load_config(site + network, Site, where="site.yaml")
+    assert load_config(site + "{cam-9: {version: 2}}", Site, where="site.yaml").network
 
 
 def test_cameras_keep_their_names_and_the_power_mode_its_own() -> None:

@@ -10,35 +10,45 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.provision.plan import Plan, PlannedFile, PlannedLink
-from devices.provision.remote import orders, question, work_of
+from devices.provision.remote import SHOWN_BYTES, orders, question, work_of
 from edge_protocol.errors import ConfigError, RemoteProtocolError
 
 FILE = PlannedFile("/etc/a", b"new\n")
 SECRET = PlannedFile("/etc/b", b"secret", 0o640)
 LINK = PlannedLink("/etc/c", "/etc/a")
 PLAN = Plan((FILE, SECRET), (LINK,))
-OLD = f"file 644 0 0 4 {sha256(b'old').hexdigest()} fresh\nold\n"
-RIGHT = f"file 640 0 990 6 {sha256(b'secret').hexdigest()} fresh\n"
+OLD = f"file 644 0 0 4 11 4 1.5 1.5 {sha256(b'old').hexdigest()} fresh\nold\n"
+RIGHT = f"file 640 0 990 6 12 6 2.5 2.5 {sha256(b'secret').hexdigest()} fresh\n"
+CLEAN = "roadcast-flash clean aarch64 7:1.5:1.5,\n"
 
 
 def test_an_answer_is_compared_with_the_plan() -> None:
     """What a login shell says before it is skipped; the group of a secret is the device's own matter."""
-    work = work_of(PLAN, f"Welcome\nroadcast-flash clean\n{OLD}{RIGHT}same\nend\n".encode())
+    work = work_of(PLAN, f"Welcome\n{CLEAN}{OLD}{RIGHT}same\nend\n".encode())
     assert [change.action for change in work.changes] == ["change", "keep", "keep"]
     assert "-old\n+new" in work.changes[0].diff
     assert (work.files, work.links, work.total_bytes) == (((FILE, False),), (), 4)
     told = b"".join(orders(work)).decode()
-    assert told.startswith(f"file 644 {sha256(b'new' + bytes([10])).hexdigest()} 4\n/etc/a\nnew\n")
-    assert told.endswith(f"kept {sha256(b'secret').hexdigest()}\n/etc/b\nkept -\n/etc/c\ncommit\n")
+    new = sha256(b"new\n").hexdigest()
+    assert told == f"since 7:1.5:1.5,\nfile 644 {new} 4\n/etc/a\nnew\nkept -\n/etc/b\nkept -\n/etc/c\ncommit\n"
+    assert work.machine == "aarch64"
+
+
+def test_a_large_file_is_remembered_as_it_was_seen() -> None:
+    """Inode, size, times and hash go back to the target as it said them, not as they may be when it is told."""
+    large = PlannedFile("/opt/a", bytes(SHOWN_BYTES + 1))
+    seen = f"12 {SHOWN_BYTES + 1} 2.5 3.5 {sha256(large.content).hexdigest()}"
+    answer = f"roadcast-flash clean aarch64 \nfile 644 0 0 {SHOWN_BYTES + 1} {seen} fresh\nend\n"
+    assert work_of(Plan((large,), ()), answer.encode()).kept == (("/opt/a", seen),)
 
 
 def test_what_is_staged_is_not_sent_again_and_leftovers_are_work() -> None:
     """A complete file beside its place is only renamed; a target that is right but has leftovers is not left alone."""
-    work = work_of(Plan((FILE,), ()), b"roadcast-flash pending\nmissing staged\nend\n")
+    work = work_of(Plan((FILE,), ()), b"roadcast-flash pending aarch64 \nmissing staged\nend\n")
     assert (work.files, work.total_bytes, work.needed) == (((FILE, True),), 0, True)
-    assert b"".join(orders(work)).startswith(b"ready 644 ")
-    assert work_of(Plan((), ()), b"roadcast-flash pending\nend\n").needed
-    assert not work_of(Plan((), ()), b"roadcast-flash clean\nend\n").needed
+    assert b"".join(orders(work)).startswith(b"since \nready 644 ")
+    assert work_of(Plan((), ()), b"roadcast-flash pending aarch64 \nend\n").needed
+    assert not work_of(Plan((), ()), f"{CLEAN}end\n".encode()).needed
 
 
 @pytest.mark.parametrize("path", ["/etc/a\nfile 644 0 0", "/etc/\x00", "/etc/../a", "etc/a", "/etc/\udcff"])
@@ -52,7 +62,7 @@ def test_a_name_that_would_be_another_line_is_refused(path: str) -> None:
 
 LINES = st.sampled_from(
     [
-        "roadcast-flash clean\n",
+        CLEAN,
         "missing fresh\n",
         "missing staged\n",
         "same\n",

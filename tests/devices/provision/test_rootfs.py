@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from devices.provision.plan import Plan, PlannedFile, PlannedLink
 from devices.provision.rootfs import carry_out
-from edge_protocol.errors import ConfigError, RoadcastError, StoreError
+from edge_protocol.errors import ConfigError, NotReadyError, RoadcastError, StoreError
 
 FILE = PlannedFile("/etc/systemd/system/x.service", b"[Service]\nType=notify\n")
 SECRET = PlannedFile("/etc/roadcast/key.pem", b"secret", 0o640)
@@ -67,6 +69,30 @@ def test_what_is_wrong_is_mended_and_the_rest_left(tree: Path) -> None:
     assert "-Type=simple\n+Type=notify" in unit.diff
     assert secret.diff == ""
     assert [change.action for change in carry_out(PLAN, tree)] == ["keep"] * 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files away and back")
+def test_what_a_run_without_root_wrote_becomes_root_s(tree: Path) -> None:
+    """Its owner is wrong on the device; a secret's group, which the device sets at its boot, is left."""
+    carry_out(PLAN, tree)
+    unit, secret = tree / FILE.path[1:], tree / SECRET.path[1:]
+    os.chown(unit, 1000, 1000)
+    os.chown(secret, 0, 999)
+    assert [change.action for change in carry_out(PLAN, tree, dry_run=True)] == ["change", "keep", "keep"]
+    assert [change.action for change in carry_out(PLAN, tree)] == ["change", "keep", "keep"]
+    assert [(path.stat().st_uid, path.stat().st_gid) for path in (unit, secret)] == [(0, 0), (0, 999)]
+
+
+def test_two_runs_do_not_mix(tree: Path) -> None:
+    """While one writes into a tree another is refused, and may look."""
+    other = os.open(tree, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    with pytest.raises(NotReadyError, match="another run"):
+        carry_out(PLAN, tree)
+    assert not (tree / "etc/roadcast").exists()
+    assert [change.action for change in carry_out(PLAN, tree, dry_run=True)] == ["add"] * 3
+    os.close(other)
+    assert [change.action for change in carry_out(PLAN, tree)] == ["add"] * 3
 
 
 def test_a_dry_run_says_the_same_and_writes_nothing(tree: Path) -> None:
@@ -138,6 +164,19 @@ def test_this_machine_is_not_flashed(tmp_path: Path) -> None:
             carry_out(PLAN, root, dry_run=True)
     with pytest.raises(ConfigError, match="has no etc"):
         carry_out(PLAN, tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount")
+def test_a_second_mount_of_this_machine_is_not_flashed(tmp_path: Path) -> None:
+    """A bind mount of / has another name and is the same folder."""
+    mounted = subprocess.run(["mount", "--bind", "/", str(tmp_path)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        with pytest.raises(ConfigError, match="root of this machine"):
+            carry_out(PLAN, tmp_path, dry_run=True)
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 PARTS = st.sampled_from(["etc", "a", "b", "..", ".", "", "link", "up", "file"])

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from threading import Thread
 
 import asyncssh
 import msgspec
@@ -113,6 +114,33 @@ def test_a_run_that_was_cut_off_is_finished_by_the_next(sshd: Sshd, tree: Path) 
     assert (tree / "opt/a.whl").read_bytes() == plan.files[2].content
     assert {path.name for path in tree.rglob(".*")} == {".roadcast-receipt"}
     assert {change.action for change in flash(sshd, tree, plan)} == {"keep"}
+
+
+@pytest.mark.parametrize("who", ["another flash", "an editor"])
+def test_what_changes_between_looking_and_writing_is_noticed(who: str, sshd: Sshd, tree: Path) -> None:
+    """Nothing is written over another run's plan, half of which was compared; no file is remembered as it never was."""
+    flash(sshd, tree)
+    (tree / UNIT.path[1:]).write_text("old")
+    wheel, other = tree / WHEEL.path[1:], msgspec.structs.replace(WHEEL, content=WHEEL.content[::-1])
+
+    def told(state: str) -> None:
+        if state == "sending" and who == "an editor":
+            wheel.write_bytes(other.content)
+        elif state == "sending":
+            thread = Thread(target=flash, args=(sshd, tree, Plan((UNIT, other), ())))
+            thread.start()
+            thread.join()
+
+    target, place = sshd.target(fingerprint=sshd.fingerprint), Place(str(tree), live=False)
+    flashing = flash_target(target, PLAN, sshd.login, place, told=told)
+    if who == "an editor":
+        asyncio.run(flashing)
+    else:
+        with pytest.raises(NotReadyError, match="another flash was at work on this target meanwhile; run it again"):
+            asyncio.run(flashing)
+    assert wheel.read_bytes() == other.content
+    assert [change.action for change in flash(sshd, tree)] == ["keep", "keep", "change", "keep"]
+    assert wheel.read_bytes() == WHEEL.content
 
 
 def test_a_host_key_that_is_not_pinned_is_refused(sshd: Sshd, tree: Path, tmp_path: Path) -> None:

@@ -79,6 +79,23 @@ def test_what_was_replaced_comes_back_when_a_later_step_fails(tree: Path, tmp_pa
         assert [change.action for change in flash(sshd, tree)] == ["change", "add", "add", "add"]
 
 
+def test_what_cannot_be_put_back_is_said(tree: Path, tmp_path: Path) -> None:
+    """The disk fails for good in the middle: nobody is told that all is as before, and the next run finishes."""
+    fails = f"[ ! -e {tmp_path}/bad ] || exit 1\ncase $* in *.target.wants*|*key.pem) touch {tmp_path}/bad ;; esac\n"
+    path = tools_path(tmp_path / "bin", mv=f'{fails}exec /usr/bin/mv "$@"', touch='exec /usr/bin/touch "$@"')
+    with Sshd(tmp_path / "sshd", path) as sshd:
+        (tree / "etc/systemd/system").mkdir(parents=True)
+        (tree / UNIT.path[1:]).write_text("old")
+        with pytest.raises(StoreError, match=r"cannot be put back; old and new files lie side by side.* run it again"):
+            flash(sshd, tree)
+        assert (tree / "etc/systemd/system/.roadcast-agent.service.roadcast-old").read_text() == "old"
+        (tmp_path / "bin/mv").unlink()
+        (tmp_path / "bin/mv").symlink_to("/usr/bin/mv")
+        assert len(flash(sshd, tree)) == len(PLAN.files) + 1
+        assert {change.action for change in flash(sshd, tree)} == {"keep"}
+    assert {path.name for path in tree.rglob(".*")} == {".roadcast-receipt"}
+
+
 @pytest.mark.parametrize("healthy", [True, False])
 def test_systemd_is_told_and_what_it_refuses_is_taken_back(healthy: bool, tree: Path, tmp_path: Path) -> None:
     """User, owners, units, agent, in this order; when the units are not taken, the old ones come back."""
@@ -99,7 +116,7 @@ def test_systemd_is_told_and_what_it_refuses_is_taken_back(healthy: bool, tree: 
     words = [line.split()[0] + " " + line.split()[1] for line in log.read_text().splitlines()]
     start = [f"systemd-sysusers {tree}/etc/sysusers.d/roadcast.conf", "systemd-tmpfiles --create"]
     start += ["systemctl daemon-reload"]
-    assert words == start + (["systemctl restart"] if healthy else ["systemctl daemon-reload"])
+    assert words == start + (["systemctl restart", "systemctl is-active"] if healthy else ["systemctl daemon-reload"])
     assert (tree / UNIT.path[1:]).exists() == healthy
 
 
@@ -122,6 +139,51 @@ def test_wheels_that_cannot_be_installed_leave_the_old_agent_running(tree: Path,
     assert contents(tree) == before
     heard = log.read_text().splitlines()
     assert heard[-3:] == ["systemctl daemon-reload", f"systemctl restart {SETUP_UNIT}", "systemctl daemon-reload"]
+
+
+@pytest.mark.parametrize("broken", ["agent", "udev"])
+def test_what_does_not_run_is_taken_back_and_the_old_services_run_again(
+    broken: str, tree: Path, tmp_path: Path
+) -> None:
+    """The agent is waited for: its own words are told, units that went are started, those that came are stopped."""
+    log, bad = tmp_path / "log", tmp_path / "bad"
+    names = ("systemctl", "systemd-sysusers", "systemd-tmpfiles", "udevadm")
+    told = {name: f'echo "{name} $*" >>{log}' for name in names}
+    told["systemctl"] += f'\n[ "$1" != is-active ] || [ ! -e {bad}-agent ]'
+    told["udevadm"] += f"\n[ ! -e {bad}-udev ]"
+    path = tools_path(tmp_path / "bin", **told, journalctl='echo "$1: no trusted root"')
+    old, new = (
+        Plan((unit, PlannedFile(INSTALLED, f"{unit.path}\n{RULES}\n".encode()), *more), ())
+        for unit, more in [
+            (PlannedFile(f"/etc/systemd/system/{RENEW_TIMER}", b"\n"), (UNIT,)),
+            (PlannedFile(f"/etc/systemd/system/{POWER_UNIT}", b"\n"), (UNIT, PlannedFile(RULES, b"#\n"))),
+        ]
+    )
+    place = Place(str(tree), "/usr/bin/python3")
+    with Sshd(tmp_path / "sshd", path) as sshd:
+        asyncio.run(flash_target(sshd.target(), old, sshd.login, place))
+        before = contents(tree)
+        log.write_text("")
+        (tmp_path / f"bad-{broken}").touch()
+        says = "=roadcast-agent.service: no trusted root; the agent does not" if broken == "agent" else "udev did not"
+        with pytest.raises(StoreError, match=f"{says}.*is there again"):
+            asyncio.run(flash_target(sshd.target(), new, sshd.login, place))
+    assert contents(tree) == before
+    heard = [line.removeprefix("systemctl ") for line in log.read_text().splitlines()]
+    taken_back = heard[heard.index("daemon-reload", heard.index("daemon-reload") + 1) :]
+    assert f"stop {RENEW_TIMER}" in heard
+    assert f"stop {POWER_UNIT}" in taken_back
+    assert f"restart --no-block {RENEW_TIMER}" in taken_back
+    assert taken_back[-1] == "restart --no-block roadcast-agent.service"
+
+
+def test_a_plan_without_cameras_does_not_need_udev(tree: Path, tmp_path: Path) -> None:
+    """In a container udevadm is there and fails; it is asked when rules come, change or go, and only then."""
+    names = ("systemctl", "systemd-sysusers", "systemd-tmpfiles", "journalctl")
+    path = tools_path(tmp_path / "bin", **dict.fromkeys(names, "exit 0"), udevadm="exit 1")
+    with Sshd(tmp_path / "sshd", path) as sshd:
+        asyncio.run(flash_target(sshd.target(), PLAN, sshd.login, Place(str(tree), "/usr/bin/python3")))
+    assert (tree / UNIT.path[1:]).exists()
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash"])
@@ -194,6 +256,25 @@ def test_a_tree_without_python_or_systemd_is_refused(missing: str, says: str, ss
     with pytest.raises(NotReadyError, match=says):
         flash(sshd, tree)
     assert snapshot(tree) == before
+
+
+def test_a_target_with_another_processor_is_refused(sshd: Sshd, tree: Path) -> None:
+    """Before anything is written, in a dry run too; a folder that stands for a root may be another machine's."""
+    before = snapshot(tree)
+    place = Place(str(tree), "/usr/bin/python3", machine="sparc")
+    with pytest.raises(NotReadyError, match=r"127.0.0.1: its processor is .*, and install.machine of the site sparc"):
+        asyncio.run(flash_target(sshd.target(), PLAN, sshd.login, place, dry_run=True))
+    assert snapshot(tree) == before
+    below = Place(str(tree), "/usr/bin/python3", live=False, machine="sparc")
+    assert asyncio.run(flash_target(sshd.target(), PLAN, sshd.login, below, dry_run=True))
+
+
+def test_an_answer_that_is_none_names_the_target(tree: Path, tmp_path: Path) -> None:
+    """Whatever a tool there has put in between, it is said of which host, and nothing is written."""
+    path = tools_path(tmp_path / "bin", uname="echo; echo x")
+    with Sshd(tmp_path / "sshd", path) as sshd, pytest.raises(NotReadyError, match=r"127.0.0.1: .*; does its login"):
+        flash(sshd, tree)
+    assert not (tree / "opt").exists()
 
 
 @pytest.mark.parametrize("place", ["etc/roadcast", "etc/roadcast/key.pem", "etc/systemd/system"])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -104,6 +106,25 @@ def test_a_run_that_is_cut_off_leaves_no_table(image: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write(image, disk_of(path), spans_of(image, None), cut)
     assert path.read_bytes()[:4096] == bytes(4096)
+
+
+def test_the_table_is_kept_from_the_disk_until_the_rest_is_on_it(image: Path) -> None:
+    """The wipe, then all else, then the table: the disk is made to keep each before the next is written."""
+    seen: list[str] = []
+
+    def hear(frame: FrameType, event: str, called: object) -> None:
+        if event == "c_call" and called is os.fsync:
+            seen.append("sync")
+        elif event == "c_call" and called is os.pwrite:
+            seen.append("begin" if frame.f_locals["at"] == 0 else "rest")
+
+    before = sys.getprofile()
+    sys.setprofile(hear)
+    try:
+        _write(image)
+    finally:
+        sys.setprofile(before)
+    assert seen == ["begin", "sync", "rest", "rest", "sync", "begin", "sync"]
 
 
 def _run(*argv: str) -> str:

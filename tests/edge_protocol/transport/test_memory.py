@@ -5,6 +5,9 @@ from __future__ import annotations
 from queue import Queue
 from typing import Any
 
+import pytest
+
+from edge_protocol.errors import LocalProtocolError
 from edge_protocol.transport.base import Connected, Received, Refused
 from edge_protocol.transport.memory import MemoryBroker, MemoryTransport
 
@@ -59,3 +62,13 @@ def test_a_full_inbox_drops_and_counts() -> None:
     assert inbox.get_nowait() == Received("a/1", b"0")
     transport.publish("a/1", b"3")
     assert isinstance(inbox.get_nowait(), Refused)
+
+
+def test_a_message_above_the_limit_is_refused() -> None:
+    """As the transport over MQTT does, link or no link."""
+    transport = MemoryTransport(MemoryBroker(), Queue())
+    transport.max_packet_bytes = 10
+    transport.check("a/1", bytes(7))
+    with pytest.raises(LocalProtocolError, match="exceeds the broker's 10") as refused:
+        transport.publish("a/1", bytes(8))
+    assert refused.value.reason == "oversized"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from queue import Queue
 from typing import Any
 
@@ -10,8 +11,11 @@ import msgspec
 import pytest
 
 from broker_server.brokers import Broker
-from edge_protocol.transport.base import Connected, Disconnected, Received
+from edge_protocol.errors import LocalProtocolError
+from edge_protocol.transport.base import Connected, Disconnected, Received, Refused
+from edge_protocol.transport.in_flight import STRIKES
 from edge_protocol.transport.mqtt import MqttTransport
+from tests.fakes.brokers import make_broker
 from tests.fakes.proxy import Proxy
 from tests.fakes.waiting import next_of, take, wait_for
 
@@ -136,5 +140,28 @@ def test_a_stalled_link_is_given_up(mosquitto_broker: Broker) -> None:
             assert next_of(inbox, Disconnected).reason == "Keep alive timeout"
             proxy.flow()
             assert next_of(inbox, Connected).generation == 2
+        finally:
+            transport.close()
+
+
+def test_a_limit_that_the_broker_did_not_tell_is_found_out(tmp_path: Path) -> None:
+    """A message over it ends some links, then is refused with a reason; smaller ones and the link go on."""
+    with make_broker("mosquitto", tmp_path, max_packet_bytes=4096) as broker:
+        inbox: Queue[Any] = Queue(10_000)
+        settings = msgspec.structs.replace(broker.settings, max_packet_bytes=1 << 20, reconnect_max_s=0.1)
+        transport = MqttTransport(settings, "sender", inbox)
+        try:
+            transport.start()
+            for _ in range(STRIKES):
+                next_of(inbox, Connected)
+                assert transport.publish("a", bytes(5000))
+            assert next_of(inbox, Refused).reason == "packet-limit"
+            next_of(inbox, Connected)
+            with pytest.raises(LocalProtocolError, match="too large for the broker") as refused:
+                transport.publish("a", bytes(5000))
+            assert refused.value.reason == "oversized"
+            assert transport.publish("a", bytes(4000))
+            wait_for(lambda: transport.ready and not len(transport._in_flight), "the acknowledgement")
+            assert transport.connected
         finally:
             transport.close()

@@ -191,8 +191,6 @@ def test_a_fixed_batch_is_an_error_and_not_a_result(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Eight samples do not go into a model of batch one; nothing is written."""
-    assert (
-        call("run", model, "--scenario", "multi-stream", *SHORT, "--json", tmp_path / "r.json") == ExitCode.UNEXPECTED
-    )
+    assert call("run", model, "--scenario", "multi-stream", *SHORT, "--json", tmp_path / "r.json") == ExitCode.NOT_READY
     assert "fixed batch of 1" in capsys.readouterr().err.replace("\n", " ")
     assert not (tmp_path / "r.json").exists()

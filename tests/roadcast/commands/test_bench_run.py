@@ -53,7 +53,7 @@ def test_a_soak_is_shown_and_its_verdict_is_an_exit_code(
     files = ("--json", tmp_path / "s.json", "--plot", tmp_path / "s.svg")
     code = call("run", model, "--warm-up", 0, "--soak", "1s", "--power", *files)
     shown = capsys.readouterr()
-    assert shown.out.startswith("seconds\tqueries\tp50 ms")
+    assert shown.out.splitlines()[1].startswith("seconds\tqueries\tp50 ms")
     found = msgspec.json.decode((tmp_path / "s.json").read_bytes(), type=Soak)
     assert code == (ExitCode.CHECK_FAILED if found.findings else ExitCode.OK)
     assert all(text in shown.err.replace("\n", " ") for text in found.findings)
@@ -88,7 +88,9 @@ def test_a_device_is_measured_through_the_server(tmp_path: Path, capsys: pytest.
             "release 1",
         )
         assert call(*asked, "dev-0", "--json", tmp_path / "m.json") == ExitCode.OK
-        shown = dict(line.split("\t") for line in capsys.readouterr().out.splitlines())
+        title, *lines = capsys.readouterr().out.splitlines()
+        assert title == "dev-0"
+        shown = dict(line.split("\t") for line in lines)
         assert (shown["release"], shown["ran"], shown["p95_ms"]) == ("vehicle/1", "CPUExecutionProvider", "1.5")
         assert json.loads((tmp_path / "m.json").read_bytes())["values"] == {"p50_ms": 1.25, "p95_ms": 1.5}
         for command in (("compare", tmp_path / "m.json"), ("report", "-o", tmp_path / "r.html")):

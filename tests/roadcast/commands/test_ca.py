@@ -15,7 +15,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from edge_protocol.errors import CheckFailedError, ConfigError, StoreError
+from edge_protocol.errors import CheckFailedError, ConfigError, RoadcastError, StoreError
 from roadcast.cli import app
 from tests.edge_client.device_rig import device_config
 
@@ -119,3 +119,26 @@ def test_one_way_at_a_time(config: Path, tmp_path: Path) -> None:
         roadcast("client", "enrol", "-c", config, "--install", tmp_path / "no", "--authority", tmp_path / "no")
     with pytest.raises(StoreError, match="cannot be read"):
         roadcast("ca", "init", "--dir", tmp_path / "x", "--fleet", "x", "--passphrase-file", tmp_path / "no")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        ("token ../x --dir {ca} --url https://h:1", 78, "device '../x' must be"),
+        ("token cam-1 --dir {ca} --url https://h:1 --hours 1e308", 78, "up to 8784 hours"),
+        ("sign cam-1 {junk} --dir {ca} --out {tmp}/x", 3, "certificate request"),
+        ("init --dir {tmp}/new --fleet ci/ty", 78, "fleet 'ci/ty' must be"),
+        ("init --dir {tmp}/new --fleet city --days 1e308", 78, "longer than 36500 days"),
+        ("init --dir {tmp}/new --fleet city --device-days nan", 78, "longer than 36500 days"),
+        ("init --dir {junk} --fleet city", 4, "cannot be made"),
+    ],
+)
+def test_a_user_s_mistake_is_named_and_is_no_bug(ca: Path, tmp_path: Path, words: str, code: int, says: str) -> None:
+    """What was written wrong, with the exit code for that; nothing was made."""
+    (tmp_path / "junk").write_text("junk")
+    typed = words.format(ca=ca, tmp=tmp_path, junk=tmp_path / "junk").split()
+    with pytest.raises(RoadcastError, match=says) as caught:
+        roadcast("ca", *typed)
+    assert caught.value.exit_code == code
+    assert not (tmp_path / "new").exists()
+    assert told("ca", "list", "--dir", ca) == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -17,32 +16,14 @@ from roadcast.commands.flash import app
 from roadcast.site_files import read_plan
 from tests.fakes import images
 from tests.fakes.l4t import l4t_tree
+from tests.fakes.sites import SITE, make_site
 from tests.fakes.sshd import SKIP_REASON, Sshd
-
-SITE: dict[str, Any] = {
-    "agent": {
-        "fleet": "city",
-        "tier": "small",
-        "task": "vehicle",
-        "broker": {"host": "10.0.0.2", "ca_file": "/etc/roadcast/ca.pem"},
-        "trusted_root": "/etc/roadcast/root.json",
-        "sources": [{"name": "road", "uri": "rtsp://camera/stream"}],
-    },
-    "devices": {"cam-1": {}, "cam-2": {"sources": [{"name": "road", "uri": "csi://0"}]}},
-    "install": {"copy": {"/etc/roadcast/ca.pem": "secrets/ca.pem"}, "wheels": "wheels"},
-}
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     """A site of two devices with a certificate and wheels, and an empty tree."""
-    (tmp_path / "rootfs/etc").mkdir(parents=True)
-    (tmp_path / "secrets").mkdir()
-    (tmp_path / "secrets/ca.pem").write_text("certificate")
-    (tmp_path / "wheels").mkdir()
-    (tmp_path / "wheels/roadcast-0.1.0-py3-none-any.whl").write_bytes(b"wheel")
-    (tmp_path / "site.yaml").write_text(yaml.safe_dump(SITE))
-    return tmp_path / "site.yaml"
+    return make_site(tmp_path)
 
 
 def _flash(site: Path, *more: str) -> list[dict[str, str]]:
@@ -106,6 +87,23 @@ def test_a_network_that_a_way_does_not_set_is_said(site: Path) -> None:
     assert "network" not in warned("--cloud-init", folder)
 
 
+@pytest.mark.parametrize("way", ["--rootfs", "--cloud-init", "--deb", "--ssh"])
+def test_a_file_that_the_agent_is_told_of_and_nothing_brings_is_said(way: str, site: Path) -> None:
+    """On every way, once for all devices; what `install.copy` brings, and what lies elsewhere, is no matter."""
+    tree = {**SITE, "ssh": {"cam-1": {"host": "127.0.0.1", "port": 1}, "cam-2": {"host": "127.0.0.1", "port": 1}}}
+    for device, uri in {"cam-1": "pack:///etc/roadcast/road.npz", "cam-2": "csi://0"}.items():
+        tree["devices"] = {**tree["devices"], device: {"sources": [{"name": "road", "uri": uri}]}}
+    site.write_text(yaml.safe_dump(tree))
+    where = {"--rootfs": "rootfs", "--ssh": "all"}.get(way, "out")
+    more = [way, where] if way == "--ssh" else ["--device", "cam-1", way, str(site.parent / where)]
+    known = [*(["--known-hosts", str(site)] if way == "--ssh" else []), "--dry-run"]
+    told = " ".join(CliRunner().invoke(app, ["--site", str(site), *more, *known]).stderr.split())
+    whose = "cam-1, cam-2" if way == "--ssh" else "cam-1"
+    assert f"/etc/roadcast/root.json: the agent of {whose} is told of it, and nothing brings it" in told
+    assert "/etc/roadcast/road.npz: the agent of cam-1 is told" in told
+    assert told.count("warning:") == 2
+
+
 def test_a_dry_run_shows_the_difference(site: Path) -> None:
     """Units line by line, secrets not; nothing is written."""
     command = ["--site", str(site), "--rootfs", str(site.parent / "rootfs"), "--device", "cam-1", "--dry-run"]
@@ -162,8 +160,14 @@ def test_a_device_is_written_out_for_others_to_install(way: str, count: int, sit
     assert {change["path"] for change in made} == {str(path) for path in out.iterdir()}
     assert {path.stat().st_mode & 0o077 for path in out.iterdir()} == {0}
     before = [path.stat().st_mtime_ns for path in out.iterdir()]
+    (out / "roadcast-notes").write_text("another's")
+    old = out / f"roadcast-{'0' * 32}"
+    if way == "--cloud-init":
+        old.write_text("a wheel of an earlier seed")
     again = json.loads(CliRunner().invoke(app, command, catch_exceptions=False).stdout)
-    assert {change["action"] for change in again} == {"keep"}
+    assert [change["action"] for change in again] == ["keep"] * count + ["remove"] * (way == "--cloud-init")
+    assert not old.exists()
+    (out / "roadcast-notes").unlink()
     assert [path.stat().st_mtime_ns for path in out.iterdir()] == before
 
 
@@ -178,40 +182,6 @@ def test_a_seed_goes_into_an_image(site: Path) -> None:
     assert b"local-hostname: cam-1" in images.tool("mtype", "-i", at, "::meta-data")
 
 
-def test_a_card_is_written_after_a_question(tmp_path: Path) -> None:
-    """A no writes nothing, a yes or --yes does; the block map beside the image is used, and the result is JSON."""
-    content = bytes(range(256)) * 256
-    (tmp_path / "x.img").write_bytes(content)
-    (tmp_path / "disk").write_bytes(bytes(70_000))
-    command = ["--image", str(tmp_path / "x.img"), "--disk", str(tmp_path / "disk")]
-    refused = CliRunner().invoke(app, command, input="n\n")
-    assert isinstance(refused.exception, ConfigError)
-    assert "over everything on" in refused.output
-    assert "would be written over" in CliRunner().invoke(app, [*command, "--yes", "--dry-run"]).stdout
-    assert (tmp_path / "disk").read_bytes() == bytes(70_000)
-    assert "read back" in CliRunner().invoke(app, command, input="y\n").output
-    assert (tmp_path / "disk").read_bytes() == content + bytes(70_000 - len(content))
-    (tmp_path / "x.img.bmap").write_bytes(images.block_map(content, [(0, 3)]))
-    told = json.loads(CliRunner().invoke(app, [*command, "--yes", "--json"]).stdout)
-    assert told == {
-        "disk": str(tmp_path / "disk"), "image_bytes": len(content), "bytes": 16384, "block_map": True,
-    }  # fmt: skip
-
-
-@pytest.mark.skipif(bool(images.SKIP_REASON), reason=images.SKIP_REASON)
-def test_a_device_is_written_onto_a_card_in_one_go(site: Path) -> None:
-    """The image stays as it is, the card holds the device, and nothing is left beside them."""
-    image = images.disk_image(site.parent / "x.img", [(images.ROOT, 8)])
-    before, beside = image.read_bytes(), sorted(site.parent.iterdir())
-    (site.parent / "disk").write_bytes(bytes(len(before)))
-    command = ["--site", str(site), "--device", "cam-2", "--image", str(image), "--disk", str(site.parent / "disk")]
-    assert CliRunner().invoke(app, [*command, "--yes"], catch_exceptions=False).exit_code == 0
-    assert image.read_bytes() == before
-    assert sorted(site.parent.iterdir()) == sorted([*beside, site.parent / "disk"])
-    inside = images.Inside(site.parent / "disk", images.layout(image)[0]["start"] * 512)
-    assert b"device: cam-2" in inside.read("/etc/roadcast/device.yaml")
-
-
 def test_nvidia_s_tool_is_announced_with_what_would_stop_it(site: Path) -> None:
     """A dry run with --then-flash: the command, no board in recovery mode, and nothing written."""
     root = l4t_tree(site.parent / "l4t")
@@ -221,30 +191,6 @@ def test_nvidia_s_tool_is_announced_with_what_would_stop_it(site: Path) -> None:
     assert "fail\trecovery" in told or "ok\trecovery" in told  # whatever is plugged into this machine
     assert not (root / "etc/roadcast").exists()
     assert not (site.parent / "l4t/called").exists()
-
-
-def test_options_that_do_not_go_together_are_refused(site: Path) -> None:
-    """A disk as a device, a block map of what a site changes, NVIDIA's tool without its tree, altered wheels."""
-    image = ["--image", str(site.parent / "x.img")]
-    (site.parent / "disk").touch()
-    (site.parent / "wheels/requirements.txt").write_text("roadcast==0.1.0 --hash=sha256:00\n")
-    for command, says in {
-        ("--device", "/dev/sdb", *image): "--disk /dev/sdX",
-        ("--disk", str(site.parent / "disk"), "--bmap", "x", *image): "leave one of them out",
-        ("--then-flash", "board", *image): "--rootfs Linux_for_Tegra/rootfs",
-        ("--device", "cam-1", *image): "lists other wheels",
-    }.items():
-        failed = CliRunner().invoke(app, ["--site", str(site), *command]).exception
-        assert isinstance(failed, ConfigError)
-        assert says in str(failed)
-
-
-def test_a_tree_or_targets_are_named(site: Path) -> None:
-    """Neither and both are errors of the command line's configuration."""
-    for more in ([], ["--rootfs", str(site.parent), "--ssh", "all"], ["--disk", "x"]):
-        failed = CliRunner().invoke(app, ["--site", str(site), *more]).exception
-        assert isinstance(failed, ConfigError)
-        assert "--rootfs DIR" in str(failed)
 
 
 @pytest.mark.skipif(bool(SKIP_REASON), reason=SKIP_REASON)
@@ -274,6 +220,9 @@ def test_an_inventory_is_flashed_over_ssh(site: Path) -> None:
         one, two = json.loads(text)
         assert (code, one["outcome"], two["outcome"]) == (5, "written", "failed")
         assert "no SSH connection" in two["error"]
-        assert flash("cam-1") == (0, "device\thost\toutcome\twrites\terror\ncam-1\t127.0.0.1\tunchanged\t0\t-\n")
+        assert flash("cam-1") == (
+            0,
+            "1 unchanged\ndevice\thost\toutcome\twrites\terror\ncam-1\t127.0.0.1\tunchanged\t0\t-\n",
+        )
         alone = CliRunner().invoke(app, ["--site", str(site), "--ssh", "cam-2", *identity]).exception
         assert isinstance(alone, TransportError)

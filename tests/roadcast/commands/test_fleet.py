@@ -20,7 +20,7 @@ from broker_server.records import DeviceRecord, DeviceTask, ProgressRecord, Stor
 from broker_server.store.database import Database
 from devices.telemetry.sampler import Sampler
 from edge_protocol.arrays import pack
-from edge_protocol.errors import CheckFailedError, LocalProtocolError, NotReadyError
+from edge_protocol.errors import CheckFailedError, ConfigError, NotReadyError
 from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.messages import ClassVotes, DeviceState, KnowledgeReport, Telemetry
 from roadcast.commands.devices import app
@@ -200,7 +200,7 @@ def test_a_device_is_tagged_retired_and_taken_back_through_the_server(tmp_path: 
         with pytest.raises(CheckFailedError, match="dev-1 is retired"):
             said("retire", "dev-1")
         assert "retired" not in said("reinstate", "dev-1")
-        with pytest.raises(LocalProtocolError, match="tag 'no/rth'"):
+        with pytest.raises(ConfigError, match="tag 'no/rth'"):
             said("tag", "dev-0", "no/rth")
         with pytest.raises(CheckFailedError, match="there is no device 'ghost'"):
             said("tag", "ghost", "north")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import shutil
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,19 @@ def test_a_release_is_signed_by_a_key_from_a_safe(place: Path) -> None:
     assert (pushed["counter"], len(pushed["manifest"])) == (1, 64)
 
 
+def test_who_changed_keys_and_pushed_stands_in_the_audit_log(place: Path) -> None:
+    """Once a server has run, or something was pushed; who it was is not what the environment says."""
+    call("keys", "init", *options(place, "safe"))
+    write_artifacts(place / "mine", load_task("vehicle"))
+    call("release", "push", place / "mine", "-c", place / "server.yaml", "--task", "vehicle", "--no-check")
+    call("keys", "rotate", "vehicle", *options(place, "safe"))
+    call("keys", "rotate", "root", *options(place, "safe"), "--same")
+    entries = call("rollout", "audit", "--state-dir", place / "server")["entries"]
+    assert {entry["who"] for entry in entries} == {pwd.getpwuid(os.getuid()).pw_name}
+    assert [(entry["what"], entry["release"]) for entry in entries] == [("release", 1), ("keys", 0), ("keys", 0)]
+    assert entries[1]["detail"].startswith("vehicle signed by 1 of ")
+
+
 def test_init_again_signs_only_for_new_tasks(place: Path) -> None:
     """Another task in the configuration is delegated by targets; all else stays."""
     first = call("keys", "init", *options(place, "safe"))
@@ -141,7 +156,9 @@ def test_status_fails_when_a_role_has_expired(place: Path) -> None:
     config["trust"]["timestamp_days"] = 1e-9
     (place / "server.yaml").write_text(yaml.safe_dump(config))
     call("keys", "init", *options(place, "safe"))
-    with pytest.raises(CheckFailedError, match="expired: timestamp"):
+    with pytest.raises(CheckFailedError, match="devices take no release: timestamp: version 2 expired"):
         call("keys", "status", "-c", place / "server.yaml")
+    with pytest.raises(NotReadyError, match="no keys here"):
+        call("keys", "status", "-c", place / "server.yaml", "--keys", place / "nowhere", "--plain")
     text = CliRunner().invoke(app, ["keys", "status", "-c", str(place / "server.yaml")]).output
     assert "(elsewhere)" in text

@@ -94,6 +94,17 @@ def export(config: ServerConfig, folder: Path, *more: str) -> Any:
     return json.loads(result.stdout)
 
 
+def test_what_does_not_exist_is_named(config: ServerConfig, tmp_path: Path) -> None:
+    """A folder without tiers is exit 4, a number that no release can have is a wrong command line."""
+    (tmp_path / "server.yaml").write_text(yaml.safe_dump(msgspec.to_builtins(config)))
+    push = ["release", "push", str(tmp_path / "nowhere"), "-c", str(tmp_path / "server.yaml"), "--task", "vehicle"]
+    pushed = CliRunner().invoke(app, push)
+    assert isinstance(pushed.exception, ArtifactError)
+    assert (pushed.exception.exit_code, "no folder named after a tier" in str(pushed.exception)) == (4, True)
+    shown = CliRunner().invoke(app, ["release", "show", "vehicle", "9" * 20, "--state-dir", config.state_dir])
+    assert (shown.exit_code, shown.exception.__class__) == (2, SystemExit)
+
+
 def test_every_file_of_a_release_is_copied_once_and_what_nothing_names_goes(
     config: ServerConfig, tmp_path: Path
 ) -> None:

@@ -50,17 +50,17 @@ def test_a_rollout_from_start_to_the_log(running: RunningCentre) -> None:
     assert "4 committed" in seen[-1]
     found = json.loads(call("status", "vehicle/2", *where, "--json"))
     assert found["counts"] == {"absent": 0, "waiting": 0, "measuring": 0, "committed": 4, "failed": 0}
-    assert call("status", "vehicle/2", *where).count("committed") == 4
+    assert call("status", "vehicle/2", *where).count("\tcommitted\t") == 4
     with pytest.raises(CheckFailedError, match="is complete: it takes rollback"):
         call("abort", "vehicle/2", *where, "--wait", "30")
     assert "aborted" in call("rollback", "vehicle/2", *where, "--wait", "30")
     log = json.loads(call("audit", *where, "--json"))
     told = [entry["what"] for entry in log["entries"]]
-    assert told[:2] == ["draft", "start"]
+    assert told[:3] == ["release", "draft", "start"]
     assert told.index("wave-0") < told.index("complete")
     assert told.index("pause") < told.index("resume") < told.index("complete")
-    assert told[-1] in {"rollback", "take-back"}
-    assert [line.split("\t")[3] for line in call("audit", *where).splitlines()[1:]] == told
+    assert told[-1] in {"rollback", "take-back", "release"}
+    assert [line.split("\t")[3] for line in call("audit", *where).splitlines()[2:]] == told
 
 
 def test_a_log_that_somebody_changed_is_a_failed_check(running: RunningCentre) -> None:
@@ -79,8 +79,9 @@ def test_a_log_that_somebody_changed_is_a_failed_check(running: RunningCentre) -
 def test_what_cannot_be_done_is_said(running: RunningCentre, tmp_path: Path) -> None:
     """A name that is none, a release without a rollout, a plan out of bounds, and a server that does not answer."""
     where = ("--state-dir", running.state_dir)
-    with pytest.raises(ConfigError, match="TASK/NUMBER"):
-        call("pause", "vehicle", *where)
+    for word in ("vehicle", "vehicle/\u00b2", "vehicle/0", "vehicle/" + "9" * 23, "vehicle/" + "9" * 5000):
+        with pytest.raises(ConfigError, match="TASK/NUMBER"):
+            call("status", word, *where)
     with pytest.raises(NotReadyError, match="--hold"):
         call("status", "vehicle/1", *where)
     with pytest.raises(CheckFailedError, match="is the fleet's and has no rollout"):
@@ -89,6 +90,8 @@ def test_what_cannot_be_done_is_said(running: RunningCentre, tmp_path: Path) -> 
         call("start", "vehicle/2", *where, "--canary", "500%")
     with pytest.raises(ConfigError, match="is no duration"):
         call("start", "vehicle/2", *where, "--soak", "thirty")
+    with pytest.raises(ConfigError, match="such as 30s or 30m"):
+        call("start", "vehicle/2", *where, "--soak", "30")
     running.close()
     with pytest.raises(TransportError, match="no server has taken it"):
         call("start", "vehicle/2", *where, "--wait", "0.1")
