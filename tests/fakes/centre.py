@@ -81,14 +81,19 @@ def centre_config(
     return config
 
 
-def make_server(config: ServerConfig, broker: MemoryBroker, clock: FakeClock, distiller: Distiller) -> Server:
-    """A server that runs in turns."""
+def make_server(
+    config: ServerConfig,
+    broker: MemoryBroker,
+    clock: FakeClock | Callable[[], float],
+    distiller: Distiller,
+) -> Server:
+    """A server that runs in turns, by a clock of the test or a real one."""
     return Server(
         config,
         Seams(
             connect=lambda _, inbox: MemoryTransport(broker, inbox),
             clock=clock,
-            steady=clock.steady,
+            steady=clock.steady if isinstance(clock, FakeClock) else time.monotonic,
             distiller=distiller,
             executors=(Inline(), Inline()),
             inbox=0,

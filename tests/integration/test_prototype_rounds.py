@@ -65,7 +65,7 @@ def test_class_means_of_real_devices_become_a_release(tmp_path: Path) -> None:
             judge=JudgeRules(tolerance=1.0, cohort_tolerance=1.0),
         )
     )
-    server = make_server(config, broker, time.time, in_process)  # type: ignore[arg-type]
+    server = make_server(config, broker, time.time, in_process)
     server.start()
     agents = []
     for device, tier in TIERS.items():
