@@ -158,7 +158,7 @@ def test_a_clock_that_was_far_ahead_leaves_the_server_neither_deaf_nor_mute(tmp_
         number = server.database.add_order(order)
         server.step()
         assert timestamp()[CREATED] == int(right)
-        assert "no rollout" in str(server.database.answer(number))
+        assert "waits for a rollout" in str(server.database.answer(number))
     finally:
         server.close()
 
