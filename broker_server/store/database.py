@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Row, Table, delete, func, select
+from sqlalchemy import Connection, Row, delete, func, select
 from sqlalchemy import update as sql_update
-from sqlalchemy.dialects.sqlite import insert
 
 from broker_server import effects as e
 from broker_server.audit import AuditEntry
@@ -31,6 +30,7 @@ from broker_server.records import (
 from broker_server.store import tables as t
 from broker_server.store.engine import migrate, open_engine, translated
 from broker_server.store.rows import rollout_row, row_of
+from broker_server.store.writes import append_audit, upsert
 from edge_protocol.errors import StoreError
 from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.messages import FullReport, Measured
@@ -83,9 +83,9 @@ class Database:
         if batch or entries:
             with translated(str(self.path)), self._writing() as connection:
                 for name, rows in batch.items():
-                    _upsert(connection, t.metadata.tables[name], list(rows.values()))
+                    upsert(connection, t.metadata.tables[name], list(rows.values()))
                 if entries:
-                    _append(connection, entries)
+                    append_audit(connection, entries)
 
     def devices(self) -> list[DeviceRecord]:
         """Every device, by name."""
@@ -248,7 +248,7 @@ class Database:
         ):
             connection.execute(t.releases.insert(), row)
             if noted is not None:
-                _append(connection, [noted])
+                append_audit(connection, [noted])
             if draft is not None:
                 connection.execute(t.rollouts.insert(), rollout_row(draft))
 
@@ -287,23 +287,6 @@ class Database:
     def _rows(self, query: Any) -> list[Row[Any]]:  # noqa: ANN401 - selects of any columns
         with translated(str(self.path)), self.engine.connect() as connection:
             return list(connection.execute(query).all())
-
-
-def _upsert(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
-    statement = insert(table)
-    keys = [c.name for c in table.primary_key]
-    fresh = {c.name: statement.excluded[c.name] for c in table.columns if c.name not in keys}
-    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=fresh), rows)
-
-
-def _append(connection: Connection, entries: Iterable[AuditEntry]) -> None:
-    """Chain entries to the newest one of the log, whichever process wrote that."""
-    found = connection.execute(select(t.audit.c.entry).order_by(t.audit.c.number.desc()).limit(1)).scalar()
-    newest = _typed(found, AuditEntry) if found else None
-    for entry in entries:
-        newest = entry.after(newest)
-        table, row = row_of(e.SaveAudit(newest))
-        connection.execute(table.insert(), row)
 
 
 def _typed(value: object, kind: type[T]) -> T:
