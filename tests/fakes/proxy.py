@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from types import TracebackType
 
-from typing_extensions import Self
+from devices.closing import Closing
 
 
-class Proxy:
+class Proxy(Closing):
     """Forwards to one target until `close`.
 
     Args:
@@ -61,14 +60,6 @@ class Proxy:
         self.cut()
         for thread in list(self._threads):
             thread.join(5)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _spawn(self, work: object, *arguments: object) -> None:
         thread = threading.Thread(target=work, args=arguments, daemon=True)  # type: ignore[arg-type]

@@ -10,11 +10,10 @@ import subprocess
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 
 import asyncssh
-from typing_extensions import Self
 
+from devices.closing import Closing
 from devices.provision.connection import Login
 from devices.provision.site import SshConfig
 
@@ -31,7 +30,7 @@ SKIP_REASON = (
 HOST_KEYS = ("ssh-rsa", "ecdsa-sha2-nistp256", "ssh-ed25519")
 
 
-class Sshd:
+class Sshd(Closing):
     """Serves this user until `close`.
 
     Args:
@@ -78,14 +77,6 @@ class Sshd:
         """Stop it."""
         self._process.terminate()
         self._process.wait()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _config(self, folder: Path, path: str | None) -> Iterable[str]:
         yield f"Port {self.port}"
