@@ -8,17 +8,17 @@ second run writes nothing, and a run that was cut off is finished by the next. A
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path, PurePosixPath
 
 from devices.provision.changes import Change, check_paths, diff_of, is_secret
 from devices.provision.leftovers import left_over, named
 from devices.provision.plan import INSTALLED, Plan, PlannedFile, PlannedLink
-from edge_protocol.errors import ConfigError, NotReadyError, StoreError
+from edge_protocol.errors import ConfigError, StoreError
+from edge_protocol.files import alone
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -43,24 +43,8 @@ def carry_out(plan: Plan, root: Path, *, dry_run: bool = False) -> tuple[Change,
     if root.samefile("/"):  # or a bind mount of it
         raise ConfigError("the tree is the root of this machine; name the tree of the device")
     check_paths(plan)
-    with _alone(root, dry_run=dry_run):
+    with nullcontext() if dry_run else alone(root, "flash"):  # who only looks keeps nobody away
         return _carried(plan, root, dry_run=dry_run)
-
-
-@contextmanager
-def _alone(root: Path, *, dry_run: bool) -> Iterator[None]:
-    """Keep other runs from a tree; one that only looks keeps nobody away."""
-    with _reported("/"):
-        handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if not dry_run:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise NotReadyError(f"{root}: another run is writing into this tree; wait for it to end") from error
-        yield
-    finally:
-        os.close(handle)
 
 
 def _carried(plan: Plan, root: Path, *, dry_run: bool) -> tuple[Change, ...]:

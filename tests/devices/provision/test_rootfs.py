@@ -87,7 +87,7 @@ def test_two_runs_do_not_mix(tree: Path) -> None:
     """While one writes into a tree another is refused, and may look."""
     other = os.open(tree, os.O_RDONLY)
     fcntl.flock(other, fcntl.LOCK_EX)
-    with pytest.raises(NotReadyError, match="another run"):
+    with pytest.raises(NotReadyError, match="another flash runs on this folder"):
         carry_out(PLAN, tree)
     assert not (tree / "etc/roadcast").exists()
     assert [change.action for change in carry_out(PLAN, tree, dry_run=True)] == ["add"] * 3
