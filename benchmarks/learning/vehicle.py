@@ -24,8 +24,8 @@ from benchmarks.learning.kept import CACHE, code_of, kept, mark_of
 from benchmarks.learning.plots import draw
 from benchmarks.learning.vehicle_arms import ARMS, Found
 from benchmarks.learning.vehicle_report import CEILING, CONTROL, OURS, closed_of, rows_of, targets_of, verdicts_of
-from broker_server import distiller, training
-from broker_server.strategies import dsfl, feddistill, label_cache, mixture, prototype_teacher, ratios
+from broker_server import distil_job, distiller, training
+from broker_server.strategies import base, dsfl, feddistill, label_cache, mixture, prototype_teacher, ratios
 from devices.packs import ImagePack, open_pack
 from edge_models import augment, local_training, ratio_head
 from edge_protocol import votes
@@ -34,8 +34,8 @@ from roadcast.data.find import find_data_dir
 
 PACK = "vehicle6_64_jpeg.npz"
 _CODE = (
-    *(fleet, answers, teachers, class_means, downlink, vehicle_arms, distiller, training, augment, ratio_head, votes),
-    *(feddistill, mixture, ratios, dsfl, label_cache, prototype_teacher, local_training),
+    *(fleet, answers, teachers, class_means, downlink, vehicle_arms, distil_job, distiller, training, augment),
+    *(ratio_head, votes, base, feddistill, mixture, ratios, dsfl, label_cache, prototype_teacher, local_training),
 )
 QUICK = Setting(devices=4, rounds=1, steps=3, first_steps=10, local_steps=3)
 QUICK_ARMS = ("local", "self", "feddistill", "ditto", "central")
