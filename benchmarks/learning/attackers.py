@@ -19,6 +19,8 @@ I8 = npt.NDArray[np.int64]
 Levels = npt.NDArray[np.integer]
 SURE, OWN = len(CONFIDENCE) - 1, len(ODDS) - 1
 """The highest levels of confidence and density."""
+BLUR = 0.2
+"""Share of the samples on which a blurred echo names anything."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +87,16 @@ def copy(attack: Attack) -> dict[int, ClassVotes]:
     return attack.instead(lambda votes: honest[int(attack.rng.integers(len(honest)))] if honest else votes)
 
 
+def echo(attack: Attack) -> dict[int, ClassVotes]:
+    """Free riders on the shared model: what it says itself, with all confidence, on every sample as if one's own."""
+    return attack.instead(lambda _: _loud(attack, attack.shared.argmax(1)))
+
+
+def blurred_echo(attack: Attack) -> dict[int, ClassVotes]:
+    """The same, with any class on a fifth of the samples, so as not to look like it."""
+    return attack.instead(lambda _: _loud(attack, _blurred(attack)))
+
+
 def hull(attack: Attack) -> dict[int, ClassVotes]:
     """Colluders agree on the least likely of what honest devices say of a sample: never outside of what is honest."""
     loudest = np.zeros(attack.shared.shape, np.int64)
@@ -120,9 +132,18 @@ ATTACKS: Mapping[str, Callable[[Attack], dict[int, ClassVotes]]] = {
     "constant": constant,
     "random": chance,
     "copy": copy,
+    "echo": echo,
+    "blurred echo": blurred_echo,
     "hull": hull,
     "adaptive": adaptive,
 }
+
+
+def _blurred(attack: Attack) -> I8:
+    classes, names = attack.shared.shape[1], attack.shared.argmax(1)
+    return np.asarray(
+        np.where(attack.rng.random(len(names)) < BLUR, attack.rng.integers(classes, size=len(names)), names)
+    )
 
 
 def _next(attack: Attack) -> I8:

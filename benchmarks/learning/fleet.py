@@ -17,6 +17,7 @@ from torch import Tensor
 
 from broker_server.distil_job import DistilSettings
 from broker_server.distiller import anchor_lesson, answer, cycled, inputs_of, train
+from broker_server.proxy_set import Asked
 from broker_server.training import Training
 from devices.packs import ImagePack
 from devices.preprocess import Preprocess
@@ -67,6 +68,12 @@ class World:
     devices: Sequence[Samples]
     own_tests: Sequence[Samples]
     test: Samples
+
+    @property
+    def asked(self) -> Asked:
+        """What devices are asked about: the proxies, then the hidden anchors."""
+        both, count = Samples.concat([self.proxies, self.hidden]), len(self.proxies)
+        return Asked(both, np.arange(count), np.arange(count, len(both)), self.anchors)
 
 
 def deal_world(pack: ImagePack, *, devices: int, alpha: float, seed: int) -> World:

@@ -21,8 +21,10 @@ CACHE = Own(FOLDER, "where what was trained is kept")
 
 
 def code_of(modules: Sequence[ModuleType]) -> list[str]:
-    """The text of modules, as part of what a piece depends on."""
-    return [Path(str(module.__file__)).read_text(encoding="utf-8") for module in modules]
+    """The text of modules, and of all that packages hold, as part of what a piece depends on."""
+    files = [Path(str(module.__file__)) for module in modules]
+    found = [sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file] for file in files]
+    return [path.read_text(encoding="utf-8") for each in found for path in each]
 
 
 def mark_of(*parts: object) -> str:

@@ -17,11 +17,11 @@ from benchmarks.learning.answers import Answers, there
 from benchmarks.learning.fleet import SPEC
 from broker_server.distil_job import DistilSettings
 from broker_server.distiller import inputs_of, shared_opinion, teacher_lesson
+from broker_server.proxy_set import drawn
 from broker_server.strategies import PROTOTYPE_RULES, HiddenAnchors, make_strategy
 from broker_server.strategies.label_cache import LabelCache
 from broker_server.strategies.prototype_teacher import PrototypeTeacher
 from broker_server.training import Lesson
-from edge_models.samples import Samples
 from edge_models.students import Student
 from edge_protocol.task import Tier
 
@@ -34,15 +34,18 @@ _DRAW = 0x5CA7
 def told(answers: Answers, plan: DistilSettings) -> Teach:
     """Devices are asked about all proxies, with anchors hidden among them, in every round; the rule is the plan's.
 
-    Rules for class means ask for no answer: devices tell their means, and the same samples are taught from.
+    As in the product, a round counts a part of the hidden anchors, and teaches the others as proxies. Rules for class
+    means ask for no answer: devices tell their means, and the same samples are taught from.
     """
     world = answers.world
-    asked, count = Samples.concat([world.proxies, world.hidden]), len(world.proxies)
-    x, anchors = inputs_of(asked, SPEC), HiddenAnchors(np.arange(count, len(asked)), world.hidden.targets)
+    asked = world.asked
+    x = inputs_of(asked.samples, SPEC)
     kind = PROTOTYPE_RULES.get(plan.strategy)
 
     def teach(students: Mapping[Tier, Student], number: int) -> Lesson:
         shared = shared_opinion(students.values(), x, SPEC)
+        counted = drawn(asked, share=plan.trust_drawn, salt=bytes([answers.seed]), number=number)
+        anchors = HiddenAnchors(counted.hidden, asked.samples.targets[counted.hidden])
         if kind is not None:
             spaces = class_means.spaces(students, x, world.anchors)
             means = PrototypeTeacher(kind, SPEC, number, spaces, shared, plan, anchors)
@@ -54,8 +57,8 @@ def told(answers: Answers, plan: DistilSettings) -> Teach:
             if plan.strategy != "self":
                 answers.collect(students, x, number, strategy)
             teacher = strategy.teacher()
-        rows = np.arange(count)
-        return teacher_lesson(x[:count], teacher.take(rows), temperature=plan.temperature, batch=plan.batch)
+        rows = counted.proxies
+        return teacher_lesson(x[rows], teacher.take(rows), temperature=plan.temperature, batch=plan.batch)
 
     return teach
 

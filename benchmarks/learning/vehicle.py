@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+import edge_models
 from benchmarks.harness import Options, Outcome, Own, run
 from benchmarks.learning import answers, class_means, downlink, fleet, teachers, vehicle_arms
 from benchmarks.learning.answers import Setting
@@ -24,18 +25,17 @@ from benchmarks.learning.kept import CACHE, code_of, kept, mark_of
 from benchmarks.learning.plots import draw
 from benchmarks.learning.vehicle_arms import ARMS, Found
 from benchmarks.learning.vehicle_report import CEILING, CONTROL, OURS, closed_of, rows_of, targets_of, verdicts_of
-from broker_server import distil_job, distiller, training
-from broker_server.strategies import base, dsfl, feddistill, label_cache, mixture, prototype_teacher, ratios
+from broker_server import distil_job, distiller, proxy_set, strategies, training
+from devices import preprocess
 from devices.packs import ImagePack, open_pack
-from edge_models import augment, local_training, ratio_head
-from edge_protocol import votes
+from edge_protocol import vote_codec, votes
 from edge_protocol.errors import DataError
 from roadcast.data.find import find_data_dir
 
 PACK = "vehicle6_64_jpeg.npz"
 _CODE = (
-    *(fleet, answers, teachers, class_means, downlink, vehicle_arms, distil_job, distiller, training, augment),
-    *(ratio_head, votes, base, feddistill, mixture, ratios, dsfl, label_cache, prototype_teacher, local_training),
+    *(fleet, answers, teachers, class_means, downlink, vehicle_arms, edge_models, strategies, distil_job, distiller),
+    *(training, proxy_set, preprocess, votes, vote_codec),
 )
 QUICK = Setting(devices=4, rounds=1, steps=3, first_steps=10, local_steps=3)
 QUICK_ARMS = ("local", "self", "feddistill", "ditto", "central")

@@ -7,8 +7,10 @@ shared model's S_c and its class shares π_c as one more component,
     r_c(x) = Σ_i w_ic r_ic(x) + w_0c S_c(x) / π_c        p(c | x) ∝ π_c r_c(x)
 
 Trust w_ic is that of the mixture which makes hidden anchors of class c likeliest; proxies that the shared model takes
-for c count a little, with the shared model itself neutral there. Old reports lose weight, nobody gets more than the
-cap, and what is taken away goes to the shared model, which also holds the share s of the teacher.
+for c count a little, with the shared model itself neutral there. One that repeats the shared model, errors and all, is
+likely too, and would have everybody learn nothing: what it has goes to the other devices. Old reports lose weight,
+nobody gets more than the cap, and what is taken away there goes to the shared model, which also holds the share s of
+the teacher.
 
 **Forecasts** are weighed by the same trust, per horizon. Where among the samples a device's share lies, familiarity and
 precision (between bounds) say; how large it is on average they do not, as with ratios whose mean is 1. No mean is heard
@@ -24,6 +26,7 @@ from collections.abc import Iterator, Sequence
 from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 
 from broker_server.strategies.base import F4, Ballot, Fusion, HiddenAnchors, Opinion, Strategy, opinion_of
 from broker_server.strategies.mixture import mixture_weights
@@ -35,6 +38,10 @@ from edge_protocol.votes import forecast_values
 SHARPEST, FURTHEST = 2.0, 3.0
 """A forecaster is heard with a spread within this factor of the shared model's: the floor, and the ceiling, on spread;
 and with a mean within so many of the shared model's spreads of its own."""
+CONCENTRATED = 4.0
+"""Largest share of a forecaster on a sample, in those of its mean share."""
+NOVELTY = 8
+"""How steeply trust falls with the share of the shared model's errors that a device repeats: a power of the rest."""
 SOFT_LABEL = 0.1
 """What a proxy counts beside an anchor when trust is learnt, times the shared model's probability of its class."""
 PRIOR_STRENGTH = 0.3
@@ -82,11 +89,13 @@ class FedDistill(Strategy):
         anchors = self.anchors or HiddenAnchors(np.zeros(0, np.int64), np.zeros(0, np.int64))
         truth, believed = anchors.truth.astype(np.int64), shared.argmax(1)
         held = np.array([_held(votes) for votes in self._votes()], np.float32)
+        agreement = np.zeros(len(held), np.float32)
         known = np.ones((len(held) + 1, len(truth)), np.float32)
         soft = np.ones((len(held) + 1, len(shared)), np.float32)
         for block in decoded:
             known[block.devices] = block.picked(anchors.rows, truth)
             soft[block.devices] = block.picked(slice(None), believed)
+            agreement[block.devices] = block.agreement(believed)
         known[-1] = (shared / shared.mean(0))[anchors.rows, truth]
         weights = np.zeros((len(held) + 1, classes), np.float32)
         for c in range(classes):
@@ -94,10 +103,13 @@ class FedDistill(Strategy):
             counts = np.append(np.ones(len(sure), np.float32), SOFT_LABEL * shared[likely, c])
             prior = np.append(held[:, c], np.float32(1))
             likelihood = np.hstack([known.take(sure, axis=1), soft.take(likely, axis=1)])
-            weights[:, c] = (
-                mixture_weights(likelihood, counts, prior, PRIOR_STRENGTH) if len(sure) else prior / prior.sum()
-            )
-        return self._bounded(weights)
+            if len(sure):
+                weights[:, c] = mixture_weights(likelihood, counts, prior, PRIOR_STRENGTH)
+            elif len(truth):
+                weights[-1, c] = 1  # nobody can be judged
+            else:
+                weights[:, c] = prior / prior.sum()
+        return self._bounded(_for_news(weights, agreement, believed[anchors.rows] == truth))
 
     def _votes(self) -> list[ClassVotes]:
         """What the devices said, in their order; only levels have a density to compare."""
@@ -123,7 +135,7 @@ class FedDistill(Strategy):
 
     def _shares(self) -> Iterator[F4]:
         """Each device's share of the teacher on each sample and horizon, (N, H) float32 ≥ 0."""
-        trust = self._horizon_weights()[:-1] * (len(self) + 1)
+        trust = self._horizon_weights()[:-1]
         weights = [self._forecast_weight(ballot) * t for ballot, t in zip(self.ballots(), trust, strict=True)]
         total = np.maximum(np.sum(weights, axis=0), 1.0)
         for weight in weights:
@@ -139,15 +151,15 @@ class FedDistill(Strategy):
         return Opinion(mean, said.spread.clip(shared.spread / SHARPEST, shared.spread * SHARPEST))
 
     def _forecast_weight(self, ballot: Ballot) -> F4:
-        """Where a device asks to be heard, (N, H) float32 ≥ 0: its mean over the samples is that of its age alone."""
+        """Where a device asks to be heard, (N, H) float32 ≥ 0: its mean over the samples is at most that of its age."""
         heard = self._heard(ballot)
         assert self.shared.spread is not None
         assert heard.spread is not None
         asked = (self.shared.spread / heard.spread) ** 2
         if isinstance(ballot.votes, ForecastVotes):
             asked = asked * forecast_values(ballot.votes)[2][:, None]
-        mean = np.maximum(asked.mean(0), 1e-6)
-        return np.asarray(asked / mean * np.float32(0.5 ** (ballot.age / self.settings.half_life)))
+        even = (asked / np.maximum(asked.mean(0), 1e-6)).clip(None, CONCENTRATED)
+        return np.asarray(even * np.float32(0.5 ** (ballot.age / self.settings.half_life)))
 
     def _horizon_weights(self) -> F4:
         """(n + 1, H) float32: share of each device, and last of the shared model, in the mixture at each horizon.
@@ -173,6 +185,25 @@ class FedDistill(Strategy):
                 ones = np.ones(len(voices), np.float32)
                 weights[:, h] = mixture_weights(likelihood, np.ones(len(at), np.float32), ones, PRIOR_STRENGTH)
         return weights
+
+
+def _for_news(weights: F4, agreement: F4, right: npt.NDArray[np.bool_]) -> F4:
+    """The same weights (n + 1, C), with what devices have in a class shared out anew to those that add something.
+
+    Whoever knows the answers names the shared model's classes as often as that is right. A device that does it more
+    often, by two standard errors of what the anchors tell, repeats the shared model's errors.
+
+    Args:
+        weights: of the devices, and last of the shared model.
+        agreement: (n,) how often each device names the class that the shared model names.
+        right: (A,) whether the shared model is, of each hidden anchor.
+    """
+    share = (np.count_nonzero(right) + 1) / (len(right) + 2)
+    wrong = 1 - share - 2 * np.sqrt(share * (1 - share) / (len(right) + 2))
+    told = weights[:-1] * np.minimum((1 - agreement) / max(wrong, 1e-6), 1)[:, None] ** NOVELTY
+    before, after = weights[:-1].sum(0), told.sum(0)
+    told *= np.divide(before, after, out=np.zeros_like(after), where=after > 0)
+    return np.concatenate([told, 1 - told.sum(0, keepdims=True)]).astype(np.float32)
 
 
 def _held(votes: ClassVotes) -> list[int]:

