@@ -20,6 +20,10 @@ from edge_protocol.errors import DataError
 from edge_protocol.task import TaskSpec
 
 Scores = dict[str, float]
+I8 = npt.NDArray[np.int64]
+
+NEAR = 1.5
+"""A class of n samples may be cut this many √n away from where its share kept back would begin."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +87,13 @@ def fit_personal_head(
 ) -> PersonalFit:
     """Fit the head that serves this device, and keep the shared one when that is better on samples kept back.
 
-    Forecasts keep back the last samples (pass them in order of time), classes a random share. Every allowed type of
-    head is tried on the rest; the head that is returned was fitted on all samples, the choice and the scores come from
-    the split. With too few samples to choose by, a classifier gets its biases fitted, where that is allowed.
+    Kept back are the last samples, of each class its own; a random share would hold the vehicles that were learnt, a
+    frame on. Every allowed type of head is tried on the rest; the head that is returned was fitted on all samples, the
+    choice and the scores come from the split. With too few samples to choose by, a classifier gets its biases fitted,
+    where that is allowed.
 
     Args:
-        features: (N, K) float32 of the shared trunk.
+        features: (N, K) float32 of the shared trunk, in order of time.
         side: (N, F) float32, the device's own inputs; F may be 0. Or what its sensors have read: then their habits are
             the inputs, learnt from the rest for the choice, and from everything for the head that is returned.
         targets: as for `fit_report_head`, or (N,) int64 classes, -1 unlabelled.
@@ -105,9 +110,10 @@ def fit_personal_head(
     own = side if isinstance(side, SensorHistory) else _Given(side)
     given = features if isinstance(side, SensorHistory) else np.hstack([features, side])
     rows = np.flatnonzero(_measured(given, targets))
-    if len(rows) < settings.min_samples:
+    learn, ask = _split(features[rows], targets[rows], settings)
+    if not len(ask):
         return _of_few(features[rows], targets[rows], shared, spec, settings, tick)
-    train, valid = (rows[part] for part in _split(len(rows), spec, settings))
+    train, valid = rows[learn], rows[ask]
     learnt, asked, _ = own.split(train, valid)
     known, other = _joined(features[train], learnt), _joined(features[valid], asked)
     wide, plugin = shared.widened(learnt.shape[1]), plugin_of(spec)
@@ -142,7 +148,7 @@ class _Given:
 
     side: FloatArray
 
-    def split(self, learn: npt.NDArray[np.int64], ask: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray, None]:
+    def split(self, learn: I8, ask: I8) -> tuple[FloatArray, FloatArray, None]:
         return self.side[learn], self.side[ask], None
 
 
@@ -173,9 +179,28 @@ def _measured(inputs: FloatArray, targets: Targets) -> npt.NDArray[np.bool_]:
     return np.asarray(targets >= 0 if targets.ndim == 1 else ~np.isnan(targets).all(1))
 
 
-def _split(n: int, spec: TaskSpec, settings: FitSettings) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    order = np.arange(n)
-    if spec.kind == "classify":
-        order = np.random.default_rng(settings.seed).permutation(n)
-    cut = n - max(1, round(n * settings.validation))
-    return np.sort(order[:cut]), np.sort(order[cut:])
+def _split(features: FloatArray, targets: Targets, settings: FitSettings) -> tuple[I8, I8]:
+    """Places to learn from and places to keep back: none of too few samples, and none of a class of one sample."""
+    count, share = len(targets), settings.validation
+    if count < settings.min_samples:
+        return np.arange(count), np.arange(0)
+    if targets.ndim > 1:
+        cut = count - max(1, round(count * share))
+        return np.arange(cut), np.arange(cut, count)
+    valid = np.zeros(count, bool)
+    for label in np.unique(targets):
+        places = np.flatnonzero(targets == label)
+        valid[places[_cut(features[places], share) :]] = True
+    return np.flatnonzero(~valid), np.flatnonzero(valid)
+
+
+def _cut(features: FloatArray, share: float) -> int:
+    """Where the last share of a class begins: of the places near it, where neighbours differ most.
+
+    So the frames of one vehicle come to lie on one side.
+    """
+    count = len(features)
+    near, usual = round(NEAR * count**0.5), count - round(count * share)
+    low, high = max(1, usual - near), min(count - 1, usual + near)
+    steps = np.linalg.norm(np.diff(features[low - 1 : high + 1], axis=0), axis=1)
+    return low + int(np.argmax(steps)) if low <= high else count

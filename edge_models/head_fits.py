@@ -66,7 +66,7 @@ class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         mlp: how a hidden layer is fitted.
         validation: share of the samples kept back to choose between personal and shared head.
         min_samples: with fewer labelled samples than this there is no choice: a classifier moves biases, or nothing.
-        seed: of the split and of what is drawn.
+        seed: of what is drawn.
     """
 
     heads: Annotated[tuple[HeadType, ...], Meta(min_length=1, max_length=4)] = ("bias", "linear")
