@@ -33,6 +33,8 @@ from edge_protocol.votes import MEAN_STEP, MOST_MEAN, forecast_values, forecast_
 SHARE, DRAWS, LOST = 0.4, 3, 2.0
 """Share of liars; how often they are drawn in each round; percent of its error that they may add to the teacher."""
 RULES = ("feddistill", "mean")
+CORNER = 0.02
+"""Share of the windows of which a liar claims to know more than anybody."""
 SHARP = 0.5
 """Spread that liars claim, in those of the shared model: the least that is believed."""
 Said = tuple[F4, F4, F4]
@@ -74,6 +76,13 @@ def _half(scene: Scene) -> Said:
     return scene.sure(np.where(lies, scene.off(-2), scene.own[0]))
 
 
+def _corner(scene: Scene) -> Said:
+    """Lies on few windows, and claims to know nothing but these."""
+    lies = scene.rng.random(len(scene.own[0])) < CORNER
+    mean = np.where(lies[:, None], scene.off(-2), scene.own[0])
+    return mean, scene.spread * np.float32(SHARP), np.where(lies, 1, 0.01).astype(np.float32)
+
+
 ATTACKS: Mapping[str, Callable[[Scene], Said]] = {
     "honest, as loud as can be": lambda scene: scene.sure(scene.own[0]),
     "as far as the wire goes": lambda scene: scene.sure(np.full_like(scene.own[0], MOST_MEAN * MEAN_STEP)),
@@ -82,6 +91,8 @@ ATTACKS: Mapping[str, Callable[[Scene], Said]] = {
     "one spread down": lambda scene: scene.sure(scene.off(-1)),
     "the opposite change": lambda scene: scene.sure(-scene.own[0]),
     "chance": _chance,
+    "in a corner where it claims to be at home": _corner,
+    "the shared model, as loud as can be": lambda scene: scene.sure(scene.shared.value),
     "copy an honest device": lambda scene: scene.honest[int(scene.rng.integers(len(scene.honest)))],
     "the least of what honest devices say": lambda scene: scene.sure(np.min([said[0] for said in scene.honest], 0)),
     "honest on half of the windows": _half,
