@@ -120,10 +120,9 @@ def _decoded(start: int, votes: Sequence[ClassVotes]) -> Block:
     known = held.astype(np.float32)
     if not held.all():
         more *= np.take_along_axis(known, named.astype(np.int64), 1)
-    each = np.full(named.shape[1], 1 / named.shape[1], np.float32)
-    means = known * (rest @ each)[:, None]
-    for c, part in enumerate(_by_class(named, more, known.shape[1])):
-        means[:, c] += part @ each
+    means = known * rest.mean(1, keepdims=True)
+    for at, (names, odds) in enumerate(zip(named, more, strict=True)):
+        means[at] += np.bincount(names, odds, known.shape[1])[: known.shape[1]] / len(names)
     return Block(start, named, rest, more, known, np.maximum(means, LEAST_MEAN))
 
 
