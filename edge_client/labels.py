@@ -53,11 +53,18 @@ def open_commissioning(path: str, spec: TaskSpec) -> ImagePack | SeriesPack:
     """Open a commissioning pack of the task's kind.
 
     Raises:
-        DataError: it cannot be read, or is of the other kind.
+        DataError: it cannot be read, is of the other kind, or brings other side inputs than the task has.
     """
     pack = open_pack(path)
     if isinstance(pack, SeriesPack) != (spec.kind == "forecast"):
         raise DataError(f"{path}: task {spec.name!r} needs {'a series' if spec.kind == 'forecast' else 'images'}")
+    if isinstance(pack, ImagePack) and spec.side:
+        if pack.side_names not in ((), spec.side):
+            raise DataError(f"{path}: side inputs {', '.join(pack.side_names)}; the task has {', '.join(spec.side)}")
+        if not np.isfinite(pack.side).all():
+            raise DataError(
+                f"{path}: side inputs hold NaN or infinity; make the pack with what the plug-in's side says"
+            )
     return pack
 
 

@@ -15,6 +15,7 @@ from edge_client.moving_objects import MovingObjects, MovingObjectsConfig
 from edge_client.replay import Kept
 from edge_client.results import Tally
 from edge_client.seen import Seen
+from edge_client.side_inputs import SideInputs
 from edge_models.head_weights import HeadWeights
 from edge_models.samples import F4, UNLABELLED, Samples
 from edge_models.windows import LiveWindows, last_measured
@@ -75,16 +76,17 @@ class WholeSample:
 
     def __init__(self, spec: TaskSpec, preprocess: Preprocess, tally: Tally, seen: Seen) -> None:
         self._labels, self._preprocess, self._tally, self._seen = spec.labels, preprocess, tally, seen
+        self._side = SideInputs(spec)
 
     def step(self, frame: Frame, bundle: Bundle | None, now: float) -> bool:
         """Classify the image."""
         assert frame.image is not None
-        raw = self._preprocess.raw(frame.image)
+        raw, side = self._preprocess.raw(frame.image), self._side.of(frame)
         target = UNLABELLED if frame.label is None else frame.label
-        self._seen.see(Kept(frame.sample, frame.at_s, raw, target, frame.side), now)
+        self._seen.see(Kept(frame.sample, frame.at_s, raw, target, side), now)
         if bundle is None:
             return False
-        logits = bundle.logits(self._preprocess.batch(raw[None]), frame.side)
+        logits = bundle.logits(self._preprocess.batch(raw[None]), side)
         condition = frame.condition or self._tally.source
         if self._seen.doubts.due(frame.at_s, condition):
             self._seen.doubts.see(frame.at_s, condition, 1 - 1 / float(np.exp(logits - logits.max()).sum()))
@@ -100,7 +102,7 @@ class Objects:
     ) -> None:
         self._preprocess, self._tally, self._seen = preprocess, tally, seen
         self._objects = MovingObjects(config, self._classify, spec.labels)
-        self._outputs = spec.outputs
+        self._outputs, self._side = spec.outputs, SideInputs(spec)
         self._bundle: Bundle | None = None
         self._frame: Frame | None = None
         self._now = 0.0
@@ -116,12 +118,12 @@ class Objects:
 
     def _classify(self, crops: Sequence[U1]) -> F4:
         assert self._frame is not None
-        raw = np.stack([self._preprocess.raw(crop) for crop in crops])
+        raw, side = np.stack([self._preprocess.raw(crop) for crop in crops]), self._side.of(self._frame)
         for number, one in enumerate(raw):
-            self._seen.see(Kept(f"{self._frame.sample}.{number}", self._frame.at_s, one), self._now)
+            self._seen.see(Kept(f"{self._frame.sample}.{number}", self._frame.at_s, one, side=side), self._now)
         if self._bundle is None:
             return np.full((len(raw), self._outputs), 1 / self._outputs, np.float32)
-        logits = self._bundle.logits(self._preprocess.batch(raw), self._frame.side)
+        logits = self._bundle.logits(self._preprocess.batch(raw), side)
         exps = np.exp(logits - logits.max(1, keepdims=True))
         probabilities: F4 = exps / exps.sum(1, keepdims=True)
         condition = self._frame.condition or self._tally.source

@@ -246,7 +246,7 @@ def _samples(rows: Sequence[Sequence[bytes]], spec: TaskSpec) -> Samples:
     raw, target, side, scale = zip(*rows, strict=True) if rows else ((), (), (), ())
     dtype = np.uint8 if spec.input.shape != spec.input.raw_shape else np.float32
     width = len(spec.side) if spec.labels else max(map(len, side), default=0) // 4
-    nowhere = np.full(width, np.nan, np.float32).tobytes()  # a window that was kept before sensors had numbers
+    nowhere = np.full(width, 0 if spec.labels else np.nan, np.float32).tobytes()  # a window without a sensor's number
     targets = np.frombuffer(b"".join(target), np.int64 if spec.labels else np.float32)
     return Samples(
         np.frombuffer(b"".join(raw), dtype).reshape(len(rows), *spec.input.raw_shape),

@@ -23,7 +23,7 @@ Scores = dict[str, float]
 I8 = npt.NDArray[np.int64]
 
 NEAR = 1.5
-"""A class of n samples may be cut this many √n away from where its share kept back would begin."""
+"""Of n samples of a class up to so many times √n, beside those kept back, may be left out as of the same vehicle."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ def fit_personal_head(
 ) -> PersonalFit:
     """Fit the head that serves this device, and keep the shared one when that is better on samples kept back.
 
-    Kept back are the last samples, of each class its own; a random share would hold the vehicles that were learnt, a
+    Kept back are the last samples, of each class its own: a random share would hold the vehicles that were learnt, a
     frame on. Every allowed type of head is tried on the rest; the head that is returned was fitted on all samples, the
     choice and the scores come from the split. With too few samples to choose by, a classifier gets its biases fitted,
     where that is allowed.
@@ -180,27 +180,26 @@ def _measured(inputs: FloatArray, targets: Targets) -> npt.NDArray[np.bool_]:
 
 
 def _split(features: FloatArray, targets: Targets, settings: FitSettings) -> tuple[I8, I8]:
-    """Places to learn from and places to keep back: none of too few samples, and none of a class of one sample."""
+    """Places to learn from and places to keep back: none of too few samples, and none of a class of one or two."""
     count, share = len(targets), settings.validation
     if count < settings.min_samples:
         return np.arange(count), np.arange(0)
     if targets.ndim > 1:
         cut = count - max(1, round(count * share))
         return np.arange(cut), np.arange(cut, count)
-    valid = np.zeros(count, bool)
-    for label in np.unique(targets):
-        places = np.flatnonzero(targets == label)
-        valid[places[_cut(features[places], share) :]] = True
-    return np.flatnonzero(~valid), np.flatnonzero(valid)
+    parts = [_parted(features, np.flatnonzero(targets == label), share) for label in np.unique(targets)]
+    learn, ask = (np.sort(np.concatenate(part)) for part in zip(*parts, strict=True))
+    return learn, ask
 
 
-def _cut(features: FloatArray, share: float) -> int:
-    """Where the last share of a class begins: of the places near it, where neighbours differ most.
+def _parted(features: FloatArray, places: I8, share: float) -> tuple[I8, I8]:
+    """Keep back the last share of one class; learning ends before it, where neighbours differ most.
 
-    So the frames of one vehicle come to lie on one side.
+    So frames of one vehicle do not come to lie on both sides.
     """
-    count = len(features)
-    near, usual = round(NEAR * count**0.5), count - round(count * share)
-    low, high = max(1, usual - near), min(count - 1, usual + near)
-    steps = np.linalg.norm(np.diff(features[low - 1 : high + 1], axis=0), axis=1)
-    return low + int(np.argmax(steps)) if low <= high else count
+    last = max(1, len(places) - round(len(places) * share))
+    first = max(1, last - round(NEAR * len(places) ** 0.5))
+    if last == len(places):
+        return places, places[:0]
+    steps = np.linalg.norm(np.diff(features[places[first - 1 : last + 1]], axis=0), axis=1)
+    return places[: first + int(np.argmax(steps))], places[last:]

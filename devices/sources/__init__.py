@@ -2,7 +2,7 @@
 
 ================  =====================================================================================
 ``file://``       a video file; options ``width``, ``stall_s``
-``folder://``     a folder of images; option ``labels``
+``folder://``     a folder of images, each perhaps with a record beside it (``a.json``); option ``labels``
 ``pack://``       a data pack of images or series; option ``labels``, ``split`` (``train``, ``test``)
 ``csv://``        a growing CSV file of readings; option ``follow`` (default true)
 ``rtsp://``       a network camera; options after ``#``: ``width``, ``stall_s``, ``frozen_s``

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Protocol
@@ -28,6 +29,7 @@ class Frame:
         readings: (S,) float32, NaN where a sensor is silent; None for images.
         label: index of its class where the source knows it.
         side: (F,) float32, the device's own tabular inputs.
+        record: the same as they were read, by name, as text; "" where nothing was measured; None: there is none.
         condition: what the source says of the scene, such as ``night``; "" where it says nothing.
         fault: why this frame must count as missing, never as an empty road; None for a good one.
         decode_s: seconds of decoding, within `Source.read` or, for a video, in a process of its own; None: unknown.
@@ -39,6 +41,7 @@ class Frame:
     readings: F4 | None = None
     label: int | None = None
     side: F4 | None = None
+    record: Mapping[str, str] | None = None
     condition: str = ""
     fault: Fault | None = None
     decode_s: float | None = None

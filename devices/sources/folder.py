@@ -1,10 +1,16 @@
-"""A folder of images as a source; a file that is no image is a frame with a fault, not the end of the run."""
+"""A folder of images as a source; a file that is no image is a frame with a fault, not the end of the run.
+
+Beside ``a.jpg`` may lie ``a.json``, what else is known of it: ``{"age": 61, "pulse": null}``. An image whose record is
+damaged has a fault too, for an answer without the readings would be another one.
+"""
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from devices.closing import Closing
@@ -13,8 +19,10 @@ from devices.sources.base import U1, Frame, Pace
 from devices.sources.quality import FrameCheck
 from edge_protocol.errors import SourceError
 
+LOG = logging.getLogger(__name__)
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
 MAX_FILE_BYTES = 64 << 20
+MAX_RECORD_BYTES = 64 << 10
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -52,6 +60,26 @@ def _decoded(data: U1 | None) -> U1 | None:
     return None if image is None else np.ascontiguousarray(image[:, :, ::-1])
 
 
+def read_record(image: Path) -> dict[str, str] | None:
+    """The readings beside an image by name, as text, "" for null; None where there are none.
+
+    Raises:
+        SourceError: they cannot be read, are too long, or no JSON object of texts and numbers.
+    """
+    file = image.with_suffix(".json")
+    try:
+        with file.open("rb") as opened:
+            text = opened.read(MAX_RECORD_BYTES + 1)
+        if len(text) > MAX_RECORD_BYTES:
+            raise SourceError(f"{file}: a record takes at most {MAX_RECORD_BYTES} bytes")
+        found = msgspec.json.decode(text, type=dict[str, str | int | float | None])
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SourceError(f"{file}: no record of readings, an object of texts and numbers: {error}") from error
+    return {name: "" if value is None else str(value) for name, value in found.items()}
+
+
 class FolderSource(Closing):
     """Plays the images of a folder; with `labels`, the sub-folder's place among its sorted siblings is the label."""
 
@@ -77,11 +105,19 @@ class FolderSource(Closing):
         file, now = self._files[at], time.time()
         data, begun = _bytes_of(file), time.perf_counter()
         image = _decoded(data)
+        took_s = time.perf_counter() - begun
+        record, fault = None, "unreadable" if image is None else self._check.fault(image, now)
+        try:
+            record = read_record(file)
+        except SourceError as error:
+            fault = "unreadable"
+            LOG.warning("%s", error)
         return Frame(
             sample=f"{self._name}-{at}",
             at_s=now,
             image=image,
             label=self._classes.index(file.parent.name) if self._classes else None,
-            fault="unreadable" if image is None else self._check.fault(image, now),
-            decode_s=time.perf_counter() - begun,
+            record=record,
+            fault=fault,
+            decode_s=took_s,
         )

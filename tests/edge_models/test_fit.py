@@ -85,8 +85,8 @@ def test_personal_head_is_chosen_when_it_is_better() -> None:
     fit = fit_personal_head(features, no_side(240), targets, blank(6), VEHICLE, SETTINGS)
     assert fit.chosen == "personal"
     assert fit.personal["accuracy"] > fit.shared["accuracy"]
-    assert fit.n_train + fit.n_valid == 240
-    assert 24 < fit.n_valid < 120
+    assert fit.n_valid == 60
+    assert 140 < fit.n_train <= 180
 
 
 def test_shared_head_stays_when_nothing_is_gained() -> None:
@@ -132,12 +132,15 @@ def test_frames_of_one_vehicle_do_not_vouch_for_a_head(by_class: bool) -> None:
 
 @given(st.lists(st.integers(0, 5), min_size=32, max_size=120))
 def test_every_class_that_occurs_is_learnt_before_the_choice(classes: list[int]) -> None:
-    """Of a class that occurs once nothing is kept back; without any other there is no choice, and no score."""
+    """Whatever occurs how often; the classes kept back are as common there as among all samples."""
     targets = np.array(classes, np.int64)
-    learn, ask = _split(np.ones((len(classes), 64), np.float32), targets, SETTINGS)
-    np.testing.assert_array_equal(np.sort([*learn, *ask]), np.arange(len(classes)))
+    features = np.random.default_rng(0).normal(size=(len(classes), 64)).astype(np.float32)
+    learn, ask = _split(features, targets, SETTINGS)
+    assert not {*learn} & {*ask}
     assert set(targets[learn]) == set(classes)
-    assert len(ask) >= len(classes) // 8
+    np.testing.assert_array_equal(
+        np.bincount(targets[ask], minlength=6), np.round(np.bincount(targets, minlength=6) / 4)
+    )
 
 
 def test_classes_that_occur_once_each_leave_no_choice() -> None:
@@ -210,6 +213,7 @@ def test_the_best_type_of_head_is_chosen_on_samples_kept_back() -> None:
     """Where a class lies on both ends of one axis, only a hidden layer can tell it; each type's score is told."""
     rng = np.random.default_rng(2)
     features = rng.normal(size=(600, 64)).astype(np.float32)
+    features[:, 1:16] = features[:, :1] + 0.5 * features[:, 1:16]
     targets = (np.abs(features[:, 0]) > 0.7).astype(np.int64)
     settings = FitSettings(heads=("linear", "adapter", "mlp"), mlp=MlpSettings(steps=200))
     fit = fit_personal_head(features, no_side(600), targets, blank(6), VEHICLE, settings)

@@ -109,6 +109,26 @@ def test_folder_with_a_broken_and_a_black_image(tmp_path: Path) -> None:
     assert [frame.label for frame in drain(open_source(f"folder://{tmp_path}", name="f", loop=True), 7)] == [None] * 7
 
 
+def test_a_folder_s_records_come_with_their_images(tmp_path: Path) -> None:
+    """Numbers and texts as text, null as not measured, none where there is none; a damaged one is a fault."""
+    records = {
+        "a": b'{"age": 61, "pulse": null, "temperature": "38.4", "weight": 70.5}',
+        "c": b"{}",
+        "d": b"[1, 2]",
+        "e": b'{"age": true}',
+        "f": b'{"age": "' + b"6" * (64 << 10) + b'"}',
+        "g": b"\xff\xfe",
+    }
+    for name in "abcdefg":
+        picture(tmp_path / f"{name}.png", 100 + ord(name) % 50)
+    for name, text in records.items():
+        (tmp_path / f"{name}.json").write_bytes(text)
+    frames = drain(open_source(f"folder://{tmp_path}", name="f"))
+    assert frames[0].record == {"age": "61", "pulse": "", "temperature": "38.4", "weight": "70.5"}
+    assert [frame.record for frame in frames[1:3]] == [None, {}]
+    assert [frame.fault for frame in frames] == [None] * 3 + ["unreadable"] * 4
+
+
 def test_folder_without_images(tmp_path: Path) -> None:
     """An empty folder and a missing one say so."""
     (tmp_path / "notes.txt").write_text("")
