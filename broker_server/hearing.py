@@ -100,5 +100,5 @@ def feature_spaces(bench: Bench, x: Tensor) -> dict[Tier, Space]:
             continue
         model = served(student, payload)
         own = class_prototypes(answer(model, anchors)[0], labels, spec.outputs, k=1)
-        spaces[tier] = Space(answer(model, x)[0], own.means, np.bincount(labels, minlength=spec.outputs))
+        spaces[tier] = Space(answer(model, x)[0], own)
     return spaces

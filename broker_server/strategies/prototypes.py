@@ -21,6 +21,7 @@ from edge_protocol.ids import DeviceId
 from edge_protocol.task import FEATURES
 
 F4 = npt.NDArray[np.float32]
+F8 = npt.NDArray[np.float64]
 I8 = npt.NDArray[np.int64]
 
 PULL = 10.0
