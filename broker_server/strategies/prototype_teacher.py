@@ -95,26 +95,17 @@ class PrototypeTeacher(Strategy):
         self._said: dict[Tier, F4] | None = None
 
     def hear(self, device: DeviceId, report: PrototypeReport, age: int) -> None:
-        """Take a device's class means in place of those it told before.
+        """Take a device's class means, of the task, in place of those it told before.
 
         Raises:
-            RemoteProtocolError: `reason` is ``wrong-task``, ``other-trunk`` or ``wrong-shape``.
+            RemoteProtocolError: `reason` is ``other-trunk``.
         """
-        spec = self._spec
-        if report.task != spec.name or report.label_space != spec.label_space:
-            raise RemoteProtocolError(
-                "wrong-task", f"class means are of {report.task!r} in label space {report.label_space}"
-            )
         if report.release != self._release or report.tier not in self._spaces:
             have = f"{', '.join(self._spaces) or 'no trunk'} of release {self._release}"
             raise RemoteProtocolError(
                 "other-trunk", f"class means are of {report.tier} of release {report.release}; the server has {have}"
             )
-        if max(report.classes.data, default=0) >= spec.outputs:
-            raise RemoteProtocolError(
-                "wrong-shape", f"class means name class {max(report.classes.data)} of {spec.outputs}"
-            )
-        means, counts = told_values(report, spec.outputs)
+        means, counts = told_values(report, self._spec.outputs)
         self._told[report.tier][device] = Told(Prototypes(means, (counts > 0).astype(np.uint8)), max(age, 0))
         self._said = None
 
