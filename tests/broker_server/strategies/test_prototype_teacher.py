@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from broker_server.distil_job import PROTOTYPE_STRATEGIES, DistilSettings
-from broker_server.strategies import PROTOTYPE_RULES
+from broker_server.distil_job import PROTOTYPE_STRATEGIES, VOTE_STRATEGIES, DistilSettings
+from broker_server.strategies import PROTOTYPE_RULES, STRATEGIES
 from broker_server.strategies.base import F4, HiddenAnchors, Opinion
 from broker_server.strategies.prototype_teacher import PrototypeTeacher, Space
 from edge_models.nearest_prototype import prototype_logits
@@ -82,8 +82,8 @@ def hear(one: PrototypeTeacher, **reports: PrototypeReport) -> PrototypeTeacher:
 
 
 def test_the_settings_name_the_rules_that_there_are() -> None:
-    """What the server asks for class means by is what can fuse them."""
-    assert set(PROTOTYPE_STRATEGIES) == set(PROTOTYPE_RULES)
+    """What the server takes from a configuration is what can fuse votes, or class means."""
+    assert (set(PROTOTYPE_STRATEGIES), set(VOTE_STRATEGIES)) == (set(PROTOTYPE_RULES), set(STRATEGIES))
     assert [DistilSettings(strategy=name).prototypes for name in ("fedproto", "feddistill")] == [True, False]
 
 
