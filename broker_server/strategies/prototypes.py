@@ -68,7 +68,8 @@ class PrototypeSharing(ABC):
         Args:
             device: whose they are.
             prototypes: means (C, K) and the classes held.
-            counts: (C,) int64, samples behind each mean; those of classes not held do not matter.
+            counts: (C,) int64, what each mean counts: samples behind it, as published, or what the server thinks it
+                worth; those of classes not held do not matter.
 
         Raises:
             RemoteProtocolError: `reason` is ``wrong-shape``, ``wrong-counts`` or ``not-finite``; the message names
