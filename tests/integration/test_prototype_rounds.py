@@ -35,6 +35,7 @@ from tests.fakes.fleet_simulator import FleetSimulator, in_memory
 TASK = TaskId("vehicle")
 SPEC = load_task("vehicle")
 WITHIN_S = 900.0
+PACKS = ("anchors", "proxies", "validation")
 TIERS = {"cam-1": "nano", "cam-2": "base"}
 
 
@@ -187,14 +188,15 @@ def test_junk_on_the_wire_is_a_reason_too(tmp_path: Path) -> None:
 
 def beside_speed(config: ServerConfig, folder: Path) -> ServerConfig:
     """The same server with a forecast task too, whose votes it asks for."""
-    steps = np.arange(90)
-    for name in ("anchors", "proxies", "validation"):
+    steps = np.arange(90.0)
+    for name in PACKS:
         values = (50 + 8 * np.sin(steps / 30))[:, None].astype(np.float32)
-        pack = SeriesPack(values=values, time_s=300.0 * steps, interval_s=300, sensors=("a",), unit="mph")
+        pack = SeriesPack(values=values, time_s=300 * steps, interval_s=300, sensors=("a",), unit="mph")
         save_pack(folder / f"speed-{name}.npz", pack, title=name)
-    packs = {name: str(folder / f"speed-{name}.npz") for name in ("anchors", "proxies", "validation")}
+    anchors, proxies, validation = (str(folder / f"speed-{name}.npz") for name in PACKS)
+    speed = TaskConfig(task="speed", anchors=anchors, proxies=proxies, validation=validation)
     means = msgspec.structs.replace(config.tasks["vehicle"], strategy="fedproto", proxies=None)
-    both = msgspec.structs.replace(config, tasks={"vehicle": means, "speed": TaskConfig(task="speed", **packs)})
+    both = msgspec.structs.replace(config, tasks={"vehicle": means, "speed": speed})
     begin(both, time.time())
     return both
 

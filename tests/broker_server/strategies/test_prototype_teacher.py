@@ -137,10 +137,10 @@ def test_class_means_that_mislead_leave_the_teaching_to_the_shared_model(kind: t
 
 
 def among_honest(
-    kind: type, *, honest: int = 4, claim: int = 30, age: int = 0, liars: int = 1, **settings: object
+    kind: type, *, honest: int, liars: int, claim: int = 30, age: int = 0, settings: Settings | None = None
 ) -> PrototypeTeacher:
     """A teacher that honest devices told what they have, of 30 samples a class, and liars means of other classes."""
-    one = teacher(kind, **settings)
+    one = teacher(kind, ("nano",), 2, **(settings or {}))
     for at in range(honest):
         one.hear(DeviceId(f"d{at}"), told("nano", tuple(range(C)), seed=at, count=30), 0)
     for at in range(liars):
@@ -175,7 +175,9 @@ def test_how_many_samples_a_device_claims_changes_nothing(kind: type) -> None:
 )
 def test_the_cap_and_the_age_of_a_report_reach_the_prototypes(kind: type, many: Settings, few: Settings) -> None:
     """Most devices lie and were heard long ago: under a low cap or a short half life, hardly trusted nor fused."""
-    heard, faint = (among_honest(kind, honest=3, liars=6, age=7, **{"half_life": 99.0} | way) for way in (many, few))
+    heard, faint = (
+        among_honest(kind, honest=3, liars=6, age=7, settings=Settings(half_life=99.0) | way) for way in (many, few)
+    )
     assert nearest(faint) > nearest(heard) + 0.2
     assert sum(lying(faint)) < sum(lying(heard)) / 2
 
