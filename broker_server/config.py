@@ -51,6 +51,7 @@ class TaskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         anchors: pack of labelled samples; the first release learns from them.
         proxies: pack of samples that every device answers. Strategies that ask for class means need none: its samples
             then stay with the server and are what the students learn on, in the place of the anchors.
+        strategy: rule that fuses this task's reports; None for the one of the ``distil`` section.
         validation: pack of labelled samples that the judge measures on.
         judge: what a candidate may lose, and still become a release.
         rollout: how the judge's releases go over the fleet, without an operator; None for all devices at once.
@@ -59,6 +60,7 @@ class TaskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     task: str
     anchors: str
     proxies: str | None = None
+    strategy: str | None = None
     validation: str
     rounds: RoundsConfig = RoundsConfig()
     judge: JudgeRules = JudgeRules()
@@ -158,6 +160,11 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         check_id(self.fleet, "fleet")
         for name in self.tasks:
             check_id(name, "task")
+
+    def distil_of(self, task: str) -> DistilSettings:
+        """How a task's candidates are made: as the ``distil`` section says, by its own strategy where it names one."""
+        settings = self.distil.settings
+        return msgspec.structs.replace(settings, strategy=self.tasks[task].strategy or settings.strategy)
 
 
 def read_config(

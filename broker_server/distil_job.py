@@ -27,6 +27,7 @@ from edge_protocol.task import Tier
 from edge_protocol.trunks import Batch, Rate, Share, Steps, TrunkAsk
 
 T = TypeVar("T")
+VOTE_STRATEGIES = ("dsfl", "feddf", "feddistill", "fedmd", "mean", "self")
 PROTOTYPE_STRATEGIES = ("fedproto", "fedtgp")
 """Rules that ask devices for class means, and for no answer on proxies."""
 Scores = dict[str, float]
@@ -36,7 +37,7 @@ class DistilSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """How reports become students; the ``distil`` section of the server's configuration.
 
     Attributes:
-        strategy: rule that fuses reports into a teacher; see `broker_server.strategies`.
+        strategy: rule that fuses reports into a teacher; see `broker_server.strategies`. A task may name its own.
         payload: form of the weights that devices fetch: INT8 steps, or twice the bytes in fp16.
         variants: built of each candidate beside the plain artifact, and released where they keep their limits.
         first_steps: of the optimiser, per student, on the anchors for the first release.
@@ -168,7 +169,8 @@ class DistilResult(msgspec.Struct, frozen=True, kw_only=True):
         headline: score that decides, first in each of the score tables.
         higher_is_better: which way it should go.
         metrics: tier → ``current`` and ``candidate`` → scores on server validation; no ``current`` for a first release.
-        teacher: what the teacher looked like: ``reports``, ``shared_share``, and scores where they can be known.
+        teacher: ``reports``, how many it was made of, and ``share/<device>``, how much each device counted in it, 0 to
+            1, where the strategy weighs devices.
         devices: device → why its report was refused.
         parameters: tier → number of weights.
         cohorts: tier → cohort → how it fares; empty for a first release.

@@ -20,7 +20,6 @@ from broker_server.candidate_files import released_payload
 from broker_server.distil_job import DistilJob
 from broker_server.distiller import answer, inputs_of, shared_opinion
 from broker_server.strategies import PROTOTYPE_RULES, HiddenAnchors, Strategy, make_strategy
-from broker_server.strategies.base import check_report
 from broker_server.strategies.prototype_teacher import PrototypeTeacher, Space
 from edge_models.prototypes import class_prototypes
 from edge_protocol.errors import RemoteProtocolError
@@ -76,13 +75,18 @@ def hear(bench: Bench, x: Tensor) -> Hearing:
 def _take(
     strategy: Strategy, device: DeviceId, report: FullReport, job: DistilJob, spec: TaskSpec, samples: int
 ) -> None:
+    """Give a report to the strategy, when it still answers the job; what cannot have changed was checked as it came."""
     age = job.round - report.round
+    if report.label_space != spec.label_space:
+        raise RemoteProtocolError("wrong-label-space", f"labels are of {report.label_space}, not {spec.label_space}")
     if isinstance(strategy, PrototypeTeacher) and isinstance(report, PrototypeReport):
         strategy.hear(device, report, age)
     elif isinstance(strategy, PrototypeTeacher) or isinstance(report, PrototypeReport):
         raise RemoteProtocolError("wrong-kind", f"a {type(report).__name__} is none of {job.settings.strategy}'s")
+    elif (report.proxy, report.votes.samples) != (job.proxy, samples):
+        told = f"{report.votes.samples} samples of proxy set {report.proxy[:12]}"
+        raise RemoteProtocolError("wrong-proxy", f"report answers {told}, not {samples} of {job.proxy[:12]}")
     else:
-        check_report(report, spec, job.proxy, samples)
         strategy.add(device, report.votes, age)
 
 
@@ -100,5 +104,5 @@ def feature_spaces(bench: Bench, x: Tensor) -> dict[Tier, Space]:
             continue
         model = served(student, payload)
         own = class_prototypes(answer(model, anchors)[0], labels, spec.outputs, k=1)
-        spaces[tier] = Space(answer(model, x)[0], own.means, np.bincount(labels, minlength=spec.outputs))
+        spaces[tier] = Space(answer(model, x)[0], own)
     return spaces

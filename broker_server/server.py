@@ -102,7 +102,9 @@ class Server:
         specs = task_specs(config)
         blobs = BlobFolder(state / "blobs")
         salt = read_salt(state / "proxies.salt")
-        setups = [task_setup(spec, config.tasks[name], blobs, config.distil, salt) for name, spec in specs.items()]
+        setups = [
+            task_setup(spec, config.tasks[name], blobs, config.distil_of(name), salt) for name, spec in specs.items()
+        ]
         self.database = Database(state / "server.db")
         self.coordinator = Coordinator([TaskRounds(setup) for setup in setups], config.devices)
         self.topics = Topics(FleetId(config.fleet))

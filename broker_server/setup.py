@@ -8,7 +8,7 @@ from pathlib import Path
 
 from broker_server.config import ServerConfig, TaskConfig
 from broker_server.coordinator import Coordinator
-from broker_server.distil_job import PROTOTYPE_STRATEGIES, DistilSettings
+from broker_server.distil_job import PROTOTYPE_STRATEGIES, VOTE_STRATEGIES, DistilSettings
 from broker_server.effects import Effect
 from broker_server.key_setup import signed_roles
 from broker_server.keys import KeyFolder
@@ -50,14 +50,19 @@ def task_setup(spec: TaskSpec, task: TaskConfig, blobs: BlobFolder, settings: Di
         DataError: the pack cannot be read, or is of another task.
         StoreError: the disk refused.
     """
+    known = VOTE_STRATEGIES + PROTOTYPE_STRATEGIES
+    if settings.strategy not in known:
+        raise ConfigError(f"tasks.{spec.name}.strategy: {settings.strategy!r} is not one of {', '.join(known)}")
     if settings.prototypes:
         if spec.kind != "classify":
-            raise ConfigError(f"distil.strategy: {settings.strategy} needs classes, and task {spec.name!r} forecasts")
+            raise ConfigError(
+                f"tasks.{spec.name}.strategy: {settings.strategy} needs classes, and this task forecasts; name another"
+            )
         return TaskSetup(spec, None, 0, task.rounds, task.judge)
     if task.proxies is None:
         raise ConfigError(
             f"tasks.{spec.name}.proxies: {settings.strategy} asks devices about samples; name a pack of them, or set "
-            f"distil.strategy to {' or '.join(PROTOTYPE_STRATEGIES)}"
+            f"tasks.{spec.name}.strategy to {' or '.join(PROTOTYPE_STRATEGIES)}"
         )
     proxies, anchors = load_samples(task.proxies, spec), load_samples(task.anchors, spec)
     asked = mingle(proxies, anchors, share=settings.trust_share, salt=salt)

@@ -144,7 +144,7 @@ class Workshop:
             task=setup.task,
             round=number,
             release=release,
-            settings=config.distil.settings,
+            settings=config.distil_of(task),
             anchors=setup.anchors,
             proxies=setup.proxies or setup.anchors,
             validation=setup.validation,

@@ -54,4 +54,4 @@ def spaces(students: Students, x: torch.Tensor, anchors: Samples) -> dict[Tier, 
 def _space(student: Student, x: torch.Tensor, anchors: Samples) -> Space:
     labels = anchors.targets.astype(np.int64)
     own = class_prototypes(answer(student, inputs_of(anchors, SPEC))[0], labels, SPEC.outputs, k=1)
-    return Space(answer(student, x)[0], own.means, np.bincount(labels, minlength=SPEC.outputs))
+    return Space(answer(student, x)[0], own)

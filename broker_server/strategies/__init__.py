@@ -48,7 +48,7 @@ def make_strategy(settings: DistilSettings, shared: Opinion, anchors: HiddenAnch
     """
     kind = STRATEGIES.get(settings.strategy)
     if kind is None:
-        raise ConfigError(f"distil.strategy: {settings.strategy!r} is not one of {', '.join(sorted(STRATEGIES))}")
+        raise ConfigError(f"strategy: {settings.strategy!r} is not one of {', '.join(sorted(STRATEGIES))}")
     return kind(shared, settings, anchors)
 
 

@@ -1,7 +1,8 @@
-"""What every fusing rule is: ballots in, one teacher out. Owns checks, decoding and the sum; owns no rule.
+"""What every fusing rule is: ballots in, one teacher out. Owns decoding and the sum; owns no rule.
 
-A strategy keeps each device's newest ballot as it came (three bytes a sample), so memory grows with devices times
-samples by no more than that, a second ballot of a device replaces its first, and the order of arrival does not matter.
+A strategy keeps each device's newest ballot as it came (three bytes a sample of a classifier), so a second ballot of a
+device replaces its first, and the order of arrival does not matter. A rule that weighs devices against each other needs
+several times that while it makes a teacher: `benchmarks.learning.aggregate` measures how much.
 """
 
 from __future__ import annotations
@@ -14,10 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from broker_server.distil_job import DistilSettings
-from edge_protocol.errors import RemoteProtocolError
 from edge_protocol.ids import DeviceId
-from edge_protocol.messages import ClassVotes, ForecastVotes, KnowledgeReport
-from edge_protocol.task import TaskSpec
+from edge_protocol.messages import ClassVotes, ForecastVotes
 from edge_protocol.votes import class_odds, forecast_values
 
 F4 = npt.NDArray[np.float32]
@@ -151,31 +150,3 @@ def opinion_of(votes: Votes) -> Opinion:
     odds = class_odds(votes)
     total = odds.sum(1, keepdims=True)
     return Opinion(np.where(total > 0, odds / np.maximum(total, 1e-9), 1 / odds.shape[1]).astype(np.float32))
-
-
-def check_report(report: KnowledgeReport, spec: TaskSpec, proxy: str, samples: int) -> None:
-    """Refuse a report that does not answer this task's proxy set.
-
-    Args:
-        report: as decoded.
-        spec: the task.
-        proxy: hash of the proxy set that must have been answered; "" for any.
-        samples: N, the number of proxies.
-
-    Raises:
-        RemoteProtocolError: its `reason` is ``wrong-task``, ``wrong-proxy`` or ``wrong-shape``; NaN was
-            refused when it was decoded.
-    """
-    if report.task != spec.name or report.label_space != spec.label_space:
-        raise RemoteProtocolError("wrong-task", f"report answers {report.task!r} in label space {report.label_space}")
-    if proxy and report.proxy != proxy:
-        raise RemoteProtocolError("wrong-proxy", f"report answers proxy set {report.proxy[:12]}, not {proxy[:12]}")
-    if spec.kind == "classify":
-        fits = isinstance(report.votes, ClassVotes) and report.votes.held.shape[0] == spec.outputs
-    else:
-        fits = isinstance(report.votes, ForecastVotes) and report.votes.mean.shape[1] == len(spec.horizons)
-    if not fits or report.votes.samples != samples:
-        raise RemoteProtocolError(
-            "wrong-shape",
-            f"report holds {report.votes.samples} {type(report.votes).__name__}, not {samples} of {spec.kind}",
-        )

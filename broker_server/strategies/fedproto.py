@@ -9,7 +9,7 @@ from edge_models.prototypes import Prototypes
 
 
 class FedProto(PrototypeSharing):
-    """A device counts in a class by its samples of it."""
+    """A device counts in a class by its count of it."""
 
     def result(self) -> Prototypes:
         """Average class by class what devices sent."""

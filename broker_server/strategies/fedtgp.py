@@ -6,8 +6,9 @@ margin,
 
     loss = cross-entropy over classes of -(|P_i - p_c| + [c is the class of P_i] · margin)
 
-where the margin adapts: the widest gap between a class's centre and the nearest other one, at most 100. What is learnt
-is kept from round to round. Needs torch, but only when it trains.
+where the margin adapts: the widest gap between a class's centre and the nearest other one, at most 100. In an epoch a
+class mean is drawn as often as it counts in its class: once each where all count alike, which is the rule as published.
+What is learnt is kept from round to round. Needs torch, but only when it trains.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from broker_server.strategies.prototypes import F4, I8, PULL, PrototypeSharing
+from broker_server.strategies.prototypes import F4, F8, I8, PULL, PrototypeSharing
 from edge_models.nearest_prototype import distances
 from edge_models.prototypes import Prototypes
 from edge_protocol.task import FEATURES
@@ -65,20 +66,21 @@ class FedTGP(PrototypeSharing):
             return self.shared(np.zeros((self.outputs, self.features), np.float32))
         points = np.concatenate([one.means for one in sent])
         labels = np.concatenate([one.classes for one in sent])
+        weights = weights_of(labels, np.concatenate([one.counts for one in sent]))
         if self._learnt is None:
             self._learnt = _fresh(self.outputs, self.features, self.seed)
-        return self.shared(self._train(*self._learnt, points, labels))
+        return self.shared(self._train(*self._learnt, points, labels, weights))
 
-    def _train(self, maker: nn.Sequential, order: torch.Generator, points: F4, labels: I8) -> F4:
+    def _train(self, maker: nn.Sequential, order: torch.Generator, points: F4, labels: I8, weights: F8) -> F4:
         """Bring each class mean nearer to its own prototype than to all others; return all prototypes, (C, K)."""
         import torch  # noqa: PLC0415 - the server reads the rules where it has no torch
         from torch.nn import functional  # noqa: PLC0415
 
         x, y = torch.from_numpy(points), torch.from_numpy(labels)
-        everyone, margin = torch.arange(self.outputs), margin_of(points, labels)
+        everyone, margin = torch.arange(self.outputs), margin_of(points, labels, weights)
         optimiser = torch.optim.SGD(maker.parameters(), lr=self.learning_rate)
         for _ in range(self.epochs):
-            for batch in torch.split(torch.randperm(len(x), generator=order), BATCH):
+            for batch in torch.split(_drawn(torch.from_numpy(weights), order), BATCH):
                 prototypes: Tensor = maker(everyone)
                 away = torch.cdist(x[batch], prototypes) + margin * functional.one_hot(y[batch], self.outputs)
                 optimiser.zero_grad()
@@ -88,17 +90,41 @@ class FedTGP(PrototypeSharing):
             return np.asarray(maker(everyone).numpy(), np.float32)
 
 
-def margin_of(points: F4, labels: I8) -> float:
+def weights_of(labels: I8, counts: I8) -> F8:
+    """How much each class mean counts in its class, with mean 1 there.
+
+    Args:
+        labels: (P,) int64, classes.
+        counts: (P,) int64 ≥ 1.
+    """
+    return np.asarray(counts * np.bincount(labels)[labels] / np.bincount(labels, counts)[labels])
+
+
+def margin_of(points: F4, labels: I8, weights: F8) -> float:
     """Widest gap between a class's centre and the nearest other one, at most `MARGIN_LIMIT`; 0 for a single class.
 
     Args:
         points: (P, K) float32, class means of devices, P ≥ 1.
         labels: (P,) int64, their classes.
+        weights: (P,) float64, of each in its class.
     """
-    centres = np.stack([points[labels == label].mean(axis=0) for label in np.unique(labels)])
+    classes = np.unique(labels)
+    centres = np.stack([np.average(points[labels == c], axis=0, weights=weights[labels == c]) for c in classes])
     gaps = distances(centres, centres)
     np.fill_diagonal(gaps, np.inf)
     return min(float(gaps.min(axis=1).max()), MARGIN_LIMIT) if len(centres) > 1 else 0.0
+
+
+def _drawn(weights: Tensor, order: torch.Generator) -> Tensor:
+    """Which class means an epoch takes, in what order: each as often as its weight, one draw more or less.
+
+    Systematic resampling (Kitagawa 1996). A weight on the loss does the same, and diverges where one has most.
+    """
+    import torch  # noqa: PLC0415
+
+    at = torch.rand(1, generator=order, dtype=torch.float64) + torch.arange(len(weights))
+    drawn = torch.searchsorted(weights.cumsum(0), at, right=True).clamp(max=len(weights) - 1)
+    return drawn[torch.randperm(len(weights), generator=order)]
 
 
 def _fresh(outputs: int, features: int, seed: int) -> tuple[nn.Sequential, torch.Generator]:

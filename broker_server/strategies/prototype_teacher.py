@@ -1,7 +1,9 @@
 """A teacher made of class means alone: no device answers a sample. Owns what class means say, not how they are fused.
 
 Features of different trunks cannot be compared, so class means are fused tier by tier, each in the feature space of its
-released trunk, by `fedproto` or `fedtgp`. The server's own class means, of its anchors, are one more voice in each.
+released trunk, by `fedproto` or `fedtgp`. Whoever tells a class has one voice in it, which fades with age: nobody can
+check how many samples a device says are behind a mean. The server's own class means, of its anchors, are one more voice
+in each.
 What a tier's prototypes say of a sample of the server's is
 
     p_t(c | x) ∝ exp(-|f_t(x) - P_tc| / τ_t)
@@ -34,11 +36,11 @@ from edge_protocol.ids import SERVER, DeviceId
 from edge_protocol.prototypes import PrototypeReport, told_values
 from edge_protocol.task import TaskSpec, Tier
 
-I8 = npt.NDArray[np.int64]
+U1 = npt.NDArray[np.uint8]
 SHARPNESS = 2.0 ** np.arange(-3, 7)
 """What τ is tried at: one over each of these, times the mean distance to a nearest prototype."""
 CAPPING = 12
-"""Steps in which counts are cut to the cap; each cuts what is above it to a share of what the last left."""
+"""Steps in which voices are cut to the cap; each cuts what is above it to a share of what the last left."""
 PARTS = 1e6
 """A share of a class in whole numbers, as the rules weigh by counts."""
 PRIOR_STRENGTH = 1.0
@@ -51,21 +53,18 @@ class Space:
 
     Attributes:
         asked: (N, K) float32, features of the samples that the teacher speaks of.
-        own: (C, K) float32, class means of the server's labelled anchors; zeros where it has none.
-        counts: (C,) int64, anchors behind each.
+        own: class means of the server's labelled anchors.
     """
 
     asked: F4
-    own: F4
-    counts: I8
+    own: Prototypes
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Told:
-    """What a device told: means (C, K) float32 and counts (C,) int64, 0 for classes not told; rounds ago."""
+    """What a device told, and how many rounds ago."""
 
-    means: F4
-    counts: I8
+    means: Prototypes
     age: int
 
 
@@ -96,27 +95,18 @@ class PrototypeTeacher(Strategy):
         self._said: dict[Tier, F4] | None = None
 
     def hear(self, device: DeviceId, report: PrototypeReport, age: int) -> None:
-        """Take a device's class means in place of those it told before.
+        """Take a device's class means, of the task, in place of those it told before.
 
         Raises:
-            RemoteProtocolError: `reason` is ``wrong-task``, ``other-trunk`` or ``wrong-shape``.
+            RemoteProtocolError: `reason` is ``other-trunk``.
         """
-        spec = self._spec
-        if report.task != spec.name or report.label_space != spec.label_space:
-            raise RemoteProtocolError(
-                "wrong-task", f"class means are of {report.task!r} in label space {report.label_space}"
-            )
         if report.release != self._release or report.tier not in self._spaces:
             have = f"{', '.join(self._spaces) or 'no trunk'} of release {self._release}"
             raise RemoteProtocolError(
                 "other-trunk", f"class means are of {report.tier} of release {report.release}; the server has {have}"
             )
-        if max(report.classes.data, default=0) >= spec.outputs:
-            raise RemoteProtocolError(
-                "wrong-shape", f"class means name class {max(report.classes.data)} of {spec.outputs}"
-            )
-        means, counts = told_values(report, spec.outputs)
-        self._told[report.tier][device] = Told(means, counts, max(age, 0))
+        means, counts = told_values(report, self._spec.outputs)
+        self._told[report.tier][device] = Told(Prototypes(means, (counts > 0).astype(np.uint8)), max(age, 0))
         self._said = None
 
     def __len__(self) -> int:
@@ -132,7 +122,7 @@ class PrototypeTeacher(Strategy):
         return fusion.result()
 
     def trust(self) -> dict[DeviceId, float]:
-        """What share of the teacher each device got: its tier's, by its samples in each class."""
+        """What share of the teacher each device got: its tier's, by its shares of the classes."""
         weights = self._weights(self._opinions())
         return {
             device: float(weight * share.mean())
@@ -142,33 +132,29 @@ class PrototypeTeacher(Strategy):
 
     def prototypes(self, tier: Tier) -> Prototypes:
         """The fused prototypes of a tier."""
-        space, told = self._spaces[tier], self._told[tier]
+        space, shares = self._spaces[tier], self._shares(tier)
         rule = self._kind(self._spec.outputs)
-        limit, shares = float(np.linalg.norm(space.asked, axis=1).max()), self._shares(tier)
-        voices = {device: (each.means, each.counts, shares[device]) for device, each in told.items()}
-        rest = np.ones(len(space.counts), np.float32)
-        for share in shares.values():
-            rest = rest - share
-        voices[DeviceId(SERVER)] = (space.own, space.counts, rest)
-        for device, (means, counts, share) in voices.items():
-            held = (counts > 0).astype(np.uint8)
-            parts = np.maximum(np.rint(share * PARTS), 1).astype(np.int64)
-            rule.add(device, Prototypes(_shortened(means, limit), held), parts)
+        limit = float(np.linalg.norm(space.asked, axis=1).max())
+        shares[DeviceId(SERVER)] = 1 - sum(shares.values(), start=np.zeros(self._spec.outputs, np.float32))
+        means = {device: told.means for device, told in self._told[tier].items()} | {DeviceId(SERVER): space.own}
+        for device, each in means.items():
+            parts = np.maximum(np.rint(shares[device] * PARTS), 1).astype(np.int64)
+            rule.add(device, Prototypes(_shortened(each.means, limit), each.held), parts)
         return rule.result()
 
     def _shares(self, tier: Tier) -> dict[DeviceId, F4]:
-        """Share of each device in each class of its tier, (C,) float32: by samples and age, none above the cap."""
-        told = self._told[tier]
-        life, own = self.settings.half_life, self._spaces[tier].counts
-        faded = np.array([each.counts * 0.5 ** (each.age / life) for each in told.values()]).reshape(-1, len(own))
-        counted = _capped(faded, own, self.settings.device_cap)
-        shares = counted / np.maximum(counted.sum(axis=0) + own, 1e-9)
+        """Share of each device in each class of its tier, (C,) float32: alike but for age, and none above the cap."""
+        told, own = self._told[tier], self._spaces[tier].own.held
+        life = self.settings.half_life
+        voices = np.array([each.means.held * 0.5 ** (each.age / life) for each in told.values()]).reshape(-1, len(own))
+        capped = _capped(voices, own, self.settings.device_cap)
+        shares = capped / np.maximum(capped.sum(axis=0) + own, 1e-9)
         return dict(zip(told, shares.astype(np.float32), strict=True))
 
     def _opinions(self) -> dict[Tier, F4]:
         """What the prototypes of each tier that was heard say, (N, C) float32 probabilities."""
         if self._said is None:
-            heard = [tier for tier, told in self._told.items() if any(each.counts.any() for each in told.values())]
+            heard = [tier for tier, told in self._told.items() if any(each.means.held.any() for each in told.values())]
             self._said = {tier: self._opinion(tier) for tier in heard}
         return self._said
 
@@ -212,12 +198,12 @@ def _softmax(logits: F4) -> F4:
     return np.asarray(raised / raised.sum(axis=1, keepdims=True), np.float32)
 
 
-def _capped(counts: F8, own: I8, cap: float) -> F8:
-    """Counts (D, C) of which none exceeds a share `cap` of them all and `own` (C,), as far as others leave a choice."""
-    limit = counts.max(axis=0, initial=0)
+def _capped(voices: F8, own: U1, cap: float) -> F8:
+    """Voices (D, C) of which none exceeds a share `cap` of them all and `own` (C,), as far as others leave a choice."""
+    limit = voices.max(axis=0, initial=0)
     for _ in range(CAPPING):
-        limit = np.minimum(limit, cap * (np.minimum(counts, limit).sum(axis=0) + own))
-    return np.asarray(np.minimum(counts, limit))
+        limit = np.minimum(limit, cap * (np.minimum(voices, limit).sum(axis=0) + own))
+    return np.asarray(np.minimum(voices, limit))
 
 
 def _shortened(means: F4, limit: float) -> F4:

@@ -21,6 +21,7 @@ from edge_protocol.ids import DeviceId
 from edge_protocol.task import FEATURES
 
 F4 = npt.NDArray[np.float32]
+F8 = npt.NDArray[np.float64]
 I8 = npt.NDArray[np.int64]
 
 PULL = 10.0
@@ -67,7 +68,8 @@ class PrototypeSharing(ABC):
         Args:
             device: whose they are.
             prototypes: means (C, K) and the classes held.
-            counts: (C,) int64, samples behind each mean; those of classes not held do not matter.
+            counts: (C,) int64, what each mean counts: samples behind it, as published, or what the server thinks it
+                worth; those of classes not held do not matter.
 
         Raises:
             RemoteProtocolError: `reason` is ``wrong-shape``, ``wrong-counts`` or ``not-finite``; the message names

@@ -35,6 +35,16 @@ def test_paths_begin_at_the_file_and_names_of_tasks_stay_names(tmp_path: Path) -
     assert (config.broker.ca_file, config.broker.cert_file) == (str(tmp_path / "id" / "ca.pem"), "/etc/own.pem")
 
 
+def test_a_task_may_have_a_strategy_of_its_own(tmp_path: Path) -> None:
+    """Class means for one task beside votes for another; everything else is as the ``distil`` section says."""
+    file = tmp_path / "server.yaml"
+    file.write_text(TEXT.replace("{task: mine.yaml", "{task: mine.yaml, strategy: fedproto"))
+    config = read_config(file)
+    own, rest = config.distil_of("mine"), config.distil_of("vehicle")
+    assert (own.strategy, own.prototypes, rest.strategy, rest.prototypes) == ("fedproto", True, "feddistill", False)
+    assert own.steps == rest.steps == 5
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

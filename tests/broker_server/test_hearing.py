@@ -28,6 +28,7 @@ from tests.fakes.small_centre import artifact_files
 
 SPEC = load_task("vehicle")
 C = SPEC.outputs
+PROXY = "ab" * 32
 
 
 def asked(proxies: int = 24) -> Asked:
@@ -75,11 +76,11 @@ def means(release: int = 7, number: int = 4, **changes: object) -> PrototypeRepo
     )
 
 
-def votes() -> KnowledgeReport:
-    """A report on proxies, which nobody asked for."""
-    zero = pack(np.zeros(24, np.uint8))
+def votes(samples: int = 24, **changes: object) -> KnowledgeReport:
+    """A report on a proxy set."""
+    zero = pack(np.zeros(samples, np.uint8))
     cast = ClassVotes(zero, zero, zero, pack(np.ones(C, np.uint8)))
-    return KnowledgeReport("vehicle", SPEC.label_space, 4, 7, "ab" * 32, 9, cast)
+    return msgspec.structs.replace(KnowledgeReport("vehicle", SPEC.label_space, 4, 7, PROXY, 9, cast), **changes)
 
 
 def heard(folder: Path, job: DistilJob, reports: dict[str, FullReport]) -> Hearing:
@@ -102,9 +103,10 @@ def test_the_space_is_that_of_the_weights_that_devices_run(job: DistilJob) -> No
     np.testing.assert_array_equal(spaces["nano"].asked, on_device)
     assert np.abs(on_device - answer(student(), x)[0]).max() > 0
     labels = samples.anchors.targets.astype(np.int64)
-    np.testing.assert_array_equal(spaces["nano"].counts, np.bincount(labels, minlength=C))
     own = answer(served(student(), weights), inputs_of(samples.anchors, SPEC))[0]
-    np.testing.assert_array_equal(spaces["nano"].own, class_prototypes(own, labels, C, k=1).means)
+    expected = class_prototypes(own, labels, C, k=1)
+    np.testing.assert_array_equal(spaces["nano"].own.means, expected.means)
+    np.testing.assert_array_equal(spaces["nano"].own.held, expected.held)
 
 
 def test_each_device_is_taken_or_refused_with_a_reason(tmp_path: Path, job: DistilJob) -> None:
@@ -160,9 +162,34 @@ def test_without_the_running_weights_no_class_means_are_taken(tmp_path: Path, jo
     assert len(found.strategy) == 0
 
 
+def test_votes_that_the_job_does_not_ask_for_any_more_are_refused(tmp_path: Path, job: DistilJob) -> None:
+    """Labels, proxy set or packs were changed since reports came: each is told why, and what still fits counts."""
+    voted = msgspec.structs.replace(job, settings=DistilSettings(), proxy=PROXY)
+    samples = len(asked().samples)
+    found = heard(
+        tmp_path,
+        voted,
+        {
+            "good": votes(samples),
+            "labels": votes(samples, label_space="cd34"),
+            "proxy": votes(samples, proxy="cd" * 32),
+            "short": votes(samples - 1),
+        },
+    )
+    assert set(found.rounds) == {"good"}
+    asks = f"not {samples} of abababababab"
+    assert found.refused == {
+        "labels": f"labels are of cd34, not {SPEC.label_space}",
+        "proxy": f"report answers {samples} samples of proxy set cdcdcdcdcdcd, {asks}",
+        "short": f"report answers {samples - 1} samples of proxy set abababababab, {asks}",
+    }
+    assert found.strategy is not None
+    assert np.isfinite(found.strategy.teacher().value).all()
+
+
 def test_class_means_are_nothing_to_a_strategy_of_votes(tmp_path: Path, job: DistilJob) -> None:
     """A server whose strategy was changed meanwhile refuses what it asked for before."""
-    changed = msgspec.structs.replace(job, settings=DistilSettings(strategy="feddistill"), proxy="ab" * 32)
+    changed = msgspec.structs.replace(job, settings=DistilSettings(strategy="feddistill"), proxy=PROXY)
     found = heard(tmp_path, changed, {"means": means()})
     assert found.rounds == {}
     assert "PrototypeReport is none of feddistill's" in found.refused["means"]

@@ -243,7 +243,9 @@ def test_a_task_without_proxies_needs_a_strategy_that_asks_for_none(tmp_path: Pa
     for task in (bare["vehicle"], config.tasks["vehicle"]):
         setup = task_setup(spec, task, blobs, means, b"salt")
         assert (setup.proxy, setup.samples) == (None, 0)
-    with pytest.raises(ConfigError, match="needs classes"):
+    with pytest.raises(ConfigError, match=r"tasks\.vehicle\.strategy: 'fedporto' is not one of dsfl, .*fedtgp"):
+        task_setup(spec, bare["vehicle"], blobs, DistilSettings(strategy="fedporto"), b"salt")
+    with pytest.raises(ConfigError, match=r"tasks\.speed\.strategy: fedtgp needs classes"):
         task_setup(load_task("speed"), bare["vehicle"], blobs, means, b"salt")
     counted = check_files(msgspec.structs.replace(config, tasks=bare), task_specs(config))
     assert [(name, what) for name, what, _ in counted] == [("vehicle", "anchors"), ("vehicle", "validation")]

@@ -12,13 +12,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from broker_server.config import DistilConfig, RoundsConfig, ServerConfig
+from broker_server.config import DistilConfig, RoundsConfig, ServerConfig, TaskConfig
 from broker_server.distil_job import read_job
 from broker_server.distil_worker import run_job
 from broker_server.judge import JudgeRules
-from broker_server.key_setup import signed_roles
+from broker_server.key_setup import begin, signed_roles
 from broker_server.replay import replay
 from broker_server.rounds import RoundState
+from devices.packs import SeriesPack, save_pack
 from edge_client.agent import Agent
 from edge_models.tasks import load_task
 from edge_protocol import messages as m
@@ -34,6 +35,7 @@ from tests.fakes.fleet_simulator import FleetSimulator, in_memory
 TASK = TaskId("vehicle")
 SPEC = load_task("vehicle")
 WITHIN_S = 900.0
+PACKS = ("anchors", "proxies", "validation")
 TIERS = {"cam-1": "nano", "cam-2": "base"}
 
 
@@ -180,6 +182,45 @@ def test_junk_on_the_wire_is_a_reason_too(tmp_path: Path) -> None:
         assert record.state == RoundState.RELEASED.value
         assert set(record.refused) == {"dev-3"}
         assert "not-finite" in record.refused["dev-3"]
+    finally:
+        server.close()
+
+
+def beside_speed(config: ServerConfig, folder: Path) -> ServerConfig:
+    """The same server with a forecast task too, whose votes it asks for."""
+    steps = np.arange(90.0)
+    for name in PACKS:
+        values = (50 + 8 * np.sin(steps / 30))[:, None].astype(np.float32)
+        pack = SeriesPack(values=values, time_s=300 * steps, interval_s=300, sensors=("a",), unit="mph")
+        save_pack(folder / f"speed-{name}.npz", pack, title=name)
+    anchors, proxies, validation = (str(folder / f"speed-{name}.npz") for name in PACKS)
+    speed = TaskConfig(task="speed", anchors=anchors, proxies=proxies, validation=validation)
+    means = msgspec.structs.replace(config.tasks["vehicle"], strategy="fedproto", proxies=None)
+    both = msgspec.structs.replace(config, tasks={"vehicle": means, "speed": speed})
+    begin(both, time.time())
+    return both
+
+
+def test_a_task_asks_for_class_means_beside_one_that_asks_for_votes(tmp_path: Path) -> None:
+    """Cameras and sensors on one server: class means of the cameras become a release, and sensors have proxies."""
+    write_packs(tmp_path)
+    clock, broker = FakeClock(), MemoryBroker()
+    config = beside_speed(centre_config(tmp_path, rounds=rounds()), tmp_path)
+    server = make_server(config, broker, clock, scripted_distiller([0.4, 0.4, 0.5]))
+    try:
+        server.start()
+        fleet = FleetSimulator(in_memory(broker), SPEC, clock, 12, class_means=simulated)
+        fleet.start()
+        drive(server, fleet, clock, rounds_closed(server, 1), "end of the round")
+        assert server.database.rounds(TASK)[-1].state == RoundState.RELEASED.value
+        assert set(server.database.reports(TASK, 1, "")) == {f"dev-{at}" for at in range(12)}
+        asked = {name: task.setup.proxy is not None for name, task in server.coordinator.tasks.items()}
+        assert asked == {"vehicle": False, "speed": True}
+        jobs = {name: read_job(tmp_path / "server/jobs" / name) for name in ("vehicle-1", "speed-0")}
+        assert {name: job.settings.strategy for name, job in jobs.items()} == {
+            "vehicle-1": "fedproto",
+            "speed-0": "feddistill",
+        }
     finally:
         server.close()
 
