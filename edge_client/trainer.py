@@ -44,7 +44,7 @@ from edge_protocol.task import ImageInput, TaskSpec
 
 if TYPE_CHECKING:
     from edge_models.fit import PersonalFit
-    from edge_models.head_fits import FitSettings
+    from edge_models.head_fits import FitSettings, Tick
 
 BATCH = 64
 _PR_SET_PDEATHSIG = 1
@@ -117,9 +117,9 @@ def run_job(folder: Path) -> TrainResult:
                 parts = labelled_parts(Path(job.replay), spec, BATCH)
                 votes, held, examples = private_answers(trunk, parts, asked, shared, job.sigma)
             elif spec.kind == "classify":
-                votes = class_answers(trunk, samples, asked, held)
+                votes = class_answers(trunk, samples, asked, held, meter.tick)
             else:
-                votes = forecast_answers(trunk, samples, features, asked, shared, settings)
+                votes = forecast_answers(trunk, samples, features, asked, shared, settings, meter.tick)
             write_atomic(folder / "votes.safetensors", save(votes))
     if job.prototype_k is not None:
         write_atomic(folder / "prototypes.safetensors", save(class_means(spec, samples, features, job.prototype_k)))
@@ -127,7 +127,7 @@ def run_job(folder: Path) -> TrainResult:
     if job.trunk is not None:
         from edge_client.trunk_lesson import leave_change  # noqa: PLC0415 - loads torch
 
-        no_trunk = leave_change(folder, job, weights, samples, _preparation(job))
+        no_trunk = leave_change(folder, job, weights, samples, _preparation(job), meter.tick)
     cost = meter.cost(board_watts() if job.watts is None else job.watts, time.process_time())
     hard = hardest(known.names, samples, features, (fit.head, shared), spec)
     choice, left_out = _choice(fit), known.left_out
@@ -174,7 +174,7 @@ class Trunk:
 
 
 def class_answers(
-    trunk: Trunk, samples: Samples, asked: npt.NDArray[np.generic], held: tuple[int, ...]
+    trunk: Trunk, samples: Samples, asked: npt.NDArray[np.generic], held: tuple[int, ...], tick: Tick
 ) -> dict[str, F4]:
     """Answer the proxies by how much likelier they are among the device's own samples: ``odds`` (N, C) float32."""
     from edge_models.ratio_head import own_odds  # noqa: PLC0415 - loads torch
@@ -184,7 +184,7 @@ def class_answers(
     if not len(known):
         return {"odds": np.zeros((len(asked), len(held)), np.float32)}
     own, theirs = trunk.views(known.raw, OWN_VIEWS), trunk.views(asked, PROXY_VIEWS)
-    return {"odds": own_odds(own, known.targets.astype(np.int64), theirs, len(held), seed=trunk.seed)}
+    return {"odds": own_odds(own, known.targets.astype(np.int64), theirs, len(held), seed=trunk.seed, tick=tick)}
 
 
 def private_answers(
@@ -210,11 +210,12 @@ def forecast_answers(
     asked: npt.NDArray[np.generic],
     shared: HeadWeights,
     settings: FitSettings,
+    tick: Tick,
 ) -> dict[str, F4]:
     """Answer the proxies with a head fitted for it: ``mean`` and ``spread`` (N, H), ``familiarity`` (N,), float32."""
     from edge_models.fit import fit_report_head  # noqa: PLC0415 - loads torch
 
-    head = fit_report_head(features, cast("F4", samples.targets), shared, settings)
+    head = fit_report_head(features, cast("F4", samples.targets), shared, settings, tick)
     theirs = trunk.features(asked)
     mean, log_spread = np.split(head.apply(theirs), 2, axis=1)
     spread = np.exp(log_spread.clip(-MAX_LOG_SPREAD, MAX_LOG_SPREAD))

@@ -25,6 +25,7 @@ from edge_client.knowledge import read_report
 from edge_client.labels import series_samples
 from edge_client.replay import Kept, ReplayStore
 from edge_models.head_weights import HeadWeights
+from edge_models.ratio_head import RatioSettings
 from edge_models.samples import Samples
 from edge_models.tasks import load_task, plugin_of
 from edge_models.windows import Scale
@@ -97,7 +98,7 @@ def test_a_camera_learns_and_answers_the_proxy_set(tmp_path: Path) -> None:
     assert result.choice.personal["accuracy"] > result.choice.shared["accuracy"]
     assert (result.examples, sum(result.held)) == (120, 6)
     assert result.cost is not None
-    assert result.cost.steps > 10
+    assert result.cost.steps > 2 * RatioSettings().steps, "both halves of the head that answers the round, and others"
     assert len(result.hard) == LISTED
     assert {each.sample for each in result.hard} <= {f"s-{at}" for at in range(120)}
     assert result.cost.energy_j == pytest.approx(5 * result.cost.cpu_s)
@@ -192,7 +193,7 @@ def test_a_store_full_of_unlabelled_frames_costs_a_job_no_label(tmp_path: Path) 
     store.close()
     result = trainer.run_job(tmp_path)
     assert (result.examples, sum(result.held)) == (60, 6)
-    assert result.choice.n_train + result.choice.n_valid == 60
+    assert result.choice.n_valid >= 10, "a quarter of each class"
     assert load_file(tmp_path / "prototypes.safetensors")["counts"].sum() == 60
     assert any(each.sample.startswith("frame-") for each in result.hard)
 
