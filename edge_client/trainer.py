@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import resource
 import signal
 import sys
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 
 BATCH = 64
 _PR_SET_PDEATHSIG = 1
+_NO_MEMORY = re.compile(r"bad_alloc|bad allocation|allocate memory")
+"""In what ONNX Runtime and torch say when they are refused memory."""
 OWN_VIEWS, PROXY_VIEWS = 8, 4
 """How often each own sample, and each proxy, is seen by the head that answers a round."""
 MAX_OWN = 1000
@@ -61,18 +64,20 @@ MAX_LOG_SPREAD = 5.0
 def main(arguments: list[str] | None = None) -> int:
     """Run the job in the folder that is named; 0 when ``result.json`` is written, 1 with the reason on stderr."""
     folder = Path((sys.argv[1:] if arguments is None else arguments)[0])
+    memory_mb = 0
     try:
         job = read_job(folder)
-        limit_this_process(job.nice, job.memory_mb)
+        memory_mb = job.memory_mb
+        limit_this_process(job.nice, memory_mb)
         run_job(folder)
-    except RoadcastError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
     except Exception as error:
-        if not isinstance(error, MemoryError) and "alloc" not in str(error):  # torch and ONNX Runtime have their own
+        if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+            less = "lower train.max_samples or replay.budget_bytes"
+            sys.stderr.write(f"training needs more memory than {memory_mb} MB: raise train.memory_mb, or {less}\n")
+        elif isinstance(error, RoadcastError):
+            sys.stderr.write(f"{error}\n")
+        else:
             raise
-        less = "lower train.max_samples" if job.spec.labels else "lower replay.budget_bytes"
-        sys.stderr.write(f"training needs more memory than {job.memory_mb} MB: raise train.memory_mb, or {less}\n")
         return 1
     return 0
 

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import get_type_hints
 
 import msgspec
 import numpy as np
@@ -18,6 +19,7 @@ from safetensors.numpy import load_file, save, save_file
 
 from devices.preprocess import Preprocess, PreprocessConfig
 from edge_client import trainer
+from edge_client.config import ReplayConfig, TrainConfig
 from edge_client.hard_examples import LISTED
 from edge_client.installed import HeadChoice
 from edge_client.jobs import TrainJob, TrainResult, proxy_raw, read_job, read_result, shared_head, write_job
@@ -153,8 +155,8 @@ def test_a_device_that_has_seen_nothing_is_silent(tmp_path: Path) -> None:
 
 
 def test_with_privacy_nothing_that_leaves_is_exact(tmp_path: Path) -> None:
-    """Odds, classes held and examples are worked out of noisy totals: two runs of one job and seed differ in them."""
-    write_job(tmp_path, msgspec.structs.replace(job(tmp_path, VEHICLE, samples=400), sigma=0.7))
+    """Odds, classes held and examples are worked out of noisy totals of all labels; two runs of one job differ."""
+    write_job(tmp_path, msgspec.structs.replace(job(tmp_path, VEHICLE, samples=400), sigma=0.7, max_samples=50))
     runs = []
     for _ in range(2):
         result = trainer.run_job(tmp_path)
@@ -300,6 +302,55 @@ def test_a_real_subprocess_stands_back_and_is_refused_too_much_memory(tmp_path: 
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(min(os.nice(0) + 7, 19)), str(200 << 20), "900", "refused"]
     assert resource.getrlimit(resource.RLIMIT_DATA)[0] != 200 << 20
+
+
+def least_memory_mb() -> int:
+    """The lowest bound that a device's configuration takes."""
+    (least,) = (meta.ge for meta in get_type_hints(TrainConfig, include_extras=True)["memory_mb"].__metadata__)
+    return int(least)
+
+
+def run_bounded(folder: Path) -> subprocess.CompletedProcess[str]:
+    """The job as the agent starts it."""
+    command, environment = [sys.executable, "-m", "edge_client.trainer", str(folder)], {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=os.environ | environment, stderr=subprocess.PIPE, text=True, check=False)
+
+
+def test_a_job_of_the_defaults_fits_into_the_least_memory_that_can_be_set(tmp_path: Path) -> None:
+    """With a full replay store and every type of head."""
+    config, budget = TrainConfig(), ReplayConfig().budget_bytes
+    asked = job(tmp_path, VEHICLE, proxies=500, samples=100)
+    store = ReplayStore(tmp_path / "replay.db", budget)
+    raw = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
+    store.add(Kept(f"f-{at}", 1.8e9 + at, raw, at % 6) for at in range(budget // raw.nbytes))
+    store.close()
+    bounded = msgspec.structs.replace(
+        asked,
+        memory_mb=least_memory_mb(),
+        epochs=config.epochs,
+        max_samples=config.max_samples,
+        heads=("bias", "linear", "adapter", "mlp"),
+    )
+    write_job(tmp_path, bounded)
+    done = run_bounded(tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert read_result(tmp_path).examples == config.max_samples
+
+
+def test_a_job_that_needs_more_memory_says_in_one_line_what_to_do(tmp_path: Path) -> None:
+    """Here a proxy set takes more than all of it."""
+    asked = job(tmp_path, VEHICLE, samples=20)
+    write_job(tmp_path, msgspec.structs.replace(asked, memory_mb=least_memory_mb()))
+    size = least_memory_mb() << 20
+    shape = [size // 3072, 32, 32, 3]
+    header = msgspec.json.encode({"raw": {"dtype": "U8", "shape": shape, "data_offsets": [0, size]}})
+    with (tmp_path / "proxy").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)
+    done = run_bounded(tmp_path)
+    said = f"training needs more memory than {least_memory_mb()} MB: raise train.memory_mb"
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert done.stderr.startswith(said)
 
 
 def test_votes_of_nan_are_no_report(tmp_path: Path) -> None:
