@@ -39,8 +39,8 @@ from edge_client.labels import LabelFile
 from edge_client.lessons import Lessons
 from edge_client.notify import notify
 from edge_client.planner import MakeWorkshop, Planner
-from edge_client.replay import latest_raw
 from edge_client.stamp import Stamp
+from edge_client.stored import latest_raw
 from edge_client.training import Training
 from edge_client.trust_store import TrustStore
 from edge_client.uplink import Uplink

@@ -99,16 +99,12 @@ def build_parts(
         told: until when (s since 1970) a source's results were told before this start.
 
     Raises:
-        ConfigError: a source does not fit the task, or privacy is asked for where there is none.
+        ConfigError: the configuration does not fit the task, see `check_task`, or a source does not.
         DataError: the commissioning pack cannot be read, or is of another kind.
         SourceError: a series source cannot be opened to learn its sensors.
         StoreError: the privacy account is damaged.
     """
-    asked = (config.privacy.epsilon_per_report, config.privacy.prototype_k)
-    if asked != (None, None) and spec.kind != "classify":
-        raise ConfigError(
-            f"privacy: task {spec.name!r} forecasts; only classifiers can report with privacy, or class means"
-        )
+    check_task(config, spec)
     account = Account(Path(config.state_dir) / "privacy.json", config.privacy)
     seen, cameras = Seen(config.replay.every_s), Cameras(Path(config.state_dir))
     if isinstance(spec.input, ImageInput):
@@ -139,8 +135,6 @@ def _image_feed(source: SourceConfig, spec: TaskSpec, preprocess: Preprocess, se
     pipeline: Pipeline = WholeSample(spec, preprocess, tally, seen)
     if (source.serving or spec.serving) == "moving-objects":
         pipeline = Objects(spec, preprocess, MovingObjectsConfig(lines=source.lines), tally, seen)
-    elif source.lines:
-        raise ConfigError(f"sources: {source.name!r} has lines, which only 'serving: moving-objects' counts at")
     return Feed(source.name, _opener(source), pipeline, tally)
 
 
@@ -210,6 +204,22 @@ def _mark(path: str, config: DeviceConfig) -> str:
     except OSError as error:
         raise DataError(f"{path}: no commissioning pack can be read there: {error.strerror or error}") from error
     return f"{Path(path).resolve()} {told.st_size} {told.st_mtime_ns} {config.preprocess!r}"
+
+
+def check_task(config: DeviceConfig, spec: TaskSpec) -> None:
+    """Hold a configuration against its task, as far as that needs no source.
+
+    Raises:
+        ConfigError: privacy is asked for where there is none, or lines where nothing is counted.
+    """
+    asked = (config.privacy.epsilon_per_report, config.privacy.prototype_k)
+    if asked != (None, None) and spec.kind != "classify":
+        raise ConfigError(
+            f"privacy: task {spec.name!r} forecasts; only classifiers can report with privacy, or class means"
+        )
+    for source in config.sources:
+        if source.lines and (source.serving or spec.serving) != "moving-objects":
+            raise ConfigError(f"sources: {source.name!r} has lines, which only 'serving: moving-objects' counts at")
 
 
 def read_root(config: DeviceConfig) -> bytes:

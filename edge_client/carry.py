@@ -110,7 +110,7 @@ class Carry:
         personal = fitted.head if fitted is not None and fitted.choice.chosen == "personal" else None
         self._choice = fitted.choice if fitted is not None else None
         self.serving = candidate.artifact
-        self._hands.drift.serving(candidate.release, refitted=False)
+        self._hands.drift.serving(candidate.release)
         self._hands.installer.serves(candidate)
         self._hands.inference.swap(Bundle(candidate.release, candidate.runner, personal))
 
@@ -126,10 +126,7 @@ class Carry:
 
     def keep_samples(self) -> None:
         """Move what was seen to the replay store; a full disk costs samples, which are counted."""
-        hands = self._hands
-        refused = hands.replay.add(hands.seen.drain())
-        if refused:
-            hands.drops["replay-full"] += refused
+        self._hands.replay.add(self._hands.seen.drain())
 
     def close(self) -> None:
         """End training, and close every file."""
@@ -277,7 +274,6 @@ class Carry:
         except StoreError as error:
             self.drop("head-failed", str(error))
         self._choice = fitted.choice
-        hands.drift.serving(bundle.release, refitted=True)
         personal = fitted.head if fitted.choice.chosen == "personal" else None
         hands.inference.swap(Bundle(bundle.release, bundle.runner, personal))
 

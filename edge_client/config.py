@@ -77,8 +77,9 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         epochs: passes over the samples at most.
-        max_samples: that one job learns from, spread evenly over what the replay store holds.
-        memory_mb: of the training subprocess; it is refused more.
+        max_samples: that one job learns from: labelled ones first, of the fullest classes fewer, each spread evenly
+            over time. With noise a report is of every labelled one all the same.
+        memory_mb: of the training subprocess; it is refused more. A job with the other defaults fits into the least.
         nice: its priority, 19 is the lowest.
         timeout_s: after which it is killed; pauses do not count.
         pause: when it waits for a board that is hot or busy.
@@ -88,7 +89,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     epochs: Annotated[int, Meta(ge=1, le=10_000)] = 30
     max_samples: Annotated[int, Meta(ge=16, le=1_000_000)] = 4000
-    memory_mb: Annotated[int, Meta(ge=128)] = 1024
+    memory_mb: Annotated[int, Meta(ge=512)] = 1024
     nice: Annotated[int, Meta(ge=0, le=19)] = 10
     timeout_s: Annotated[float, Meta(gt=0)] = 600.0
     pause: PauseConfig = PauseConfig()

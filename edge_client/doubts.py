@@ -1,4 +1,4 @@
-"""How unsure the answers of each minute were, for the drift detector; written by one thread, drained by another.
+"""How unsure the shared head was in each minute, for the drift detector; written by one thread, drained by another.
 
 Frames of a camera are alike, so a minute's mean is one observation, not a hundred. Time is the frames' own.
 """

@@ -1,9 +1,10 @@
-"""Has what the device sees changed since its head was fitted? By hour of day and condition; pure, of bounded memory.
+"""Has what the device sees changed? Told by the shared head's doubt, by hour and condition; pure, of bounded memory.
 
+The shared head is asked because no round refits it: what was usual for it stays comparable for as long as a release.
 A night is darker than a noon and rain is not drift, so each hour and each condition is held against itself. The first
 `reference` observations of a cell are its commissioning: their mean and spread. After that a Page-Hinkley test (Page
 1954; Gama et al. 2014) adds up by how many spreads later ones are worse, and speaks when the sum has risen by
-`threshold` above its lowest point. Only worse counts: a device that grows surer needs no other head.
+`threshold` above its lowest point. Only worse counts: what grows surer needs no other head.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ DAY_HOURS = 24
 
 
 class Observation(NamedTuple):
-    """How unsure, or how wrong, the device was for a while.
+    """How unsure, or how wrong, the shared head was for a while.
 
     Attributes:
         hour: of the day (UTC), 0 to 23.
@@ -69,7 +70,7 @@ class Alarm(msgspec.Struct, frozen=True):
 
 
 class DriftDetector:
-    """Watches the observations of one head.
+    """Watches the observations of one release's shared head.
 
     Args:
         config: how drift is told from chance.
@@ -81,7 +82,7 @@ class DriftDetector:
         self.cells = cells or {}
 
     def restart(self) -> None:
-        """Another head answers: what was usual for the last one says nothing about it."""
+        """Another release answers: what was usual for the last one says nothing about it."""
         self.cells.clear()
 
     def see(self, seen: Observation) -> Alarm | None:

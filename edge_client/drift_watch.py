@@ -24,16 +24,16 @@ class DriftFile(msgspec.Struct, kw_only=True):
     """What ``drift.json`` holds.
 
     Attributes:
-        release: whose answers the cells are of.
+        release: whose shared head the cells are of.
         total: alarms since the device was installed.
         alarms: the last of them.
-        cells: see `DriftDetector`.
+        cells: see `DriftDetector`; those that earlier versions wrote were of heads that rounds refitted: left out.
     """
 
     release: int = 0
     total: int = 0
     alarms: list[Alarm] = msgspec.field(default_factory=list)
-    cells: dict[str, dict[int, Cell]] = msgspec.field(default_factory=dict)
+    cells: dict[str, dict[int, Cell]] = msgspec.field(default_factory=dict, name="shared_cells")
 
 
 class DriftWatch:
@@ -57,9 +57,9 @@ class DriftWatch:
         """Alarms since the device was installed."""
         return self._file.total
 
-    def serving(self, release: int, *, refitted: bool) -> None:
-        """A release answers from now on; another one, or another head on it, is held against itself only."""
-        if refitted or release != self._file.release:
+    def serving(self, release: int) -> None:
+        """A release answers from now on; another one's shared head is held against itself only."""
+        if release != self._file.release:
             self._doubts.drain()
             self._detector.restart()
             self._file.release = release

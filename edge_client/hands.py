@@ -77,6 +77,7 @@ def state_of(hands: Hands, asked: ReportState, choice: HeadChoice | None, now: f
         **{f"bytes:{kind}": count for kind, count in hands.uplink.sent.items()},
         "drop:frame-failed": counted.failed,
         "drop:source-failed": counted.source_failures,
+        "drop:replay-full": hands.replay.dropped,
         "drop:replay-overrun": hands.seen.overrun,
         **{f"drop:{reason}"[:64]: count for reason, count in hands.drops.items()},
     }

@@ -16,14 +16,19 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load
 
 from devices.preprocess import PreprocessConfig
+from devices.runners.payload import read_payload
 from edge_client.costs import Cost
 from edge_client.disk import write_atomic
 from edge_client.hard_examples import HardExample
 from edge_client.installed import HeadChoice
-from edge_models.head_weights import HeadType
-from edge_protocol.errors import RoadcastError, StoreError
+from edge_models.head_weights import HeadType, HeadWeights
+from edge_protocol.errors import DataError, IncompatibleError, RoadcastError, StoreError
 from edge_protocol.task import TaskSpec, Tier
 from edge_protocol.trunks import TrunkAsk
 
@@ -43,7 +48,7 @@ class TrainJob(msgspec.Struct, frozen=True, kw_only=True):
         proxy: path of the proxy set to answer; None to refit the personal head only.
         prototype_k: least samples of a class whose mean features are to be told; None to tell none.
         epochs: passes at most.
-        max_samples: that are learned from.
+        max_samples: that are learned from, labelled ones first.
         heads: types of personal head to choose from.
         nice, memory_mb: what the subprocess grants itself.
         watts: what the board draws, where only its installer knows.
@@ -82,6 +87,7 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
         cost: what it took.
         hard: samples that the device is least sure of; they stay on it.
         no_trunk: why the trunk's change that was asked for is not there; "" otherwise.
+        left_out: samples that no head could be fitted on, for what the trunk makes of them is not finite.
     """
 
     choice: HeadChoice
@@ -90,6 +96,7 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
     cost: Cost | None = None
     hard: tuple[HardExample, ...] = ()
     no_trunk: str = ""
+    left_out: int = 0
 
 
 def write_job(folder: Path, job: TrainJob) -> None:
@@ -117,6 +124,34 @@ def read_result(folder: Path, name: str = "result.json") -> TrainResult:
         StoreError: there is none, or it is damaged.
     """
     return _read(folder / name, TrainResult)
+
+
+def shared_head(weights: bytes) -> HeadWeights:
+    """The shared head of a release, out of its weights payload.
+
+    Raises:
+        IncompatibleError: the payload holds none.
+    """
+    try:
+        tensors = read_payload(weights)
+        return HeadWeights(tensors["head.weight"].astype(np.float32), tensors["head.bias"].astype(np.float32))
+    except KeyError as error:
+        raise IncompatibleError(f"weights payload holds no shared head: {error}") from error
+
+
+def proxy_raw(path: Path, spec: TaskSpec) -> npt.NDArray[np.generic]:
+    """The raw samples of a proxy set: (N, *raw_shape).
+
+    Raises:
+        DataError: it is another task's, or no proxy set.
+    """
+    try:
+        raw = load(path.read_bytes())["raw"]
+    except (KeyError, SafetensorError, OSError) as error:
+        raise DataError(f"proxy set {path.parent.name[:12]} cannot be read: {error}") from error
+    if raw.shape[1:] != spec.input.raw_shape:
+        raise DataError(f"proxy samples are {raw.shape[1:]}, task {spec.name!r} takes {spec.input.raw_shape}")
+    return raw
 
 
 def _read(path: Path, kind: type[T]) -> T:

@@ -160,6 +160,8 @@ class Lessons:
         self.cost = result.cost
         if result.no_trunk:
             LOG.warning("round %d: the trunk is not shared: %s", report.round if report else 0, result.no_trunk)
+        if result.left_out:
+            LOG.warning("training left out %d samples of which the trunk makes no finite features", result.left_out)
         with suppress(StoreError):  # it is for people to read; a full disk costs no lesson
             write_atomic(Path(self._config.state_dir) / LESSON, msgspec.json.encode(result))
         self._fitted[finished.job] = Fitted(asked.release, head, result.choice)

@@ -43,24 +43,30 @@ class Bundle:
             None if head is None or head.side or head.hidden else (np.ascontiguousarray(head.weight.T), head.bias)
         )
 
-    def logits(self, x: F4, side: F4 | None = None) -> F4:
-        """Answer x (N, *input shape) float32 with (N, outputs) float32; `side` is (F,), the same for all."""
+    def answer(self, x: F4, side: F4 | None = None) -> tuple[F4, F4]:
+        """Answer x (N, *input shape) float32; `side` is (F,), the same for all.
+
+        Returns:
+            (N, outputs) float32 of the head that serves, and what the shared head says, which no refit changes.
+        """
         answer = self.runner.infer(x)
         if self.head is None:
-            return answer.logits
+            return answer.logits, answer.logits
         if self._plain is not None:
             weight, bias = self._plain
             logits: F4 = answer.features.dot(weight)
             logits += bias
-            return logits
+            return logits, answer.logits
         row = np.zeros(self.head.side, np.float32) if side is None else side
-        return self.head.apply(answer.features, np.broadcast_to(row, (len(x), len(row))))
+        return self.head.apply(answer.features, np.broadcast_to(row, (len(x), len(row)))), answer.logits
 
-    def forecast(self, windows: Samples) -> F4:
-        """Answer N windows, each with its sensor's number and scale, with (N, outputs) float32."""
+    def forecast(self, windows: Samples) -> tuple[F4, F4]:
+        """Answer N windows, each with its sensor's number and scale, as `answer` does."""
+        x = windows.raw.astype(np.float32, copy=False)
         if self.head is None or self.head.habits is None:
-            return self.logits(windows.raw.astype(np.float32, copy=False))
-        return self.head.answer(self.runner.infer(windows.raw.astype(np.float32, copy=False)).features, windows)
+            return self.answer(x)
+        answer = self.runner.infer(x)
+        return self.head.answer(answer.features, windows), answer.logits
 
 
 class Pipeline(Protocol):
@@ -86,10 +92,10 @@ class WholeSample:
         self._seen.see(Kept(frame.sample, frame.at_s, raw, target, side), now)
         if bundle is None:
             return False
-        logits = bundle.logits(self._preprocess.batch(raw[None]), side)
+        logits, shared = bundle.answer(self._preprocess.batch(raw[None]), side)
         condition = frame.condition or self._tally.source
         if self._seen.doubts.due(frame.at_s, condition):
-            self._seen.doubts.see(frame.at_s, condition, 1 - 1 / float(np.exp(logits - logits.max()).sum()))
+            self._seen.doubts.see(frame.at_s, condition, _doubt(shared))
         self._tally.count(self._labels[int(logits.argmax())])
         return True
 
@@ -123,12 +129,12 @@ class Objects:
             self._seen.see(Kept(f"{self._frame.sample}.{number}", self._frame.at_s, one, side=side), self._now)
         if self._bundle is None:
             return np.full((len(raw), self._outputs), 1 / self._outputs, np.float32)
-        logits = self._bundle.logits(self._preprocess.batch(raw), side)
+        logits, shared = self._bundle.answer(self._preprocess.batch(raw), side)
         exps = np.exp(logits - logits.max(1, keepdims=True))
         probabilities: F4 = exps / exps.sum(1, keepdims=True)
         condition = self._frame.condition or self._tally.source
         if self._seen.doubts.due(self._frame.at_s, condition):
-            self._seen.doubts.see(self._frame.at_s, condition, 1 - float(probabilities.max(1).mean()))
+            self._seen.doubts.see(self._frame.at_s, condition, _doubt(shared))
         return probabilities
 
 
@@ -163,10 +169,10 @@ class Series:
         if matured:
             past, targets, sides, scales = (np.stack(column) for column in [*zip(*matured, strict=True)][:4])
             asked = Samples.concat([asked, Samples.of(past, side=sides, scale=scales)])
-        logits = bundle.forecast(asked)
+        logits, shared = bundle.forecast(asked)
         self._tell(known, windows[known], logits[: len(known)])
         if matured:
-            error = np.abs(logits[len(known) :, : self._horizons] - targets)
+            error = np.abs(shared[len(known) :, : self._horizons] - targets)
             self._seen.doubts.see(frame.at_s, frame.condition or self._source, float(np.nanmean(error)))
         return True
 
@@ -179,3 +185,8 @@ class Series:
             for key, value in zip(self._keys[sensor], row, strict=True):
                 if np.isfinite(value):
                     self._tally.values[key] = float(value)
+
+
+def _doubt(logits: F4) -> float:
+    """Mean of 1 - confidence over (N, classes)."""
+    return 1 - float((1 / np.exp(logits - logits.max(1, keepdims=True)).sum(1)).mean())

@@ -1,30 +1,37 @@
 """What the device has seen and may learn from: raw samples on disk under a byte budget; owns ``replay.db``.
 
 When the budget is used up, the fullest class gives way, in it the fullest hour of the day, in it the oldest sample: a
-rare class and a night survive a flood of cars at noon. A full disk costs samples, which are counted, and nothing else.
+rare class and a night survive a flood of cars at noon. What was seen at no known time, such as a commissioning pack's
+images, has an hour of its own. A full disk costs samples, which are counted, and nothing else.
 """
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_models.samples import F4, UNLABELLED, Samples
+from edge_models.samples import F4, UNLABELLED
 from edge_protocol.errors import StoreError
-from edge_protocol.task import TaskSpec
+
+LOG = logging.getLogger(__name__)
 
 _ROW_BYTES = 160
 """What a row costs beside its arrays."""
 _HOUR_S = 3600
 _DAY_HOURS = 24
+_NO_CLOCK_S = 365 * _DAY_HOURS * _HOUR_S
+"""Before 1971 nobody kept samples: a commissioning pack's images, and a board without a clock, know no hour."""
+_SLICE = 256
+"""Samples that are written at once."""
 _LEAST_PAGES = 16
 _SCHEMA = """
 create table if not exists samples(
@@ -33,6 +40,7 @@ create table if not exists samples(
 );
 create index if not exists place on samples(class, hour, at_s);
 create table if not exists commissioned(mark text primary key);
+create table if not exists begun(mark text primary key, taken integer not null);
 """
 
 
@@ -65,6 +73,9 @@ class ReplayStore:
         budget_bytes: what the samples may take.
         in_memory: keep samples in memory instead, until the process ends; nobody else can read them.
 
+    Attributes:
+        dropped: samples and labels that the disk refused, since the start.
+
     Raises:
         StoreError: the file cannot be opened.
     """
@@ -88,33 +99,41 @@ class ReplayStore:
     def __len__(self) -> int:
         return sum(self._counts.values())
 
-    def add(self, samples: Iterable[Kept]) -> int:
-        """Keep samples, replacing those of the same name; return how many the disk refused."""
-        batch = list(samples)
-        try:
-            with self._db:
-                for kept in batch:
-                    self._insert(kept)
-                self._evict()
-        except (sqlite3.Error, OSError):
-            self.dropped += len(batch)
-            with suppress(sqlite3.Error):
-                self._count()
-            return len(batch)
-        return 0
+    def add(self, samples: Iterable[Kept], mark: str = "") -> int:
+        """Keep samples, replacing those of the same name, in slices; return how many the disk refused.
+
+        Args:
+            samples: to keep; what follows a slice that was refused is refused too.
+            mark: of the pack that they come from.
+        """
+        refused, rest = 0, iter(samples)
+        while batch := list(islice(rest, _SLICE)):
+            if refused or not self._take(batch, mark):
+                refused += len(batch)
+        self.dropped += refused
+        return refused
 
     def commission(self, mark: str, gathered: Callable[[], Iterable[Kept]]) -> None:
         """Keep what the installer gathered, once: what came of it since, such as an operator's label, stays.
 
+        What the disk refuses is logged and counted, and comes at the next start.
+
         Args:
             mark: of what it was made from; another mark is taken anew.
-            gathered: makes the samples.
+            gathered: makes the samples, in the same order each time.
         """
-        if self._db.execute("select 1 from commissioned where mark = ?", (mark,)).fetchone() is None and not self.add(
-            gathered()
-        ):
-            with suppress(sqlite3.Error), self._db:
-                self._db.execute("insert into commissioned values(?)", (mark,))
+        if self._db.execute("select 1 from commissioned where mark = ?", (mark,)).fetchone() is not None:
+            return
+        begun = self._db.execute("select taken from begun where mark = ?", (mark,)).fetchone() or (0,)
+        refused = self.add(islice(gathered(), begun[0], None), mark)
+        if refused:
+            LOG.warning("commissioning: the disk refused %d samples; make room for them and restart", refused)
+            return
+        with suppress(sqlite3.Error), self._db:
+            self._db.execute("insert into commissioned values(?)", (mark,))
+            given = self._db.execute("delete from begun where mark = ? returning taken", (mark,)).fetchall()
+            if given and given[0][0] > len(self):
+                LOG.warning("commissioning: %d of %d samples fit into replay.budget_bytes", len(self), given[0][0])
 
     def relabel(self, sample: str, target: int) -> bool:
         """Give a kept sample a class; False when it is not kept (any more) or the disk refused."""
@@ -160,10 +179,26 @@ class ReplayStore:
         total, number = self._db.execute(f"select coalesce({size}, 0), count(*) from samples").fetchone()  # noqa: S608 - a constant
         self._bytes = total + _ROW_BYTES * number
 
+    def _take(self, batch: list[Kept], mark: str) -> bool:
+        """Write a slice as a whole, and how far its pack has come; False when the disk refused."""
+        counts, size = self._counts.copy(), self._bytes
+        try:
+            with self._db:
+                for kept in batch:
+                    self._insert(kept)
+                    self._evict()
+                if mark:
+                    more = "on conflict(mark) do update set taken = taken + excluded.taken"
+                    self._db.execute(f"insert into begun values(?, ?) {more}", (mark, len(batch)))
+        except (sqlite3.Error, OSError):
+            self._counts, self._bytes = counts, size
+            return False
+        return True
+
     def _insert(self, kept: Kept) -> None:
         blobs = _blobs(kept)
         group = kept.target if isinstance(kept.target, int) else 0
-        hour = int(kept.at_s // _HOUR_S) % _DAY_HOURS
+        hour = int(kept.at_s // _HOUR_S) % _DAY_HOURS if kept.at_s >= _NO_CLOCK_S else _DAY_HOURS
         self._remove("sample = ?", kept.sample)
         row = (kept.sample, group, hour, kept.at_s, *blobs)
         self._db.execute("insert into samples values(?, ?, ?, ?, ?, ?, ?, ?)", row)
@@ -186,74 +221,6 @@ class ReplayStore:
         for group, hour, length in self._db.execute(query, values).fetchall():
             self._counts[group, hour] -= 1
             self._bytes -= length + _ROW_BYTES
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Stored:
-    """Everything that a store keeps, in order of time.
-
-    Attributes:
-        names: N names.
-        at_s: (N,) float64, when each was seen, seconds since 1970; of a window when it ended.
-        samples: the N samples.
-    """
-
-    names: list[str]
-    at_s: npt.NDArray[np.float64]
-    samples: Samples
-
-
-def read_stored(path: Path, spec: TaskSpec) -> Stored:
-    """Read everything kept, of one moment; for another process than the one that writes.
-
-    Raises:
-        StoreError: the file cannot be read, or its samples are of another shape.
-    """
-    try:
-        rows = _read(path, "select sample, at_s, raw, target, side, scale from samples order by at_s, rowid")
-        names, at_s = [name for name, *_ in rows], np.array([at for _, at, *_ in rows], np.float64)
-        return Stored(names, at_s, _samples([row for _, _, *row in rows], spec))
-    except (sqlite3.Error, ValueError) as error:
-        raise StoreError(f"replay store {path}: {error}") from error
-
-
-def latest_raw(path: Path, spec: TaskSpec, count: int) -> npt.NDArray[np.generic]:
-    """The newest samples kept, (≤ count, *raw_shape), for another thread than the writer's; none when unreadable."""
-    try:
-        rows = _read(path, "select raw, target, side, scale from samples order by at_s desc limit ?", count)
-    except (sqlite3.Error, OSError):
-        rows = []
-    return _samples(rows, spec).raw
-
-
-def kept_names(path: Path) -> set[str]:
-    """Names of everything kept; none when it cannot be read."""
-    try:
-        return {name for (name,) in _read(path, "select sample from samples")}
-    except (sqlite3.Error, OSError):
-        return set()
-
-
-def _read(path: Path, query: str, *values: object) -> list[tuple[Any, ...]]:
-    db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-    try:
-        return db.execute(query, values).fetchall()
-    finally:
-        db.close()
-
-
-def _samples(rows: Sequence[Sequence[bytes]], spec: TaskSpec) -> Samples:
-    raw, target, side, scale = zip(*rows, strict=True) if rows else ((), (), (), ())
-    dtype = np.uint8 if spec.input.shape != spec.input.raw_shape else np.float32
-    width = len(spec.side) if spec.labels else max(map(len, side), default=0) // 4
-    nowhere = np.full(width, 0 if spec.labels else np.nan, np.float32).tobytes()  # a window without a sensor's number
-    targets = np.frombuffer(b"".join(target), np.int64 if spec.labels else np.float32)
-    return Samples(
-        np.frombuffer(b"".join(raw), dtype).reshape(len(rows), *spec.input.raw_shape),
-        targets if spec.labels else targets.reshape(len(rows), len(spec.horizons)),
-        np.frombuffer(b"".join(one or nowhere for one in side), np.float32).reshape(len(rows), width),
-        np.frombuffer(b"".join(scale), np.float32).reshape(len(rows), 2),
-    )
 
 
 def _blobs(kept: Kept) -> tuple[bytes, bytes, bytes, bytes]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,39 +22,39 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from devices.preprocess import Preprocess
 from devices.runners.base import Runner
 from devices.runners.ort_runner import OrtRunner
-from devices.runners.payload import read_payload
 from edge_client.costs import Meter, board_watts
 from edge_client.disk import write_atomic
 from edge_client.hard_examples import hardest
 from edge_client.installed import HeadChoice
-from edge_client.jobs import TrainJob, TrainResult, read_job
-from edge_client.replay import read_stored
+from edge_client.jobs import TrainJob, TrainResult, proxy_raw, read_job, shared_head
+from edge_client.stored import evenly, labelled_parts
+from edge_client.training_set import TrainingSet
 from edge_models.density import Density
 from edge_models.head_weights import HeadWeights
 from edge_models.privacy import held_classes
 from edge_models.private_odds import Background, answer, noisy_totals
 from edge_models.prototypes import class_prototypes
 from edge_models.samples import F4, Samples
-from edge_models.sensor_history import own_inputs
-from edge_protocol.errors import DataError, IncompatibleError, RoadcastError
+from edge_protocol.errors import DataError, RoadcastError
 from edge_protocol.task import ImageInput, TaskSpec
 
 if TYPE_CHECKING:
     from edge_models.fit import PersonalFit
-    from edge_models.head_fits import FitSettings
+    from edge_models.head_fits import FitSettings, Tick
 
 BATCH = 64
 _PR_SET_PDEATHSIG = 1
+_NO_MEMORY = re.compile(r"bad_alloc|bad allocation|allocate memory")
+"""In what ONNX Runtime and torch say when they are refused memory."""
 OWN_VIEWS, PROXY_VIEWS = 8, 4
 """How often each own sample, and each proxy, is seen by the head that answers a round."""
 MAX_OWN = 1000
-"""Own samples that the head is fitted on at most, spread evenly over time."""
+"""Own samples that the head is fitted on at most, chosen as a job's are."""
 LEAST_EXAMPLES = 3
 """A device does not speak of a class of which it has fewer examples: k-anonymity, and so few tell nothing."""
 MAX_LOG_SPREAD = 5.0
@@ -63,12 +64,20 @@ MAX_LOG_SPREAD = 5.0
 def main(arguments: list[str] | None = None) -> int:
     """Run the job in the folder that is named; 0 when ``result.json`` is written, 1 with the reason on stderr."""
     folder = Path((sys.argv[1:] if arguments is None else arguments)[0])
+    memory_mb = 0
     try:
         job = read_job(folder)
-        limit_this_process(job.nice, job.memory_mb)
+        memory_mb = job.memory_mb
+        limit_this_process(job.nice, memory_mb)
         run_job(folder)
-    except RoadcastError as error:
-        sys.stderr.write(f"{error}\n")
+    except Exception as error:
+        if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+            less = "lower train.max_samples or replay.budget_bytes"
+            sys.stderr.write(f"training needs more memory than {memory_mb} MB: raise train.memory_mb, or {less}\n")
+        elif isinstance(error, RoadcastError):
+            sys.stderr.write(f"{error}\n")
+        else:
+            raise
         return 1
     return 0
 
@@ -95,26 +104,27 @@ def run_job(folder: Path) -> TrainResult:
     job = read_job(folder)
     spec, weights = job.spec, Path(job.weights).read_bytes()
     shared = shared_head(weights)
-    kept = read_stored(Path(job.replay), spec)
-    rows = spaced(len(kept.names), job.max_samples)
-    stored, samples = kept.samples, kept.samples.take(rows)
-    targets = cast("F4", samples.targets)  # or int64: what a task's kind has
     settings = FitSettings(heads=job.heads, epochs=job.epochs, mlp=MlpSettings(seed=job.seed), seed=job.seed)
-    held, examples, meter = spoken_of(spec, samples), int(samples.labelled.sum()), Meter()
+    meter = Meter()
     with OrtRunner(Path(job.template).read_bytes(), weights) as runner:
         trunk = Trunk(runner, job)
-        features = trunk.features(samples.raw)
-        own = own_inputs(spec, stored, kept.at_s, rows)
-        fit = fit_personal_head(features, own, targets, shared, spec, settings, scale=samples.scale, tick=meter.tick)
+        known = TrainingSet.read(job, trunk.features)
+        samples, features = known.samples, known.features
+        held, examples = spoken_of(spec, samples), int(samples.labelled.sum())
+        targets = cast("F4", samples.targets)  # or int64: what a task's kind has
+        fit = fit_personal_head(
+            features, known.own, targets, shared, spec, settings, scale=samples.scale, tick=meter.tick
+        )
         write_atomic(folder / "personal.safetensors", fit.head.to_bytes())
         if job.proxy is not None:
             asked = proxy_raw(Path(job.proxy), spec)
             if job.sigma:
-                votes, held, examples = private_answers(trunk, stored, asked, shared, job.sigma)
+                parts = labelled_parts(Path(job.replay), spec, BATCH)
+                votes, held, examples = private_answers(trunk, parts, asked, shared, job.sigma)
             elif spec.kind == "classify":
-                votes = class_answers(trunk, samples, asked, held)
+                votes = class_answers(trunk, samples, asked, held, meter.tick)
             else:
-                votes = forecast_answers(trunk, samples, features, asked, shared, settings)
+                votes = forecast_answers(trunk, samples, features, asked, shared, settings, meter.tick)
             write_atomic(folder / "votes.safetensors", save(votes))
     if job.prototype_k is not None:
         write_atomic(folder / "prototypes.safetensors", save(class_means(spec, samples, features, job.prototype_k)))
@@ -122,10 +132,13 @@ def run_job(folder: Path) -> TrainResult:
     if job.trunk is not None:
         from edge_client.trunk_lesson import leave_change  # noqa: PLC0415 - loads torch
 
-        no_trunk = leave_change(folder, job, weights, samples, _preparation(job))
+        no_trunk = leave_change(folder, job, weights, samples, _preparation(job), meter.tick)
     cost = meter.cost(board_watts() if job.watts is None else job.watts, time.process_time())
-    hard = hardest([kept.names[at] for at in rows], samples, features, (fit.head, shared), spec)
-    result = TrainResult(choice=_choice(fit), examples=examples, held=held, cost=cost, hard=hard, no_trunk=no_trunk)
+    hard = hardest(known.names, samples, features, (fit.head, shared), spec)
+    choice, left_out = _choice(fit), known.left_out
+    result = TrainResult(
+        choice=choice, examples=examples, held=held, cost=cost, hard=hard, no_trunk=no_trunk, left_out=left_out
+    )
     write_atomic(folder / "result.json", msgspec.json.encode(result))
     return result
 
@@ -166,29 +179,31 @@ class Trunk:
 
 
 def class_answers(
-    trunk: Trunk, samples: Samples, asked: npt.NDArray[np.generic], held: tuple[int, ...]
+    trunk: Trunk, samples: Samples, asked: npt.NDArray[np.generic], held: tuple[int, ...], tick: Tick
 ) -> dict[str, F4]:
     """Answer the proxies by how much likelier they are among the device's own samples: ``odds`` (N, C) float32."""
     from edge_models.ratio_head import own_odds  # noqa: PLC0415 - loads torch
 
-    known = thinned(samples.take(np.isin(samples.targets, np.flatnonzero(held))), MAX_OWN)
+    known = samples.take(np.isin(samples.targets, np.flatnonzero(held)))
+    known = known.take(evenly(known.targets.astype(np.int64), MAX_OWN))
     if not len(known):
         return {"odds": np.zeros((len(asked), len(held)), np.float32)}
     own, theirs = trunk.views(known.raw, OWN_VIEWS), trunk.views(asked, PROXY_VIEWS)
-    return {"odds": own_odds(own, known.targets.astype(np.int64), theirs, len(held), seed=trunk.seed)}
+    return {"odds": own_odds(own, known.targets.astype(np.int64), theirs, len(held), seed=trunk.seed, tick=tick)}
 
 
 def private_answers(
-    trunk: Trunk, stored: Samples, asked: npt.NDArray[np.generic], shared: HeadWeights, sigma: float
+    trunk: Trunk, parts: Iterable[Samples], asked: npt.NDArray[np.generic], shared: HeadWeights, sigma: float
 ) -> tuple[dict[str, F4], tuple[int, ...], int]:
     """Answer the proxies out of noisy totals over all labelled samples: odds, classes held, examples, all noisy.
 
-    No sample is left out but by its own doing: to thin them out would let one decide about others.
+    No sample is left out but by its own doing: to thin them out would let one decide about others. They come in
+    `parts`, so that their number does not decide either, by the memory that they take.
     """
-    known = stored.take(stored.labelled)
     views = trunk.views(asked, PROXY_VIEWS)
     background = Background.of(views[0], shared.apply(views[0]).argmax(1), len(trunk.spec.labels))
-    totals = noisy_totals(background, trunk.features(known.raw), known.targets.astype(np.int64), sigma)
+    own = ((trunk.features(part.raw), part.targets.astype(np.int64)) for part in parts)
+    totals = noisy_totals(background, own, sigma)
     told = answer(background, totals, views, sigma=sigma, k=LEAST_EXAMPLES)
     return {"odds": told.odds}, tuple(told.held.tolist()), told.examples
 
@@ -200,11 +215,12 @@ def forecast_answers(
     asked: npt.NDArray[np.generic],
     shared: HeadWeights,
     settings: FitSettings,
+    tick: Tick,
 ) -> dict[str, F4]:
     """Answer the proxies with a head fitted for it: ``mean`` and ``spread`` (N, H), ``familiarity`` (N,), float32."""
     from edge_models.fit import fit_report_head  # noqa: PLC0415 - loads torch
 
-    head = fit_report_head(features, cast("F4", samples.targets), shared, settings)
+    head = fit_report_head(features, cast("F4", samples.targets), shared, settings, tick)
     theirs = trunk.features(asked)
     mean, log_spread = np.split(head.apply(theirs), 2, axis=1)
     spread = np.exp(log_spread.clip(-MAX_LOG_SPREAD, MAX_LOG_SPREAD))
@@ -223,46 +239,6 @@ def class_means(spec: TaskSpec, samples: Samples, features: F4, k: int) -> dict[
     found = class_prototypes(features, labels, classes, k=k)
     counts = np.bincount(labels[(labels >= 0) & (labels < classes)], minlength=classes) * found.held
     return {"means": found.means, "counts": counts.astype(np.int64)}
-
-
-def thinned(samples: Samples, most: int) -> Samples:
-    """At most so many samples, spread evenly over time."""
-    if len(samples) <= most:
-        return samples
-    return samples.take(spaced(len(samples), most))
-
-
-def spaced(count: int, most: int) -> npt.NDArray[np.int64]:
-    """At most so many places of `count`, spread evenly."""
-    return np.linspace(0, max(count - 1, 0), min(count, most)).astype(np.int64)
-
-
-def shared_head(weights: bytes) -> HeadWeights:
-    """The shared head of a release, out of its weights payload.
-
-    Raises:
-        IncompatibleError: the payload holds none.
-    """
-    try:
-        tensors = read_payload(weights)
-        return HeadWeights(tensors["head.weight"].astype(np.float32), tensors["head.bias"].astype(np.float32))
-    except KeyError as error:
-        raise IncompatibleError(f"weights payload holds no shared head: {error}") from error
-
-
-def proxy_raw(path: Path, spec: TaskSpec) -> npt.NDArray[np.generic]:
-    """The raw samples of a proxy set: (N, *raw_shape).
-
-    Raises:
-        DataError: it is another task's, or no proxy set.
-    """
-    try:
-        raw = load(path.read_bytes())["raw"]
-    except (KeyError, SafetensorError, OSError) as error:
-        raise DataError(f"proxy set {path.parent.name[:12]} cannot be read: {error}") from error
-    if raw.shape[1:] != spec.input.raw_shape:
-        raise DataError(f"proxy samples are {raw.shape[1:]}, task {spec.name!r} takes {spec.input.raw_shape}")
-    return raw
 
 
 def familiarity(features: F4, asked: F4) -> F4:

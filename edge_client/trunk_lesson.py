@@ -20,6 +20,7 @@ import torch
 from devices.runners.payload import read_payload
 from edge_client.disk import write_atomic
 from edge_client.jobs import TRUNK, TrainJob
+from edge_models.head_fits import Tick, no_tick
 from edge_models.local_settings import LocalSettings
 from edge_models.local_training import train_locally
 from edge_models.samples import Samples
@@ -36,7 +37,9 @@ MAX_INPUT_BYTES = 64 << 20
 Prepare = Callable[[npt.NDArray[Any]], F4]
 
 
-def leave_change(folder: Path, job: TrainJob, weights: bytes, samples: Samples, prepare: Prepare) -> str:
+def leave_change(
+    folder: Path, job: TrainJob, weights: bytes, samples: Samples, prepare: Prepare, tick: Tick = no_tick
+) -> str:
     """Train the trunk as the job asks and leave its change in the job's folder.
 
     Args:
@@ -45,6 +48,7 @@ def leave_change(folder: Path, job: TrainJob, weights: bytes, samples: Samples, 
         weights: the release's payload.
         samples: of the replay store; those without a label or target are left out.
         prepare: stored samples to what the student takes.
+        tick: called after every step.
 
     Returns:
         "", or why there is no change: it costs the round nothing else.
@@ -58,7 +62,7 @@ def leave_change(folder: Path, job: TrainJob, weights: bytes, samples: Samples, 
     known = known.take(np.arange(0, len(known), every))
     try:
         student = released_student(read_payload(weights), job.spec, job.tier)
-        change = trunk_change(student, prepare(known.raw), known.targets, job.spec, job.trunk, job.seed)
+        change = trunk_change(student, prepare(known.raw), known.targets, job.spec, job.trunk, job.seed, tick)
         if not length(change):
             return "training changed nothing"
         told = TrunkChange(sha256(weights).hexdigest(), job.trunk.steps, encode_change(change))
@@ -69,7 +73,13 @@ def leave_change(folder: Path, job: TrainJob, weights: bytes, samples: Samples, 
 
 
 def trunk_change(
-    student: Student, x: F4, targets: npt.NDArray[np.generic], spec: TaskSpec, ask: TrunkAsk, seed: int
+    student: Student,
+    x: F4,
+    targets: npt.NDArray[np.generic],
+    spec: TaskSpec,
+    ask: TrunkAsk,
+    seed: int,
+    tick: Tick = no_tick,
 ) -> Change:
     """What own samples change in a trunk, cut to the length that was asked for; the same arguments, the same change.
 
@@ -80,6 +90,7 @@ def trunk_change(
         spec: the task.
         ask: how.
         seed: of everything random.
+        tick: called after every step.
 
     Raises:
         DataError: inputs hold NaN or infinity, or a label is none of the task's.
@@ -93,6 +104,6 @@ def trunk_change(
         frozen="head",
         seed=seed,
     )
-    trained = train_locally(student, torch.from_numpy(x), targets, spec, settings)
+    trained = train_locally(student, torch.from_numpy(x), targets, spec, settings, tick=tick)
     before, after = trunk_of(arrays_of(student)), trunk_of(arrays_of(trained))
     return clipped({name: after[name] - value for name, value in before.items()}, ask.norm * length(before))

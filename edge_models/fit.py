@@ -23,7 +23,7 @@ Scores = dict[str, float]
 I8 = npt.NDArray[np.int64]
 
 NEAR = 1.5
-"""Of n samples of a class up to so many times √n, beside those kept back, may be left out as of the same vehicle."""
+"""Of n samples of a class up to so many times √n, and half of those not kept back, may be left out beside these."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class PersonalFit:
         kind: type of the best personal head.
         shared: scores of the shared head on the samples kept back; empty when there were too few to tell.
         tried: scores of each type of personal head on them.
-        n_train, n_valid: labelled samples fitted on and kept back.
+        n_train, n_valid: labelled samples fitted on for the choice, and kept back; those between them are neither.
     """
 
     head: HeadWeights
@@ -54,7 +54,7 @@ class PersonalFit:
 
 
 def fit_report_head(
-    features: FloatArray, targets: FloatArray, shared: HeadWeights, settings: FitSettings
+    features: FloatArray, targets: FloatArray, shared: HeadWeights, settings: FitSettings, tick: Tick = no_tick
 ) -> HeadWeights:
     """Fit the head that answers a round of a forecaster (a classifier's is `ratio_head`'s); always a linear one.
 
@@ -63,6 +63,7 @@ def fit_report_head(
         targets: (N, H) float32, NaN missing.
         shared: head of the release.
         settings: how.
+        tick: called after every step.
 
     Returns:
         A head of K inputs; the shared head itself when nothing is labelled.
@@ -71,7 +72,7 @@ def fit_report_head(
         DataError: features hold NaN or infinity, or their number differs from the targets'.
     """
     features, kept = labelled(features, targets)
-    return fit_linear(features, kept, shared, settings) if len(features) else shared
+    return fit_linear(features, kept, shared, settings, tick) if len(features) else shared
 
 
 def fit_personal_head(
@@ -198,7 +199,7 @@ def _parted(features: FloatArray, places: I8, share: float) -> tuple[I8, I8]:
     So frames of one vehicle do not come to lie on both sides.
     """
     last = max(1, len(places) - round(len(places) * share))
-    first = max(1, last - round(NEAR * len(places) ** 0.5))
+    first = max((last + 1) // 2, last - round(NEAR * len(places) ** 0.5))
     if last == len(places):
         return places, places[:0]
     steps = np.linalg.norm(np.diff(features[places[first - 1 : last + 1]], axis=0), axis=1)

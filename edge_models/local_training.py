@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from edge_models.augment import augment
+from edge_models.head_fits import Tick, no_tick
 from edge_models.local_settings import LocalSettings
 from edge_models.losses import distillation_kl, forecast_kl, gaussian_nll
 from edge_models.prototypes import Prototypes
@@ -64,6 +65,7 @@ def train_locally(
     centre: Student | None = None,
     prototypes: Prototypes | None = None,
     public: SoftLabels | None = None,
+    tick: Tick = no_tick,
 ) -> Student:
     """Train a copy of a student through one phase; the same arguments give the same weights on the same machine.
 
@@ -77,6 +79,7 @@ def train_locally(
             device's personal student with the shared one as the centre.
         prototypes: what features are pulled to; a class without a prototype is not pulled.
         public: soft labels to learn beside the own samples, or instead of them when N is 0.
+        tick: called after every step.
 
     Returns:
         The trained copy in evaluation mode; an untrained one when there is nothing to learn from.
@@ -92,12 +95,12 @@ def train_locally(
     ]
     pupil = deepcopy(student)
     if lessons:
-        _train(pupil, lessons, student if centre is None else centre, spec, settings)
+        _train(pupil, lessons, student if centre is None else centre, spec, settings, tick)
     return pupil.requires_grad_(requires_grad=True).eval()
 
 
 def _train(
-    pupil: Student, lessons: Sequence[_Lesson], centre: Student, spec: TaskSpec, settings: LocalSettings
+    pupil: Student, lessons: Sequence[_Lesson], centre: Student, spec: TaskSpec, settings: LocalSettings, tick: Tick
 ) -> None:
     generator = torch.Generator().manual_seed(settings.seed)
     layout = torch.channels_last if isinstance(spec.input, ImageInput) else torch.contiguous_format
@@ -123,6 +126,7 @@ def _train(
             _pull(pulled, settings.proximal)
         torch.nn.utils.clip_grad_norm_(weights, MAX_GRADIENT, foreach=True)
         optimiser.step()
+        tick()
 
 
 def _own(

@@ -8,6 +8,7 @@ The odds are those of normal distributions with a common covariance (linear disc
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,7 +131,7 @@ _NORM = float(np.sqrt(1 + COUNT_WEIGHT**2))
 
 
 def noisy_totals(
-    background: Background, own: F4, labels: I8, sigma: float, rng: np.random.Generator | None = None
+    background: Background, parts: Iterable[tuple[F4, I8]], sigma: float, rng: np.random.Generator | None = None
 ) -> F8:
     """Totals with (ε, δ)-differential privacy for every single sample: `privacy.noise_cost` says how much.
 
@@ -138,15 +139,17 @@ def noisy_totals(
 
     Args:
         background: of the proxies.
-        own: (M, K) float32 features; all of the device's labelled samples, for a choice among them is not covered.
-        labels: (M,) int64.
+        parts: (M, K) float32 features with (M,) int64 labels, some at a time; all of the device's labelled samples,
+            for a choice among them is not covered.
         sigma: standard deviation of the noise in each total; 0 promises nothing.
         rng: of the noise; None for one that the system seeds. Whoever knows its seed can take the noise off.
 
     Raises:
         DataError: features are not aligned with labels.
     """
-    totals = class_totals(background, own, labels)
+    totals = np.zeros((len(background.means), background.means.shape[1] + 1))
+    for own, labels in parts:
+        totals += class_totals(background, own, labels)
     return np.asarray(totals + (rng or np.random.default_rng()).normal(0, sigma, totals.shape))
 
 

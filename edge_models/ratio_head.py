@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from edge_models.head_fits import Tick, no_tick
+
 F4 = npt.NDArray[np.float32]
 
 
@@ -40,7 +42,14 @@ class RatioSettings:
 
 
 def own_odds(
-    own: F4, labels: npt.NDArray[np.int64], asked: F4, classes: int, *, seed: int, settings: RatioSettings | None = None
+    own: F4,
+    labels: npt.NDArray[np.int64],
+    asked: F4,
+    classes: int,
+    *,
+    seed: int,
+    settings: RatioSettings | None = None,
+    tick: Tick = no_tick,
 ) -> F4:
     """Answer the proxies.
 
@@ -51,6 +60,7 @@ def own_odds(
         classes: C.
         seed: of halves, start and batches.
         settings: how.
+        tick: called after every step.
 
     Returns:
         (N, C) float32: odds of "an own sample of class c" against "a proxy"; 0 for classes without a sample.
@@ -69,7 +79,7 @@ def own_odds(
         background = outside[:, half != side].flatten(0, 1)
         if not len(background):
             background = outside.flatten(0, 1)
-        head = _fit(samples, truth, background, len(names), settings, generator)
+        head = _fit(samples, truth, background, len(names), settings, generator, tick)
         with torch.inference_mode():
             logits[half == side] = head(outside[:, half == side]).mean(0)
     odds = np.zeros((asked.shape[1], classes), np.float32)
@@ -82,7 +92,13 @@ MAX_LOG_ODDS = 8.0
 
 
 def _fit(
-    samples: Tensor, truth: Tensor, background: Tensor, held: int, settings: RatioSettings, generator: torch.Generator
+    samples: Tensor,
+    truth: Tensor,
+    background: Tensor,
+    held: int,
+    settings: RatioSettings,
+    generator: torch.Generator,
+    tick: Tick,
 ) -> nn.Module:
     """Tell the classes held from each other and from the background; half of each batch is background."""
     head = nn.Sequential(nn.Linear(samples.shape[1], settings.hidden), nn.ReLU(), nn.Linear(settings.hidden, held + 1))
@@ -101,6 +117,7 @@ def _fit(
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
+        tick()
     return head.eval()
 
 

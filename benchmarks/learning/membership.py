@@ -122,7 +122,7 @@ def report(pool: Pool, member: B1, epsilon: float | None, seed: int) -> Said:
         return odds, held
     sigma = sigma_for(epsilon, DELTA)
     background = Background.of(pool.asked[0], pool.named, CLASSES)
-    totals = noisy_totals(background, pool.own[0, member], labels, sigma, np.random.default_rng(seed))
+    totals = noisy_totals(background, [(pool.own[0, member], labels)], sigma, np.random.default_rng(seed))
     told = private_answer(background, totals, pool.asked, sigma=sigma, k=LEAST_EXAMPLES)
     return told.odds, told.held.astype(np.uint8)
 

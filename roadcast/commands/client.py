@@ -64,7 +64,7 @@ def learning(*, config: ConfigFile, state_dir: StateDir = None, json: JsonFlag =
     from edge_client.drift_watch import read_drift
     from edge_client.jobs import read_result
     from edge_client.lessons import LESSON
-    from edge_client.replay import kept_names
+    from edge_client.stored import kept_names
     from roadcast.agent import load_device
 
     state = Path(load_device(config, state_dir).state_dir)
@@ -74,6 +74,7 @@ def learning(*, config: ConfigFile, state_dir: StateDir = None, json: JsonFlag =
     said = {
         "head": found.choice,
         "cost": found.cost,
+        "left_out": found.left_out,
         "drift_alarms": drift.total,
         "drift": drift.alarms,
         "hard": [each for each in found.hard if each.sample in kept],
@@ -91,6 +92,8 @@ def _learning(found: TrainResult, drift: DriftFile, kept: set[str]) -> str:
     if cost is not None:
         lines.append("cost: " + "  ".join(f"{name[6:]} {value:.4g}" for name, value in cost.values().items()))
         lines += ["  energy not measured"] if cost.energy_j is None else []
+    if found.left_out:
+        lines.append(f"left out: {found.left_out} samples of which the trunk makes no finite features")
     lines.append(f"drift alarms: {drift.total}")
     lines += [f"  {at.hour:02d} h UTC, {at.condition}: {at.doubt:.3g}, usually {at.usual:.3g}" for at in drift.alarms]
     hard = [each for each in found.hard if each.sample in kept]

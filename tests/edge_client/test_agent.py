@@ -288,5 +288,5 @@ def test_a_bundle_with_side_inputs_answers_with_and_without_them() -> None:
     x = np.zeros((2, 3, 32, 32), np.float32)
     with OrtRunner(files.template, files.weights) as runner:
         bundle = Bundle(1, runner, HeadWeights(weight, np.zeros(6, np.float32)))
-        assert bundle.logits(x, np.float32([5, 0]))[:, 2].tolist() == [5, 5]
-        assert bundle.logits(x)[:, 2].tolist() == [0, 0]
+        assert bundle.answer(x, np.float32([5, 0]))[0][:, 2].tolist() == [5, 5]
+        assert bundle.answer(x)[0][:, 2].tolist() == [0, 0]

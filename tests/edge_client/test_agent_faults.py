@@ -161,6 +161,13 @@ def test_wrong_messages_are_counted_and_change_nothing(rig: DeviceRig) -> None:
     rig.until(lambda: "drop:malformed" in rig.centre.of(m.DeviceState)[-1].counts, "a state with drops")
 
 
+def test_samples_that_the_disk_refuses_are_counted_in_the_devices_state(rig: DeviceRig) -> None:
+    """Serving goes on, and the operator sees why nothing is learnt."""
+    rig.until(lambda: rig.centre.of(m.Birth), "birth")
+    rig.agent.replay._db.execute("pragma query_only = on")
+    rig.until(lambda: "drop:replay-full" in rig.centre.of(m.DeviceState)[-1].counts, "a state with refused samples")
+
+
 def test_a_refusal_by_the_server_is_counted_and_not_repeated(rig: DeviceRig) -> None:
     """The message is forgotten: sending it again would be in vain."""
     rig.until(lambda: rig.centre.of(m.Birth), "birth")

@@ -10,7 +10,7 @@ import pytest
 
 from devices.packs import save_pack
 from edge_client.config import DeviceConfig
-from edge_client.replay import read_stored
+from edge_client.stored import read_stored
 from edge_models.habits import sensor_numbers
 from edge_models.head_weights import HeadWeights
 from edge_protocol import messages as m

@@ -8,12 +8,23 @@ import msgspec
 import numpy as np
 import pytest
 
+from devices.preprocess import Preprocess
+from devices.runners.base import Answer
+from devices.sources import Frame
 from edge_client.doubts import PERIOD_S, Doubts
 from edge_client.drift import MAX_CONDITIONS, Alarm, DriftConfig, DriftDetector, Observation
 from edge_client.drift_watch import DriftWatch, read_drift
 from edge_client.effects import Drifted
+from edge_client.pipelines import Bundle, WholeSample
+from edge_client.results import Tally
+from edge_client.seen import Seen
+from edge_models.head_weights import HeadWeights
+from edge_models.tasks import load_task
+from edge_protocol.task import ImageInput
+from tests.edge_client.test_inference import Constant
 
 CONFIG = DriftConfig(reference=60)
+VEHICLE = load_task("vehicle")
 
 
 def days(count: int, *, seed: int = 0, worse: float = 0.0, hours: tuple[int, ...] = (3, 12)) -> list[Observation]:
@@ -112,26 +123,70 @@ def feed(doubts: Doubts, seen: list[Observation]) -> None:
     doubts.see(86_400.0 * len(seen), "road", 0.0)
 
 
-def test_it_goes_on_after_a_restart_and_begins_anew_with_another_head(tmp_path: Path) -> None:
-    """Half the reference before, half after; an alarm is an event and is remembered; a refit forgets what was usual."""
+def test_it_goes_on_after_a_restart_and_begins_anew_with_another_release(tmp_path: Path) -> None:
+    """Half the reference before, half after; an alarm is an event and is remembered, also when the release is gone."""
     path, doubts = tmp_path / "drift.json", Doubts()
     watch = DriftWatch(path, CONFIG, doubts)
-    watch.serving(4, refitted=False)
+    watch.serving(4)
     feed(doubts, days(1, hours=(3,))[:40])
     assert watch.poll(0.0) == []
     watch.save()
     again = DriftWatch(path, CONFIG, doubts)
-    again.serving(4, refitted=False)
+    again.serving(4)
     feed(doubts, days(2, seed=1, hours=(3,)))
     feed(doubts, days(1, seed=2, worse=3.0, hours=(3,)))
     assert again.poll(1.0) == [Drifted(3, "road")]
     kept = read_drift(path)
     assert (kept.release, kept.total, again.total) == (4, 1, 1)
     assert kept.alarms[0].hour == 3
-    again.serving(4, refitted=True)
+    again.serving(4)
+    again.save()
+    assert read_drift(path).cells.keys() == {"road"}
+    again.serving(5)
     again.poll(2.0)
     assert read_drift(path).cells == {}
     assert read_drift(path).total == 1
+
+
+class Unsure(Constant):
+    """A student whose shared head is as sure as it is told to be."""
+
+    margin = 3.0
+
+    def infer(self, x: np.ndarray) -> Answer:
+        """Logits with one best output, by the margin."""
+        logits = np.zeros((len(x), 6), np.float32)
+        logits[:, 1] = self.margin
+        return Answer(np.ones((len(x), 64), np.float32), logits)
+
+
+def test_a_fleet_whose_rounds_refit_the_head_every_day_still_hears_of_drift(tmp_path: Path) -> None:
+    """Another personal head each day, always sure of itself; the shared one grows unsure, and that is told."""
+    assert isinstance(VEHICLE.input, ImageInput)
+    seen, student, rng = Seen(1e9), Unsure(), np.random.default_rng(0)
+    tally = Tally(task="vehicle", source="road", interval_s=1e9, slot_s=None, emit=lambda _: None)
+    pipeline = WholeSample(VEHICLE, Preprocess(VEHICLE.input), tally, seen)
+    watch = DriftWatch(tmp_path / "drift.json", CONFIG, seen.doubts)
+    watch.serving(1)
+    told = []
+    for day in range(6):
+        refitted = HeadWeights(np.full((6, 64), day, np.float32), 9 * np.eye(6, dtype=np.float32)[day % 6])
+        for minute in range(60):
+            student.margin = (3.0 if day < 4 else 0.5) + 0.1 * rng.normal()
+            frame = Frame(
+                sample="s", at_s=86_400 * day + 3600 * 3 + 60.0 * minute, image=np.zeros((32, 32, 3), np.uint8)
+            )
+            pipeline.step(frame, Bundle(1, student, refitted), 0.0)
+        told.append(len(watch.poll(float(day))))
+    assert told == [0, 0, 0, 0, 1, 0]
+
+
+def test_doubts_of_heads_that_rounds_refitted_are_begun_anew(tmp_path: Path) -> None:
+    """A file of an earlier version keeps its alarms; its cells were of other heads than the shared one."""
+    path = tmp_path / "drift.json"
+    path.write_bytes(b'{"release": 4, "total": 2, "alarms": [], "cells": {"road": {"3": {"count": 60, "mean": 0.01}}}}')
+    kept = read_drift(path)
+    assert (kept.release, kept.total, kept.cells) == (4, 2, {})
 
 
 def test_a_damaged_file_costs_a_commissioning_and_nothing_else(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from msgspec import inspect
 
 from devices.packs import ImagePack, open_pack
 from edge_client.raw_bytes import DISTINCT, PIECE, raw_bytes_in
-from edge_client.replay import read_stored
+from edge_client.stored import read_stored
 from edge_models.tasks import load_task
 from edge_protocol import messages as m
 from edge_protocol.arrays import pack

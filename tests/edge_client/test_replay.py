@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edge_client.replay import Kept, ReplayStore, latest_raw, read_stored
-from edge_models.tasks import load_task, plugin_of
+from edge_client.replay import Kept, ReplayStore
+from edge_client.stored import read_stored
+from edge_models.tasks import load_task
 from edge_protocol.errors import StoreError
 
-VEHICLE, SPEED, CLINIC = load_task("vehicle"), load_task("speed"), load_task("clinic")
+VEHICLE = load_task("vehicle")
+MIDNIGHT = 1.8e9 // 86_400 * 86_400
 ROW = 32 * 32 * 3 + 8 + 8 + 160
 
 
@@ -22,44 +23,13 @@ def image(number: int, target: int = -1, at_s: float = 0.0) -> Kept:
     return Kept(f"s-{number}", at_s, np.full((32, 32, 3), number % 256, np.uint8), target)
 
 
-def test_samples_come_back_in_order_of_time_with_everything_they_had(tmp_path: Path) -> None:
-    """Raw, target, side and scale, for images, series and tasks with side inputs."""
-    store = ReplayStore(tmp_path / "r.db", 1_000_000)
-    assert store.add([image(2, 3, 20.0), image(1, -1, 10.0)]) == 0
-    back = read_stored(tmp_path / "r.db", VEHICLE).samples
-    assert back.raw[:, 0, 0, 0].tolist() == [1, 2]
-    assert back.targets.tolist() == [-1, 3]
-    assert back.side.shape == (2, 0)
-    assert len(store) == 2
-    store.close()
-    for spec in (SPEED, CLINIC):
-        store = ReplayStore(tmp_path / f"{spec.name}.db", 10_000_000)
-        made = plugin_of(spec).simulate(spec, np.random.default_rng(1), 20)
-        rows = [
-            Kept(
-                f"s-{i}",
-                float(i),
-                made.raw[i],
-                int(made.targets[i]) if spec.labels else made.targets[i].astype(np.float32),
-                made.side[i],
-                made.scale[i],
-            )
-            for i in range(len(made))
-        ]
-        store.add(rows)
-        back = read_stored(tmp_path / f"{spec.name}.db", spec).samples
-        for name in ("raw", "targets", "side", "scale"):
-            np.testing.assert_array_equal(getattr(back, name), getattr(made, name))
-        store.close()
-
-
 def test_the_budget_is_kept_and_rare_classes_and_hours_survive(tmp_path: Path) -> None:
     """A flood of cars at noon does not push out the one truck, the unlabelled, or the cars of the night."""
     store = ReplayStore(tmp_path / "r.db", 100 * ROW)
-    night = [image(i, 1, 3600.0 * 2 + i) for i in range(10)]
-    store.add([image(1000, 5, 100.0), *[image(2000 + i, -1, i) for i in range(5)], *night])
+    night = [image(i, 1, MIDNIGHT + 3600.0 * 2 + i) for i in range(10)]
+    store.add([image(1000, 5, MIDNIGHT), *[image(2000 + i, -1, MIDNIGHT + i) for i in range(5)], *night])
     for start in range(0, 600, 50):
-        store.add([image(3000 + start + i, 1, 3600.0 * 12 + start + i) for i in range(50)])
+        store.add([image(3000 + start + i, 1, MIDNIGHT + 3600.0 * 12 + start + i) for i in range(50)])
     back = read_stored(tmp_path / "r.db", VEHICLE).samples
     counts = Counter(back.targets.tolist())
     assert len(back) == len(store) <= 100
@@ -69,7 +39,7 @@ def test_the_budget_is_kept_and_rare_classes_and_hours_survive(tmp_path: Path) -
     rows = store._db.execute("select hour, count(*), max(at_s) from samples where class = 1 group by hour").fetchall()
     hours = {hour: (count, newest) for hour, count, newest in rows}
     assert hours[2][0] == 10
-    assert hours[12][1] == 3600.0 * 12 + 599, "within an hour the newest stay"
+    assert hours[12][1] == MIDNIGHT + 3600.0 * 12 + 599, "within an hour the newest stay"
     store.close()
 
 
@@ -159,44 +129,6 @@ def test_a_store_that_cannot_be_there_is_an_error(tmp_path: Path) -> None:
         ReplayStore(tmp_path / "state" / "r.db", 1_000_000)
 
 
-def test_reading_another_tasks_store_is_an_error_and_an_empty_one_is_empty(tmp_path: Path) -> None:
-    """Shapes are checked."""
-    store = ReplayStore(tmp_path / "r.db", 1_000_000)
-    assert len(read_stored(tmp_path / "r.db", SPEED).samples) == 0
-    assert read_stored(tmp_path / "r.db", VEHICLE).samples.raw.shape == (0, 32, 32, 3)
-    store.add([image(1)])
-    with pytest.raises(StoreError):
-        read_stored(tmp_path / "r.db", SPEED)
-    with pytest.raises(StoreError):
-        read_stored(tmp_path / "none.db", VEHICLE)
-    store.close()
-
-
-def test_windows_that_were_kept_before_sensors_had_numbers_stay(tmp_path: Path) -> None:
-    """Beside numbered ones their sensor is unknown; alone they have no side input, as ever."""
-    store = ReplayStore(tmp_path / "r.db", 1_000_000)
-    made = plugin_of(SPEED).simulate(SPEED, np.random.default_rng(1), 2)
-    old, new = (
-        Kept(f"s-{i}", float(i), made.raw[i], made.targets[i].astype(np.float32), scale=made.scale[i]) for i in (0, 1)
-    )
-    store.add([old])
-    assert read_stored(tmp_path / "r.db", SPEED).samples.side.shape == (1, 0)
-    store.add([replace(new, side=np.float32([12_345]))])
-    back = read_stored(tmp_path / "r.db", SPEED)
-    np.testing.assert_array_equal(back.samples.side, [[np.nan], [12_345]])
-    assert (back.names, back.at_s.tolist()) == (["s-0", "s-1"], [0.0, 1.0])
-    store.close()
-
-
-def test_the_newest_samples_can_be_read_by_another_thread(tmp_path: Path) -> None:
-    """For a probation when no frame comes; nothing readable is no sample."""
-    store = ReplayStore(tmp_path / "r.db", 1_000_000)
-    store.add([image(i, at_s=float(i)) for i in range(9)])
-    assert latest_raw(tmp_path / "r.db", VEHICLE, 3)[:, 0, 0, 0].tolist() == [8, 7, 6]
-    assert len(latest_raw(tmp_path / "none.db", VEHICLE, 3)) == 0
-    store.close()
-
-
 def test_what_was_gathered_is_taken_once(tmp_path: Path) -> None:
     """An operator's label outlives a restart; another pack is taken; a disk that refused is asked again."""
     gathered = [image(i, 0) for i in range(3)]
@@ -210,3 +142,51 @@ def test_what_was_gathered_is_taken_once(tmp_path: Path) -> None:
     store.commission("pack 2", lambda: gathered)
     assert read_stored(tmp_path / "replay.db", VEHICLE).samples.targets.tolist() == [0, 0, 0]
     store.close()
+
+
+def test_a_pack_without_times_has_an_hour_of_its_own(tmp_path: Path) -> None:
+    """Days of labelled frames neither push it out nor lose their own midnight to it."""
+    store = ReplayStore(tmp_path / "r.db", 100 * ROW)
+    store.add(image(i, 1, float(i)) for i in range(60))
+    store.add(image(1000 + i, 1, MIDNIGHT + i * 300.0) for i in range(3 * 288))
+    rows = store._db.execute("select hour, count(*) from samples group by hour").fetchall()
+    hours = dict(rows)
+    assert sorted(hours) == list(range(25))
+    assert set(hours.values()) == {4}
+    store.close()
+
+
+@pytest.mark.parametrize("budget", [100_000, 20 * ROW + 1000, 1000 * ROW])
+def test_a_pack_of_any_size_is_taken_within_any_budget(
+    tmp_path: Path, budget: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """More than the file may ever hold: the newest of each class stay, nothing is refused, and it is said what fits."""
+    store = ReplayStore(tmp_path / "r.db", budget)
+    store.commission("pack", lambda: (image(i, i % 3, float(i)) for i in range(1100)))
+    assert store.dropped == 0
+    assert len(store) == budget // ROW
+    counts = Counter(read_stored(tmp_path / "r.db", VEHICLE).samples.targets.tolist())
+    assert max(counts.values()) - min(counts.values()) <= 1
+    assert f"{len(store)} of 1100 samples fit" in caplog.text
+    store.close()
+
+
+def test_what_the_disk_refuses_of_a_pack_is_counted_and_comes_at_the_next_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A label that an operator gave meanwhile stays, and the pack is whole in the end."""
+    gathered = [image(i, 0, float(i)) for i in range(700)]
+    path = tmp_path / "r.db"
+    store = ReplayStore(path, 10_000_000)
+    store._db.execute("pragma max_page_count = 400")
+    store.commission("pack", lambda: gathered)
+    assert (len(store), store.dropped) == (256, 444)
+    assert "the disk refused 444 samples" in caplog.text
+    assert store.relabel("s-7", 4)
+    store.close()
+    for _ in range(2):
+        store = ReplayStore(path, 10_000_000)
+        store.commission("pack", lambda: gathered)
+        assert (len(store), store.dropped) == (700, 0)
+        store.close()
+    assert np.flatnonzero(read_stored(path, VEHICLE).samples.targets).tolist() == [7]

@@ -89,7 +89,8 @@ def test_a_live_window_is_answered_as_the_same_window_of_the_history() -> None:
     chosen = np.flatnonzero(ends == last[0].at_s)
     np.testing.assert_allclose([each.raw for each in last], cut.raw[chosen], atol=1e-5)
     told_of = np.flatnonzero(ends == last[0].at_s - 300)
-    errors = np.abs(said[told_of, :3] - cut.targets[told_of].astype(np.float32))
+    shared = Constant().infer(cut.raw[told_of]).logits
+    errors = np.abs(shared[:, :3] - cut.targets[told_of].astype(np.float32))
     assert doubts[-1].doubt == pytest.approx(float(np.nanmean(errors)), rel=1e-3)
 
 

@@ -15,10 +15,11 @@ from devices.runners.base import Answer
 from devices.sources import Frame, open_source
 from edge_client.labels import open_commissioning
 from edge_client.pipelines import Bundle, WholeSample
-from edge_client.replay import ReplayStore, read_stored
+from edge_client.replay import ReplayStore
 from edge_client.results import Tally
 from edge_client.seen import Seen
 from edge_client.side_inputs import SideInputs
+from edge_client.stored import read_stored
 from edge_models.head_weights import HeadWeights
 from edge_models.tasks import load_task
 from edge_protocol.errors import DataError

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import get_type_hints
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 from safetensors.numpy import load_file, save, save_file
 
-from devices.preprocess import PreprocessConfig
+from devices.preprocess import Preprocess, PreprocessConfig
 from edge_client import trainer
+from edge_client.config import ReplayConfig, TrainConfig
 from edge_client.hard_examples import LISTED
 from edge_client.installed import HeadChoice
-from edge_client.jobs import TrainJob, TrainResult, read_job, read_result, write_job
+from edge_client.jobs import TrainJob, TrainResult, proxy_raw, read_job, read_result, shared_head, write_job
 from edge_client.knowledge import read_report
 from edge_client.labels import series_samples
 from edge_client.replay import Kept, ReplayStore
 from edge_models.head_weights import HeadWeights
+from edge_models.ratio_head import RatioSettings
 from edge_models.samples import Samples
 from edge_models.tasks import load_task, plugin_of
 from edge_models.windows import Scale
@@ -30,7 +35,7 @@ from edge_protocol.arrays import unpack
 from edge_protocol.blobs import cut
 from edge_protocol.errors import DataError, IncompatibleError, StoreError
 from edge_protocol.messages import ClassVotes, ForecastVotes, RoundCall
-from edge_protocol.task import TaskSpec
+from edge_protocol.task import ImageInput, TaskSpec
 from tests.edge_models.test_habits import days, road_pack
 from tests.fakes.small_centre import artifact_files
 from tests.fakes.waiting import wait_for
@@ -95,7 +100,7 @@ def test_a_camera_learns_and_answers_the_proxy_set(tmp_path: Path) -> None:
     assert result.choice.personal["accuracy"] > result.choice.shared["accuracy"]
     assert (result.examples, sum(result.held)) == (120, 6)
     assert result.cost is not None
-    assert result.cost.steps > 10
+    assert result.cost.steps > 2 * RatioSettings().steps, "both halves of the head that answers the round, and others"
     assert len(result.hard) == LISTED
     assert {each.sample for each in result.hard} <= {f"s-{at}" for at in range(120)}
     assert result.cost.energy_j == pytest.approx(5 * result.cost.cpu_s)
@@ -150,8 +155,8 @@ def test_a_device_that_has_seen_nothing_is_silent(tmp_path: Path) -> None:
 
 
 def test_with_privacy_nothing_that_leaves_is_exact(tmp_path: Path) -> None:
-    """Odds, classes held and examples are worked out of noisy totals: two runs of one job and seed differ in them."""
-    write_job(tmp_path, msgspec.structs.replace(job(tmp_path, VEHICLE, samples=400), sigma=0.7))
+    """Odds, classes held and examples are worked out of noisy totals of all labels; two runs of one job differ."""
+    write_job(tmp_path, msgspec.structs.replace(job(tmp_path, VEHICLE, samples=400), sigma=0.7, max_samples=50))
     runs = []
     for _ in range(2):
         result = trainer.run_job(tmp_path)
@@ -181,27 +186,95 @@ def test_a_refit_answers_no_proxy_set(tmp_path: Path) -> None:
     assert (tmp_path / "personal.safetensors").exists()
 
 
-def test_jobs_learn_from_a_bounded_number_of_samples_spread_over_time() -> None:
-    """The first and the last are among them."""
-    samples = plugin_of(VEHICLE).simulate(VEHICLE, np.random.default_rng(1), 50)
-    assert trainer.thinned(samples, 50) is samples
-    assert [trainer.spaced(*counts).tolist() for counts in ((0, 7), (3, 7), (7, 3))] == [[], [0, 1, 2], [0, 3, 6]]
-    few = trainer.thinned(samples, 7)
-    assert len(few) == 7
-    np.testing.assert_array_equal(few.raw[[0, -1]], samples.raw[[0, -1]])
+def test_a_store_full_of_unlabelled_frames_costs_a_job_no_label(tmp_path: Path) -> None:
+    """Head, report and class means are of every label, for unlabelled frames only fill up the list of hard examples."""
+    write_job(tmp_path, msgspec.structs.replace(job(tmp_path, VEHICLE, samples=60), max_samples=100, prototype_k=3))
+    store = ReplayStore(tmp_path / "replay.db", 100_000_000)
+    blank = np.zeros((32, 32, 3), np.uint8)
+    store.add(Kept(f"frame-{at}", 1.8e9 + at, blank) for at in range(2000))
+    store.close()
+    result = trainer.run_job(tmp_path)
+    assert (result.examples, sum(result.held)) == (60, 6)
+    assert result.choice.n_valid >= 10, "a quarter of each class"
+    assert load_file(tmp_path / "prototypes.safetensors")["counts"].sum() == 60
+    assert any(each.sample.startswith("frame-") for each in result.hard)
+
+
+def test_more_labels_than_a_job_may_have_keep_their_rare_class(tmp_path: Path) -> None:
+    """The class is spoken of, and the head that answers the round has its examples."""
+    asked = job(tmp_path, VEHICLE, samples=0)
+    made = plugin_of(VEHICLE).simulate(VEHICLE, np.random.default_rng(5), 300)
+    rare = np.flatnonzero(made.targets == 5)[:3]
+    store = ReplayStore(tmp_path / "replay.db", 100_000_000)
+    common = np.flatnonzero(made.targets != 5)
+    store.add(Kept(f"s-{at}", float(at), made.raw[at], int(made.targets[at])) for at in (*common, *rare))
+    store.close()
+    write_job(tmp_path, msgspec.structs.replace(asked, max_samples=40))
+    result = trainer.run_job(tmp_path)
+    assert (result.examples, result.held) == (40, (1, 1, 1, 1, 1, 1))
+    assert load_file(tmp_path / "votes.safetensors")["odds"][:, 5].any()
+
+
+@pytest.mark.parametrize(("size", "sigma"), [(3e38, 0.0), (3e38, 1.9), (1e15, 1.9)])
+def test_one_frame_that_the_trunk_makes_nothing_finite_of_decides_nothing(
+    tmp_path: Path, size: float, sigma: float
+) -> None:
+    """Heads and report are made without it, with privacy or without: an error would tell that the image was there."""
+    asked = msgspec.structs.replace(job(tmp_path, VEHICLE, samples=60), sigma=sigma)
+    (tmp_path / "template").write_bytes(blinded(artifact_files().template, size))
+    write_job(tmp_path, asked)
+    results = [trainer.run_job(tmp_path)]
+    store = ReplayStore(tmp_path / "replay.db", 100_000_000)
+    store.add([Kept("white", 70.0, np.full((32, 32, 3), 255, np.uint8), 2)])
+    store.close()
+    results.append(trainer.run_job(tmp_path))
+    assert [result.left_out for result in results] == [0, 1]
+    assert results[0].choice == results[1].choice
+    report = read_report(tmp_path, results[1], spec=VEHICLE, call=call(VEHICLE), release=1)
+    if not sigma:
+        assert report.examples == 60
+
+
+def blinded(template: bytes, size: float) -> bytes:
+    """A student whose features are `size`² for a white image, and as they were for any other."""
+    model = onnx.load_from_string(template)
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["inner" if name == "features" else name for name in names]
+    assert isinstance(VEHICLE.input, ImageInput)
+    white = Preprocess(VEHICLE.input).batch(np.full((1, 32, 32, 3), 255, np.uint8))
+    constants = {"white": -white.min() + 0.5, "size": size, "axes": [1, 2, 3]}
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.array(value, np.int64 if name == "axes" else np.float32), name)
+        for name, value in constants.items()
+    )
+    make = onnx.helper.make_node
+    model.graph.node.extend(
+        [
+            make("ReduceMin", ["input", "axes"], ["least"], keepdims=0),
+            make("Add", ["least", "white"], ["lit"]),
+            make("Relu", ["lit"], ["over"]),
+            make("Mul", ["over", "size"], ["large"]),
+            make("Mul", ["large", "size"], ["huge"]),
+            make("Unsqueeze", ["huge", "last"], ["wide"]),
+            make("Add", ["inner", "wide"], ["features"]),
+        ]
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1], np.int64), "last"))
+    return bytes(model.SerializeToString())
 
 
 def test_wrong_files_are_errors_that_name_them(tmp_path: Path) -> None:
     """A payload without a head, a proxy set of another task, no proxy set, no job."""
     with pytest.raises(IncompatibleError, match=r"head\.weight"):
-        trainer.shared_head(save({"w": np.zeros(3, np.float32)}))
+        shared_head(save({"w": np.zeros(3, np.float32)}))
     save_file({"raw": np.zeros((2, 5), np.float32)}, tmp_path / "proxy")
     with pytest.raises(DataError, match="takes"):
-        trainer.proxy_raw(tmp_path / "proxy", VEHICLE)
+        proxy_raw(tmp_path / "proxy", VEHICLE)
     for content in (b"garbage", save({"other": np.zeros(1, np.float32)})):
         (tmp_path / "proxy").write_bytes(content)
         with pytest.raises(DataError, match="cannot be read"):
-            trainer.proxy_raw(tmp_path / "proxy", VEHICLE)
+            proxy_raw(tmp_path / "proxy", VEHICLE)
     for read in (read_job, read_result):
         with pytest.raises(StoreError, match=r"\.json"):
             read(tmp_path)
@@ -227,8 +300,57 @@ def test_a_real_subprocess_stands_back_and_is_refused_too_much_memory(tmp_path: 
         "try:\n    bytearray(400 << 20)\nexcept MemoryError:\n    print('refused')\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["7", str(200 << 20), "900", "refused"]
+    assert done.stdout.split() == [str(min(os.nice(0) + 7, 19)), str(200 << 20), "900", "refused"]
     assert resource.getrlimit(resource.RLIMIT_DATA)[0] != 200 << 20
+
+
+def least_memory_mb() -> int:
+    """The lowest bound that a device's configuration takes."""
+    (least,) = (meta.ge for meta in get_type_hints(TrainConfig, include_extras=True)["memory_mb"].__metadata__)
+    return int(least)
+
+
+def run_bounded(folder: Path) -> subprocess.CompletedProcess[str]:
+    """The job as the agent starts it."""
+    command, environment = [sys.executable, "-m", "edge_client.trainer", str(folder)], {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=os.environ | environment, stderr=subprocess.PIPE, text=True, check=False)
+
+
+def test_a_job_of_the_defaults_fits_into_the_least_memory_that_can_be_set(tmp_path: Path) -> None:
+    """With a full replay store and every type of head."""
+    config, budget = TrainConfig(), ReplayConfig().budget_bytes
+    asked = job(tmp_path, VEHICLE, proxies=500, samples=100)
+    store = ReplayStore(tmp_path / "replay.db", budget)
+    raw = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
+    store.add(Kept(f"f-{at}", 1.8e9 + at, raw, at % 6) for at in range(budget // raw.nbytes))
+    store.close()
+    bounded = msgspec.structs.replace(
+        asked,
+        memory_mb=least_memory_mb(),
+        epochs=config.epochs,
+        max_samples=config.max_samples,
+        heads=("bias", "linear", "adapter", "mlp"),
+    )
+    write_job(tmp_path, bounded)
+    done = run_bounded(tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert read_result(tmp_path).examples == config.max_samples
+
+
+def test_a_job_that_needs_more_memory_says_in_one_line_what_to_do(tmp_path: Path) -> None:
+    """Here a proxy set takes more than all of it."""
+    asked = job(tmp_path, VEHICLE, samples=20)
+    write_job(tmp_path, msgspec.structs.replace(asked, memory_mb=least_memory_mb()))
+    size = least_memory_mb() << 20
+    shape = [size // 3072, 32, 32, 3]
+    header = msgspec.json.encode({"raw": {"dtype": "U8", "shape": shape, "data_offsets": [0, size]}})
+    with (tmp_path / "proxy").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)
+    done = run_bounded(tmp_path)
+    said = f"training needs more memory than {least_memory_mb()} MB: raise train.memory_mb"
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert done.stderr.startswith(said)
 
 
 def test_votes_of_nan_are_no_report(tmp_path: Path) -> None:

@@ -53,7 +53,10 @@ def test_a_release_can_be_trained_and_its_own_answers_get_better(tier: Tier) -> 
     student, samples = released_student(read_payload(payload), SPEED, tier), own(SPEED, 256)
     before = arrays_of(student)
     x = as_they_are(samples.raw)
-    change = trunk_change(student, x, samples.targets, SPEED, TrunkAsk(30, 32, 0.003, 1.0), 0)
+    heard: list[int] = []
+    ask = TrunkAsk(30, 32, 0.003, 1.0)
+    change = trunk_change(student, x, samples.targets, SPEED, ask, 0, tick=lambda: heard.append(1))
+    assert len(heard) == 30, "a caller that measures the job hears of every step"
     assert set(change) == set(trunk_of(before))
     moved = with_arrays(student, {name: np.add(before[name], value) for name, value in change.items()})
     truth = torch.from_numpy(samples.targets.astype(np.float32))

@@ -240,6 +240,8 @@ def test_every_step_is_counted() -> None:
     settings = FitSettings(heads=("mlp",), mlp=MlpSettings(steps=7))
     fit_personal_head(features, no_side(240), targets, blank(6), VEHICLE, settings, tick=lambda: heard.append(1))
     assert len(heard) == 14, "once for the choice, once for the head that serves"
+    fit_report_head(*windows(40), blank(6), FitSettings(epochs=5), tick=lambda: heard.append(1))
+    assert len(heard) > 14, "and those of a forecaster's report"
 
 
 def test_infinite_targets_are_refused() -> None:

@@ -44,7 +44,7 @@ def test_the_noise_in_each_total_has_the_standard_deviation_that_is_paid_for() -
     background, asked, named = scene()
     rng = np.random.default_rng(3)
     true = class_totals(background, asked[0], named)
-    drawn = np.stack([noisy_totals(background, asked[0], named, 0.7, rng) - true for _ in range(500)])
+    drawn = np.stack([noisy_totals(background, [(asked[0], named)], 0.7, rng) - true for _ in range(500)])
     assert np.abs(drawn.mean(0)).max() < 0.15
     assert drawn.std(0).min() > 0.6
     assert drawn.std(0).max() < 0.8
@@ -54,7 +54,7 @@ def test_a_device_without_samples_holds_nothing() -> None:
     """Noise alone is no class, no example and no odds."""
     background, asked, _ = scene()
     none = np.zeros((0, K), np.float32), np.zeros(0, np.int64)
-    totals = noisy_totals(background, *none, 2.0, np.random.default_rng(3))
+    totals = noisy_totals(background, [none], 2.0, np.random.default_rng(3))
     told = answer(background, totals, asked, sigma=2.0, k=3)
     assert (told.held.sum(), told.examples, np.abs(told.odds).max()) == (0, 0, 0)
 
@@ -66,7 +66,7 @@ def test_own_classes_are_told_and_the_others_are_not() -> None:
     labels = np.repeat([0, 2], 150)
     own = features(rng, labels)
     for sigma in (0.0, 1.0):
-        told = answer(background, noisy_totals(background, own, labels, sigma, rng), asked, sigma=sigma, k=3)
+        told = answer(background, noisy_totals(background, [(own, labels)], sigma, rng), asked, sigma=sigma, k=3)
         assert told.held.tolist() == [1, 0, 1]
         assert abs(told.examples - 300) < 30
         assert not told.odds[:, 1].any()
@@ -78,7 +78,7 @@ def test_own_classes_are_told_and_the_others_are_not() -> None:
 def test_noise_comes_from_the_system_unless_it_is_asked_for() -> None:
     """Two reports of the same samples differ; nobody can take off noise whose seed he does not know."""
     background, asked, named = scene()
-    first, second = (noisy_totals(background, asked[0], named, 2.0) for _ in range(2))
+    first, second = (noisy_totals(background, [(asked[0], named)], 2.0) for _ in range(2))
     assert (first != second).any()
 
 
@@ -99,7 +99,7 @@ def test_a_class_that_the_shared_head_never_names_can_be_held() -> None:
     asked = features(rng, np.zeros(50, np.int64))
     background = Background.of(asked, np.zeros(50, np.int64), C)
     labels = np.full(80, 2)
-    totals = noisy_totals(background, features(rng, labels), labels, 0.5, rng)
+    totals = noisy_totals(background, [(features(rng, labels), labels)], 0.5, rng)
     told = answer(background, totals, asked[None], sigma=0.5, k=3)
     assert told.held.tolist() == [0, 0, 1]
     assert np.isfinite(told.odds).all()

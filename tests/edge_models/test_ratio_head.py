@@ -48,3 +48,12 @@ def test_a_seed_fixes_the_answer_and_one_proxy_is_no_error() -> None:
     np.testing.assert_array_equal(*pair)
     few = own_odds(own[:, :1], labels[:1], asked[:, :1], 2, seed=3, settings=QUICK)
     assert np.isfinite(few).all()
+
+
+def test_every_step_of_both_halves_is_counted() -> None:
+    """A caller that measures a training job hears of each."""
+    rng = np.random.default_rng(3)
+    own, asked, heard = clouds(rng, [0.0], 9)[None], clouds(rng, [0.0], 6)[None], list[int]()
+    settings = RatioSettings(steps=4)
+    own_odds(own, np.zeros(9, np.int64), asked, 1, seed=0, settings=settings, tick=lambda: heard.append(1))
+    assert len(heard) == 8

@@ -94,7 +94,7 @@ def test_learning_says_how_the_head_was_chosen_and_what_is_hard(config_file: Pat
         for name in ("main-7", "main-8")
     ]
     cost = Cost(peak_mb=300, steps=40, step_ms=None, cpu_s=3, energy_j=None)
-    result = TrainResult(choice=choice, examples=12, held=(1,) * 6, cost=cost, hard=tuple(hard))
+    result = TrainResult(choice=choice, examples=12, held=(1,) * 6, cost=cost, hard=tuple(hard), left_out=2)
     (state / LESSON).write_bytes(msgspec.json.encode(result))
     drift = DriftFile(total=3, alarms=[Alarm(4, "road", 0.25, 0.5)])
     (state / "drift.json").write_bytes(msgspec.json.encode(drift))
@@ -107,6 +107,7 @@ def test_learning_says_how_the_head_was_chosen_and_what_is_hard(config_file: Pat
         "serves: linear head",
         "linear: accuracy 0.75",
         "energy not measured",
+        "left out: 2 samples",
         "04 h UTC, road",
         "main-7  car/bike",
     ):

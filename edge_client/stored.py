@@ -1,0 +1,165 @@
+"""What others read of the replay store, and what of it a training job learns from; owns no file, writes nothing.
+
+Of more samples than a job may have, labelled ones come first. As in the store itself the fullest class gives way, and
+each is thinned evenly over time: a job learns from what a store of that size would have kept of them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_models.samples import UNLABELLED, Samples
+from edge_protocol.errors import StoreError
+from edge_protocol.task import TaskSpec
+
+I8 = npt.NDArray[np.int64]
+_PLACE = np.dtype([("row", np.int64), ("class", np.int64)])
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Stored:
+    """Samples of a store, in order of time.
+
+    Attributes:
+        names: N names.
+        at_s: (N,) float64, when each was seen, seconds since 1970; of a window when it ended.
+        samples: the N samples.
+    """
+
+    names: list[str]
+    at_s: npt.NDArray[np.float64]
+    samples: Samples
+
+
+def read_stored(path: Path, spec: TaskSpec, most: int | None = None) -> Stored:
+    """Read what is kept, of one moment: all of it, or at most so many as `evenly` chooses; no other raw is read.
+
+    Raises:
+        StoreError: the file cannot be read, or its samples are of another shape.
+    """
+    with _opened(path) as store:
+        places = _places(store)
+        return _fetched(store, places if most is None else places[evenly(places["class"], most)], spec)
+
+
+def labelled_parts(path: Path, spec: TaskSpec, size: int) -> Iterator[Samples]:
+    """Every labelled image of one moment, `size` at a time, so that their number asks for no memory.
+
+    Raises:
+        StoreError: as `read_stored`.
+    """
+    with _opened(path) as store:
+        places = _places(store)
+        places = places[places["class"] != UNLABELLED]
+        for at in range(0, len(places), size):
+            yield _fetched(store, places[at : at + size], spec).samples
+
+
+def latest_raw(path: Path, spec: TaskSpec, count: int) -> npt.NDArray[np.generic]:
+    """The newest samples kept, (≤ count, *raw_shape), for another thread than the writer's; none when unreadable."""
+    try:
+        with _opened(path) as store:
+            newest = store.execute("select rowid, class from samples order by at_s desc limit ?", (count,))
+            return _fetched(store, np.fromiter(newest, _PLACE), spec).samples.raw
+    except StoreError:
+        return _blank(0, spec).raw
+
+
+def kept_names(path: Path) -> set[str]:
+    """Names of everything kept; none when it cannot be read."""
+    try:
+        with _opened(path) as store:
+            return {name for (name,) in store.execute("select sample from samples")}
+    except StoreError:
+        return set()
+
+
+def evenly(classes: I8, most: int) -> I8:
+    """Choose at most so many samples: labelled ones first, of the fullest classes fewer, each evenly over time.
+
+    Args:
+        classes: (N,) int64 in order of time, -1 unlabelled.
+        most: 1 or more.
+
+    Returns:
+        (≤ most,) int64 places, rising.
+    """
+    held, counts = np.unique(classes[classes != UNLABELLED], return_counts=True)
+    shares = levelled(counts, most)
+    groups = [(held_class, int(share)) for held_class, share in zip(held, shares, strict=True)]
+    parts = []
+    for group, share in [*groups, (UNLABELLED, most - int(shares.sum()))]:
+        places = np.flatnonzero(classes == group)
+        parts.append(places[spaced(len(places), share)])
+    return np.sort(np.concatenate(parts))
+
+
+def levelled(counts: I8, most: int) -> I8:
+    """What is left (C,) of `counts` (C,) when the fullest give way until there are at most so many in all."""
+    shares, left = np.zeros_like(counts), most
+    for done, at in enumerate(np.argsort(counts, kind="stable")):
+        shares[at] = min(int(counts[at]), left // (len(counts) - done))
+        left -= int(shares[at])
+    return shares
+
+
+def spaced(count: int, most: int) -> I8:
+    """At most so many places of `count`, spread evenly."""
+    return np.linspace(0, max(count - 1, 0), min(count, most)).astype(np.int64)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """A store as it is at one moment, whoever writes meanwhile.
+
+    Raises:
+        StoreError: it cannot be read, or what it holds is none of the task's.
+    """
+    try:
+        store = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        try:
+            store.execute("begin")
+            yield store
+        finally:
+            store.close()
+    except (sqlite3.Error, OSError, ValueError) as error:
+        raise StoreError(f"replay store {path}: {error}") from error
+
+
+def _places(store: sqlite3.Connection) -> npt.NDArray[np.void]:
+    """Row and class of every sample in order of time, out of the index alone."""
+    return np.fromiter(store.execute("select rowid, class from samples order by at_s, rowid"), _PLACE)
+
+
+def _fetched(store: sqlite3.Connection, places: npt.NDArray[np.void], spec: TaskSpec) -> Stored:
+    """Read samples straight into their arrays: each is in memory once."""
+    names, at_s, samples = [], np.zeros(len(places)), _blank(len(places), spec)
+    arrays = (samples.raw, samples.targets, samples.side, samples.scale)
+    query = "select sample, at_s, raw, target, side, scale from samples where rowid = ?"
+    for at, row in enumerate(places["row"].tolist()):
+        name, at_s[at], *blobs = store.execute(query, (row,)).fetchone()
+        names.append(name)
+        for array, blob in zip(arrays, blobs, strict=True):
+            if blob:
+                array[at] = np.frombuffer(blob, array.dtype).reshape(array.shape[1:])
+    if not spec.labels and not np.isfinite(samples.side).any():  # kept before sensors had numbers
+        samples = Samples(samples.raw, samples.targets, samples.side[:, :0], samples.scale)
+    return Stored(names, at_s, samples)
+
+
+def _blank(count: int, spec: TaskSpec) -> Samples:
+    """Room for samples; a side input that one does not bring stays 0, as in serving, a sensor's number unknown."""
+    image = spec.input.shape != spec.input.raw_shape
+    return Samples(
+        np.zeros((count, *spec.input.raw_shape), np.uint8 if image else np.float32),
+        np.full(count, UNLABELLED, np.int64) if spec.labels else np.zeros((count, len(spec.horizons)), np.float32),
+        np.zeros((count, len(spec.side)), np.float32) if spec.labels else np.full((count, 1), np.nan, np.float32),
+        np.ones((count, 2), np.float32),
+    )
