@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+import msgspec
+
+from broker_server.floor import Floor
 from broker_server.judge import JudgeRules
 from broker_server.records import RoundRecord
 from edge_protocol.blobs import BlobRef
@@ -78,6 +81,7 @@ class Round:
         refused: device → why its report does not count.
         manifest: blob of what was distilled, and from what.
         rules: that the candidate was judged by.
+        floor, raised: best accepted scores, and those once its own release is made: see `RoundRecord`.
     """
 
     number: int
@@ -95,6 +99,8 @@ class Round:
     refused: dict[str, str] = field(default_factory=dict)
     manifest: BlobRef | None = None
     rules: JudgeRules | None = None
+    floor: Floor | None = None
+    raised: Floor | None = None
 
     @property
     def collecting(self) -> bool:
@@ -116,6 +122,12 @@ class Round:
         self.reason = reason[:MAX_REASON] or self.reason
         if self.closed:
             self.closed_s = now
+
+    def released(self, counter: int, now: float) -> None:
+        """Its release is the fleet's, and what the next candidates are compared with."""
+        self.fire(RoundEvent.RELEASED, now)
+        if self.raised:
+            self.floor, self.raised = msgspec.structs.replace(self.raised, release=counter), None
 
     def verdict(self, now: float) -> RoundEvent | None:
         """Say whether a collecting round has enough, too few at its deadline, or (None) should go on."""
@@ -161,6 +173,8 @@ class Round:
             refused=dict(self.refused),
             manifest=self.manifest,
             rules=self.rules,
+            floor=self.floor,
+            raised=self.raised,
         )
 
 
@@ -181,6 +195,8 @@ def restored(record: RoundRecord, answered: dict[DeviceId, bytes], quorum: int) 
         refused=dict(record.refused),
         manifest=record.manifest,
         rules=record.rules,
+        floor=record.floor,
+        raised=record.raised,
     )
 
 

@@ -41,6 +41,7 @@ def test_paths_begin_at_the_file_and_names_of_tasks_stay_names(tmp_path: Path) -
         ("state_dir", "statedir", "did you mean 'state_dir'"),
         ("fleet: demo", "fleet: a/b", "a/b"),
         ("limit: 3", "limit: -1", "limit"),
+        ("steps: 5", "seed: -1", "seed"),
         ("  mine:", "  mi ne:", "mi ne"),
     ],
 )
