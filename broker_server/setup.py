@@ -91,7 +91,7 @@ def resume(coordinator: Coordinator, database: Database, config: ServerConfig, n
         effects += _resume_task(task, database, rolling, now)
         held += rolling
         if task.round is not None and task.setup.proxy is not None:
-            coordinator.last_reports.restore(database.reports(name, task.round.number, task.setup.proxy.sha256))
+            coordinator.intake.last.restore(database.reports(name, task.round.number, task.setup.proxy.sha256))
     effects += coordinator.rollouts.restore(held, now)
     devices = config.devices
     seen = database.seen(since_s=now - devices.keep_messages_s, limit=devices.keep_messages)
@@ -118,7 +118,8 @@ def _resume_task(
     record = next(iter(database.rounds(name, limit=1)), None)
     current = None
     if record is not None:
-        current = restored(record, database.answered(name, record.number), task.setup.rounds.quorum)
+        rounds = task.setup.rounds
+        current = restored(record, database.answered(name, record.number), rounds.quorum, rounds.enough)
     ended = {RolloutState.COMPLETE.value, RolloutState.ABORTED.value}
     rolling = record is not None and any(r.round == record.number and o.state not in ended for r, o, _ in held)
     return task.resume(release, current, now, rolling=rolling)

@@ -111,7 +111,8 @@ class TaskRounds:
             return []
         proxy, samples = (self.setup.proxy, self.setup.samples) if number else (None, 0)
         before, moved = self.round, list[Effect]()
-        self.round = Round(number, self.release, proxy, samples, now, self.setup.rounds.quorum)
+        asked = self.setup.rounds
+        self.round = Round(number, self.release, proxy, samples, now, asked.quorum, asked.enough)
         if before is not None and before.floor is not None:
             self.round.floor, before.floor, before.raised = before.floor, None, None
             moved = [SaveRound(before.record(self.setup.spec))]
@@ -158,8 +159,7 @@ class TaskRounds:
         current.manifest = event.manifest
         current.fire(RoundEvent.DISTILLED, now)
         current.rules = self.setup.judge
-        basis = basis_of(event.result.validation, current.rules)
-        current.floor = fitting(current.floor, basis, current.release)
+        current.floor = fitting(current.floor, basis_of(event.result.validation, current.rules), current.release)
         verdict = judge(event.result, current.rules, current.floor)
         if verdict.accepted:
             current.raised = current.floor.raised(event.result)
@@ -210,16 +210,20 @@ class TaskRounds:
     def hold(self, counter: int, now: float) -> list[Effect]:
         """A rollout is under way: what was asked of the fleet before it began is void, for its release would be too."""
         self.held, current = True, self.round
-        if (
-            current is None
-            or current.number == 0
-            or current.state not in {RoundState.COLLECTING, RoundState.DISTILLING}
-        ):
+        if current is None or current.number == 0 or not current.pending:
             return []
-        self._rest(now)
         return self._supersede(current, f"a rollout of release {counter} began meanwhile", now)
 
+    def forget(self, device: DeviceId, now: float, *, heard: bool) -> list[Effect]:
+        """Do without what a device has said; a round that is being distilled from it, or may be, is given up."""
+        current = self.round
+        if current is None or not (current.answered.pop(device, None) or heard):
+            return []
+        distilling = current.state is RoundState.DISTILLING
+        return self._supersede(current, f"{device} was retired meanwhile", now) if distilling else []
+
     def _supersede(self, current: Round, why: str, now: float) -> list[Effect]:
+        self._rest(now)
         distilling = current.state is RoundState.DISTILLING
         current.fire(RoundEvent.SUPERSEDED, now, why)
         current.waiting.clear()

@@ -42,6 +42,7 @@ def test_paths_begin_at_the_file_and_names_of_tasks_stay_names(tmp_path: Path) -
         ("fleet: demo", "fleet: a/b", "a/b"),
         ("limit: 3", "limit: -1", "limit"),
         ("steps: 5", "seed: -1", "seed"),
+        ("limit: 3", "enough: 3", "fewer than the quorum of 4"),
         ("  mine:", "  mi ne:", "mi ne"),
     ],
 )
