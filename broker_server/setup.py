@@ -12,7 +12,7 @@ from broker_server.distil_job import PROTOTYPE_STRATEGIES, DistilSettings
 from broker_server.effects import Effect
 from broker_server.key_setup import signed_roles
 from broker_server.keys import KeyFolder
-from broker_server.proxy_set import build, load_samples, mingle
+from broker_server.proxy_set import build, load_samples, mingle, unguarded
 from broker_server.records import ProgressRecord, ReleaseRecord, RolloutRecord
 from broker_server.releases import Hold, Provenance, ReleaseFolder
 from broker_server.rollout_plan import Plan
@@ -53,6 +53,11 @@ def task_setup(spec: TaskSpec, task: TaskConfig, blobs: BlobFolder, settings: Di
     if settings.prototypes:
         if spec.kind != "classify":
             raise ConfigError(f"distil.strategy: {settings.strategy} needs classes, and task {spec.name!r} forecasts")
+        if task.rounds.trunk is not None:
+            raise ConfigError(
+                f"tasks.{spec.name}.rounds.trunk: {settings.strategy} asks for class means, and a report of them holds "
+                "no change of a trunk; leave the section out"
+            )
         return TaskSetup(spec, None, 0, task.rounds, task.judge)
     if task.proxies is None:
         raise ConfigError(
@@ -64,18 +69,21 @@ def task_setup(spec: TaskSpec, task: TaskConfig, blobs: BlobFolder, settings: Di
     return TaskSetup(spec, blobs.put(build(asked.samples)), len(asked.samples), task.rounds, task.judge)
 
 
-def check_files(config: ServerConfig, specs: Mapping[TaskId, TaskSpec]) -> list[tuple[str, str, int]]:
-    """Read every pack of a configuration; return (task, what, samples).
+def check_files(config: ServerConfig, specs: Mapping[TaskId, TaskSpec]) -> list[tuple[str, str, int, str]]:
+    """Read every pack of a configuration; return (task, what, samples, warning).
 
     Raises:
         DataError: a pack cannot be read, or is of another task.
     """
-    return [
-        (name, what, len(load_samples(Path(path), spec)))
-        for name, spec in specs.items()
-        for what in ("anchors", "proxies", "validation")
-        if (path := getattr(config.tasks[name], what))
-    ]
+    found: list[tuple[str, str, int, str]] = []
+    for name, spec in specs.items():
+        for what in ("anchors", "proxies", "validation"):
+            if path := getattr(config.tasks[name], what):
+                samples = load_samples(Path(path), spec)
+                open_to = unguarded(samples, spec, share=config.distil.trust_share) if what == "anchors" else ()
+                warning = f"none to hide of {', '.join(open_to)}: whoever claims such a class is believed unchecked"
+                found.append((name, what, len(samples), warning if open_to else ""))
+    return found
 
 
 def resume(coordinator: Coordinator, database: Database, config: ServerConfig, now: float) -> list[Effect]:

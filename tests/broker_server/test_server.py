@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from broker_server.config import RoundsConfig
-from broker_server.distil_job import DistilSettings
+from broker_server.distil_job import DistilSettings, TrunkSettings
 from broker_server.events import JobFailed
 from broker_server.key_setup import Rotation, ready_roles, rotate, signed_roles
 from broker_server.records import OrderRecord
@@ -243,7 +243,10 @@ def test_a_task_without_proxies_needs_a_strategy_that_asks_for_none(tmp_path: Pa
     for task in (bare["vehicle"], config.tasks["vehicle"]):
         setup = task_setup(spec, task, blobs, means, b"salt")
         assert (setup.proxy, setup.samples) == (None, 0)
+    shares = msgspec.structs.replace(bare["vehicle"], rounds=RoundsConfig(trunk=TrunkSettings()))
+    with pytest.raises(ConfigError, match=r"tasks\.vehicle\.rounds\.trunk: fedtgp asks for class means"):
+        task_setup(spec, shares, blobs, means, b"salt")
     with pytest.raises(ConfigError, match="needs classes"):
         task_setup(load_task("speed"), bare["vehicle"], blobs, means, b"salt")
     counted = check_files(msgspec.structs.replace(config, tasks=bare), task_specs(config))
-    assert [(name, what) for name, what, _ in counted] == [("vehicle", "anchors"), ("vehicle", "validation")]
+    assert [(name, what) for name, what, *_ in counted] == [("vehicle", "anchors"), ("vehicle", "validation")]
