@@ -96,7 +96,7 @@ class Coordinator:
             case Ordered(order) if order.device is not None:
                 changed, effects = device_orders.obey(order, self.registry, now)
                 if changed and order.order == device_orders.RETIRE:
-                    effects += self.intake.forget(changed.device, now)
+                    effects += self.intake.forget(changed, now)
                 return effects + (self._changed(changed, now) if changed else [])
             case Ordered(order):
                 task = self.tasks.get(order.task)

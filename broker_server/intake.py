@@ -77,9 +77,11 @@ class Intake:
         told = sorted(names) if named is None else [name for name in names if name == named]
         return [effect for name in told for effect in self._tasks[name].refuse(device.device, reason, now)]
 
-    def forget(self, device: DeviceId, now: float) -> list[Effect]:
+    def forget(self, device: Device, now: float) -> list[Effect]:
         """Leave out what a device has ever said, in every task: it was retired."""
-        effects: list[Effect] = [ForgetReports(device)]
+        effects: list[Effect] = [ForgetReports(device.device)]
         for name, task in self._tasks.items():
-            effects += task.forget(device, now, heard=self.last.forget(name, device))
+            means = task.setup.proxy is None and name in device.tasks  # of which none is kept here: it may be heard
+            heard = self.last.forget(name, device.device) or means
+            effects += task.forget(device.device, now, heard=heard)
         return effects

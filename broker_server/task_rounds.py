@@ -217,7 +217,7 @@ class TaskRounds:
     def forget(self, device: DeviceId, now: float, *, heard: bool) -> list[Effect]:
         """Do without what a device has said; a round that is being distilled from it, or may be, is given up."""
         current = self.round
-        if current is None or not (current.answered.pop(device, None) or heard):
+        if not current or not current.number or not (current.answered.pop(device, None) or heard):
             return []
         distilling = current.state is RoundState.DISTILLING
         return self._supersede(current, f"{device} was retired meanwhile", now) if distilling else []

@@ -11,7 +11,8 @@ from broker_server.config import RoundsConfig
 from broker_server.events import Distilled, Ordered, ReleaseStored
 from broker_server.last_reports import MOST_TRIES
 from broker_server.records import OrderRecord
-from broker_server.rounds import REPORT_ROUNDS, RoundState
+from broker_server.rounds import REPORT_ROUNDS, Round, RoundState
+from broker_server.task_rounds import TaskSetup
 from edge_protocol import messages as m
 from edge_protocol.arrays import pack
 from edge_protocol.ids import DeviceId, TaskId
@@ -192,6 +193,17 @@ def test_a_round_that_is_distilled_from_a_retired_device_is_given_up(device: str
     assert scene.round.state is (RoundState.ABANDONED if given_up else RoundState.DISTILLING)
     if given_up:
         assert scene.round.reason == "cam-0 was retired meanwhile"
+
+
+def test_class_means_of_a_retired_device_give_a_round_up_unless_it_asks_nobody() -> None:
+    """Who was heard with older class means is not kept in memory: any device of the task may have been."""
+    for number, given_up in ((0, False), (3, True)):
+        scene = Scene(rounds=ROUNDS)
+        scene.task.setup = TaskSetup(SPEC, None, 0, ROUNDS)
+        scene.birth("cam-0", 1)
+        scene.task.round = Round(number, 1, None, 0, scene.now, state=RoundState.DISTILLING)
+        retire(scene)
+        assert scene.round.closed is given_up
 
 
 def test_an_older_report_of_a_retired_device_gives_the_round_up_too() -> None:
