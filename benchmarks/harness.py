@@ -159,7 +159,7 @@ def run(measure: Callable[..., Outcome], arguments: Sequence[str] | None = None,
     for target in outcome.targets:
         print(target)
     if options.json:
-        options.json.write_text(json.dumps(_document(outcome), indent=2, default=_plain) + "\n")
+        options.json.write_text(json.dumps(_document(outcome), indent=2, allow_nan=False) + "\n")
     print(outcome.headline)
     missed = any(not target.met for target in outcome.targets)
     return ExitCode.CHECK_FAILED if options.check and missed else ExitCode.OK
@@ -181,9 +181,12 @@ def count(text: str) -> int:
 
 
 def _document(outcome: Outcome) -> dict[str, object]:
+    """What is written: NaN and infinity, which JSON does not have, become null."""
     machine = {"python": platform.python_version(), "machine": platform.machine(), "cpus": os.cpu_count()}
     targets = [{**asdict(target), "met": target.met} for target in outcome.targets]
-    return {"headline": outcome.headline, "figures": outcome.figures, "targets": targets, "environment": machine}
+    told = {"headline": outcome.headline, "figures": outcome.figures, "targets": targets, "environment": machine}
+    plain: dict[str, object] = json.loads(json.dumps(told, default=_plain), parse_constant=lambda _: None)
+    return plain
 
 
 def _plain(value: object) -> object:

@@ -75,8 +75,13 @@ def _paired(before: F8, after: F8, sign: float) -> Paired:
         current=float(before.mean()),
         candidate=float(after.mean()),
         loss=float(loss.mean()),
-        doubt=max(_standard_error(loss), _standard_error(_block_means(loss))),
+        doubt=_doubt(loss),
+        spread=max(_doubt(before), _doubt(after)),
     )
+
+
+def _doubt(values: F8) -> float:
+    return max(_standard_error(values), _standard_error(_block_means(values)))
 
 
 def _standard_error(values: F8) -> float:

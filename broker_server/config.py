@@ -29,6 +29,7 @@ class RoundsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     Attributes:
         limit: rounds to run, abandoned ones included; None for no end, 0 for the first release only.
         quorum: reports below which a round is abandoned at its deadline.
+        enough: reports at which a round closes at once, whoever is still waited for; None to wait for everyone present.
         wait_for: devices that must be there with the current release committed, or sent back, before a round is called.
         deadline_s: how long a round takes reports.
         pause_s: rest after a round.
@@ -37,10 +38,15 @@ class RoundsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     limit: Annotated[int, Meta(ge=0)] | None = None
     quorum: Positive = 4
+    enough: Positive | None = None
     wait_for: Positive = 4
     deadline_s: Seconds = 3600.0
     pause_s: Annotated[float, Meta(ge=0)] = 60.0
     trunk: TrunkSettings | None = None
+
+    def __post_init__(self) -> None:
+        if self.enough is not None and self.enough < self.quorum:
+            raise ConfigError(f"rounds.enough: {self.enough} reports are fewer than the quorum of {self.quorum}")
 
 
 class TaskConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -17,20 +17,18 @@ from broker_server.effects import (
     Effect,
     Republish,
     SaveDevice,
-    SaveReport,
     SaveResult,
     SaveSeen,
     SaveState,
     SaveTelemetry,
 )
 from broker_server.events import Distilled, JobFailed, Ordered, Outcome, ReleaseStored
-from broker_server.last_reports import LastReports
+from broker_server.intake import Answer, Intake
 from broker_server.measuring import taken
 from broker_server.periods import NEVER, over
-from broker_server.records import DeviceRecord, ReleaseRecord, SeenMessage, StoredReport, StoredState
+from broker_server.records import DeviceRecord, ReleaseRecord, SeenMessage, StoredState
 from broker_server.registry import TABLE, Device, DeviceEvent, Registry
 from broker_server.rollouts import Ended, Rollouts
-from broker_server.rounds import refusal
 from broker_server.seen import SeenMessages, name_of
 from broker_server.standstill import Standstill
 from broker_server.task_rounds import TaskRounds
@@ -38,16 +36,12 @@ from edge_protocol import messages as m
 from edge_protocol.effects import Drop, Send
 from edge_protocol.fsm import permits
 from edge_protocol.ids import SERVER, DeviceId, TaskId
-from edge_protocol.vote_codec import UNKNOWN_BASE
 
 REBIRTH_PAUSE_S = 10.0
 SETTLED = frozenset({"committed", "rolled_back"})
 """Deployment states in which the running release is the one the device stays with."""
 SPENT = "privacy budget spent"
 """What the session of a device says that reports no more."""
-
-Answer = tuple[list[Effect], str]
-"""What follows from a durable message, and why it was refused ("" when it was not)."""
 
 
 class Coordinator:
@@ -63,7 +57,7 @@ class Coordinator:
         self.rollouts = Rollouts(config.tags, self.registry.devices.values)
         self.seen = SeenMessages(keep_s=config.keep_messages_s, limit=config.keep_messages)
         self.standstill = Standstill(self.registry, self.rollouts, self.tasks.values())
-        self.last_reports = LastReports()
+        self.intake = Intake(self.tasks)
         self._asked: dict[DeviceId, float] = {}
         self._max = config.max_devices
 
@@ -101,6 +95,8 @@ class Coordinator:
                 effects = self.rollouts.stored(record, draft, now) if draft else self._current(task, record, now)
             case Ordered(order) if order.device is not None:
                 changed, effects = device_orders.obey(order, self.registry, now)
+                if changed and order.order == device_orders.RETIRE:
+                    effects += self.intake.forget(changed, now)
                 return effects + (self._changed(changed, now) if changed else [])
             case Ordered(order):
                 task = self.tasks.get(order.task)
@@ -132,24 +128,22 @@ class Coordinator:
         effects = [] if header.boot_id == device.boot_id else self._ask(header, now)
         return effects + self._say(device, header, body, now) + (self._changed(device, now) if back else [])
 
-    def unreadable(self, sender: DeviceId, reason: str, now: float) -> list[Effect]:
-        """Note in every round that collects from a device that its report could not be read: NaN, a wrong shape, junk.
+    def unreadable(self, sender: DeviceId, reason: str, now: float, task: str | None = None) -> list[Effect]:
+        """Note in the round that collects from a device that its report could not be read: NaN, a wrong shape, junk.
 
         Args:
             sender: whose topic it came on.
             reason: for the operator.
             now: seconds since 1970.
+            task: that it seems to be of; None when not even that can be read.
         """
-        effects: list[Effect] = []
         device = self.registry.devices.get(sender)
-        for name in device.tasks.keys() & self.tasks.keys() if device else ():
-            effects += self.tasks[name].refuse(sender, reason, now)
-        return effects
+        return self.intake.unreadable(device, task, reason, now) if device else []
 
     def _say(self, device: Device, header: m.Header, body: m.Body, now: float) -> list[Effect]:  # noqa: C901, PLR0911 - a kind each
         match body:
             case m.KnowledgeReport() | m.CodedReport() | m.PrototypeReport():
-                return self._durable(header, now, lambda: self._report(device, header, body, now))
+                return self._durable(header, now, lambda: self.intake.take(device.device, header.message_id, body, now))
             case m.IntervalResult():
                 saved = SaveResult(device.device, name_of(header), now, body)
                 return self._durable(header, now, lambda: ([saved], ""))
@@ -191,34 +185,6 @@ class Coordinator:
         self.seen.put(seen)
         refused = [Drop(reason, f"message {header.message_id.hex()[:8]} of {to}")] if reason else []
         return [*effects, SaveSeen(seen), Send(m.Ack(header.message_id, seen.accepted, reason), to=to), *refused]
-
-    def _report(self, device: Device, header: m.Header, report: m.Report, now: float) -> Answer:
-        task = self.tasks.get(TaskId(report.task))
-        if task is None:
-            return [], "wrong-task"
-        current = task.round
-        reason = refusal(report, task.setup.spec, current, device.device)
-        if current is None or (reason and report.round != current.number):
-            return [], reason
-        opened = None
-        if not reason:
-            sha256 = current.proxy.sha256 if current.proxy else ""
-            opened, reason = self.last_reports.open(report, device.device, task.setup.spec, sha256)
-        if reason == UNKNOWN_BASE:
-            return [], reason
-        if opened is None:
-            current.refuse(device.device, reason)
-            return task.advance(now), reason
-        current.take(device.device, header.message_id)
-        self.last_reports.keep(device.device, opened)
-        stored = StoredReport(
-            round=current.number,
-            device=device.device,
-            message_id=header.message_id,
-            received_s=now,
-            report=opened,
-        )
-        return [SaveReport(stored), *task.advance(now)], ""
 
     def _deployment(self, device: Device, header: m.Header, told: m.Deployment, now: float) -> Answer:
         name = TaskId(told.task)

@@ -79,7 +79,7 @@ class DistilSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     augment: bool = True
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint_steps: Annotated[int, Meta(ge=1)] = 50
-    seed: int = 0
+    seed: Annotated[int, Meta(ge=0)] = 0
     threads: Annotated[int, Meta(ge=1)] = 1
 
     @property
@@ -153,6 +153,7 @@ class Paired(msgspec.Struct, frozen=True, kw_only=True):
         current, candidate: mean score of each: accuracy, or mean absolute error.
         loss: mean of how much worse the candidate is, sample by sample; below 0 when it is better.
         doubt: standard error of `loss`.
+        spread: the larger standard error of the two scores, each by itself.
     """
 
     samples: int
@@ -160,6 +161,7 @@ class Paired(msgspec.Struct, frozen=True, kw_only=True):
     candidate: float
     loss: float
     doubt: float
+    spread: float = 0.0
 
 
 class DistilResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,6 +177,7 @@ class DistilResult(msgspec.Struct, frozen=True, kw_only=True):
         parameters: tier → number of weights.
         cohorts: tier → cohort → how it fares; empty for a first release.
         trunks: device → "" when its change of the trunk counts, else why not; without devices that sent none.
+        validation: SHA-256 of the validation pack.
     """
 
     headline: str
@@ -185,6 +188,7 @@ class DistilResult(msgspec.Struct, frozen=True, kw_only=True):
     parameters: dict[Tier, int]
     cohorts: dict[Tier, dict[str, Paired]] = {}
     trunks: dict[str, str] = {}
+    validation: str = ""
 
 
 def write_job(job_dir: Path, job: DistilJob, reports: Mapping[DeviceId, FullReport]) -> None:

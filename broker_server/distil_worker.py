@@ -94,6 +94,7 @@ def run_job(job_dir: Path, say: Say) -> DistilResult:
         parameters=parameters,
         cohorts=cohorts,
         trunks=told,
+        validation=inputs[bench.job.validation],
     )
     manifest = describe(job_dir, bench.job, result, inputs=inputs, heard=hearing.rounds, device=device)
     write_file(job_dir / MANIFEST, encoded(manifest))

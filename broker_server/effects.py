@@ -72,6 +72,13 @@ class SaveReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgetReports:
+    """Strike out every report of a device that was accepted before."""
+
+    device: DeviceId
+
+
+@dataclass(frozen=True, slots=True)
 class SaveResult:
     """Write an interval's result down."""
 
@@ -197,7 +204,7 @@ class Republish:
     indices: tuple[int, ...]
 
 
-Save: TypeAlias = (
+Row: TypeAlias = (
     SaveDevice
     | SaveState
     | SaveTelemetry
@@ -211,6 +218,7 @@ Save: TypeAlias = (
     | SaveAudit
     | SaveOrder
 )
+Save: TypeAlias = Row | ForgetReports
 Work: TypeAlias = Distil | CancelDistil | MakeRelease | ReleaseAgain
 Publish: TypeAlias = Send | PublishRelease | PublishRound | Republish | OfferRelease | WithdrawRelease
 Effect: TypeAlias = Save | Work | Publish | Drop

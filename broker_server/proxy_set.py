@@ -26,7 +26,7 @@ from edge_protocol.messages import MAX_SAMPLES
 from edge_protocol.task import ImageInput, TaskSpec
 
 MAX_HIDDEN = 256
-"""Anchors hidden at most: windows of a forecaster come in thousands, and each costs every device an answer."""
+"""Anchors hidden at most, whatever the share: windows come in thousands, and each costs every device an answer."""
 
 
 def load_samples(path: str | Path, spec: TaskSpec) -> Samples:
@@ -115,12 +115,28 @@ def drawn(asked: Asked, *, share: float, salt: bytes, number: int) -> Asked:
 
 
 def _last_share(anchors: Samples, share: float, most: int) -> npt.NDArray[np.int64]:
-    """Rows of the last labelled anchors of each class (or in time), thinned to `most`: packs keep kin together."""
+    """Rows of the last labelled anchors of each class (or in time), thinned to `most`: packs keep kin together.
+
+    Classes are thinned alike: a rare one keeps all it has, and what it leaves is shared out among the others.
+    """
     labelled = np.flatnonzero(anchors.labelled)
     groups = anchors.targets[labelled] if anchors.targets.ndim == 1 else np.zeros(len(labelled))
     tails = [labelled[groups == name] for name in np.unique(groups)]
-    rows = np.concatenate([tail[len(tail) - int(share * len(tail)) :] for tail in tails] or [labelled])
-    return np.sort(rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)])
+    shares = sorted((tail[len(tail) - int(share * len(tail)) :] for tail in tails), key=len)
+    kept: list[npt.NDArray[np.int64]] = []
+    for at, rows in enumerate(shares):
+        fair = min(most // (len(shares) - at), len(rows))
+        kept.append(rows[np.linspace(0, len(rows) - 1, fair).astype(np.int64)])
+        most -= fair
+    return np.sort(np.concatenate(kept or [labelled]))
+
+
+def unguarded(anchors: Samples, spec: TaskSpec, *, share: float) -> tuple[str, ...]:
+    """Classes of which `mingle` hides no anchor although it hides some: nothing is learnt of whom to trust there."""
+    if spec.kind != "classify" or not share:
+        return ()
+    held = set(anchors.targets[_last_share(anchors, share, MAX_HIDDEN)].tolist())
+    return tuple(label for at, label in enumerate(spec.labels) if at not in held)
 
 
 def build(samples: Samples) -> bytes:

@@ -25,7 +25,7 @@ from broker_server.rounds import MAX_REASON
 from broker_server.store.database import Database
 from broker_server.workshop import Workshop
 from edge_protocol import messages as m
-from edge_protocol.codec import decode, encode, kind_of
+from edge_protocol.codec import decode, encode, kind_of, task_of
 from edge_protocol.effects import Drop, Send
 from edge_protocol.errors import LocalProtocolError, ProtocolError, StoreError
 from edge_protocol.ids import SERVER, DeviceId
@@ -181,7 +181,9 @@ class Pump:
         except ProtocolError as error:
             dropped = Drop(error.reason, f"{event.topic[:120]}: {error}")
             told = f"{error.reason}: {error}"[:MAX_REASON]
-            return [dropped, *(self._coordinator.unreadable(device, told, now) if kind == "knowledge" else [])]
+            if kind != "knowledge":
+                return [dropped]
+            return [dropped, *self._coordinator.unreadable(device, told, now, task_of(event.payload))]
         if kind == "birth" and self._conduct.born(device, envelope.header.boot_id, now):
             log.warning("%s: two boards take turns under this name; revoke it, and look for the other one", device)
         return self._coordinator.handle(envelope, now)

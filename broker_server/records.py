@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from broker_server.floor import Floor
 from broker_server.judge import JudgeRules
 from broker_server.rollout_plan import Plan
 from edge_protocol.blobs import BlobRef
@@ -67,6 +68,8 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
         refused: device → why its report does not count.
         manifest: blob of its `RoundManifest`; None until it was distilled.
         rules: that its candidate was judged by; None until then.
+        floor: best accepted scores up to this round; the next round takes them over, and only the newest one has them.
+        raised: the floor that its own release will make, until there is that release.
     """
 
     task: TaskId
@@ -82,6 +85,8 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     refused: dict[str, str] = {}
     manifest: BlobRef | None = None
     rules: JudgeRules | None = None
+    floor: Floor | None = None
+    raised: Floor | None = None
 
 
 class ReleaseRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -78,6 +78,8 @@ def round_details(record: RoundRecord, manifest: RoundManifest | None) -> dict[s
 def _devices(record: RoundRecord, manifest: RoundManifest | None) -> list[dict[str, Any]]:
     """Who was heard (age in rounds, share of the teacher where the strategy tells it), and who was refused and why.
 
+    A device of which an older report counts has the reason why its fresh one was refused.
+
     ``trunk`` is None for a device that sent no change of its trunk, "counts" or why it does not.
     """
     rounds, teacher, trunks = (
@@ -89,7 +91,7 @@ def _devices(record: RoundRecord, manifest: RoundManifest | None) -> list[dict[s
             "counts": True,
             "age": record.number - said,
             "trust": teacher.get(f"share/{device}"),
-            "reason": "",
+            "reason": record.refused.get(device, ""),
             "trunk": trunks[device] or "counts" if device in trunks else None,
         }
         for device, said in rounds.items()

@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+import msgspec
+
+from broker_server.floor import Floor
 from broker_server.judge import JudgeRules
 from broker_server.records import RoundRecord
 from edge_protocol.blobs import BlobRef
@@ -20,6 +23,9 @@ from edge_protocol.vote_codec import CodedVotes, shape_of
 from edge_protocol.votes import Votes
 
 MAX_REASON = 500
+REPORT_ROUNDS = 8
+"""Reports older than this many rounds no longer count."""
+ROUND_CLOSED = "round-closed"
 
 
 class RoundState(Enum):
@@ -73,11 +79,13 @@ class Round:
 
     Attributes:
         proxy: the proxy set to answer; None for round 0, and for one that asks for class means.
+        quorum, enough: reports that it needs, and that close it before its deadline (None: those of all present).
         answered: device → id of the message that carried its report.
         waiting: devices that are there, run the round's release, and have not answered.
         refused: device → why its report does not count.
         manifest: blob of what was distilled, and from what.
         rules: that the candidate was judged by.
+        floor, raised: best accepted scores, and those once its own release is made: see `RoundRecord`.
     """
 
     number: int
@@ -86,6 +94,7 @@ class Round:
     samples: int
     opened_s: float
     quorum: int = 1
+    enough: int | None = None
     state: RoundState = RoundState.OPEN
     deadline_s: float = 0.0
     closed_s: float = 0.0
@@ -95,11 +104,18 @@ class Round:
     refused: dict[str, str] = field(default_factory=dict)
     manifest: BlobRef | None = None
     rules: JudgeRules | None = None
+    floor: Floor | None = None
+    raised: Floor | None = None
 
     @property
     def collecting(self) -> bool:
         """Whether reports are taken now."""
         return self.state is RoundState.COLLECTING
+
+    @property
+    def pending(self) -> bool:
+        """Whether reports are taken or distilled now: what a newer release makes void."""
+        return self.state in {RoundState.COLLECTING, RoundState.DISTILLING}
 
     @property
     def closed(self) -> bool:
@@ -117,10 +133,17 @@ class Round:
         if self.closed:
             self.closed_s = now
 
+    def released(self, counter: int, now: float) -> None:
+        """Its release is the fleet's, and what the next candidates are compared with."""
+        self.fire(RoundEvent.RELEASED, now)
+        if self.raised:
+            self.floor, self.raised = msgspec.structs.replace(self.raised, release=counter), None
+
     def verdict(self, now: float) -> RoundEvent | None:
         """Say whether a collecting round has enough, too few at its deadline, or (None) should go on."""
-        enough = len(self.answered) >= self.quorum
-        if enough and (not self.waiting or now >= self.deadline_s):
+        answers = len(self.answered)
+        plenty = self.enough is not None and answers >= self.enough
+        if answers >= self.quorum and (plenty or not self.waiting or now >= self.deadline_s):
             return RoundEvent.ENOUGH
         return RoundEvent.TOO_FEW if now >= self.deadline_s else None
 
@@ -161,10 +184,12 @@ class Round:
             refused=dict(self.refused),
             manifest=self.manifest,
             rules=self.rules,
+            floor=self.floor,
+            raised=self.raised,
         )
 
 
-def restored(record: RoundRecord, answered: dict[DeviceId, bytes], quorum: int) -> Round:
+def restored(record: RoundRecord, answered: dict[DeviceId, bytes], quorum: int, enough: int | None = None) -> Round:
     """Take a round back from disk, with the reports that were accepted."""
     return Round(
         number=record.number,
@@ -173,6 +198,7 @@ def restored(record: RoundRecord, answered: dict[DeviceId, bytes], quorum: int) 
         samples=record.samples,
         opened_s=record.opened_s,
         quorum=quorum,
+        enough=enough,
         state=RoundState(record.state),
         deadline_s=record.deadline_s,
         closed_s=record.closed_s,
@@ -181,22 +207,46 @@ def restored(record: RoundRecord, answered: dict[DeviceId, bytes], quorum: int) 
         refused=dict(record.refused),
         manifest=record.manifest,
         rules=record.rules,
+        floor=record.floor,
+        raised=record.raised,
     )
 
 
-def refusal(report: Report, spec: TaskSpec, current: Round | None, device: DeviceId) -> str:
-    """Say why a report does not count; "" when it does."""
+def is_late(report: Report, current: Round) -> bool:
+    """Whether a report answers no round that takes reports: at best it counts in later ones."""
+    return report.round != current.number or not current.collecting
+
+
+def refusal(report: Report, spec: TaskSpec, current: Round | None, device: DeviceId, kept: int = 0) -> str:
+    """Say why a report does not count, in its round or with age in later ones; "" when it does.
+
+    Args:
+        report: of which no votes have been opened.
+        spec: the task.
+        current: its newest round.
+        device: whose report it is.
+        kept: round of the newest report of that device that counts; 0 for none.
+    """
     if report.label_space != spec.label_space:
         return "wrong-label-space"
-    if current is None or not current.collecting or report.round != current.number:
-        return "round-closed"
+    if current is None or (is_late(report, current) and not _of_use(report, current, kept)):
+        return ROUND_CLOSED
     if reason := _elsewhere(report, current):
         return reason
-    if device in current.answered:
+    if device in current.answered and not is_late(report, current):
         return "duplicate"
     if not isinstance(report, PrototypeReport):
         return _misfit(report.votes, spec, current.samples)
     return "" if max(report.classes.data, default=0) < spec.outputs else "wrong-outputs"
+
+
+def _of_use(report: Report, current: Round, kept: int) -> bool:
+    """Whether later rounds count a late report: of a round that was called, not too old, newer than what is kept.
+
+    Class means are of a release, and late ones mostly of one that is gone.
+    """
+    newest = current.number - (current.state is RoundState.OPEN)
+    return not isinstance(report, PrototypeReport) and max(kept, newest - REPORT_ROUNDS, 0) < report.round <= newest
 
 
 def _elsewhere(report: Report, current: Round) -> str:

@@ -12,7 +12,7 @@ from broker_server.distil_job import PROTOTYPE_STRATEGIES, VOTE_STRATEGIES, Dist
 from broker_server.effects import Effect
 from broker_server.key_setup import signed_roles
 from broker_server.keys import KeyFolder
-from broker_server.proxy_set import build, load_samples, mingle
+from broker_server.proxy_set import build, load_samples, mingle, unguarded
 from broker_server.records import ProgressRecord, ReleaseRecord, RolloutRecord
 from broker_server.releases import Hold, Provenance, ReleaseFolder
 from broker_server.rollout_plan import Plan
@@ -58,6 +58,11 @@ def task_setup(spec: TaskSpec, task: TaskConfig, blobs: BlobFolder, settings: Di
             raise ConfigError(
                 f"tasks.{spec.name}.strategy: {settings.strategy} needs classes, and this task forecasts; name another"
             )
+        if task.rounds.trunk is not None:
+            raise ConfigError(
+                f"tasks.{spec.name}.rounds.trunk: {settings.strategy} asks for class means, and a report of them holds "
+                "no change of a trunk; leave the section out"
+            )
         return TaskSetup(spec, None, 0, task.rounds, task.judge)
     if task.proxies is None:
         raise ConfigError(
@@ -69,18 +74,21 @@ def task_setup(spec: TaskSpec, task: TaskConfig, blobs: BlobFolder, settings: Di
     return TaskSetup(spec, blobs.put(build(asked.samples)), len(asked.samples), task.rounds, task.judge)
 
 
-def check_files(config: ServerConfig, specs: Mapping[TaskId, TaskSpec]) -> list[tuple[str, str, int]]:
-    """Read every pack of a configuration; return (task, what, samples).
+def check_files(config: ServerConfig, specs: Mapping[TaskId, TaskSpec]) -> list[tuple[str, str, int, str]]:
+    """Read every pack of a configuration; return (task, what, samples, warning).
 
     Raises:
         DataError: a pack cannot be read, or is of another task.
     """
-    return [
-        (name, what, len(load_samples(Path(path), spec)))
-        for name, spec in specs.items()
-        for what in ("anchors", "proxies", "validation")
-        if (path := getattr(config.tasks[name], what))
-    ]
+    found: list[tuple[str, str, int, str]] = []
+    for name, spec in specs.items():
+        for what in ("anchors", "proxies", "validation"):
+            if path := getattr(config.tasks[name], what):
+                samples = load_samples(Path(path), spec)
+                open_to = unguarded(samples, spec, share=config.distil.trust_share) if what == "anchors" else ()
+                warning = f"none to hide of {', '.join(open_to)}: no device can be judged there, and none teaches it"
+                found.append((name, what, len(samples), warning if open_to else ""))
+    return found
 
 
 def resume(coordinator: Coordinator, database: Database, config: ServerConfig, now: float) -> list[Effect]:
@@ -96,7 +104,7 @@ def resume(coordinator: Coordinator, database: Database, config: ServerConfig, n
         effects += _resume_task(task, database, rolling, now)
         held += rolling
         if task.round is not None and task.setup.proxy is not None:
-            coordinator.last_reports.restore(database.reports(name, task.round.number, task.setup.proxy.sha256))
+            coordinator.intake.last.restore(database.reports(name, task.round.number, task.setup.proxy.sha256))
     effects += coordinator.rollouts.restore(held, now)
     devices = config.devices
     seen = database.seen(since_s=now - devices.keep_messages_s, limit=devices.keep_messages)
@@ -123,7 +131,8 @@ def _resume_task(
     record = next(iter(database.rounds(name, limit=1)), None)
     current = None
     if record is not None:
-        current = restored(record, database.answered(name, record.number), task.setup.rounds.quorum)
+        rounds = task.setup.rounds
+        current = restored(record, database.answered(name, record.number), rounds.quorum, rounds.enough)
     ended = {RolloutState.COMPLETE.value, RolloutState.ABORTED.value}
     rolling = record is not None and any(r.round == record.number and o.state not in ended for r, o, _ in held)
     return task.resume(release, current, now, rolling=rolling)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from broker_server.config import RoundsConfig
 from broker_server.effects import CancelDistil, Distil, Effect, MakeRelease, PublishRelease, PublishRound, SaveRound
 from broker_server.events import Distilled, JobFailed
+from broker_server.floor import basis_of, fitting
 from broker_server.judge import JudgeRules, judge
 from broker_server.records import ReleaseRecord
 from broker_server.registry import Device
@@ -109,8 +110,13 @@ class TaskRounds:
         if self.held or now < self._next_at or (limit is not None and number > limit):
             return []
         proxy, samples = (self.setup.proxy, self.setup.samples) if number else (None, 0)
-        self.round = Round(number, self.release, proxy, samples, now, self.setup.rounds.quorum)
-        return [self._save()]
+        before, moved = self.round, list[Effect]()
+        asked = self.setup.rounds
+        self.round = Round(number, self.release, proxy, samples, now, asked.quorum, asked.enough)
+        if before is not None and before.floor is not None:
+            self.round.floor, before.floor, before.raised = before.floor, None, None
+            moved = [SaveRound(before.record(self.setup.spec))]
+        return [*moved, self._save()]
 
     def _next_number(self) -> int:
         if not self.release:
@@ -153,8 +159,10 @@ class TaskRounds:
         current.manifest = event.manifest
         current.fire(RoundEvent.DISTILLED, now)
         current.rules = self.setup.judge
-        verdict = judge(event.result, current.rules)
+        current.floor = fitting(current.floor, basis_of(event.result.validation, current.rules), current.release)
+        verdict = judge(event.result, current.rules, current.floor)
         if verdict.accepted:
+            current.raised = current.floor.raised(event.result)
             current.reason = verdict.reason
             metrics = {f"{t}/{name}": v for t, m in event.result.metrics.items() for name, v in m["candidate"].items()}
             return [self._save(), MakeRelease(self.task, current.number, metrics)]
@@ -195,23 +203,27 @@ class TaskRounds:
         if current.state is RoundState.JUDGING:
             if record.round != current.number:
                 return []
-            current.fire(RoundEvent.RELEASED, now)
+            current.released(record.counter, now)
             return [self._save()]
         return self._supersede(current, f"release {record.counter} was pushed meanwhile", now)
 
     def hold(self, counter: int, now: float) -> list[Effect]:
         """A rollout is under way: what was asked of the fleet before it began is void, for its release would be too."""
         self.held, current = True, self.round
-        if (
-            current is None
-            or current.number == 0
-            or current.state not in {RoundState.COLLECTING, RoundState.DISTILLING}
-        ):
+        if current is None or current.number == 0 or not current.pending:
             return []
-        self._rest(now)
         return self._supersede(current, f"a rollout of release {counter} began meanwhile", now)
 
+    def forget(self, device: DeviceId, now: float, *, heard: bool) -> list[Effect]:
+        """Do without what a device has said; a round that is being distilled from it, or may be, is given up."""
+        current = self.round
+        if not current or not current.number or not (current.answered.pop(device, None) or heard):
+            return []
+        distilling = current.state is RoundState.DISTILLING
+        return self._supersede(current, f"{device} was retired meanwhile", now) if distilling else []
+
     def _supersede(self, current: Round, why: str, now: float) -> list[Effect]:
+        self._rest(now)
         distilling = current.state is RoundState.DISTILLING
         current.fire(RoundEvent.SUPERSEDED, now, why)
         current.waiting.clear()
@@ -243,7 +255,7 @@ class TaskRounds:
                 most = self.setup.rounds.deadline_s
                 current.deadline_s = min(max(current.deadline_s, now + min(RESUME_S, most)), now + most)
             case RoundState.JUDGING if release is not None and release.round == current.number:
-                current.fire(RoundEvent.RELEASED, now)
+                current.released(release.counter, now)
             case RoundState.JUDGING if rolling:
                 pass
             case RoundState.DISTILLING | RoundState.JUDGING:

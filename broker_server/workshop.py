@@ -26,7 +26,8 @@ from broker_server.store.blobs import BlobFolder
 from broker_server.store.database import Database
 from broker_server.store.engine import translated
 from edge_protocol.errors import DistillationError, RoadcastError, StoreError
-from edge_protocol.ids import TaskId
+from edge_protocol.ids import DeviceId, TaskId
+from edge_protocol.messages import FullReport, PrototypeReport
 from edge_protocol.task import TIERS, TaskSpec
 
 log = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ class Workshop:
     def _distil(self, task: TaskId, number: int, release: int, proxy: str, cancelled: Cancelled) -> Outcome:
         desk, folder = self._desk, self.job_dir(task, number)
         try:
-            found = desk.database.reports(task, number, proxy)
+            found = _of_release(desk.database.reports(task, number, proxy), release)
             reports = {device: each if each.round == number else votes_of(each) for device, each in found.items()}
             job = self._job(task, number, release, proxy)
             if not same_job(folder, job, reports):  # the same one goes on from its checkpoints
@@ -210,6 +211,12 @@ class Workshop:
             self._desk.releases.forget_training(task, before=int(Path(start).name) if start else 0)
         except (DistillationError, OSError) as error:
             log.warning("no training state is pruned: %s", error)  # of a damaged job: until that round is itself
+
+
+def _of_release(reports: Mapping[DeviceId, FullReport], release: int) -> dict[DeviceId, FullReport]:
+    """Without class means of another release: nobody can use them, and their device said nothing wrong."""
+    gone = {device for device, each in reports.items() if isinstance(each, PrototypeReport) and each.release != release}
+    return {device: each for device, each in reports.items() if device not in gone}
 
 
 def worker_process(timeout_s: float) -> Distiller:

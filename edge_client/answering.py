@@ -3,6 +3,9 @@
 A round names a release, and training for it begins on that one; on an older one, of a round of proxies, only when the
 device had to stay with it: nothing newer is under way. A release that is offered once training runs takes the trainer
 when it is ready; what was told by then came from the older one, and counts.
+
+Training on proxies that has begun goes on when its round closes: the server keeps a late answer and counts it with its
+age in later rounds, so a device slower than a deadline teaches too. The newest round waits meanwhile, and comes next.
 """
 
 from __future__ import annotations
@@ -62,6 +65,7 @@ class Answering:
         self._spec, self._prototypes = spec, prototypes
         self._done = answered
         self._call: Call | None = None
+        self._then: RoundCall | None = None  # the newest call, open or not, when it came during training for another
         self._retry = Backoff(device)
 
     def called(self, call: Call) -> list[Effect]:
@@ -72,10 +76,14 @@ class Answering:
             ]
         if isinstance(call, PrototypeCall) and not self._prototypes:
             return [*self._abandon(), Drop("prototypes-not-allowed", f"round {call.number} asks for class means")]
-        known = self._call.number if self._call else self._done
+        newest = self._then or self._call
+        known = newest.number if newest else self._done
         if call.number < known:
             return [Drop("old-round", f"round {call.number} was called after round {known}: the server is behind")]
-        if call.number == known and (self._call is None or call.open):
+        if call.number == known and (newest is None or call.open or not newest.open):
+            return []
+        if self.phase is Phase.TRAINING and isinstance(self._call, RoundCall) and isinstance(call, RoundCall):
+            self._then = call
             return []
         ended = self._abandon()
         if call.open:
@@ -98,7 +106,8 @@ class Answering:
         if call is None:
             return []
         if blocked and self.job is not None:
-            stopped, self.job, self.phase = self.job, None, Phase.WAITING
+            stopped = self.job
+            self._turn(Phase.WAITING)
             return [Stop(stopped)]
         ready = _fits(call, release, settled=settled)
         waiting = self.phase is Phase.WAITING and (self._retry.at is None or self._retry.due(now))
@@ -133,17 +142,13 @@ class Answering:
         """The job ended: report, or try again while the round is open."""
         if self.phase is not Phase.TRAINING or event.job != self.job or self._call is None:
             return []
-        self.job = None
         if isinstance(event, TrainFailed) or (event.report is None and not event.spent):
             self._retry.fail(now)
-            self.phase = Phase.WAITING
+            self._turn(Phase.WAITING)
             return [Drop("round-failed", event.reason if isinstance(event, TrainFailed) else "no report was written")]
         self._done, self.spent = self._call.number, event.spent
-        if event.report is None:
-            self.phase, self._call = Phase.NONE, None
-            return [Adopt(event.job)]
-        self.phase = Phase.REPORTING
-        return [Adopt(event.job), Send(event.report, durable=True)]
+        self._turn(Phase.NONE if event.report is None else Phase.REPORTING)
+        return [Adopt(event.job), *([Send(event.report, durable=True)] if event.report else [])]
 
     def delivered(self, number: int | None) -> None:
         """The server has the report of round `number`."""
@@ -154,12 +159,23 @@ class Answering:
         """Time of the next attempt (s)."""
         return self._retry.at
 
+    def _turn(self, phase: Phase) -> None:
+        """The job is over: come to a phase of its round, or turn to the newest one when that round is over too."""
+        self.job, then, self._then = None, self._then, None
+        if then is not None:
+            self._retry.reset()
+            self._done = max(self._done, then.number - then.open)
+            self._call, phase = (then, Phase.WAITING) if then.open else (None, Phase.NONE)
+        elif phase is Phase.NONE:
+            self._call = None
+        self.phase = phase
+
     def _abandon(self) -> list[Effect]:
         fetched = self._call if self.phase is Phase.FETCHING else None
         ended: list[Effect] = [Abandon(fetched.proxy.sha256)] if isinstance(fetched, RoundCall) else []
         if self.job is not None:
             ended.append(Stop(self.job))
-        self.job, self._call, self.phase = None, None, Phase.NONE
+        self.job, self._call, self._then, self.phase = None, None, None, Phase.NONE
         self._retry.reset()
         return ended
 

@@ -46,6 +46,7 @@ MAX_BYTES: Final[dict[m.Kind, int]] = dict.fromkeys(BODIES, 16 * 1024) | {
 _KIND_OF: Final[dict[type, m.Kind]] = {body: kind for kind, bodies in BODIES.items() for body in bodies}
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(m.Envelope)
+_peek = msgspec.msgpack.Decoder(tuple[msgspec.Raw, list[msgspec.Raw]])
 
 
 def kind_of(body: m.Body) -> m.Kind:
@@ -89,6 +90,15 @@ def decode(payload: bytes, *, kind: m.Kind, fleet: str, sender: str | None = Non
     envelope = _parse(memoryview(payload)[3:], kind)
     _check_origin(envelope, kind, fleet, sender)
     return envelope
+
+
+def task_of(payload: bytes) -> str | None:
+    """Name the task of a report that cannot be read: what stands where a report names it; None when that is no name."""
+    try:
+        body = _peek.decode(memoryview(payload)[3:])[1]
+        return msgspec.msgpack.decode(body[1], type=str)
+    except (msgspec.MsgspecError, IndexError, RecursionError):
+        return None
 
 
 def _parse(packed: memoryview, kind: m.Kind) -> m.Envelope:

@@ -27,6 +27,7 @@ from broker_server.records import (
     SeenMessage,
     StoredState,
 )
+from broker_server.rounds import REPORT_ROUNDS
 from broker_server.store import tables as t
 from broker_server.store.engine import migrate, open_engine, translated
 from broker_server.store.rows import rollout_row, row_of
@@ -37,8 +38,6 @@ from edge_protocol.messages import FullReport, Measured
 
 T = TypeVar("T")
 REPLACED = "a later order for the same release replaced it, before a server took it"
-REPORT_ROUNDS = 8
-"""Reports older than this many rounds no longer count."""
 
 
 class Database:
@@ -74,15 +73,23 @@ class Database:
         """
         batch: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = defaultdict(dict)
         entries: list[AuditEntry] = []
+        gone: set[DeviceId] = set()
         for save in saves:
+            if isinstance(save, e.ForgetReports):
+                gone.add(save.device)
+                for key in [key for key, row in batch["reports"].items() if row["device"] == save.device]:
+                    del batch["reports"][key]
+                continue
             if isinstance(save, e.SaveAudit):
                 entries.append(save.entry)
                 continue
             table, row = row_of(save)
             batch[table.name][tuple(row[c.name] for c in table.primary_key)] = row
-        if batch or entries:
+        if batch or entries or gone:
             with translated(str(self.path)), self._writing() as connection:
-                for name, rows in batch.items():
+                if gone:
+                    connection.execute(delete(t.reports).where(t.reports.c.device.in_(gone)))
+                for name, rows in ((name, rows) for name, rows in batch.items() if rows):
                     upsert(connection, t.metadata.tables[name], list(rows.values()))
                 if entries:
                     append_audit(connection, entries)

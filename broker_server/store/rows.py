@@ -15,7 +15,7 @@ from broker_server.store import tables as t
 Row = dict[str, Any]
 
 
-def row_of(save: e.Save) -> tuple[Table, Row]:  # noqa: C901, PLR0911, PLR0912 - a kind each
+def row_of(save: e.Row) -> tuple[Table, Row]:  # noqa: C901, PLR0911, PLR0912 - a kind each
     """Say which table a save belongs to, and its row there."""
     match save:
         case e.SaveDevice(record):

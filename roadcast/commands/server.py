@@ -58,14 +58,15 @@ def run(
 
 @app.command()
 def check(*, config: ConfigFile, json: JsonFlag = False) -> None:
-    """Read the configuration, the tasks and every pack, and say what is there."""
+    """Read the configuration, the tasks and every pack, and say what is there, and which class has no hidden anchor."""
     from broker_server.config import read_config
     from broker_server.setup import check_files, task_specs
 
     settings = read_config(config, environment=os.environ)
     found = check_files(settings, task_specs(settings))
-    rows = [{"task": task, "pack": what, "samples": samples} for task, what, samples in found]
-    emit(rows, json, lambda rows: table("", ("task", "pack", "samples"), [tuple(row.values()) for row in rows]))
+    columns = ("task", "pack", "samples", "warning")
+    rows = [dict(zip(columns, each, strict=True)) for each in found]
+    emit(rows, json, lambda rows: table("", columns, [tuple(row.values()) for row in rows]))
 
 
 @app.command()

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from edge_protocol.errors import ExitCode, NotReadyError
@@ -62,6 +63,24 @@ def test_figures_are_written_as_json(harness: ModuleType, tmp_path: Path) -> Non
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["figures"]["time"] == {"median": 2.0, "low": 1.5, "high": 2.5, "repeats": 3}
     assert found["targets"][0]["met"] is True
+
+
+def test_what_is_not_a_number_is_null_in_json(harness: ModuleType, tmp_path: Path) -> None:
+    """NaN and infinity, also NumPy's, of figures and of targets: any reader of JSON can read the file."""
+
+    def measure(options: object) -> object:
+        """Measure nothing."""
+        own = {"own": [float("nan"), np.float32("inf"), 1.5], "all": float("-inf")}
+        return harness.Outcome("odd", own, [harness.Target("sure", float("nan"), 1.0)])
+
+    assert harness.run(measure, ["--json", str(tmp_path / "out.json")]) == ExitCode.OK
+
+    def none(name: str) -> object:
+        raise AssertionError(name)
+
+    found = json.loads((tmp_path / "out.json").read_text(), parse_constant=none)
+    assert found["figures"] == {"own": [None, None, 1.5], "all": None}
+    assert found["targets"][0]["value"] is None
 
 
 def test_a_benchmark_gets_its_own_options_by_keyword(harness: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from broker_server.config import FleetConfig, RoundsConfig
 from broker_server.coordinator import Coordinator
 from broker_server.distil_job import DistilResult
 from broker_server.events import Distilled, ReleaseStored
+from broker_server.judge import JudgeRules
 from broker_server.records import ReleaseRecord
 from broker_server.rounds import Round
 from broker_server.task_rounds import TaskRounds, TaskSetup
@@ -89,11 +90,12 @@ class Scene:
 
     rounds: RoundsConfig = ROUNDS
     fleet: FleetConfig = FLEET
+    judge: JudgeRules = field(default_factory=JudgeRules)
     now: float = 1000.0
     _count: itertools.count[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
-        self.task = TaskRounds(TaskSetup(SPEC, PROXY, SAMPLES, self.rounds))
+        self.task = TaskRounds(TaskSetup(SPEC, PROXY, SAMPLES, self.rounds, self.judge))
         self.core = Coordinator([self.task], self.fleet)
 
     @property

@@ -95,3 +95,13 @@ def test_neighbours_that_agree_raise_the_doubt() -> None:
     assert runs.loss == spread.loss == 0.25
     assert runs.doubt > 2 * spread.doubt
     assert len(pack.images) == 400
+
+
+def test_a_score_has_the_larger_spread_of_its_two_students() -> None:
+    """Half of the samples wrong is the standard error of a fair coin, whatever the other student's is."""
+    samples, _ = images(400)
+    perfect = np.eye(6, dtype=np.float32)[samples.targets]
+    coin = np.where((np.arange(400) % 2 == 0)[:, None], np.roll(perfect, 1, axis=1), perfect)
+    everything = {"all": np.ones(400, np.bool_)}
+    for pair in ((perfect, coin), (coin, perfect)):
+        assert np.isclose(compare(*pair, samples, VEHICLE, everything)["all"].spread, 0.025, rtol=0.01)

@@ -51,6 +51,8 @@ def test_a_task_may_have_a_strategy_of_its_own(tmp_path: Path) -> None:
         ("state_dir", "statedir", "did you mean 'state_dir'"),
         ("fleet: demo", "fleet: a/b", "a/b"),
         ("limit: 3", "limit: -1", "limit"),
+        ("steps: 5", "seed: -1", "seed"),
+        ("limit: 3", "enough: 3", "fewer than the quorum of 4"),
         ("  mine:", "  mi ne:", "mi ne"),
     ],
 )

@@ -114,6 +114,7 @@ def test_a_first_release_has_every_file_and_runs(first: tuple[Path, DistilJob]) 
         assert "current" not in result.metrics[tier]
         assert result.parameters[tier] > 1000
     assert judge(result).accepted
+    assert result.validation == sha256(Path(first[1].validation).read_bytes()).hexdigest()
 
 
 def test_a_round_hears_good_reports_and_names_bad_ones(first: tuple[Path, DistilJob]) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from broker_server.distil_job import DistilResult, Paired, Scores
+from broker_server.floor import Floor
 from broker_server.judge import JudgeRules, judge
 from edge_protocol.task import TIERS
 
@@ -127,3 +128,61 @@ def test_a_lost_cohort_is_found_among_many() -> None:
         for _ in range(100)
     ]
     assert sum("class/bus" in verdict.reason for verdict in found) >= 95
+
+
+def instalment(bus: float, kept: float, *, samples: int = 60, tier: float = 0.9) -> DistilResult:
+    """A candidate a little better on the whole that keeps a share of a class, in every tier."""
+    lost = bus * (1 - kept)
+    spread = float(np.sqrt(bus * (1 - bus) / samples))
+    pair = Paired(
+        samples=samples, current=bus, candidate=bus - lost, loss=lost, doubt=(lost / samples) ** 0.5, spread=spread
+    )
+    better = result((tier,) * 3, (tier + 0.001,) * 3)
+    return msgspec.structs.replace(better, cohorts={name: {"class/bus": pair} for name in TIERS})
+
+
+def test_a_class_is_not_lost_by_instalments() -> None:
+    """A class that loses less than its tolerance a round is refused once it is far below its best, and stays there."""
+    floor, bus, refused = Floor(basis="", release=1), 0.8, 0
+    for _ in range(20):
+        candidate = instalment(bus, 0.955)
+        assert judge(candidate).accepted
+        verdict = judge(candidate, floor=floor)
+        if verdict.accepted:
+            floor, bus = floor.raised(candidate), bus * 0.955
+        else:
+            refused += 1
+            assert "cohort class/bus 0.8 → 0.5" in verdict.reason
+            assert verdict.reason.endswith("from the best that was released")
+    assert bus > 0.5
+    assert refused > 5
+
+
+def test_a_tier_is_not_lost_by_instalments() -> None:
+    """One tier may fall to twice its tolerance below its best while the others gain, no further."""
+    floor = Floor(basis="", release=1).raised(result((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)))
+    step = result((0.6, 0.6, 0.485), (0.7, 0.7, 0.4801))
+    assert judge(step, floor=floor).accepted
+    lower = judge(result((0.6, 0.6, 0.485), (0.7, 0.7, 0.4799)), floor=floor)
+    assert (lower.accepted, lower.reason) == (False, "base: accuracy 0.5 → 0.4799, from the best that was released")
+    assert judge(result((0.6, 0.6, 0.485), (0.7, 0.7, 0.4799))).accepted
+
+
+def test_a_lucky_best_does_not_stop_the_fleet() -> None:
+    """The floor is the best of a hundred students alike, who differ on three samples of ten: few are refused."""
+    rng = np.random.default_rng(3)
+    names, spread = [f"class/{at}" for at in range(18)], (0.8 * 0.2 / 60) ** 0.5
+    usual = rng.random((18, 60)) < 0.8
+
+    def draw() -> DistilResult:
+        right = np.where(rng.random((18, 60)) < 0.3, rng.random((18, 60)) < 0.8, usual).mean(axis=1)
+        pairs = {
+            name: Paired(samples=60, current=0.0, candidate=float(score), loss=0.0, doubt=0.05, spread=spread)
+            for name, score in zip(names, right, strict=True)
+        }
+        return with_cohorts(pairs)
+
+    floor = Floor(basis="", release=1)
+    for _ in range(100):
+        floor = floor.raised(draw())
+    assert sum("best" in judge(draw(), floor=floor).reason for _ in range(300)) <= 15

@@ -69,7 +69,7 @@ def test_a_change_of_the_trunk_is_stored_and_not_remembered() -> None:
     trunk = TrunkChange("ab" * 32, 5, b"a change")
     effects = scene.say(CAM, msgspec.structs.replace(coded(1, FIRST), trunk=trunk))
     assert of(effects, e.SaveReport)[0].stored.report.trunk == trunk
-    assert [kept.trunk for kept in scene.core.last_reports._last.values()] == [None]
+    assert [kept.trunk for kept in scene.core.intake.last._last.values()] == [None]
 
 
 def test_a_later_report_is_told_beside_the_one_before() -> None:
@@ -116,8 +116,8 @@ def test_reports_come_back_from_disk() -> None:
     last = LastReports()
     last.restore({CAM: stored})
     later = coded(2, SECOND, FIRST, 1)
-    opened, _ = last.open(later, CAM, SPEC, PROXY.sha256)
+    opened, _ = last.open(later, CAM, SPEC, PROXY.sha256, 2)
     assert opened is not None
     assert opened.votes == SECOND
-    assert last.open(later, DeviceId("cam-1"), SPEC, PROXY.sha256) == (None, "unknown-base")
-    assert last.open(later, CAM, SPEC, "0" * 64) == (None, "unknown-base")
+    assert last.open(later, DeviceId("cam-1"), SPEC, PROXY.sha256, 2) == (None, "unknown-base")
+    assert last.open(later, CAM, SPEC, "0" * 64, 2) == (None, "unknown-base")

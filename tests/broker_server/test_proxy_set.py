@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from broker_server.proxy_set import Asked, build, drawn, load_samples, mingle, read
+from broker_server.proxy_set import Asked, build, drawn, load_samples, mingle, read, unguarded
 from devices.packs import ImagePack, SeriesPack, save_pack
 from edge_models.samples import Samples
 from edge_models.tasks import load_task, plugin_of
@@ -116,6 +116,39 @@ def test_no_share_hides_nothing_and_a_cap_bounds_it() -> None:
     assert plain.samples is proxies
     assert plain.anchors is anchors
     assert len(mingle(proxies, anchors, share=0.5, salt=b"", most=10).hidden) == 10
+
+
+def labelled(*counts: int) -> Samples:
+    """Anchors of the vehicle task, so many of each class."""
+    names = np.repeat(np.arange(len(counts)), counts)
+    raw = np.random.default_rng(0).integers(0, 256, (len(names), *VEHICLE.input.raw_shape), dtype=np.uint8)
+    return Samples.of(raw, names.astype(np.int64))
+
+
+@pytest.mark.parametrize(
+    ("counts", "hidden"),
+    [
+        ((2400, 2400, 2400, 2400, 2400, 60), [47, 47, 47, 47, 48, 20]),
+        ((300, 300, 300, 300, 300, 30), [49, 49, 49, 49, 50, 10]),
+        ((30, 30, 30, 30, 30, 30), [10] * 6),
+    ],
+)
+def test_a_bound_on_hidden_anchors_leaves_rare_classes_theirs(counts: tuple[int, ...], hidden: list[int]) -> None:
+    """A rare class hides its whole share, the others what is left in equal parts; below the bound, everybody theirs."""
+    anchors = labelled(*counts)
+    asked = mingle(labelled(1), anchors, share=1 / 3, salt=b"")
+    found = np.bincount(asked.samples.targets[asked.hidden], minlength=6).tolist()
+    assert sorted(found) == sorted(hidden)
+    assert found[5] == hidden[5]
+    assert unguarded(anchors, VEHICLE, share=1 / 3) == ()
+
+
+def test_a_class_without_a_hidden_anchor_is_named() -> None:
+    """Two anchors of which a third is hidden are none; of forecasts, and where nothing is hidden, nothing is said."""
+    assert unguarded(labelled(60, 60, 2, 60, 60), VEHICLE, share=1 / 3) == (VEHICLE.labels[2], VEHICLE.labels[5])
+    assert unguarded(labelled(60), VEHICLE, share=0) == ()
+    windows = plugin_of(SPEED).simulate(SPEED, np.random.default_rng(0), 60)
+    assert unguarded(windows, SPEED, share=1 / 3) == ()
 
 
 def asked_of(task: str = "vehicle", salt: bytes = b"secret") -> Asked:

@@ -42,6 +42,17 @@ class RoundMachine(RuleBasedStateMachine):
             told = (SPEC.name, SPEC.label_space, call.number, dev.running, PROXY.sha256, 10, votes())
             self.scene.say(dev, m.KnowledgeReport(*told))
 
+    @rule(name=names, back=st.integers(0, 3))
+    def answer_late(self, name: str, back: int) -> None:
+        """A device answers a round that is over: nobody has answered, or failed to answer, the newest one by that."""
+        dev, current = self.scene.devices[name], self.scene.task.round
+        if current is None or not dev.online or (current.collecting and not back):
+            return
+        before = dict(current.answered), dict(current.refused)
+        told = (SPEC.name, SPEC.label_space, max(current.number - back, 0), dev.running, PROXY.sha256, 10, votes())
+        self.scene.say(dev, m.KnowledgeReport(*told))
+        assert before == (current.answered, current.refused)
+
     @rule()
     def answer_all(self) -> None:
         """Every device answers."""

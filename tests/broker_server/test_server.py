@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker_server.config import RoundsConfig
-from broker_server.distil_job import DistilSettings
+from broker_server.config import DistilConfig, RoundsConfig
+from broker_server.distil_job import DistilSettings, TrunkSettings
 from broker_server.events import JobFailed
 from broker_server.key_setup import Rotation, ready_roles, rotate, signed_roles
 from broker_server.records import OrderRecord
@@ -245,7 +245,20 @@ def test_a_task_without_proxies_needs_a_strategy_that_asks_for_none(tmp_path: Pa
         assert (setup.proxy, setup.samples) == (None, 0)
     with pytest.raises(ConfigError, match=r"tasks\.vehicle\.strategy: 'fedporto' is not one of dsfl, .*fedtgp"):
         task_setup(spec, bare["vehicle"], blobs, DistilSettings(strategy="fedporto"), b"salt")
+    shares = msgspec.structs.replace(bare["vehicle"], rounds=RoundsConfig(trunk=TrunkSettings()))
+    with pytest.raises(ConfigError, match=r"tasks\.vehicle\.rounds\.trunk: fedtgp asks for class means"):
+        task_setup(spec, shares, blobs, means, b"salt")
     with pytest.raises(ConfigError, match=r"tasks\.speed\.strategy: fedtgp needs classes"):
         task_setup(load_task("speed"), bare["vehicle"], blobs, means, b"salt")
     counted = check_files(msgspec.structs.replace(config, tasks=bare), task_specs(config))
-    assert [(name, what) for name, what, _ in counted] == [("vehicle", "anchors"), ("vehicle", "validation")]
+    assert [(name, what) for name, what, *_ in counted] == [("vehicle", "anchors"), ("vehicle", "validation")]
+
+
+def test_a_check_names_classes_of_which_no_anchor_is_hidden(tmp_path: Path) -> None:
+    """A share too small for one anchor of a class is told of, beside the pack that lacks them; no share is no fault."""
+    write_packs(tmp_path)
+    for share, warned in ((0.01, True), (0.0, False)):
+        config = centre_config(tmp_path, rounds=RoundsConfig(), distil=DistilConfig(trust_share=share))
+        told = {what: warning for _, what, _, warning in check_files(config, task_specs(config))}
+        assert told["anchors"].startswith("none to hide of bike, ") is warned
+        assert not any(told[what] for what in ("proxies", "validation"))

@@ -8,13 +8,16 @@ import pytest
 from broker_server import effects as e
 from broker_server.config import RoundsConfig
 from broker_server.coordinator import SPENT
-from broker_server.distil_job import TrunkSettings
+from broker_server.distil_job import DistilResult, Paired, TrunkSettings
 from broker_server.events import Distilled, JobFailed, ReleaseStored
+from broker_server.judge import JudgeRules
 from broker_server.rounds import RoundState, restored
 from edge_protocol import messages as m
 from edge_protocol.blobs import cut
 from edge_protocol.ids import TaskId
 from tests.broker_server.scenes import PROXY, SPEC, TASK, Scene, drops, of, release, result
+
+LENIENT = JudgeRules(cohort_tolerance=0.12)
 
 
 def test_without_a_release_the_first_is_distilled_from_anchors() -> None:
@@ -264,3 +267,75 @@ def test_a_changed_proxy_set_does_not_touch_the_open_round() -> None:
     again.task.setup = type(again.task.setup)(SPEC, other, 9, again.rounds)
     again.task.resume(release(1), restored(record, {}, 2), scene.now)
     assert again.round.call(SPEC).proxy == PROXY
+
+
+def scored(bus: float, before: float) -> DistilResult:
+    """A candidate that is better on the whole, and its ``class/bus``."""
+    pair = Paired(samples=100, current=before, candidate=bus, loss=before - bus, doubt=0.01, spread=0.01)
+    return msgspec.structs.replace(result(0.5, 0.6), cohorts={"nano": {"class/bus": pair}}, validation="pack")
+
+
+def judged(scene: Scene, told: DistilResult) -> RoundState:
+    """Run the open round up to its verdict."""
+    for number in range(3):
+        scene.report(f"cam-{number}", release=scene.task.release)
+    scene.core.learn(Distilled(TASK, scene.round.number, told), scene.now)
+    return scene.round.state
+
+
+def next_round(scene: Scene, counter: int) -> None:
+    """Have every device run a release, and the next round called."""
+    for number in range(3):
+        scene.deployed(f"cam-{number}", counter)
+    scene.now += 5
+    scene.core.tick(scene.now)
+    assert scene.round.collecting
+
+
+def test_the_best_accepted_score_goes_from_round_to_round() -> None:
+    """A cohort that lost a tenth twice is refused the second time, also by a server that was restarted in between."""
+    scene = Scene(rounds=RoundsConfig(quorum=2, wait_for=3, deadline_s=60, pause_s=5), judge=LENIENT)
+    scene.collecting()
+    assert judged(scene, scored(0.72, 0.8)) is RoundState.JUDGING
+    assert scene.round.floor is not None
+    assert not scene.round.floor.best
+    effects = scene.core.learn(ReleaseStored(release(2, 1)), scene.now)
+    (saved,) = [each.record for each in of(effects, e.SaveRound) if each.record.state == "released"]
+    assert saved.floor is not None
+    assert (saved.floor.release, saved.raised) == (2, None)
+    assert saved.floor.best["nano"]["class/bus"].score == 0.8
+    scene.task.round = restored(saved, {}, 2)
+    next_round(scene, 2)
+    assert judged(scene, scored(0.65, 0.72)) is RoundState.ABANDONED
+    assert "nano: cohort class/bus 0.8 → 0.65" in scene.round.reason
+    next_round(scene, 2)
+    assert judged(scene, scored(0.75, 0.72)) is RoundState.JUDGING
+
+
+def test_only_the_newest_round_has_the_floor() -> None:
+    """The round before is written down again without it, in the batch that opens the next."""
+    scene = Scene(rounds=RoundsConfig(quorum=2, wait_for=3, deadline_s=60, pause_s=5), judge=LENIENT)
+    scene.collecting()
+    judged(scene, scored(0.9, 0.8))
+    scene.core.learn(ReleaseStored(release(2, 1)), scene.now)
+    scene.now += 5
+    saves = [
+        (each.record.number, each.record.floor is not None) for each in of(scene.core.tick(scene.now), e.SaveRound)
+    ]
+    assert saves[:2] == [(1, False), (2, True)]
+
+
+def test_a_release_that_was_not_accepted_raises_nothing() -> None:
+    """Neither a candidate whose release failed nor one that the judge refused is a best; a pushed one begins anew."""
+    scene = Scene(rounds=RoundsConfig(quorum=2, wait_for=3, deadline_s=60, pause_s=5), judge=LENIENT)
+    scene.collecting()
+    judged(scene, scored(0.95, 0.8))
+    scene.core.learn(JobFailed(TASK, 1, "no room"), scene.now)
+    next_round(scene, 1)
+    assert scene.round.floor is not None
+    assert not scene.round.floor.best
+    assert judged(scene, scored(0.78, 0.8)) is RoundState.JUDGING
+    scene.core.learn(ReleaseStored(release(2, 2)), scene.now)
+    scene.core.learn(ReleaseStored(release(3, None)), scene.now)
+    next_round(scene, 3)
+    assert judged(scene, scored(0.5, 0.5)) is RoundState.JUDGING

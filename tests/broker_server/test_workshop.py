@@ -11,6 +11,7 @@ from queue import Queue
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 import broker_server.workshop as module
@@ -19,13 +20,16 @@ from broker_server.config import RoundsConfig
 from broker_server.distil_job import read_job, read_result
 from broker_server.events import Distilled, JobFailed, ReleaseStored
 from broker_server.key_setup import signed_roles
+from broker_server.records import StoredReport
 from broker_server.releases import ReleaseFolder
 from broker_server.store.blobs import BlobFolder
 from broker_server.store.database import Database
 from broker_server.workshop import Desk, Distiller, Workshop, worker_process
 from edge_models.tasks import load_task
+from edge_protocol.arrays import pack
 from edge_protocol.errors import DistillationError
-from edge_protocol.ids import TaskId
+from edge_protocol.ids import DeviceId, TaskId
+from edge_protocol.prototypes import PrototypeReport
 from tests.fakes.centre import centre_config, scripted_distiller, write_packs
 
 TASK = TaskId("vehicle")
@@ -86,6 +90,20 @@ def test_a_candidate_becomes_a_release_that_the_next_job_starts_from(places: Any
     states = (Path(job.current).parent).glob("*/nano.training.safetensors")
     assert sorted(int(path.parent.name) for path in states) == [2, 3, 4, 5, 6, 7]
     assert (Path(job.current).parent / "1" / "nano.safetensors").exists()
+
+
+def test_class_means_of_another_release_are_left_out_unblamed(places: Any) -> None:
+    """A device that said nothing after a release is not refused for what it said before."""
+    place = places(scripted_distiller([0.1]))
+    nothing = [pack(np.zeros(shape, dtype)) for shape, dtype in ((0, "u1"), ((0, 64), "f2"), (0, "u1"))]
+    for at, release in enumerate((1, 2)):
+        told = PrototypeReport(TASK, load_task("vehicle").label_space, 2, release, "nano", *nothing)
+        device, message = DeviceId(f"cam-{release}"), bytes([at]) * 16
+        stored = StoredReport(round=2, device=device, message_id=message, received_s=1.0, report=told)
+        place.database.apply([e.SaveReport(stored)])
+    place.workshop.do(e.Distil(TASK, 3, 2), "")
+    place.outcome()
+    assert read_job(place.workshop.job_dir(TASK, 3)).reports == ("cam-2.report",)
 
 
 def test_a_damaged_job_of_an_old_round_stops_no_new_one(places: Any, caplog: pytest.LogCaptureFixture) -> None:

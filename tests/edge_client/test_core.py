@@ -174,20 +174,6 @@ def test_a_call_of_another_task_or_label_space_is_dropped() -> None:
     assert [x.reason for x in driver.say(other) if isinstance(x, Drop)] == ["wrong-task"]
 
 
-def test_a_closed_round_ends_its_training() -> None:
-    """Nobody waits for the report any more; a replay of the open call does not start it again."""
-    driver = Driver()
-    driver.do(e.Linked())
-    driver.install(1)
-    driver.say(call(1, 1))
-    driver.do(e.Fetched(call(1, 1).proxy.sha256))
-    job = driver.last(e.Train).job
-    assert e.Stop(job) in driver.say(call(1, 1, collecting=False))
-    assert driver.do(e.Trained(job, report(1, 1))) == []
-    assert driver.say(call(1, 1)) == []
-    assert driver.core.session.value == "idle"
-
-
 def test_a_newer_round_takes_the_place_of_one_being_fetched() -> None:
     """The old proxy set is let go."""
     driver = Driver()

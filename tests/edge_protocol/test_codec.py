@@ -179,6 +179,28 @@ def test_values_that_are_no_numbers_are_refused(number: float) -> None:
     assert refused(raw(body=["telemetry", {"x": number}]), kind="telemetry") == "not-finite"
 
 
+def test_the_task_of_an_unreadable_report_is_found() -> None:
+    """A report of another shape still says its task; noise, another body and a task that is no text say none."""
+    broken = raw(body=[*RAW_REPORT[:7], [0]])
+    assert refused(broken) == "malformed"
+    assert codec.task_of(broken) == "vehicle"
+    for payload in (
+        b"",
+        b"RC\x01",
+        raw(body={}),
+        raw(body=["report"]),
+        raw(body=["report", 7]),
+        raw(header=[], body=7),
+    ):
+        assert codec.task_of(payload) is None
+
+
+@given(noise=st.binary(max_size=200), prefixed=st.booleans())
+def test_noise_has_no_task_and_never_escapes(noise: bytes, *, prefixed: bool) -> None:
+    """Whatever bytes come, the answer is text or none."""
+    assert isinstance(codec.task_of((b"RC\x01" if prefixed else b"") + noise), str | None)
+
+
 def test_a_message_too_large_is_ours_to_refuse() -> None:
     """A body beyond its kind's limit never leaves, even though each of its fields is legal."""
     values = {f"{i:04d}" + "x" * 60: 1.0 for i in range(1024)}

@@ -80,6 +80,7 @@ class SimulatedDevice:
         self._manifest: ReleaseManifest | None = None
         self._answered = self._failed = 0
         self._due: tuple[float, m.Call] | None = None
+        self._newest: m.Call | None = None
         will = LastWill(fleet.topics.online(self.name), encode(self._header(), m.Presence(False)))
         self.transport = fleet.connect(self.name, self.inbox, will)
 
@@ -206,16 +207,28 @@ class SimulatedDevice:
         self.say(told, durable=True)
 
     def _called(self, call: m.Call) -> None:
-        if call.open and call.number > self._answered and self._due is None:
-            self._due = (self.fleet.clock() + self.fleet.patience(self.name), call)
-        elif not call.open:
+        self._newest = call
+        due = self._due[1] if self._due else None
+        begun = isinstance(due, m.RoundCall) and self.running == due.release
+        if due is not None and not begun and (not call.open or call.number > due.number):
             self._due = None
+        self._take_up()
+
+    def _take_up(self) -> None:
+        """Begin the newest round, unless an answer on proxies that has begun is to be ended first."""
+        call = self._newest
+        if self._due is None and call is not None and call.open and call.number > self._answered:
+            self._due = (self.fleet.clock() + self.fleet.patience(self.name), call)
 
     def _answer_when_due(self) -> None:
+        if self._due is not None and self.running > self._due[1].release:
+            self._due = None
+            self._take_up()
         if self._due is None or self.fleet.clock() < self._due[0] or self.running != self._due[1].release:
             return
         call, self._due = self._due[1], None
         self._answered = call.number
+        self._take_up()
         if isinstance(call, m.PrototypeCall):
             told = self.fleet.class_means(self.name, call)
             self.reports += told is not None
@@ -259,7 +272,7 @@ class FleetSimulator:
         spec: their task.
         knowledge: what they answer.
         class_means: what they answer when they are asked for class means.
-        patience: seconds each takes to answer a call.
+        patience: seconds each takes to answer a call; an answer on proxies that has begun is given after its round too.
         fetch: whether they pull every chunk of a release, or trust that it is there.
         measured: fills in what a device that is asked to measure says.
         trunk: how its trunk changed; None for a device that does not say.

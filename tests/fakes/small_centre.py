@@ -252,7 +252,7 @@ class SmallCentre:
             device = DeviceId(header.sender)
             known = (sha256 for sha256 in self._proxies if sha256.startswith(report.proxy.hex()))
             proxy = next(known, report.proxy.hex().ljust(64, "0"))
-            opened, reason = self.last_reports.open(report, device, load_task(report.task), proxy)
+            opened, reason = self.last_reports.open(report, device, load_task(report.task), proxy, report.round)
             if opened is not None:
                 self.last_reports.keep(device, opened)
             self._answers[header.message_id] = opened or report, reason

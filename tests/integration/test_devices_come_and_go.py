@@ -79,6 +79,34 @@ def test_a_device_that_was_away_and_one_that_joins_late_are_taken_as_they_are(tm
         server.close()
 
 
+def test_a_device_that_is_slower_than_its_rounds_teaches_later_ones(tmp_path: Path) -> None:
+    """Rounds close at three reports of four; the fourth device's answer counts in the next one, a round old."""
+    truth = write_packs(tmp_path)["proxies"].targets
+    clock, broker = FakeClock(), MemoryBroker()
+    rounds = RoundsConfig(limit=3, quorum=2, enough=3, wait_for=4, deadline_s=600, pause_s=30)
+    distiller = scripted_distiller([0.1] * 5)  # no candidate is better: no release takes the trainer from anyone
+    server = make_server(centre_config(tmp_path, rounds=rounds), broker, clock, distiller)
+    fleet = FleetSimulator(
+        in_memory(broker),
+        load_task(TASK),
+        clock,
+        4,
+        knowledge=lambda *_: class_votes(truth, 6),
+        patience=lambda device: 20.0 if device == "dev-3" else 0.0,
+    )
+    slow = fleet.devices[-1]
+    try:
+        server.start()
+        fleet.start()
+        drive(server, fleet, clock, rounds_closed(server, 3), "end of round 3")
+        assert [ages(server, number).get(slow.name) for number in (1, 2, 3)] == [None, 1, 1]
+        assert [set(ages(server, 3).values()), slow.acks] == [{0, 1}, {(True, ""): slow.acks[True, ""]}]
+        assert find_round(server.database, TASK, 3).refused == {}
+        assert slow.acks[True, ""] >= 3
+    finally:
+        server.close()
+
+
 @pytest.mark.timeout(600)
 def test_the_report_of_a_device_that_is_away_loses_weight(tmp_path: Path) -> None:
     """With the real worker, what a device said in round 1 has less of the teacher in round 2, and all can read so."""

@@ -10,6 +10,7 @@ import pytest
 
 from broker_server.config import DistilConfig, RoundsConfig
 from broker_server.distil_worker import run_job
+from broker_server.round_facts import manifest_of
 from broker_server.rounds import RoundState
 from edge_models.tasks import load_task
 from edge_protocol import messages as m
@@ -85,8 +86,8 @@ def test_loss_repetition_and_disorder_change_nothing(tmp_path: Path) -> None:
         server.close()
 
 
-def test_late_devices_miss_the_deadline_and_are_told(tmp_path: Path) -> None:
-    """A round ends at its deadline with its quorum; a report that comes later is refused for good."""
+def test_late_devices_miss_the_deadline_and_are_kept_for_later_rounds(tmp_path: Path) -> None:
+    """A round ends at its deadline with its quorum; a report that comes later is kept, and would count in the next."""
     truth = write_packs(tmp_path)["proxies"].targets
     clock, late = FakeClock(), {f"/dev-{i}/" for i in range(10)}
 
@@ -105,8 +106,15 @@ def test_late_devices_miss_the_deadline_and_are_told(tmp_path: Path) -> None:
         drive(server, fleet, clock, rounds_closed(server, 1), "end of the round")
         late.clear()
         drive(server, fleet, clock, lambda: not any(d.outbox for d in fleet.devices), "empty outboxes")
-        assert [device.acks[False, "round-closed"] for device in fleet.devices] == [1] * 10 + [0] * 30
+        assert not any(reason for device in fleet.devices for _, reason in device.acks)
         record = server.database.rounds(TASK)[-1]
+        assert record.proxy is not None
+        manifest = manifest_of(Path(server.config.state_dir), record)
+        assert manifest is not None
+        assert len(manifest.reports) == 30
+        kept = server.database.reports(TASK, 2, record.proxy.sha256)
+        assert {report.round for report in kept.values()} == {1}
+        assert len(kept) == 40
         assert record.state == RoundState.RELEASED.value
         assert 60 <= record.closed_s - record.opened_s < 70
     finally:

@@ -106,6 +106,18 @@ def test_old_reports_go_on_counting_for_a_while(database: Database) -> None:
     assert database.answered(TASK, 2) == {b: (1).to_bytes(16, "big"), c: (2).to_bytes(16, "big")}
 
 
+def test_a_retired_device_leaves_no_report(database: Database) -> None:
+    """What it said before goes, in the same batch and from earlier ones; what it says after it was taken back stays."""
+    b = DeviceId("b")
+    database.apply([report(1), report(1, b, message=1)])
+    database.apply([report(2), e.ForgetReports(CAM)])
+    assert set(database.reports(TASK, 2, PROXY.sha256)) == {b}
+    database.apply([e.ForgetReports(b), report(2, b, message=2)])
+    assert database.answered(TASK, 2) == {b: (2).to_bytes(16, "big")}
+    database.apply([e.ForgetReports(b)])
+    assert database.reports(TASK, 2, PROXY.sha256) == {}
+
+
 def test_rounds_come_oldest_first_and_may_be_limited_to_the_newest(database: Database) -> None:
     """The limit takes from the end."""
     database.apply([e.SaveRound(round_record(n)) for n in (3, 1, 2)])
