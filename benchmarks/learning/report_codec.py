@@ -38,10 +38,10 @@ LAST = "whole message"
 
 @dataclass(frozen=True, eq=False)
 class ExactRatios:
-    """`Ratios` of one device, out of odds that were never rounded: `values` (N, C) float32."""
+    """`Ratios` of one device, out of `odds` (N, C) float32 that were never rounded."""
 
     at: int
-    values: F4
+    odds: F4
 
     @property
     def devices(self) -> slice:
@@ -50,11 +50,19 @@ class ExactRatios:
 
     def picked(self, rows: I8 | slice, classes: I8) -> F4:
         """Ratios (1, R), of a class on a sample each."""
-        return np.take_along_axis(self.values[rows], classes[:, None], 1).T
+        return np.take_along_axis(self._values[rows], classes[:, None], 1).T
 
     def weighted(self, weights: F4) -> F4:
         """Weight times ratio: (N, C)."""
-        return self.values * weights
+        return self._values * weights
+
+    def agreement(self, classes: I8) -> F4:
+        """Share of the samples on which this class has the largest odds: (1,)."""
+        return np.array([np.mean(self.odds.argmax(1) == classes)], np.float32)
+
+    @property
+    def _values(self) -> F4:
+        return self.odds / np.maximum(self.odds.mean(0), 1e-6)
 
 
 class Exact(FedDistill):
@@ -64,7 +72,7 @@ class Exact(FedDistill):
 
     def decoded(self) -> Sequence[Ratios]:
         """The odds, each class divided by its mean."""
-        return [ExactRatios(at, each / np.maximum(each.mean(0), 1e-6)) for at, each in enumerate(self.odds)]
+        return [ExactRatios(at, each) for at, each in enumerate(self.odds)]
 
 
 class Ledger:
