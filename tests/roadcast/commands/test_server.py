@@ -70,7 +70,8 @@ def test_a_push_that_does_not_answer_its_golden_inputs_is_refused(config: Server
 def test_check_counts_the_samples_of_every_pack(config: ServerConfig, tmp_path: Path) -> None:
     """Each pack is read as its task, and its samples counted."""
     rows = json.loads(call("server", "check", "-c", str(tmp_path / "server.yaml"), "--json"))
-    assert rows == [{"task": "vehicle", "pack": p, "samples": 60} for p in ("anchors", "proxies", "validation")]
+    counted = {"task": "vehicle", "samples": 60, "warning": ""}
+    assert rows == [counted | {"pack": pack} for pack in ("anchors", "proxies", "validation")]
     assert "validation" in call("server", "check", "-c", str(tmp_path / "server.yaml"))
     assert config.fleet == "sim"
 
