@@ -61,6 +61,7 @@ class Block:
     Attributes:
         start: place of the first device.
         named: (n, N) uint8, the class named.
+        spoken: (n, N) bool, whether a device speaks of a sample.
         rest: (n, N) float32 ≥ 0, odds of each class held that is not named.
         more: (n, N) float32, odds of the class named beyond that; 0 where it is not held.
         held: (n, C) float32, 0 or 1.
@@ -69,6 +70,7 @@ class Block:
 
     start: int
     named: U1
+    spoken: npt.NDArray[np.bool_]
     rest: F4
     more: F4
     held: F4
@@ -96,9 +98,9 @@ class Block:
 
     def agreement(self, classes: I8) -> F4:
         """Share of the samples that each device speaks of on which it names this class: (n,) float32."""
-        spoken = self.more != 0
-        same = np.equal(self.named, classes.astype(np.uint8)) & spoken
-        return np.asarray(same.sum(1) / np.maximum(spoken.sum(1), 1), np.float32)
+        same = np.equal(self.named, classes.astype(np.uint8)) & self.spoken
+        agreed, all_told = (np.array([np.count_nonzero(row) for row in each]) for each in (same, self.spoken))
+        return np.asarray(agreed / np.maximum(all_told, 1), np.float32)
 
 
 def blocks(votes: Sequence[ClassVotes]) -> Iterator[Block]:
@@ -110,7 +112,8 @@ def blocks(votes: Sequence[ClassVotes]) -> Iterator[Block]:
 def _decoded(start: int, votes: Sequence[ClassVotes]) -> Block:
     held = _stacked([each.held.data for each in votes])
     named = _stacked([each.classes.data for each in votes])
-    pair = _stacked([each.density.data for each in votes]) * np.uint8(len(CONFIDENCE))
+    density = _stacked([each.density.data for each in votes])
+    pair = density * np.uint8(len(CONFIDENCE))
     pair += _stacked([each.confidence.data for each in votes])
     rest, more = np.empty(named.shape, np.float32), np.empty(named.shape, np.float32)
     for at, (lowest, highest) in enumerate(zip(*(table[held.sum(1)] for table in _TABLES), strict=True)):
@@ -120,10 +123,11 @@ def _decoded(start: int, votes: Sequence[ClassVotes]) -> Block:
     known = held.astype(np.float32)
     if not held.all():
         more *= np.take_along_axis(known, named.astype(np.int64), 1)
-    means = known * rest.mean(1, keepdims=True)
-    for at, (names, odds) in enumerate(zip(named, more, strict=True)):
-        means[at] += np.bincount(names, odds, known.shape[1])[: known.shape[1]] / len(names)
-    return Block(start, named, rest, more, known, np.maximum(means, LEAST_MEAN))
+    each = np.full(named.shape[1], 1 / named.shape[1], np.float32)
+    means = known * (rest @ each)[:, None]
+    for c, part in enumerate(_by_class(named, more, known.shape[1])):
+        means[:, c] += part @ each
+    return Block(start, named, density > 0, rest, more, known, np.maximum(means, LEAST_MEAN))
 
 
 def _by_class(named: U1, more: F4, classes: int) -> Iterator[F4]:
