@@ -20,6 +20,7 @@ from safetensors.numpy import load, save
 from devices.packs import ImagePack, open_pack
 from devices.preprocess import Preprocess
 from edge_models.samples import Samples
+from edge_models.thinning import levelled, spaced
 from edge_models.windows import cut_windows
 from edge_protocol.errors import DataError
 from edge_protocol.messages import MAX_SAMPLES
@@ -122,13 +123,11 @@ def _last_share(anchors: Samples, share: float, most: int) -> npt.NDArray[np.int
     labelled = np.flatnonzero(anchors.labelled)
     groups = anchors.targets[labelled] if anchors.targets.ndim == 1 else np.zeros(len(labelled))
     tails = [labelled[groups == name] for name in np.unique(groups)]
-    shares = sorted((tail[len(tail) - int(share * len(tail)) :] for tail in tails), key=len)
-    kept: list[npt.NDArray[np.int64]] = []
-    for at, rows in enumerate(shares):
-        fair = min(most // (len(shares) - at), len(rows))
-        kept.append(rows[np.linspace(0, len(rows) - 1, fair).astype(np.int64)])
-        most -= fair
-    return np.sort(np.concatenate(kept or [labelled]))
+    ends = [tail[len(tail) - int(share * len(tail)) :] for tail in tails]
+    left = levelled(np.array([len(end) for end in ends], np.int64), most)
+    return np.sort(
+        np.concatenate([end[spaced(len(end), int(n))] for end, n in zip(ends, left, strict=True)] or [labelled])
+    )
 
 
 def unguarded(anchors: Samples, spec: TaskSpec, *, share: float) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ from edge_client.disk import write_atomic
 from edge_client.hard_examples import hardest
 from edge_client.installed import HeadChoice
 from edge_client.jobs import TrainJob, TrainResult, proxy_raw, read_job, shared_head
-from edge_client.stored import evenly, labelled_parts
+from edge_client.stored import labelled_parts
 from edge_client.training_set import TrainingSet
 from edge_models.density import Density
 from edge_models.head_weights import HeadWeights
@@ -40,6 +40,7 @@ from edge_models.privacy import held_classes
 from edge_models.private_odds import Background, answer, noisy_totals
 from edge_models.prototypes import class_prototypes
 from edge_models.samples import F4, Samples
+from edge_models.thinning import evenly
 from edge_protocol.errors import DataError, RoadcastError
 from edge_protocol.task import ImageInput, TaskSpec
 

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_client.jobs import TrainJob
-from edge_client.stored import read_stored, spaced
+from edge_client.stored import read_stored
 from edge_models.samples import F4, Samples
 from edge_models.sensor_history import SensorHistory, own_inputs
+from edge_models.thinning import spaced
 from edge_protocol.task import TaskSpec
 
 FARTHEST = 1e6

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edge_client.replay import Kept, ReplayStore
-from edge_client.stored import evenly, kept_names, labelled_parts, latest_raw, levelled, read_stored, spaced
+from edge_client.stored import kept_names, labelled_parts, latest_raw, read_stored
 from edge_models.tasks import load_task, plugin_of
 from edge_protocol.errors import StoreError
 from tests.edge_client.test_replay import image
@@ -110,27 +108,6 @@ def test_labelled_samples_come_first_and_unlabelled_ones_fill_up(tmp_path: Path)
     assert kept.samples.raw[:, 0, 0, 0].tolist() == [int(at) % 256 for at in kept.at_s]
     assert len(read_stored(tmp_path / "r.db", VEHICLE, 10).names) == 10
     store.close()
-
-
-@given(st.lists(st.integers(-1, 5), max_size=200), st.integers(1, 60))
-def test_a_choice_is_full_fair_and_in_order(classes: list[int], most: int) -> None:
-    """No unlabelled sample while a labelled one is left out, and no class gives way to one that has more."""
-    named = np.array(classes, np.int64)
-    chosen = evenly(named, most)
-    assert len(chosen) == min(len(named), most)
-    assert (np.diff(chosen) > 0).all()
-    taken = np.bincount(named[chosen] + 1, minlength=7)
-    there = np.bincount(named + 1, minlength=7)
-    assert taken[1:].sum() == min(there[1:].sum(), most)
-    short = np.flatnonzero(taken[1:] < there[1:])
-    assert not len(short) or taken[1:].max() - taken[1:][short].min() <= 1
-
-
-def test_places_are_spread_evenly_and_fuller_classes_give_way() -> None:
-    """The first and the last are among them."""
-    assert [spaced(*counts).tolist() for counts in ((0, 7), (3, 7), (7, 3))] == [[], [0, 1, 2], [0, 3, 6]]
-    assert levelled(np.array([3, 500, 90]), 100).tolist() == [3, 49, 48]
-    assert levelled(np.array([3, 5]), 100).tolist() == [3, 5]
 
 
 def test_every_labelled_image_comes_in_parts_of_one_moment(tmp_path: Path) -> None:
