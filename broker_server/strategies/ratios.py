@@ -92,8 +92,10 @@ class Block:
         """Sum over these devices of weight times ratio: (N, C) float32."""
         scale = weights / self.means
         total = (scale * self.held).T @ self.rest
-        for c, part in enumerate(_by_class(self.named, self.more, total.shape[0])):
-            total[c] += scale[:, c] @ part
+        part, mine = np.empty_like(self.more), np.empty(self.named.shape, np.bool_)
+        for c in range(len(total)):
+            np.equal(self.named, c, out=mine)
+            total[c] += scale[:, c] @ np.multiply(self.more, mine, out=part)
         return np.asarray(total.T)
 
     def agreement(self, classes: I8) -> F4:
@@ -116,26 +118,25 @@ def _decoded(start: int, votes: Sequence[ClassVotes]) -> Block:
     pair = density * np.uint8(len(CONFIDENCE))
     pair += _stacked([each.confidence.data for each in votes])
     rest, more = np.empty(named.shape, np.float32), np.empty(named.shape, np.float32)
-    for at, (lowest, highest) in enumerate(zip(*(table[held.sum(1)] for table in _TABLES), strict=True)):
+    lowest, highest = (table[held.sum(1)] for table in _TABLES)
+    for at in range(len(votes)):
         levels = pair[at].astype(np.intp)
-        lowest.take(levels, out=rest[at], mode="clip")
-        highest.take(levels, out=more[at], mode="clip")
+        lowest[at].take(levels, out=rest[at], mode="clip")
+        highest[at].take(levels, out=more[at], mode="clip")
     known = held.astype(np.float32)
     if not held.all():
         more *= np.take_along_axis(known, named.astype(np.int64), 1)
-    each = np.full(named.shape[1], 1 / named.shape[1], np.float32)
-    means = known * (rest @ each)[:, None]
-    for c, part in enumerate(_by_class(named, more, known.shape[1])):
-        means[:, c] += part @ each
-    return Block(start, named, density > 0, rest, more, known, np.maximum(means, LEAST_MEAN))
+    counts = _counted(named, pair, held.shape[1])
+    means = known * (np.einsum("ncp,np->n", counts, lowest)[:, None] + np.einsum("ncp,np->nc", counts, highest))
+    return Block(start, named, density > 0, rest, more, known, np.maximum(means / named.shape[1], LEAST_MEAN))
 
 
-def _by_class(named: U1, more: F4, classes: int) -> Iterator[F4]:
-    """For each class in turn, `more` where it is the one named and 0 elsewhere: (n, N) float32, the same array anew."""
-    part, mine = np.empty_like(more), np.empty(named.shape, np.bool_)
-    for c in range(classes):
-        np.equal(named, c, out=mine)
-        yield np.multiply(more, mine, out=part)
+def _counted(named: U1, pair: U1, classes: int) -> F4:
+    """On how many samples each device names each class with each pair of levels: (n, C, 32) float32."""
+    pairs = _TABLES[0].shape[1]
+    both = named.astype(np.uint16) * np.uint16(pairs) + pair
+    counts = [np.bincount(row, minlength=classes * pairs) for row in both]
+    return np.array(counts, np.float32).reshape(len(named), classes, pairs)
 
 
 def _tables() -> tuple[F4, F4]:
