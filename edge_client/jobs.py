@@ -5,7 +5,7 @@
     job.json        TrainJob                           written by the agent
     result.json     TrainResult                        written last: when it is there, all of it is
     personal.safetensors                               HeadWeights
-    votes.safetensors    odds, or mean, spread, familiarity           only when a proxy set was given
+    votes.safetensors    odds, or mean and spread                     only when a proxy set was given
     prototypes.safetensors    means (C, 64) float32, counts (C,) int64    only when `prototype_k` was
     trunk.msgpack                                      TrunkChange     only when one was asked for and could be made
 """

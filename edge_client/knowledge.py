@@ -81,4 +81,4 @@ def _votes(arrays: dict[str, F4], result: TrainResult, before: Votes | None) -> 
         if not isinstance(before, ClassVotes) or (before.samples, before.held.shape[0]) != odds.shape:
             before = None
         return class_votes(odds, np.array(result.held, np.uint8), before)
-    return forecast_votes(arrays["mean"], arrays["spread"], arrays["familiarity"])
+    return forecast_votes(arrays["mean"], arrays["spread"])

@@ -2,7 +2,7 @@
 
 It may be killed at any moment and owns nothing but its folder. Two heads are fitted on the trunk's features of the same
 samples: the personal one serves this device, the report one teaches others (ADR-0006): classifiers say how much
-likelier a proxy is among their own samples (ADR-0008), forecasters what they expect and how familiar a window is.
+likelier a proxy is among their own samples (ADR-0008), forecasters what they expect.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from edge_client.installed import HeadChoice
 from edge_client.jobs import TrainJob, TrainResult, proxy_raw, read_job, shared_head
 from edge_client.stored import labelled_parts
 from edge_client.training_set import TrainingSet
-from edge_models.density import Density
 from edge_models.head_weights import HeadWeights
 from edge_models.privacy import held_classes
 from edge_models.private_odds import Background, answer, noisy_totals
@@ -218,14 +217,12 @@ def forecast_answers(
     settings: FitSettings,
     tick: Tick,
 ) -> dict[str, F4]:
-    """Answer the proxies with a head fitted for it: ``mean`` and ``spread`` (N, H), ``familiarity`` (N,), float32."""
+    """Answer the proxies with a head fitted for it: ``mean`` and ``spread`` (N, H) float32."""
     from edge_models.fit import fit_report_head  # noqa: PLC0415 - loads torch
 
     head = fit_report_head(features, cast("F4", samples.targets), shared, settings, tick)
-    theirs = trunk.features(asked)
-    mean, log_spread = np.split(head.apply(theirs), 2, axis=1)
-    spread = np.exp(log_spread.clip(-MAX_LOG_SPREAD, MAX_LOG_SPREAD))
-    return {"mean": np.ascontiguousarray(mean), "spread": spread, "familiarity": familiarity(features, theirs)}
+    mean, log_spread = np.split(head.apply(trunk.features(asked)), 2, axis=1)
+    return {"mean": np.ascontiguousarray(mean), "spread": np.exp(log_spread.clip(-MAX_LOG_SPREAD, MAX_LOG_SPREAD))}
 
 
 def class_means(spec: TaskSpec, samples: Samples, features: F4, k: int) -> dict[str, npt.NDArray[np.generic]]:
@@ -240,11 +237,6 @@ def class_means(spec: TaskSpec, samples: Samples, features: F4, k: int) -> dict[
     found = class_prototypes(features, labels, classes, k=k)
     counts = np.bincount(labels[(labels >= 0) & (labels < classes)], minlength=classes) * found.held
     return {"means": found.means, "counts": counts.astype(np.int64)}
-
-
-def familiarity(features: F4, asked: F4) -> F4:
-    """In-distribution p-value of each proxy sample on this device, (N,) float32; 0 where nothing was ever seen."""
-    return Density.fit(features).p_value(asked) if len(features) else np.zeros(len(asked), np.float32)
 
 
 def spoken_of(spec: TaskSpec, samples: Samples) -> tuple[int, ...]:

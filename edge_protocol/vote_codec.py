@@ -118,7 +118,7 @@ def _blank(kind: Kind, samples: int, outputs: int) -> Votes:
     if kind == "classify":
         return ClassVotes(nothing, nothing, nothing, pack(np.zeros(outputs, np.uint8)))
     shape = (samples, outputs // 2)
-    return ForecastVotes(pack(np.zeros(shape, np.float16)), pack(np.ones(shape, np.float16)), nothing)
+    return ForecastVotes(pack(np.zeros(shape, np.float16)), pack(np.ones(shape, np.float16)))
 
 
 def _walk(coder: Coder, votes: Votes, base: Votes | None) -> Votes:
@@ -167,25 +167,21 @@ def _walk_vote(coder: Coder, bits: int, vote: _Vote, old: _Vote) -> _Vote:
     return read, coder.symbol(_CONFIDENCE + 4 * (8 * beside + level), 2, sure), level
 
 
-# Contexts of forecasts: familiarity by an eighth of the base's (8: there is none), a step by the size of the last one.
-_FAMILIARITY, _NO_FAMILIARITY = 0, 8
-_STEPS, _SIZES, _LONGEST = _FAMILIARITY + 256 * 9, 4, 12
+# Contexts of forecasts: a step by the size of the last one, first of means, then of spreads.
+_SIZES, _LONGEST = 4, 12
 _STEP_CONTEXTS = 3 * (_LONGEST + 1)
-_CONTEXTS = max(_HELD + 3, _STEPS + 2 * _SIZES * _STEP_CONTEXTS)
+_CONTEXTS = max(_HELD + 3, 2 * _SIZES * _STEP_CONTEXTS)
 
 
 def _walk_forecasts(coder: Coder, votes: ForecastVotes, base: ForecastVotes | None) -> ForecastVotes:
-    """Of each sample the familiarity, then means and spreads as steps from the base, or from horizon to horizon."""
+    """Of each sample the means, then the spreads, as steps from the base, or from horizon to horizon."""
     tables = [levels.tolist() for levels in levels_of_votes(votes)]
     olds = [levels.tolist() for levels in levels_of_votes(base)] if base else [repeat(None), repeat(None)]
-    groups = (old >> 5 for old in base.density.data) if base else repeat(_NO_FAMILIARITY)
-    familiar = bytearray()
-    for level, group, *rows in zip(votes.density.data, groups, *tables, *olds, strict=False):
-        familiar.append(coder.symbol(_FAMILIARITY + 256 * group, 8, level))
+    for rows in zip(*tables, *olds, strict=False):
         for which, most in enumerate((MOST_MEAN, MOST_SPREAD)):
-            _walk_row(coder, _STEPS + which * _SIZES * _STEP_CONTEXTS, rows[which], rows[which + 2], most)
+            _walk_row(coder, which * _SIZES * _STEP_CONTEXTS, rows[which], rows[which + 2], most)
     mean, spread = (np.array(rows, np.int64).reshape(votes.mean.shape) for rows in tables)
-    return votes_of_levels(mean, spread, np.frombuffer(bytes(familiar), np.uint8))
+    return votes_of_levels(mean, spread)
 
 
 def _walk_row(coder: Coder, contexts: int, row: list[int], old: list[int] | None, most: int) -> None:

@@ -75,17 +75,14 @@ class ForecastVotes(msgspec.Struct, frozen=True, array_like=True, tag="forecasts
     Attributes:
         mean: (N, H) float16, change against the window's last reading, within ±63.97.
         spread: (N, H) float16, standard deviation, from e^-5 to e^5.
-        density: (N,) uint8, in-distribution p-value of the window on this device times 255.
     """
 
     mean: Array
     spread: Array
-    density: Array
 
     def __post_init__(self) -> None:
         _check_votes(self.mean, "f2", 2)
         _check_alike(self.spread, "spread", "f2", self.mean.shape)
-        _check_alike(self.density, "density", "u1", self.mean.shape[:1])
         mean, spread = (unpack(array).astype(np.float32) for array in (self.mean, self.spread))
         if not (np.isfinite(mean).all() and np.isfinite(spread).all()):
             raise LocalProtocolError("not-finite", "a forecast holds NaN or infinity")
@@ -152,28 +149,25 @@ def class_odds(votes: ClassVotes) -> F4:
     return np.asarray(odds, np.float32)
 
 
-def forecast_votes(mean: F4, spread: F4, familiarity: F4) -> ForecastVotes:
+def forecast_votes(mean: F4, spread: F4) -> ForecastVotes:
     """Round a forecaster's answers to levels: of the mean in 1/32, of the spread's logarithm in 1/8.
 
     Args:
         mean: (N, H) float32, in units of the sensor's spread.
         spread: (N, H) float32 > 0, likewise.
-        familiarity: (N,) float32 in [0, 1].
 
     Raises:
         LocalProtocolError: ``not-finite``.
     """
-    for values in (mean, spread, familiarity):
+    for values in (mean, spread):
         _check_finite(values)
     levels = np.rint(mean / MEAN_STEP).clip(-MOST_MEAN, MOST_MEAN).astype(np.int64)
-    return votes_of_levels(levels, _spread_levels(spread), np.rint(familiarity.clip(0, 1) * 255).astype(np.uint8))
+    return votes_of_levels(levels, _spread_levels(spread))
 
 
-def votes_of_levels(mean: I8, spread: I8, density: npt.NDArray[np.uint8]) -> ForecastVotes:
-    """Forecast votes from levels (N, H): mean within ±`MOST_MEAN`, spread within ±`MOST_SPREAD`; density (N,)."""
-    return ForecastVotes(
-        pack((mean * MEAN_STEP).astype(np.float16)), pack(_SPREADS[spread + MOST_SPREAD]), pack(density)
-    )
+def votes_of_levels(mean: I8, spread: I8) -> ForecastVotes:
+    """Forecast votes from levels (N, H): mean within ±`MOST_MEAN`, spread within ±`MOST_SPREAD`."""
+    return ForecastVotes(pack((mean * MEAN_STEP).astype(np.float16)), pack(_SPREADS[spread + MOST_SPREAD]))
 
 
 def levels_of_votes(votes: ForecastVotes) -> tuple[I8, I8]:
@@ -187,10 +181,9 @@ def _spread_levels(spread: F4) -> I8:
     return np.asarray(levels.clip(-MOST_SPREAD, MOST_SPREAD).astype(np.int64))
 
 
-def forecast_values(votes: ForecastVotes) -> tuple[F4, F4, F4]:
-    """Undo `forecast_votes`: mean (N, H), spread (N, H) > 0 and familiarity (N,), float32."""
-    mean, spread = (unpack(array).astype(np.float32) for array in (votes.mean, votes.spread))
-    return mean, spread, unpack(votes.density).astype(np.float32) / np.float32(255)
+def forecast_values(votes: ForecastVotes) -> tuple[F4, F4]:
+    """Undo `forecast_votes`: mean (N, H) and spread (N, H) > 0, float32."""
+    return unpack(votes.mean).astype(np.float32), unpack(votes.spread).astype(np.float32)
 
 
 def _levels(array: Array) -> I8:

@@ -2,8 +2,8 @@
 
 The fleet is that of `shared_trunks`, without trunks (METR-LA, one week): devices train and report through the product,
 round after round with everybody honest. Each round's reports are then fused again with lies in the place of some, by
-`feddistill` and by the plain mean, and with less in everybody's: what familiarity and spread are worth. Judged is the
-teacher, which is all that a report can reach.
+`feddistill` and by the plain mean, and without the spread in everybody's: what it is worth. Judged is the teacher,
+which is all that a report can reach.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from broker_server.distiller import inputs_of
 from broker_server.hearing import hear
 from broker_server.strategies import Strategy, make_strategy
 from broker_server.strategies.base import F4, Opinion
+from broker_server.strategies.feddistill import SHARPEST
 from edge_protocol.ids import DeviceId
 from edge_protocol.messages import ForecastVotes
 from edge_protocol.votes import MEAN_STEP, MOST_MEAN, forecast_values, forecast_votes
@@ -35,10 +36,10 @@ SHARE, DRAWS, LOST = 0.4, 3, 2.0
 RULES = ("feddistill", "mean")
 CORNER = 0.02
 """Share of the windows of which a liar claims to know more than anybody."""
-SHARP = 0.5
-"""Spread that liars claim, in those of the shared model: the least that is believed."""
-Said = tuple[F4, F4, F4]
-"""Mean (N, H), spread (N, H) and familiarity (N,) of one device."""
+SHARP, VAGUE = 1 / SHARPEST, SHARPEST
+"""Least and largest spread that is believed, in those of the shared model."""
+Said = tuple[F4, F4]
+"""Mean and spread (N, H) of one device."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +52,8 @@ class Scene:
     rng: np.random.Generator
 
     def sure(self, mean: F4) -> Said:
-        """This mean, with the sharpest spread that is believed, as if every window were one's own."""
-        return mean, self.spread * np.float32(SHARP), np.ones(len(mean), np.float32)
+        """This mean, with the sharpest spread that is believed."""
+        return mean, self.spread * np.float32(SHARP)
 
     @property
     def spread(self) -> F4:
@@ -67,8 +68,7 @@ class Scene:
 
 def _chance(scene: Scene) -> Said:
     mean = scene.rng.normal(0, 2, scene.own[0].shape).astype(np.float32)
-    spread = np.exp(scene.rng.normal(size=mean.shape)).astype(np.float32)
-    return mean, spread, scene.rng.random(len(mean)).astype(np.float32)
+    return mean, np.exp(scene.rng.normal(size=mean.shape)).astype(np.float32)
 
 
 def _half(scene: Scene) -> Said:
@@ -78,9 +78,9 @@ def _half(scene: Scene) -> Said:
 
 def _corner(scene: Scene) -> Said:
     """Lies on few windows, and claims to know nothing but these."""
-    lies = scene.rng.random(len(scene.own[0])) < CORNER
-    mean = np.where(lies[:, None], scene.off(-2), scene.own[0])
-    return mean, scene.spread * np.float32(SHARP), np.where(lies, 1, 0.01).astype(np.float32)
+    lies = scene.rng.random((len(scene.own[0]), 1)) < CORNER
+    sure = np.where(lies, np.float32(SHARP), np.float32(VAGUE))
+    return np.where(lies, scene.off(-2), scene.own[0]), scene.spread * sure
 
 
 ATTACKS: Mapping[str, Callable[[Scene], Said]] = {
@@ -91,20 +91,12 @@ ATTACKS: Mapping[str, Callable[[Scene], Said]] = {
     "one spread down": lambda scene: scene.sure(scene.off(-1)),
     "the opposite change": lambda scene: scene.sure(-scene.own[0]),
     "chance": _chance,
-    "in a corner where it claims to be at home": _corner,
+    "in a corner where alone it claims to be sure": _corner,
     "the shared model, as loud as can be": lambda scene: scene.sure(scene.shared.value),
     "copy an honest device": lambda scene: scene.honest[int(scene.rng.integers(len(scene.honest)))],
     "the least of what honest devices say": lambda scene: scene.sure(np.min([said[0] for said in scene.honest], 0)),
     "honest on half of the windows": _half,
 }
-
-
-WITHOUT: Mapping[str, Callable[[Scene], Said]] = {
-    "no familiarity": lambda scene: (*scene.own[:2], np.ones_like(scene.own[2])),
-    "no spread": lambda scene: (scene.own[0], scene.spread, scene.own[2]),
-    "neither": lambda scene: (scene.own[0], scene.spread, np.ones_like(scene.own[2])),
-}
-"""What all devices leave out."""
 
 
 def attacked(
@@ -133,6 +125,10 @@ def _truth(scene: Scene) -> Said:
     return scene.own
 
 
+def _no_spread(scene: Scene) -> Said:
+    return scene.own[0], scene.spread
+
+
 def judged(bench: Bench, strategy: Strategy) -> dict[str, list[float]]:
     """Errors (mph) of a round's teacher: of the shared model alone, of both rules without and with each attack."""
     found = {"self": [teacher_error(make_strategy(_rule(strategy, "self"), strategy.shared), bench)]}
@@ -140,9 +136,8 @@ def judged(bench: Bench, strategy: Strategy) -> dict[str, list[float]]:
         for name, lie in {"": _truth, **ATTACKS}.items():
             fused = (attacked(strategy, lie, rule, np.random.default_rng(draw)) for draw in range(DRAWS))
             found[f"{rule}, {name}" if name else rule] = [teacher_error(each, bench) for each in fused]
-    for name, less in WITHOUT.items():
-        everybody = attacked(strategy, less, RULES[0], np.random.default_rng(0), share=1.0)
-        found[f"{RULES[0]} with {name}"] = [teacher_error(everybody, bench)]
+    everybody = attacked(strategy, _no_spread, RULES[0], np.random.default_rng(0), share=1.0)
+    found[f"{RULES[0]} with no spread"] = [teacher_error(everybody, bench)]
     return found
 
 

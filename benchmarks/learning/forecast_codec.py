@@ -61,14 +61,14 @@ class Ledger:
         Args:
             device: whose.
             number: of the round.
-            exact: ``mean`` and ``spread`` (N, H), ``familiarity`` (N,), as the training job leaves them.
+            exact: ``mean`` and ``spread`` (N, H), as the training job leaves them.
         """
-        votes = forecast_votes(exact["mean"], exact["spread"], exact["familiarity"])
-        half = ForecastVotes(*(pack(exact[part].astype(np.float16)) for part in ("mean", "spread")), votes.density)
+        votes = forecast_votes(exact["mean"], exact["spread"])
+        half = ForecastVotes(*(pack(exact[part].astype(np.float16)) for part in ("mean", "spread")))
         header = Header("roadside", device, bytes(16), bytes(8), number, 1.79e9, True)  # noqa: FBT003 - the wire's order
         coded = encode_votes(votes, self._last.get(device), number - 1)
         report = CodedReport(SPEC.name, SPEC.label_space, number, number, bytes(8), 500, coded)
-        plain = half.mean.data + half.spread.data + half.density.data
+        plain = half.mean.data + half.spread.data
         sizes = {TOLD: len(encode(header, report)), HALF: len(plain), LZMA: len(lzma.compress(plain, preset=9))}
         for way, size in sizes.items():
             self.sizes[way].setdefault(number, []).append(size)
@@ -106,7 +106,7 @@ def measured(options: Options, *, rounds: int) -> Outcome:
     found = {way: [ledger.of(way, first=first) for first in (True, False)] for way in ledger.sizes}
     for way, (first, later) in found.items():
         window = later / windows
-        rows.append([way, f"{first:.0f}", f"{later:.0f}", f"{window:.2f}", f"{window / (2 * horizons + 1):.2f}"])
+        rows.append([way, f"{first:.0f}", f"{later:.0f}", f"{window:.2f}", f"{window / (2 * horizons):.2f}"])
     worse = [100 * (told / half - 1) for told, half in ledger.errors]
     figures = {"bytes": found, "errors": ledger.errors, "percent": worse, "windows": windows, "horizons": horizons}
     headline = (

@@ -145,7 +145,7 @@ def opinion_of(votes: Votes) -> Opinion:
     if isinstance(votes, SoftVotes):
         return votes.opinion
     if isinstance(votes, ForecastVotes):
-        mean, spread, _ = forecast_values(votes)
+        mean, spread = forecast_values(votes)
         return Opinion(mean, spread)
     odds = class_odds(votes)
     total = odds.sum(1, keepdims=True)

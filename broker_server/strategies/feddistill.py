@@ -12,9 +12,9 @@ likely too, and would have everybody learn nothing: what it has goes to the othe
 nobody gets more than the cap, and what is taken away there goes to the shared model, which also holds the share s of
 the teacher.
 
-**Forecasts** are weighed by the same trust, per horizon. Where among the samples a device's share lies, familiarity and
-precision (between bounds) say; how large it is on average they do not, as with ratios whose mean is 1. No mean is heard
-from further away than the shared model holds possible, so that even a small share cannot carry the teacher off.
+**Forecasts** are weighed by the same trust, per horizon. Where among the samples a device's share lies, its precision
+(between bounds) says; how large it is on average that does not, as with ratios whose mean is 1. No mean is heard from
+further away than the shared model holds possible, so that even a small share cannot carry the teacher off.
 
 Mixtures of distributed experts: Jacobs et al. 1991; ratios instead of outputs: ADR-0008. Ageing buffers of answers:
 after FedBuff, Nguyen et al. 2022.
@@ -32,8 +32,7 @@ from broker_server.strategies.base import F4, Ballot, Fusion, HiddenAnchors, Opi
 from broker_server.strategies.mixture import mixture_weights
 from broker_server.strategies.ratios import Ratios, blocks
 from edge_protocol.ids import DeviceId
-from edge_protocol.messages import ClassVotes, ForecastVotes
-from edge_protocol.votes import forecast_values
+from edge_protocol.messages import ClassVotes
 
 SHARPEST, FURTHEST = 2.0, 3.0
 """A forecaster is heard with a spread within this factor of the shared model's: the floor, and the ceiling, on spread;
@@ -156,8 +155,6 @@ class FedDistill(Strategy):
         assert self.shared.spread is not None
         assert heard.spread is not None
         asked = (self.shared.spread / heard.spread) ** 2
-        if isinstance(ballot.votes, ForecastVotes):
-            asked = asked * forecast_values(ballot.votes)[2][:, None]
         even = (asked / np.maximum(asked.mean(0), 1e-6)).clip(None, CONCENTRATED)
         return np.asarray(even * np.float32(0.5 ** (ballot.age / self.settings.half_life)))
 

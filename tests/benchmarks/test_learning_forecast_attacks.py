@@ -21,7 +21,7 @@ def test_an_attack_is_a_report_like_any_other(attack: str) -> None:
     honest = make_strategy(DistilSettings(strategy="mean"), Opinion(0 * ones, ones))
     for at in range(5):
         mean = rng.normal(size=(50, 3)).astype(np.float32)
-        honest.add(DeviceId(f"road-{at}"), forecast_votes(mean, ones, ones[:, 0] / 2))
+        honest.add(DeviceId(f"road-{at}"), forecast_votes(mean, ones))
     lied = attacked(honest, ATTACKS[attack], "mean", rng)
     moved = np.abs(lied.teacher().value - honest.teacher().value).max()
     assert (moved > 0.05) == (attack != "honest, as loud as can be")

@@ -41,7 +41,6 @@ def test_a_report_is_saved_before_it_is_acknowledged() -> None:
                 "votes": m.ForecastVotes(
                     pack(np.zeros((4, 1), np.float16)),
                     pack(np.ones((4, 1), np.float16)),
-                    pack(np.zeros(4, np.uint8)),
                 )
             },
             "wrong-kind-of-votes",

@@ -83,8 +83,8 @@ def header(device: str = "dev-0", fleet: str = "sim") -> m.Header:
 
 def poisoned() -> bytes:
     """A forecast report with a NaN, made by changing bytes after the checks of this side."""
-    spread, density = np.full((2, 1), 7, np.float16), np.zeros(2, np.uint8)
-    votes = m.ForecastVotes(pack(np.zeros((2, 1), np.float16)), pack(spread), pack(density))
+    spread = np.full((2, 1), 7, np.float16)
+    votes = m.ForecastVotes(pack(np.zeros((2, 1), np.float16)), pack(spread))
     good = encode(header(), m.KnowledgeReport("vehicle", "s", 1, 1, "0" * 64, 1, votes))
     bad = good.replace(spread.tobytes(), np.array([np.nan, 7], np.float16).tobytes())
     assert bad != good

@@ -35,7 +35,6 @@ ARRAYS = {
     "ClassVotes.held",
     "ForecastVotes.mean",
     "ForecastVotes.spread",
-    "ForecastVotes.density",
     "PrototypeReport.classes",
     "PrototypeReport.means",
     "PrototypeReport.counts",

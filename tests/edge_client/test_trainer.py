@@ -357,7 +357,7 @@ def test_votes_of_nan_are_no_report(tmp_path: Path) -> None:
     """A forecast that is not finite never leaves the device."""
     result = TrainResult(choice=CHOICE, examples=1, held=())
     bad = np.full((2, 3), np.nan, np.float32)
-    save_file({"mean": bad, "spread": bad, "familiarity": np.ones(2, np.float32)}, tmp_path / "votes.safetensors")
+    save_file({"mean": bad, "spread": bad}, tmp_path / "votes.safetensors")
     with pytest.raises(StoreError, match="NaN"):
         read_report(tmp_path, result, spec=SPEED, call=call(SPEED), release=1)
 

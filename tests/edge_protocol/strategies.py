@@ -45,13 +45,8 @@ def forecast_votes(draw: st.DrawFn) -> m.ForecastVotes:
     size = samples * horizons
     mean = draw(st.lists(st.floats(-63.96875, 63.96875, width=16), min_size=size, max_size=size))
     spread = draw(st.lists(st.floats(2**-7, 128, width=16), min_size=size, max_size=size))
-    density = draw(st.binary(min_size=samples, max_size=samples))
     shape = (samples, horizons)
-    return m.ForecastVotes(
-        pack(np.array(mean, "<f2").reshape(shape)),
-        pack(np.array(spread, "<f2").reshape(shape)),
-        pack(np.frombuffer(density, "u1")),
-    )
+    return m.ForecastVotes(*(pack(np.array(each, "<f2").reshape(shape)) for each in (mean, spread)))
 
 
 @st.composite

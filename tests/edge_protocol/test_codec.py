@@ -154,16 +154,16 @@ def test_a_forecast_must_be_finite_with_a_spread(mean: list[float], spread: list
     """NaN, infinity, a mean and a spread that no level stands for are refused, here and from a peer."""
     means, spreads = (np.array([values], "f2") for values in (mean, spread))
     with pytest.raises(LocalProtocolError) as error:
-        m.ForecastVotes(pack(means), pack(spreads), pack(np.zeros(1, "u1")))
+        m.ForecastVotes(pack(means), pack(spreads))
     assert error.value.reason == reason
-    votes = ["forecasts", *([a.dtype.str[1:], a.shape, a.tobytes()] for a in (means, spreads, np.zeros(1, "u1")))]
+    votes = ["forecasts", *([a.dtype.str[1:], a.shape, a.tobytes()] for a in (means, spreads))]
     assert refused(raw(body=[*RAW_REPORT[:7], votes])) == reason
 
 
-def test_the_density_of_a_forecast_has_one_value_a_sample() -> None:
-    """A density of another length is refused."""
-    with pytest.raises(LocalProtocolError, match="density must be"):
-        m.ForecastVotes(pack(np.zeros((2, 1), "f2")), pack(np.ones((2, 1), "f2")), pack(np.zeros(3, "u1")))
+def test_a_forecast_has_a_spread_for_each_mean() -> None:
+    """Spreads of another shape are refused."""
+    with pytest.raises(LocalProtocolError, match="spread must be"):
+        m.ForecastVotes(pack(np.zeros((2, 1), "f2")), pack(np.ones((3, 1), "f2")))
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])

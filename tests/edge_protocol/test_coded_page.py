@@ -66,16 +66,16 @@ class PageReader:
             rows.append([name, sure, density])
         return found, rows
 
-    def forecasts(self, samples: int, horizons: int, base: list[list[Row]] | None, familiar: Row | None) -> list[Row]:
-        """A row of density, levels of the means and levels of the spreads for each sample."""
+    def forecasts(self, samples: int, horizons: int, base: list[list[Row]] | None) -> list[Row]:
+        """A row of levels of the means and of the spreads for each sample."""
         rows = []
         for sample in range(samples):
-            row = [self.tree(8, 256 * (familiar[sample] >> 5 if familiar else 8))]
+            row: Row = []
             for which in (0, 1):
                 step = level = 0
                 for h in range(horizons):
                     near = base[which][sample][h] if base else level
-                    step = self.step(2304 + 39 * min(abs(step).bit_length(), 3) + 156 * which)
+                    step = self.step(39 * min(abs(step).bit_length(), 3) + 156 * which)
                     level = near + step
                     row.append(level)
             rows.append(row)
@@ -115,7 +115,7 @@ def test_forecasts_are_read_as_the_page_says(base: ForecastVotes | None) -> None
     votes = forecast_votes(4, 60, 3)
     reader = PageReader(encode_votes(votes, base, 1).data)
     levels = [each.tolist() for each in levels_of_votes(base)] if base else None
-    rows = reader.forecasts(60, 3, levels, list(base.density.data) if base else None)
+    rows = reader.forecasts(60, 3, levels)
     mean, spread = levels_of_votes(votes)
-    expected = np.concatenate([unpack(votes.density)[:, None].astype(int), mean, spread], axis=1).tolist()
+    expected = np.concatenate([mean, spread], axis=1).tolist()
     assert (rows, reader.rest) == (expected, [])

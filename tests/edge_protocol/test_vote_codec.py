@@ -39,7 +39,7 @@ def forecast_votes(seed: int, samples: int, horizons: int) -> ForecastVotes:
         np.rint(rng.normal(size=scale.shape) * scale).clip(-most, most).astype(np.int64)
         for most in (MOST_MEAN, MOST_SPREAD)
     )
-    return votes_of_levels(mean, spread, rng.integers(0, 256, samples).astype("u1"))
+    return votes_of_levels(mean, spread)
 
 
 SEEDS = st.integers(0, 1000)
@@ -110,7 +110,7 @@ def test_hostile_streams_are_refused(stream: bytes, samples: int, outputs: int, 
 def test_only_levels_are_coded() -> None:
     """A silent vote that names a class, a forecast between two steps, and a base of another shape are our own bug."""
     one, none = pack(np.ones(1, "u1")), pack(np.zeros(1, "u1"))
-    between = ForecastVotes(pack(np.full((1, 1), 0.01, "f2")), pack(np.ones((1, 1), "f2")), one)
+    between = ForecastVotes(pack(np.full((1, 1), 0.01, "f2")), pack(np.ones((1, 1), "f2")))
     for votes in (ClassVotes(one, none, none, pack(np.ones(2, "u1"))), between):
         with pytest.raises(LocalProtocolError, match="not on levels"):
             encode_votes(votes)

@@ -63,20 +63,19 @@ def test_votes_after_others_are_near_votes_without(odds: np.ndarray, seed: int) 
 )
 def test_a_forecast_is_told_within_half_a_step(mean: np.ndarray, log_spread: np.ndarray) -> None:
     """Mean and spread come back within half of their steps, and levels give the same votes again."""
-    votes = forecast_votes(mean, np.exp(log_spread), np.full(5, 0.5, np.float32))
-    told_mean, told_spread, familiarity = forecast_values(votes)
+    votes = forecast_votes(mean, np.exp(log_spread))
+    told_mean, told_spread = forecast_values(votes)
     assert np.abs(told_mean - mean).max() <= MEAN_STEP / 2 + 1e-6
     assert np.abs(np.log(told_spread) - log_spread).max() <= SPREAD_STEP / 2 + 1e-3
-    assert np.abs(familiarity - 0.5).max() < 1 / 255
-    assert votes_of_levels(*levels_of_votes(votes), unpack(votes.density).astype(np.uint8)) == votes
+    assert votes_of_levels(*levels_of_votes(votes)) == votes
 
 
 def test_forecasts_beyond_the_levels_are_told_as_the_last() -> None:
     """A mean of a thousand spreads and a spread of next to nothing stay finite; NaN is refused."""
-    votes = forecast_votes(np.array([[1e3, -1e3]], "f4"), np.array([[1e-9, 1e9]], "f4"), np.ones(1, "f4"))
-    mean, spread, _ = forecast_values(votes)
+    votes = forecast_votes(np.array([[1e3, -1e3]], "f4"), np.array([[1e-9, 1e9]], "f4"))
+    mean, spread = forecast_values(votes)
     assert mean.tolist() == [[2047 / 32, -2047 / 32]]
     assert np.log(spread) == pytest.approx(np.array([[-5, 5]]), abs=1e-3)
     with pytest.raises(LocalProtocolError) as error:
-        forecast_votes(np.array([[np.nan]], "f4"), np.ones((1, 1), "f4"), np.ones(1, "f4"))
+        forecast_votes(np.array([[np.nan]], "f4"), np.ones((1, 1), "f4"))
     assert error.value.reason == "not-finite"

@@ -156,7 +156,7 @@ def _votes() -> Iterator[tuple[str, Target]]:
     rng = np.random.default_rng(2)
     classes = [class_votes(rng.gamma(1, 1, (6, 4)).astype(np.float32), np.ones(4, np.uint8)) for _ in range(2)]
     means, spreads = rng.normal(size=(3, 2)).astype(np.float32), np.ones((3, 2), np.float32)
-    forecasts = [forecast_votes(means, spreads * (n + 1), np.full(3, 0.5, np.float32)) for n in range(2)]
+    forecasts = [forecast_votes(means, spreads * (n + 1)) for n in range(2)]
     for name, kind, (base, votes) in (("classes", "classify", classes), ("forecasts", "forecast", forecasts)):
         for beside in (None, base):
             coded = encode_votes(votes, beside, 1 if beside else 0)

@@ -65,7 +65,6 @@ def examples() -> dict[str, tuple[m.Header, m.Body]]:
     forecasts = m.ForecastVotes(
         pack(np.array([[0.5, -1.25], [0.0, 2.0]], "<f2")),
         pack(np.array([[1.0, 0.5], [0.25, 4.0]], "<f2")),
-        pack(np.array([9, 255], "u1")),
     )
     digest = sha256(b"proxy").hexdigest()
     short = bytes.fromhex(digest)[: m.PROXY_BYTES]

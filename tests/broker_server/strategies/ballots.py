@@ -27,19 +27,12 @@ def class_votes(
     )
 
 
-def forecast_votes(
-    mean: Sequence[float], spread: float = 1.0, density: float = 1.0, horizons: int = 1
-) -> ForecastVotes:
-    """Forecasts of the same mean at each horizon, all with one spread and one density."""
+def forecast_votes(mean: Sequence[float], spread: float = 1.0, horizons: int = 1) -> ForecastVotes:
+    """Forecasts of the same mean at each horizon, all with one spread."""
     values = np.repeat(np.array(mean, np.float16)[:, None], horizons, axis=1)
-    return ForecastVotes(
-        pack(values),
-        pack(np.full_like(values, spread)),
-        pack(np.full(len(mean), round(255 * density), np.uint8)),
-    )
+    return ForecastVotes(pack(values), pack(np.full_like(values, spread)))
 
 
-def forecasts(mean: Sequence[float], spread: Sequence[float], familiarity: Sequence[float]) -> ForecastVotes:
+def forecasts(mean: Sequence[float], spread: Sequence[float]) -> ForecastVotes:
     """Forecasts at one horizon as the wire takes them."""
-    columns = (np.array(each, np.float32)[:, None] for each in (mean, spread))
-    return votes.forecast_votes(*columns, np.array(familiarity, np.float32))
+    return votes.forecast_votes(*(np.array(each, np.float32)[:, None] for each in (mean, spread)))

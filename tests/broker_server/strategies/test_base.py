@@ -19,7 +19,7 @@ def test_a_vote_spreads_what_its_confidence_leaves() -> None:
 
 def test_a_forecast_is_taken_as_it_is() -> None:
     """Mean and spread come back as sent."""
-    opinion = opinion_of(forecast_votes([0.5], 2.0, 0.2))
+    opinion = opinion_of(forecast_votes([0.5], 2.0))
     assert opinion.value.tolist() == [[0.5]]
     assert opinion.spread is not None
     assert opinion.spread.tolist() == [[2.0]]
