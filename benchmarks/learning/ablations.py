@@ -30,7 +30,7 @@ from broker_server.distil_job import DistilSettings
 from broker_server.strategies import STRATEGIES
 from broker_server.strategies.base import HiddenAnchors, Opinion
 from broker_server.strategies.feddistill import FedDistill
-from broker_server.strategies.ratios import LEAST_MEAN, Block, Ratios
+from broker_server.strategies.ratios import F4, I8, LEAST_MEAN, Block, Ratios
 
 SETTING = Setting(rounds=5, offline=0.3)
 QUICK = Setting(devices=4, rounds=1, steps=3, first_steps=10, offline=0.3)
@@ -53,7 +53,24 @@ class NoTrust(FedDistill):
         super().__init__(shared, settings)
 
 
-RULES: Mapping[str, type[FedDistill]] = {"no density": NoDensity, "no trust": NoTrust}
+class NoNovelty(FedDistill):
+    """Devices that repeat the shared model count like others."""
+
+    def decoded(self) -> Sequence[Ratios]:
+        """What the devices said, and that none of them repeats anything."""
+        return [Unlike(**vars(block)) for block in super().decoded()]
+
+
+class Unlike(Block):
+    """A block whose devices never name what the shared model names."""
+
+    def agreement(self, classes: I8) -> F4:
+        """(n,) float32, all 0."""
+        del classes
+        return np.zeros(len(self.named), np.float32)
+
+
+RULES: Mapping[str, type[FedDistill]] = {"no density": NoDensity, "no trust": NoTrust, "no novelty": NoNovelty}
 WITHOUT: Mapping[str, Mapping[str, Any]] = {
     "no age": {"half_life": 1e9},
     "no cap": {"device_cap": 1.0},

@@ -1,10 +1,10 @@
-"""Leaving an ingredient out leaves out that one: density says nothing any more, and hidden anchors weigh nobody."""
+"""Leaving an ingredient out leaves out that one: density, hidden anchors, or that an echo is no news."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.learning.ablations import NoDensity, NoTrust
+from benchmarks.learning.ablations import NoDensity, NoNovelty, NoTrust
 from broker_server.distil_job import DistilSettings
 from broker_server.strategies.base import HiddenAnchors, Opinion
 from broker_server.strategies.feddistill import FedDistill
@@ -42,3 +42,17 @@ def test_without_trust_a_liar_weighs_as_much_as_anybody() -> None:
         weights[kind] = rule.class_weights()
     np.testing.assert_allclose(weights[NoTrust][0], weights[NoTrust][1])
     assert (weights[FedDistill][0] > 2 * weights[FedDistill][1]).all()
+
+
+def test_without_novelty_an_echo_is_heard() -> None:
+    """A device that repeats the shared model, errors and all, counts only where nobody looks for that."""
+    truth = np.arange(60) % 2
+    believed = np.where(np.arange(60) % 5 < 2, 1 - truth, truth)
+    shared = Opinion(np.where(believed[:, None] == np.arange(2), 0.9, 0.1).astype(np.float32))
+    shares = {}
+    for kind in (FedDistill, NoNovelty):
+        rule = kind(shared, SETTINGS, HiddenAnchors(np.arange(0, 60, 3), truth[::3]))
+        rule.add(DeviceId("honest"), class_votes(truth.tolist(), density=[5] * 60, held=[1, 1]))
+        rule.add(DeviceId("echo"), class_votes(believed.tolist(), density=[7] * 60, held=[1, 1]))
+        shares[kind] = rule.trust()["echo"]
+    assert shares[FedDistill] < 0.01 < shares[NoNovelty]
