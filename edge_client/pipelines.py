@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -21,6 +22,7 @@ from edge_models.samples import F4, UNLABELLED, Samples
 from edge_models.windows import LiveWindows, last_measured
 from edge_protocol.task import SeriesInput, TaskSpec
 
+LOG = logging.getLogger(__name__)
 U1 = npt.NDArray[np.uint8]
 MAX_KEY = 64
 """Longest key of a result on the wire."""
@@ -82,14 +84,13 @@ class WholeSample:
 
     def __init__(self, spec: TaskSpec, preprocess: Preprocess, tally: Tally, seen: Seen) -> None:
         self._labels, self._preprocess, self._tally, self._seen = spec.labels, preprocess, tally, seen
-        self._side = SideInputs(spec)
+        self._side, self._strange = SideInputs(spec), set[str]()
 
     def step(self, frame: Frame, bundle: Bundle | None, now: float) -> bool:
         """Classify the image."""
         assert frame.image is not None
         raw, side = self._preprocess.raw(frame.image), self._side.of(frame)
-        target = UNLABELLED if frame.label is None else frame.label
-        self._seen.see(Kept(frame.sample, frame.at_s, raw, target, side), now)
+        self._seen.see(Kept(frame.sample, frame.at_s, raw, self._target(frame.label), side), now)
         if bundle is None:
             return False
         logits, shared = bundle.answer(self._preprocess.batch(raw[None]), side)
@@ -98,6 +99,14 @@ class WholeSample:
             self._seen.doubts.see(frame.at_s, condition, _doubt(shared))
         self._tally.count(self._labels[int(logits.argmax())])
         return True
+
+    def _target(self, label: str | None) -> int:
+        if label in self._labels:
+            return self._labels.index(label)
+        if label is not None and label not in self._strange:
+            self._strange.add(label)
+            LOG.warning("%s: its frames of %r have no label here; labels: %s", self._tally.source, label, self._labels)
+        return UNLABELLED
 
 
 class Objects:

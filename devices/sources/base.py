@@ -27,7 +27,7 @@ class Frame:
         at_s: when it was taken, seconds since the epoch.
         image: (H, W, 3) uint8 RGB; None for readings, and where a fault left nothing to see.
         readings: (S,) float32, NaN where a sensor is silent; None for images.
-        label: index of its class where the source knows it.
+        label: name of its class where the source knows it.
         side: (F,) float32, the device's own tabular inputs.
         record: the same as they were read, by name, as text; "" where nothing was measured; None: there is none.
         condition: what the source says of the scene, such as ``night``; "" where it says nothing.
@@ -39,7 +39,7 @@ class Frame:
     at_s: float
     image: U1 | None = None
     readings: F4 | None = None
-    label: int | None = None
+    label: str | None = None
     side: F4 | None = None
     record: Mapping[str, str] | None = None
     condition: str = ""

@@ -81,13 +81,12 @@ def read_record(image: Path) -> dict[str, str] | None:
 
 
 class FolderSource(Closing):
-    """Plays the images of a folder; with `labels`, the sub-folder's place among its sorted siblings is the label."""
+    """Plays the images of a folder; with `labels`, the sub-folder's name is the label."""
 
     def __init__(self, folder: Path, *, name: str, pace: Pace, loop: bool, labels: bool) -> None:
         """Raises: SourceError: no folder, or no image in it."""
         self._files = image_files(folder)
-        self._classes = sorted({file.parent.name for file in self._files}) if labels else []
-        self._name, self._pace, self._loop = name, pace, loop
+        self._name, self._pace, self._loop, self._labels = name, pace, loop, labels
         self._check = FrameCheck(frozen_after_s=float("inf"))
         self._next = 0
 
@@ -116,7 +115,7 @@ class FolderSource(Closing):
             sample=f"{self._name}-{at}",
             at_s=now,
             image=image,
-            label=self._classes.index(file.parent.name) if self._classes else None,
+            label=file.parent.name if self._labels else None,
             record=record,
             fault=fault,
             decode_s=took_s,

@@ -34,7 +34,7 @@ class ImagePackSource(Closing):
             sample=f"{self._name}-{at}",
             at_s=time.time(),
             image=pack.images[at],
-            label=label if self._labels and label != UNLABELLED else None,
+            label=pack.classes[label] if self._labels and label != UNLABELLED else None,
             side=pack.side[at] if pack.side_names else None,
         )
 
