@@ -37,16 +37,15 @@ def open_bench(folder: Path) -> Bench:
     """
     job = read_job(folder)
     spec = load_task(job.task)
-    anchors, proxies, validation = (load_samples(path, spec) for path in (job.anchors, job.proxies, job.validation))
-    for path, samples in ((job.anchors, anchors), (job.validation, validation)):
-        if not samples.labelled.any():
-            raise DistillationError(
-                f"{path}: none of {len(samples)} samples is labelled; anchors and validation must be"
-            )
+    anchors, validation = (load_samples(path, spec, labelled=True) for path in (job.anchors, job.validation))
+    proxies = load_samples(job.proxies, spec)
     plan, salt = job.settings, bytes.fromhex(job.salt)
     asked = mingle(proxies, anchors, share=plan.trust_share, salt=salt)
     if job.proxy and sha256(build(asked.samples)).hexdigest() != job.proxy:
-        raise DistillationError(f"{job.proxies}: changed since round {job.round} was called; restore it or call anew")
+        raise DistillationError(
+            f"{job.proxies} or {job.anchors}: changed since round {job.round} was called; restore it, or restart the "
+            "server, whose next round asks about what is there now"
+        )
     current = (
         {tier: load_student(Path(job.current) / f"{tier}.safetensors", spec, tier) for tier in TIERS}
         if job.current

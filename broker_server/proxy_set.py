@@ -19,7 +19,7 @@ from safetensors.numpy import load, save
 
 from devices.packs import ImagePack, open_pack
 from devices.preprocess import Preprocess
-from edge_models.samples import Samples
+from edge_models.samples import UNLABELLED, Samples
 from edge_models.thinning import levelled, spaced
 from edge_models.windows import cut_windows
 from edge_protocol.errors import DataError
@@ -30,23 +30,43 @@ MAX_HIDDEN = 256
 """Anchors hidden at most, whatever the share: windows come in thousands, and each costs every device an answer."""
 
 
-def load_samples(path: str | Path, spec: TaskSpec) -> Samples:
+def load_samples(path: str | Path, spec: TaskSpec, *, labelled: bool = False) -> Samples:
     """Read a pack as samples of a task: images as a camera would store them, series cut into windows.
 
+    Classes are meant by name, whatever their order and however few of the task's; what devices know beside an image
+    (``side``) stays out: no server learns from it.
+
+    Args:
+        path: of the pack.
+        spec: the task.
+        labelled: whether it is of no use without a label.
+
     Raises:
-        DataError: the pack cannot be read, is not what the task takes, or holds other classes.
+        DataError: the pack cannot be read, is not what the task takes, holds a class that the task lacks, or lacks what
+            `labelled` asks for.
     """
     pack = open_pack(Path(path))
     if isinstance(pack, ImagePack) != isinstance(spec.input, ImageInput):
         raise DataError(f"{path}: a {type(pack).__name__} cannot feed task {spec.name!r} ({spec.kind})")
-    if not isinstance(pack, ImagePack):
-        return cut_windows(pack.values, pack.time_s, spec)
+    samples = _images(pack, spec, path) if isinstance(pack, ImagePack) else cut_windows(pack.values, pack.time_s, spec)
+    if labelled and not samples.labelled.any():
+        raise DataError(f"{path}: none of its {len(samples)} samples is labelled; anchors and validation must be")
+    return samples
+
+
+def _images(pack: ImagePack, spec: TaskSpec, path: str | Path) -> Samples:
     assert isinstance(spec.input, ImageInput)
-    if tuple(pack.classes) != spec.labels:
-        raise DataError(f"{path}: its classes {list(pack.classes)} are not {list(spec.labels)} of task {spec.name!r}")
-    preprocess = Preprocess(spec.input)
-    raw = np.stack([preprocess.raw(image) for image in pack.images])
-    return Samples.of(raw, pack.labels.astype(np.int64), side=pack.side)
+    if strange := [name for name in pack.classes if name not in spec.labels]:
+        raise DataError(
+            f"{path}: task {spec.name!r} knows no {', '.join(strange)}; its classes are {', '.join(spec.labels)}"
+        )
+    places = np.array(
+        [*map(spec.labels.index, pack.classes), UNLABELLED], np.int64
+    )  # what is unlabelled takes the last
+    raw, preprocess = np.empty((len(pack), *spec.input.raw_shape), np.uint8), Preprocess(spec.input)
+    for at, image in enumerate(pack.images):
+        raw[at] = preprocess.raw(image)
+    return Samples.of(raw, places[pack.labels])
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from broker_server.config import ServerConfig, TaskConfig
@@ -21,6 +22,7 @@ from broker_server.rounds import restored
 from broker_server.store.blobs import BlobFolder
 from broker_server.store.database import Database
 from broker_server.task_rounds import TaskRounds, TaskSetup
+from edge_models.samples import Samples
 from edge_models.tasks import load_task
 from edge_protocol.errors import ConfigError
 from edge_protocol.ids import TaskId
@@ -42,52 +44,84 @@ def task_specs(config: ServerConfig) -> dict[TaskId, TaskSpec]:
     return specs
 
 
-def task_setup(spec: TaskSpec, task: TaskConfig, blobs: BlobFolder, settings: DistilSettings, salt: bytes) -> TaskSetup:
-    """Cut and keep a task's proxy set, with a share of the anchors hidden in it; none where class means are asked for.
+@dataclass(frozen=True, eq=False)
+class TaskFiles:
+    """What a task's packs hold, once nothing speaks against a server that runs on them.
+
+    Attributes:
+        packs: ``anchors``, ``proxies`` where there are some, ``validation``.
+        asked: the proxy set as devices fetch it, with hidden anchors; None where rounds ask for class means.
+        samples: how many it holds.
+    """
+
+    packs: Mapping[str, Samples]
+    asked: bytes | None
+    samples: int
+
+
+def read_files(spec: TaskSpec, task: TaskConfig, settings: DistilSettings, salt: bytes = b"") -> TaskFiles:
+    """Read what a task starts from, and refuse what its rounds could not use: for a check and for a server alike.
 
     Raises:
         ConfigError: the strategy and the task, or what it lacks, do not go together.
-        DataError: the pack cannot be read, or is of another task.
-        StoreError: the disk refused.
+        DataError: a pack cannot be read, is of another task, or holds no label or more proxies than it may.
     """
+    _check_strategy(spec, task, settings)
+    named = {"anchors": task.anchors, "proxies": task.proxies, "validation": task.validation}
+    packs = {what: load_samples(path, spec, labelled=what != "proxies") for what, path in named.items() if path}
+    if settings.prototypes:
+        return TaskFiles(packs, None, 0)
+    asked = mingle(packs["proxies"], packs["anchors"], share=settings.trust_share, salt=salt).samples
+    return TaskFiles(packs, build(asked), len(asked))
+
+
+def _check_strategy(spec: TaskSpec, task: TaskConfig, settings: DistilSettings) -> None:
     known = VOTE_STRATEGIES + PROTOTYPE_STRATEGIES
     if settings.strategy not in known:
         raise ConfigError(f"tasks.{spec.name}.strategy: {settings.strategy!r} is not one of {', '.join(known)}")
-    if settings.prototypes:
-        if spec.kind != "classify":
-            raise ConfigError(
-                f"tasks.{spec.name}.strategy: {settings.strategy} needs classes, and this task forecasts; name another"
-            )
-        if task.rounds.trunk is not None:
-            raise ConfigError(
-                f"tasks.{spec.name}.rounds.trunk: {settings.strategy} asks for class means, and a report of them holds "
-                "no change of a trunk; leave the section out"
-            )
-        return TaskSetup(spec, None, 0, task.rounds, task.judge)
-    if task.proxies is None:
+    if settings.prototypes and spec.kind != "classify":
+        raise ConfigError(
+            f"tasks.{spec.name}.strategy: {settings.strategy} needs classes, and this task forecasts; name another"
+        )
+    if settings.prototypes and task.rounds.trunk is not None:
+        raise ConfigError(
+            f"tasks.{spec.name}.rounds.trunk: {settings.strategy} asks for class means, and a report of them holds "
+            "no change of a trunk; leave the section out"
+        )
+    if not settings.prototypes and task.proxies is None:
         raise ConfigError(
             f"tasks.{spec.name}.proxies: {settings.strategy} asks devices about samples; name a pack of them, or set "
             f"tasks.{spec.name}.strategy to {' or '.join(PROTOTYPE_STRATEGIES)}"
         )
-    proxies, anchors = load_samples(task.proxies, spec), load_samples(task.anchors, spec)
-    asked = mingle(proxies, anchors, share=settings.trust_share, salt=salt)
-    return TaskSetup(spec, blobs.put(build(asked.samples)), len(asked.samples), task.rounds, task.judge)
+
+
+def task_setup(spec: TaskSpec, task: TaskConfig, blobs: BlobFolder, settings: DistilSettings, salt: bytes) -> TaskSetup:
+    """Cut and keep a task's proxy set, with a share of the anchors hidden in it; none where class means are asked for.
+
+    Raises:
+        ConfigError, DataError: as for `read_files`.
+        StoreError: the disk refused.
+    """
+    files = read_files(spec, task, settings, salt)
+    proxy = None if files.asked is None else blobs.put(files.asked)
+    return TaskSetup(spec, proxy, files.samples, task.rounds, task.judge)
 
 
 def check_files(config: ServerConfig, specs: Mapping[TaskId, TaskSpec]) -> list[tuple[str, str, int, str]]:
-    """Read every pack of a configuration; return (task, what, samples, warning).
+    """Read every pack of a configuration as a server would; return (task, what, samples, warning).
 
     Raises:
-        DataError: a pack cannot be read, or is of another task.
+        ConfigError, DataError: as for `read_files`.
     """
     found: list[tuple[str, str, int, str]] = []
     for name, spec in specs.items():
-        for what in ("anchors", "proxies", "validation"):
-            if path := getattr(config.tasks[name], what):
-                samples = load_samples(Path(path), spec)
-                open_to = unguarded(samples, spec, share=config.distil.trust_share) if what == "anchors" else ()
-                warning = f"none to hide of {', '.join(open_to)}: no device can be judged there, and none teaches it"
-                found.append((name, what, len(samples), warning if open_to else ""))
+        settings = config.distil_of(name)
+        packs = read_files(spec, config.tasks[name], settings).packs
+        weighs = settings.strategy == "feddistill"  # the others hear everybody alike
+        open_to = unguarded(packs["anchors"], spec, share=settings.trust_share) if weighs else ()
+        warning = f"none to hide of {', '.join(open_to)}: no device can be judged there, and none teaches it"
+        for what, samples in packs.items():
+            found.append((name, what, len(samples), warning if open_to and what == "anchors" else ""))
     return found
 
 

@@ -64,6 +64,9 @@ def import_(
     licence: Annotated[str, typer.Option(help="Licence, for the card.")] = "",
     size: Annotated[int, typer.Option(min=8, max=1024, help="Pixels a side of imported images.")] = 64,
     test_share: Annotated[float, typer.Option(min=0, max=0.9, help="Part of each class kept for testing.")] = 0.2,
+    task: Annotated[
+        str | None, typer.Option(help="Task (a name or YAML file) that takes the records a.json beside images a.jpg.")
+    ] = None,
     unit: Annotated[str, typer.Option(help="Unit of the readings of a CSV file.")] = "",
     interval_s: Annotated[float | None, typer.Option(min=0.001, help="Seconds between rows of a CSV file.")] = None,
     *,
@@ -71,6 +74,7 @@ def import_(
 ) -> None:
     """Make a pack from an image folder or a CSV file; exit code 5 when a part of it could not be read."""
     from devices.packs import Pack, save_pack
+    from edge_models.tasks import load_task
     from roadcast.data.catalogue import check_pack
     from roadcast.data.importing import Skipped, import_images, import_table
 
@@ -79,7 +83,7 @@ def import_(
     if source.suffix.lower() == ".csv":
         made = import_table(source, unit=unit, interval_s=interval_s)
     else:
-        made = import_images(source, size=size, test_share=test_share)
+        made = import_images(source, size=size, test_share=test_share, spec=load_task(task) if task else None)
     pack, skipped = made
     save_pack(out, pack, title=title or f"imported from {source.name}", source=source.name, licence=licence)
     _show(check_pack(out), as_json=json)

@@ -58,8 +58,12 @@ def run(
 
 @app.command()
 def check(*, config: ConfigFile, json: JsonFlag = False) -> None:
-    """Read the configuration, the tasks and every pack, and say what is there, and which class has no hidden anchor."""
+    """Refuse what `run` would: read configuration, tasks and packs, say what is there, and which class hides no anchor.
+
+    The keys are looked at last, after what is there was told: `roadcast keys init` makes them.
+    """
     from broker_server.config import read_config
+    from broker_server.key_setup import ready_roles
     from broker_server.setup import check_files, task_specs
 
     settings = read_config(config, environment=os.environ)
@@ -67,6 +71,7 @@ def check(*, config: ConfigFile, json: JsonFlag = False) -> None:
     columns = ("task", "pack", "samples", "warning")
     rows = [dict(zip(columns, each, strict=True)) for each in found]
     emit(rows, json, lambda rows: table("", columns, [tuple(row.values()) for row in rows]))
+    ready_roles(settings)
 
 
 @app.command()

@@ -84,7 +84,9 @@ def pack_facts(pack: Pack) -> dict[str, str | int | float]:
     if isinstance(pack, ImagePack):
         counts = {name: int(np.sum(pack.labels == i)) for i, name in enumerate(pack.classes)}
         unlabelled = int(np.sum(pack.labels == UNLABELLED))
-        return {**counts, **({"unlabelled": unlabelled} if unlabelled else {}), "test": int(np.sum(pack.split == 1))}
+        side = {"side": ", ".join(pack.side_names)} if pack.side_names else {}
+        more = {"unlabelled": unlabelled} if unlabelled else {}
+        return {**counts, **more, "test": int(np.sum(pack.split == 1)), **side}
     return {
         "sensors": len(pack.sensors),
         "unit": pack.unit,

@@ -12,9 +12,13 @@ import numpy.typing as npt
 from devices.opencv import opencv
 from devices.packs import UNLABELLED, ImagePack, SeriesPack
 from devices.packs.npz import MAX_BYTES
-from devices.sources.folder import image_files, read_image
+from devices.sources.base import U1, Frame
+from devices.sources.folder import image_files, read_image, read_record
 from devices.sources.table import MAX_SENSORS, parse_row
+from edge_client.side_inputs import SideInputs
+from edge_models.samples import F4
 from edge_protocol.errors import DataError, SourceError
+from edge_protocol.task import TaskSpec
 
 _NAMED = 5
 
@@ -37,16 +41,21 @@ class Skipped:
         return f"{len(self.reasons)} {self.what} skipped: {shown}" + (f"; and {more} more" if more > 0 else "")
 
 
-def import_images(folder: Path, *, size: int, test_share: float, seed: int = 0) -> tuple[ImagePack, Skipped]:
+def import_images(
+    folder: Path, *, size: int, test_share: float, spec: TaskSpec | None = None, seed: int = 0
+) -> tuple[ImagePack, Skipped]:
     """A pack of all images of a folder, squeezed to `size` by `size` pixels.
 
     Args:
         folder: with one sub-folder per class; images beside the sub-folders are unlabelled.
         size: pixels a side.
         test_share: part of each class that is set aside for testing.
+        spec: task whose plug-in reads the records beside the images into its own side inputs, as a device does; an
+            image without one has zeros, one whose record is refused is skipped. None: records are not looked at.
         seed: which part.
 
     Raises:
+        ConfigError: the plug-in cannot be used.
         DataError: no folder, no readable image in it, or more than a pack may hold.
     """
     try:
@@ -58,21 +67,35 @@ def import_images(folder: Path, *, size: int, test_share: float, seed: int = 0) 
             f"{folder}: {len(files)} images of {size} pixels exceed {MAX_BYTES >> 20} MiB; use a smaller --size"
         )
     images = np.empty((len(files), size, size, 3), np.uint8)
+    names, inputs = ((), None) if spec is None else (spec.side, SideInputs(spec))
+    side = np.zeros((len(files), len(names)), np.float32)
     kept: list[str] = []
     reasons: list[str] = []
     for file in files:
-        image = read_image(file)
-        if image is None:
-            reasons.append(f"{file.relative_to(folder)}: not a readable image")
+        try:
+            image, found = _read(file, inputs)
+        except (DataError, SourceError) as error:
+            reasons.append(f"{file.relative_to(folder)}: {error}")
             continue
+        side[len(kept)] = 0 if found is None else found
         images[len(kept)] = opencv().resize(image, (size, size), interpolation=opencv().INTER_AREA)
         kept.append(_class_of(file, folder))
     if not kept:
         raise DataError(f"{folder}: none of its {len(files)} images can be read: {reasons[0]}")
     classes = tuple(sorted({name for name in kept if name}))
     labels = np.array([classes.index(name) if name else UNLABELLED for name in kept], np.int64)
-    pack = ImagePack.of(images[: len(kept)], classes=classes, labels=labels, split=_split(labels, test_share, seed))
+    split = _split(labels, test_share, seed)
+    pack = ImagePack.of(
+        images[: len(kept)], classes=classes, labels=labels, side=side[: len(kept)], side_names=names, split=split
+    )
     return pack, Skipped("images", tuple(reasons))
+
+
+def _read(file: Path, inputs: SideInputs | None) -> tuple[U1, F4 | None]:
+    image = read_image(file)
+    if image is None:
+        raise DataError("not a readable image")
+    return image, inputs.of(Frame(sample=file.name, at_s=0, record=read_record(file))) if inputs else None
 
 
 def _class_of(file: Path, folder: Path) -> str:

@@ -10,12 +10,12 @@ from safetensors.numpy import save
 
 from broker_server.proxy_set import Asked, build, drawn, load_samples, mingle, read, unguarded
 from devices.packs import ImagePack, SeriesPack, save_pack
-from edge_models.samples import Samples
+from edge_models.samples import UNLABELLED, Samples
 from edge_models.tasks import load_task, plugin_of
 from edge_protocol.errors import DataError
 from edge_protocol.messages import MAX_SAMPLES
 
-VEHICLE, SPEED = load_task("vehicle"), load_task("speed")
+VEHICLE, SPEED, CLINIC = load_task("vehicle"), load_task("speed"), load_task("clinic")
 
 
 def save_images(path: Path, classes: tuple[str, ...] = VEHICLE.labels) -> Path:
@@ -68,10 +68,40 @@ def test_other_packs_are_refused(tmp_path: Path) -> None:
     for path, spec in ((series, VEHICLE), (images, SPEED)):
         with pytest.raises(DataError, match="cannot feed"):
             load_samples(path, spec)
-    with pytest.raises(DataError, match="are not"):
-        load_samples(save_images(tmp_path / "other.npz", ("a", "b", "c")), VEHICLE)
+    with pytest.raises(DataError, match=r"'vehicle' knows no tram, bus; its classes are bike, car"):
+        load_samples(save_images(tmp_path / "other.npz", ("tram", "car", "bus")), VEHICLE)
     with pytest.raises(DataError):
         load_samples(tmp_path / "missing.npz", VEHICLE)
+
+
+def test_classes_are_meant_by_name(tmp_path: Path) -> None:
+    """In another order, or some of the task's only, they get the task's numbers; what is unlabelled stays so."""
+    other = ("truck", "bike", "car")
+    samples = load_samples(save_images(tmp_path / "other.npz", other), VEHICLE)
+    assert samples.targets.tolist() == [*map(VEHICLE.labels.index, other), UNLABELLED]
+
+
+def test_a_pack_without_labels_is_good_for_proxies_alone(tmp_path: Path) -> None:
+    """A folder without sub-folders makes one; where labels are needed it is refused, like an empty one."""
+    for name, count in (("plain", 3), ("empty", 0)):
+        save_pack(tmp_path / f"{name}.npz", ImagePack.of(np.zeros((count, 9, 9, 3), np.uint8), classes=()), title=name)
+        samples = load_samples(tmp_path / f"{name}.npz", VEHICLE)
+        assert samples.targets.tolist() == [UNLABELLED] * count
+        with pytest.raises(DataError, match=f"none of its {count} samples is labelled"):
+            load_samples(tmp_path / f"{name}.npz", VEHICLE, labelled=True)
+    with pytest.raises(DataError, match="none of its 0 samples is labelled"):
+        load_samples(save_series(tmp_path / "short.npz", rows=3), SPEED, labelled=True)
+
+
+def test_anchors_with_readings_hide_among_proxies_without(tmp_path: Path) -> None:
+    """What a device knows beside an image is nothing that the server looks at, so it need not be in every pack."""
+    images = np.random.default_rng(0).integers(0, 256, (30, 9, 9, 3), np.uint8)
+    side = np.ones((30, len(CLINIC.side)), np.float32)
+    anchors = ImagePack.of(images, classes=CLINIC.labels, labels=np.arange(30) % 3, side=side, side_names=CLINIC.side)
+    save_pack(tmp_path / "anchors.npz", anchors, title="a")
+    save_pack(tmp_path / "proxies.npz", ImagePack.of(images[:5], classes=()), title="p")
+    loaded = [load_samples(tmp_path / f"{name}.npz", CLINIC) for name in ("proxies", "anchors")]
+    assert len(mingle(*loaded, share=1 / 3, salt=b"").samples) == 5 + 9
 
 
 @pytest.mark.parametrize("n", [0, MAX_SAMPLES + 1])

@@ -13,20 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
-from broker_server.config import DistilConfig, RoundsConfig
+from broker_server.config import DistilConfig, RoundsConfig, ServerConfig, TaskConfig
 from broker_server.distil_job import DistilSettings, TrunkSettings
 from broker_server.events import JobFailed
 from broker_server.key_setup import Rotation, ready_roles, rotate, signed_roles
 from broker_server.records import OrderRecord
 from broker_server.server import Server, _signals, real_seams, serve
-from broker_server.setup import check_files, task_setup, task_specs
+from broker_server.setup import check_files, read_files, task_setup, task_specs
 from broker_server.store.blobs import BlobFolder
 from broker_server.workshop import Distiller
+from devices.packs import ImagePack, save_pack
 from edge_models.tasks import load_task
 from edge_protocol.errors import ConfigError, DataError, NotReadyError
 from edge_protocol.ids import TaskId
+from edge_protocol.messages import MAX_SAMPLES
 from edge_protocol.transport.memory import MemoryBroker
 from edge_protocol.transport.settings import BrokerSettings
 from edge_protocol.trust import CREATED
@@ -222,10 +225,10 @@ def test_a_section_must_bear_its_tasks_name(tmp_path: Path) -> None:
 
 
 def test_a_server_without_its_packs_says_which(tmp_path: Path) -> None:
-    """A missing proxy pack is named before anything is started."""
+    """A missing pack is named before anything is started."""
     config = centre_config(tmp_path, rounds=RoundsConfig())
     seams = real_seams(config)
-    with pytest.raises(DataError, match=r"proxies\.npz"):
+    with pytest.raises(DataError, match=r"anchors\.npz: no such file"):
         Server(config, seams)
     for executor in seams.executors:
         executor.shutdown()
@@ -235,30 +238,66 @@ def test_a_task_without_proxies_needs_a_strategy_that_asks_for_none(tmp_path: Pa
     """Votes need a proxy pack, and the message names the way out; class means need none, but classes."""
     write_packs(tmp_path)
     config = centre_config(tmp_path, rounds=RoundsConfig())
-    bare = {name: msgspec.structs.replace(task, proxies=None) for name, task in config.tasks.items()}
+    task = config.tasks["vehicle"]
+    bare = msgspec.structs.replace(task, proxies=None)
+    shares = msgspec.structs.replace(bare, rounds=RoundsConfig(trunk=TrunkSettings()))
     spec, blobs = task_specs(config)[TaskId("vehicle")], BlobFolder(tmp_path / "blobs")
-    with pytest.raises(ConfigError, match=r"tasks\.vehicle\.proxies.*fedproto or fedtgp"):
-        task_setup(spec, bare["vehicle"], blobs, DistilSettings(), b"salt")
-    means = DistilSettings(strategy="fedtgp")
-    for task in (bare["vehicle"], config.tasks["vehicle"]):
-        setup = task_setup(spec, task, blobs, means, b"salt")
-        assert (setup.proxy, setup.samples) == (None, 0)
-    with pytest.raises(ConfigError, match=r"tasks\.vehicle\.strategy: 'fedporto' is not one of dsfl, .*fedtgp"):
-        task_setup(spec, bare["vehicle"], blobs, DistilSettings(strategy="fedporto"), b"salt")
-    shares = msgspec.structs.replace(bare["vehicle"], rounds=RoundsConfig(trunk=TrunkSettings()))
-    with pytest.raises(ConfigError, match=r"tasks\.vehicle\.rounds\.trunk: fedtgp asks for class means"):
-        task_setup(spec, shares, blobs, means, b"salt")
+    for wrong, strategy, said in (
+        (bare, "feddistill", r"tasks\.vehicle\.proxies.*fedproto or fedtgp"),
+        (bare, "fedporto", r"tasks\.vehicle\.strategy: 'fedporto' is not one of dsfl, .*fedtgp"),
+        (shares, "fedtgp", r"tasks\.vehicle\.rounds\.trunk: fedtgp asks for class means"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            task_setup(spec, wrong, blobs, DistilSettings(strategy=strategy), b"salt")
+        with pytest.raises(ConfigError, match=said):
+            check_files(with_task(config, msgspec.structs.replace(wrong, strategy=strategy)), {spec.task_id: spec})
     with pytest.raises(ConfigError, match=r"tasks\.speed\.strategy: fedtgp needs classes"):
-        task_setup(load_task("speed"), bare["vehicle"], blobs, means, b"salt")
-    counted = check_files(msgspec.structs.replace(config, tasks=bare), task_specs(config))
+        read_files(load_task("speed"), bare, DistilSettings(strategy="fedtgp"))
+    for right in (bare, task):
+        setup = task_setup(spec, right, blobs, DistilSettings(strategy="fedtgp"), b"salt")
+        assert (setup.proxy, setup.samples) == (None, 0)
+    counted = check_files(with_task(config, msgspec.structs.replace(bare, strategy="fedtgp")), {spec.task_id: spec})
     assert [(name, what) for name, what, *_ in counted] == [("vehicle", "anchors"), ("vehicle", "validation")]
 
 
-def test_a_check_names_classes_of_which_no_anchor_is_hidden(tmp_path: Path) -> None:
-    """A share too small for one anchor of a class is told of, beside the pack that lacks them; no share is no fault."""
+def with_task(config: ServerConfig, task: TaskConfig) -> ServerConfig:
+    """A configuration with another section for its vehicle task."""
+    return msgspec.structs.replace(config, tasks={"vehicle": task})
+
+
+def test_a_check_refuses_packs_that_a_server_could_not_run_on(tmp_path: Path) -> None:
+    """Anchors or validation without a label, or more proxies than a report answers, stop a check and a start alike."""
     write_packs(tmp_path)
-    for share, warned in ((0.01, True), (0.0, False)):
-        config = centre_config(tmp_path, rounds=RoundsConfig(), distil=DistilConfig(trust_share=share))
-        told = {what: warning for _, what, _, warning in check_files(config, task_specs(config))}
-        assert told["anchors"].startswith("none to hide of bike, ") is warned
-        assert not any(told[what] for what in ("proxies", "validation"))
+    config = centre_config(tmp_path, rounds=RoundsConfig(), distil=DistilConfig(trust_share=0.5))
+    specs, blobs = task_specs(config), BlobFolder(tmp_path / "blobs")
+    ((name, spec),) = specs.items()
+    plain, many = (
+        ImagePack.of(np.zeros((count, size, size, 3), np.uint8), classes=())
+        for count, size in ((9, 32), (MAX_SAMPLES - 20, 1))
+    )
+    for what, pack, said in (
+        ("anchors", plain, "none of its 9 samples is labelled"),
+        ("validation", plain, "none of its 9 samples is labelled"),
+        ("proxies", many, "a proxy set holds"),
+    ):
+        save_pack(tmp_path / "other.npz", pack, title=what)
+        task = msgspec.structs.replace(config.tasks["vehicle"], **{what: str(tmp_path / "other.npz")})
+        with pytest.raises(DataError, match=said):
+            check_files(with_task(config, task), specs)
+        with pytest.raises(DataError, match=said):
+            task_setup(spec, task, blobs, config.distil_of(name), b"salt")
+
+
+@pytest.mark.parametrize(
+    ("share", "strategy", "warned"),
+    [(0.01, "feddistill", True), (0.0, "feddistill", False), (0.01, "mean", False), (0.01, "fedproto", False)],
+)
+def test_a_check_names_classes_of_which_no_anchor_is_hidden(
+    tmp_path: Path, share: float, strategy: str, warned: bool
+) -> None:
+    """A share too small for one anchor of a class is told beside its pack, where devices are weighed by anchors."""
+    write_packs(tmp_path)
+    config = centre_config(tmp_path, rounds=RoundsConfig(), distil=DistilConfig(trust_share=share, strategy=strategy))
+    told = {what: warning for _, what, _, warning in check_files(config, task_specs(config))}
+    assert told["anchors"].startswith("none to hide of bike, ") is warned
+    assert not any(told[what] for what in ("proxies", "validation"))

@@ -62,6 +62,16 @@ def test_import_images(tmp_path: Path) -> None:
     assert (tmp_path / "b.npz").exists()
 
 
+def test_import_records(tmp_path: Path) -> None:
+    """With the task that they are for, the pack says which readings it holds."""
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 20, 3), np.uint8))
+    (tmp_path / "a.json").write_text('{"age": 61}')
+    code, out = run("import", tmp_path, "-o", tmp_path / "a.npz", "--task", "clinic", "--json")
+    assert code == 0
+    assert json.loads(out)["facts"]["side"].startswith("age, age_measured, temperature")
+    assert "side" not in json.loads(run("import", tmp_path, "-o", tmp_path / "b.npz", "--json")[1])["facts"]
+
+
 def test_import_table(tmp_path: Path) -> None:
     """A CSV file becomes a pack with its unit and interval."""
     (tmp_path / "t.csv").write_text("time,a\n0,1\n60,\n120,3\n")

@@ -76,6 +76,17 @@ def test_check_counts_the_samples_of_every_pack(config: ServerConfig, tmp_path: 
     assert config.fleet == "sim"
 
 
+def test_check_ends_without_keys_as_run_does(config: ServerConfig, tmp_path: Path) -> None:
+    """What the packs hold is told first, then that nothing can be signed."""
+    other = msgspec.structs.replace(config, state_dir=str(tmp_path / "fresh"), keys_dir=str(tmp_path / "none"))
+    (tmp_path / "keyless.yaml").write_text(yaml.safe_dump(msgspec.to_builtins(other)))
+    for command in ("check", "run"):
+        result = CliRunner().invoke(app, ["server", command, "-c", str(tmp_path / "keyless.yaml")])
+        assert isinstance(result.exception, NotReadyError)
+        assert "roadcast keys init" in str(result.exception)
+        assert ("validation" in result.stdout) is (command == "check")
+
+
 def test_a_pushed_release_is_listed_and_shown(config: ServerConfig, tmp_path: Path) -> None:
     """Push, list and show agree on counter, signature and files."""
     pushed = push(tmp_path)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from devices.packs import ImagePack, card_path, save_pack
+from edge_models.tasks import load_task
 from edge_protocol.errors import DataError
 from roadcast.data.catalogue import check_pack, list_packs
 from roadcast.data.find import SIMULATED, find_data_dir
@@ -102,6 +103,22 @@ def test_importing_a_folder(tmp_path: Path) -> None:
     assert {int(level) for level in pack.images[pack.labels == 1].ravel()} == {50}
     assert np.bincount(pack.labels[pack.split == 1]).tolist() == [1, 2]
     assert str(skipped).startswith("2 images skipped: bike/empty.png: not a readable image; car/broken.jpg")
+
+
+def test_records_beside_images_become_side_inputs(tmp_path: Path) -> None:
+    """The task's plug-in reads them; none is zeros, a refused one skips its image; without a task none is looked at."""
+    folder = folder_of_images(tmp_path / "in")
+    for name, record in (("0", '{"temperature": 38.4}'), ("1", '{"pulse": "fast"}'), ("2", "[1]"), ("3", "{}")):
+        (folder / f"bike/{name}.json").write_text(record)
+    clinic = load_task("clinic")
+    pack, skipped = import_images(folder, size=16, test_share=0, spec=clinic)
+    assert pack.side_names == clinic.side
+    bikes = pack.side[pack.labels == pack.classes.index("bike")]
+    np.testing.assert_allclose(bikes, [[0, 0, 2, 1, 0, 0], [0] * 6, [0] * 6], atol=1e-6)
+    assert not pack.side[3:].any()
+    assert [reason.split(":")[0] for reason in skipped.reasons[:3]] == ["bike/1.png", "bike/2.png", "bike/empty.png"]
+    assert import_images(folder, size=16, test_share=0)[0].side.shape == (16, 0)
+    assert import_images(folder, size=16, test_share=0, spec=load_task("vehicle"))[0].side_names == ()
 
 
 def test_importing_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
