@@ -118,6 +118,11 @@ class Round:
         return self.state in {RoundState.COLLECTING, RoundState.DISTILLING}
 
     @property
+    def in_work(self) -> bool:
+        """Whether its candidate is being made, judged or released now."""
+        return self.state in {RoundState.DISTILLING, RoundState.JUDGING}
+
+    @property
     def closed(self) -> bool:
         """Whether it is over."""
         return self.state in CLOSED

@@ -173,11 +173,7 @@ class TaskRounds:
     def failed(self, event: JobFailed, now: float) -> list[Effect]:
         """Give up a round whose candidate or release could not be made."""
         current = self.round
-        if (
-            current is None
-            or current.number != event.round
-            or current.state not in {RoundState.DISTILLING, RoundState.JUDGING}
-        ):
+        if current is None or current.number != event.round or not current.in_work:
             return []
         current.fire(RoundEvent.FAILED, now, event.reason)
         self._rest(now)
@@ -237,6 +233,8 @@ class TaskRounds:
     ) -> list[Effect]:
         """Go on after a restart from what was on disk. The caller then places the devices and calls `advance`.
 
+        What was asked about another proxy set, or for another kind of report, than the setup's is void.
+
         Args:
             release: the fleet's release.
             current: the newest round.
@@ -248,10 +246,13 @@ class TaskRounds:
         effects: list[Effect] = [PublishRelease(self.task, self.release)] if release else []
         if current is None:
             return effects
+        changed = current.number > 0 and current.proxy != self.setup.proxy
         match current.state:
             case RoundState.OPEN:
                 current.release = self.release
-            case RoundState.COLLECTING:
+                if current.number:
+                    current.proxy, current.samples = self.setup.proxy, self.setup.samples
+            case RoundState.COLLECTING if not changed:
                 most = self.setup.rounds.deadline_s
                 current.deadline_s = min(max(current.deadline_s, now + min(RESUME_S, most)), now + most)
             case RoundState.JUDGING if release is not None and release.round == current.number:
@@ -260,9 +261,10 @@ class TaskRounds:
                 pass
             case RoundState.DISTILLING | RoundState.JUDGING:
                 current.fire(RoundEvent.RESTARTED, now)
-                effects.append(Distil(self.task, current.number, current.release))
-            case _:
-                pass
+                effects += [] if changed else [Distil(self.task, current.number, current.release)]
+        if changed and current.pending:
+            why = "the server was restarted with another proxy set or strategy: it asks anew"
+            return [*effects, *self._supersede(current, why, now)]
         self._rest(min(current.closed_s, now))
         told = current.number > 0 and current.state is not RoundState.OPEN
         return [self._save(), *effects, *([self._publish()] if told else [])]

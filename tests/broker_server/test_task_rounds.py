@@ -12,8 +12,9 @@ from broker_server.distil_job import DistilResult, Paired, TrunkSettings
 from broker_server.events import Distilled, JobFailed, ReleaseStored
 from broker_server.judge import JudgeRules
 from broker_server.rounds import RoundState, restored
+from broker_server.task_rounds import TaskSetup
 from edge_protocol import messages as m
-from edge_protocol.blobs import cut
+from edge_protocol.blobs import BlobRef, cut
 from edge_protocol.ids import TaskId
 from tests.broker_server.scenes import PROXY, SPEC, TASK, Scene, drops, of, release, result
 
@@ -258,15 +259,49 @@ def test_a_round_asks_for_trunks_where_the_task_says_so() -> None:
         assert told.call.trunk == (trunk.ask if trunk else None)
 
 
-def test_a_changed_proxy_set_does_not_touch_the_open_round() -> None:
-    """A restored round goes on with the proxies that it was called with."""
-    scene, (other, _) = Scene(), cut(b"other")
+def restarted(state: RoundState, proxy: BlobRef | None, *, rolling: bool = False) -> tuple[Scene, list[e.Effect]]:
+    """A scene that resumes round 1, which was in a state and asked about `PROXY`, with what is asked now."""
+    scene = Scene()
     scene.collecting()
-    record = scene.round.record(SPEC)
-    again = Scene()
-    again.task.setup = type(again.task.setup)(SPEC, other, 9, again.rounds)
-    again.task.resume(release(1), restored(record, {}, 2), scene.now)
-    assert again.round.call(SPEC).proxy == PROXY
+    record = msgspec.structs.replace(scene.round.record(SPEC), state=state.value)
+    again = Scene(now=scene.now + 1)
+    again.task.setup = TaskSetup(SPEC, proxy, 9, again.rounds)
+    return again, again.task.resume(release(1), restored(record, {}, 2), again.now, rolling=rolling)
+
+
+@pytest.mark.parametrize("proxy", [cut(b"other")[0], None])
+def test_an_open_round_asks_what_the_server_asks_after_a_restart(proxy: BlobRef | None) -> None:
+    """It was not called yet: another pack, or a strategy that asks for class means, is what its call names."""
+    again, _ = restarted(RoundState.OPEN, proxy)
+    for number in range(3):
+        again.birth(f"cam-{number}", 1)
+    call = again.round.call(SPEC)
+    assert (again.round.number, again.round.collecting, again.round.samples) == (1, True, 9)
+    assert (
+        isinstance(call, m.PrototypeCall) if proxy is None else (isinstance(call, m.RoundCall) and call.proxy == proxy)
+    )
+
+
+@pytest.mark.parametrize("state", [RoundState.COLLECTING, RoundState.DISTILLING, RoundState.JUDGING])
+@pytest.mark.parametrize("proxy", [cut(b"other")[0], None])
+def test_what_was_asked_about_other_proxies_is_given_up_after_a_restart(
+    state: RoundState, proxy: BlobRef | None
+) -> None:
+    """Nothing is distilled from it, devices are told that it is over, and the next round asks about what is there."""
+    again, effects = restarted(state, proxy)
+    assert (again.round.state, "another proxy set" in again.round.reason) == (RoundState.ABANDONED, True)
+    assert not of(effects, e.Distil)
+    assert [(told.call.round, told.call.open) for told in of(effects, e.PublishRound)] == [(1, False)]
+    assert of(effects, e.SaveRound)[-1].record.state == "abandoned"
+    again.now += again.rounds.pause_s
+    again.core.tick(again.now)
+    assert (again.round.number, again.round.proxy) == (2, proxy)
+
+
+def test_a_release_on_its_way_outlives_another_proxy_set() -> None:
+    """What was asked before it was made is answered: the rollout goes on."""
+    again, _ = restarted(RoundState.JUDGING, cut(b"other")[0], rolling=True)
+    assert again.round.state is RoundState.JUDGING
 
 
 def scored(bus: float, before: float) -> DistilResult:
