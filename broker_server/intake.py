@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from broker_server.distil_job import votes_of
-from broker_server.effects import Effect, ForgetReports, SaveReport
+from broker_server.effects import Effect, ForgetReports, SaveReport, SaveRound
 from broker_server.last_reports import TOO_MANY_TRIES, LastReports
 from broker_server.records import StoredReport
 from broker_server.registry import Device
-from broker_server.rounds import is_late, refusal
+from broker_server.rounds import REPORT_ROUNDS, is_late, refusal
 from broker_server.task_rounds import TaskRounds
 from edge_protocol.ids import DeviceId, TaskId
 from edge_protocol.messages import Report
@@ -51,11 +51,11 @@ class Intake:
         if not reason:
             sha256 = current.proxy.sha256 if current.proxy else ""
             opened, reason = self.last.open(report, device, spec, sha256, current.number)
-        if reason in {UNKNOWN_BASE, TOO_MANY_TRIES} or (opened is None and late):
+        if reason in {UNKNOWN_BASE, TOO_MANY_TRIES} or (opened is None and report.round != current.number):
             return [], reason
         if opened is None:
             current.refuse(device, reason)
-            return task.advance(now), reason
+            return [SaveRound(current.record(spec)), *task.advance(now)], reason
         self.last.keep(device, opened)
         kept = votes_of(opened) if late else opened
         stored = StoredReport(round=report.round, device=device, message_id=message_id, received_s=now, report=kept)
@@ -82,6 +82,7 @@ class Intake:
         effects: list[Effect] = [ForgetReports(device.device)]
         for name, task in self._tasks.items():
             means = task.setup.proxy is None and name in device.tasks  # of which none is kept here: it may be heard
-            heard = self.last.forget(name, device.device) or means
+            ended = max(task.round.number - REPORT_ROUNDS, 0) if task.round else 0
+            heard = self.last.forget(name, device.device) > ended or means
             effects += task.forget(device.device, now, heard=heard)
         return effects

@@ -39,9 +39,11 @@ class LastReports:
         last = self._last.get((task, device))
         return last.round if last else 0
 
-    def forget(self, task: TaskId, device: DeviceId) -> bool:
-        """Strike out a device's report of a task; say whether there was one."""
-        return self._last.pop((task, device), None) is not None
+    def forget(self, task: TaskId, device: DeviceId) -> int:
+        """Strike out a device's report of a task; return its round, 0 when there was none."""
+        number = self.round_of(task, device)
+        self._last.pop((task, device), None)
+        return number
 
     def restore(self, reports: Mapping[DeviceId, FullReport]) -> None:
         """Take a task's accepted reports back from disk."""

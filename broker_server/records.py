@@ -65,6 +65,7 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
         samples: votes that a report must hold.
         opened_s, deadline_s, closed_s: seconds since 1970; 0 when not yet.
         reason: why it was abandoned, or what the judge said.
+        reports: accepted while it took reports; None while it does, and in records from before this was written down.
         refused: device → why its report does not count.
         manifest: blob of its `RoundManifest`; None until it was distilled.
         rules: that its candidate was judged by; None until then.
@@ -82,6 +83,7 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     deadline_s: float = 0.0
     closed_s: float = 0.0
     reason: str = ""
+    reports: int | None = None
     refused: dict[str, str] = {}
     manifest: BlobRef | None = None
     rules: JudgeRules | None = None

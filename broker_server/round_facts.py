@@ -12,6 +12,7 @@ import msgspec
 
 from broker_server.records import RoundRecord
 from broker_server.round_manifest import RoundManifest, decoded
+from broker_server.rounds import RoundState
 from broker_server.store.blobs import BlobFolder
 from broker_server.store.database import Database
 from edge_protocol.errors import DigestError, NotReadyError
@@ -50,6 +51,16 @@ def job_folder(state_dir: Path, record: RoundRecord) -> Path:
     return state_dir / "jobs" / f"{record.task}-{record.number}"
 
 
+def reports_of(database: Database, record: RoundRecord) -> int | None:
+    """How many reports a round accepted, so far or in all; None: it was over before servers wrote that down.
+
+    Raises:
+        StoreError: the disk refused.
+    """
+    taking = record.state in {RoundState.OPEN.value, RoundState.COLLECTING.value}
+    return len(database.answered(record.task, record.number)) if taking else record.reports
+
+
 def round_summary(state_dir: Path, database: Database, record: RoundRecord) -> dict[str, Any]:
     """A round in a line.
 
@@ -61,7 +72,7 @@ def round_summary(state_dir: Path, database: Database, record: RoundRecord) -> d
         "round": record.number,
         "state": record.state,
         "release": record.release,
-        "reports": len(database.answered(record.task, record.number)),
+        "reports": reports_of(database, record),
         "refused": len(record.refused),
         "replayable": record.manifest is not None and job_folder(state_dir, record).exists(),
         "reason": record.reason,

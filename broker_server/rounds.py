@@ -80,6 +80,7 @@ class Round:
     Attributes:
         proxy: the proxy set to answer; None for round 0, and for one that asks for class means.
         quorum, enough: reports that it needs, and that close it before its deadline (None: those of all present).
+        reports: accepted while it took reports: see `RoundRecord`.
         answered: device → id of the message that carried its report.
         waiting: devices that are there, run the round's release, and have not answered.
         refused: device → why its report does not count.
@@ -99,6 +100,7 @@ class Round:
     deadline_s: float = 0.0
     closed_s: float = 0.0
     reason: str = ""
+    reports: int | None = None
     answered: dict[DeviceId, bytes] = field(default_factory=dict)
     waiting: set[DeviceId] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
@@ -133,7 +135,10 @@ class Round:
         Raises:
             IllegalTransitionError: the table has no such row.
         """
+        taking = not self.closed and not self.in_work
         self.state = step(TABLE, self.state, event)
+        if taking and not self.collecting:
+            self.reports = len(self.answered)
         self.reason = reason[:MAX_REASON] or self.reason
         if self.closed:
             self.closed_s = now
@@ -186,6 +191,7 @@ class Round:
             deadline_s=self.deadline_s,
             closed_s=self.closed_s,
             reason=self.reason,
+            reports=self.reports,
             refused=dict(self.refused),
             manifest=self.manifest,
             rules=self.rules,
@@ -208,6 +214,7 @@ def restored(record: RoundRecord, answered: dict[DeviceId, bytes], quorum: int, 
         deadline_s=record.deadline_s,
         closed_s=record.closed_s,
         reason=record.reason,
+        reports=record.reports,
         answered=answered,
         refused=dict(record.refused),
         manifest=record.manifest,

@@ -15,6 +15,7 @@ from broker_server.records import DeviceRecord, ReleaseRecord, RoundRecord, Stor
 from broker_server.rollout_fates import Fate
 from broker_server.rollout_orders import waits_for
 from broker_server.rollout_states import RolloutState
+from broker_server.round_facts import reports_of
 from broker_server.store.database import Database
 from edge_protocol.errors import NotReadyError
 from edge_protocol.ids import DeviceId, TaskId
@@ -54,7 +55,7 @@ def status(database: Database) -> dict[str, Any]:
     return {
         "tasks": {
             task: {
-                "rounds": [_round(r, len(database.answered(task, r.number))) for r in rounds if r.task == task],
+                "rounds": [_round(r, reports_of(database, r)) for r in rounds if r.task == task],
                 "releases": [r for r in listed if r["task"] == task],
             }
             for task in tasks
@@ -174,7 +175,7 @@ def rollout_status(database: Database, task: str, counter: int, now: float) -> d
     }
 
 
-def _round(record: RoundRecord, reports: int) -> dict[str, Any]:
+def _round(record: RoundRecord, reports: int | None) -> dict[str, Any]:
     return {
         "number": record.number,
         "state": record.state,

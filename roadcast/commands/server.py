@@ -153,7 +153,8 @@ def _headline(task: str, held: dict[str, Any]) -> str:
     fleets = next((counter for counter, stands in standing.items() if stands == "fleet"), None)
     newer = [f"{counter} {stands}" for counter, stands in standing.items() if stands and counter > (fleets or 0)]
     last = held["rounds"][-1] if held["rounds"] else None
-    tail = f", round {last['number']} {last['state']} with {last['reports']} reports" if last else ""
+    told = "" if last is None or last["reports"] is None else f" with {last['reports']} reports"
+    tail = f", round {last['number']} {last['state']}{told}" if last else ""
     release = "no release" if fleets is None else f"release {fleets}"
     return f"{task}: {', '.join([release, *newer])}{tail}"
 

@@ -162,6 +162,25 @@ def test_rounds_that_are_over_give_a_device_no_further_tries() -> None:
     assert reasons == ["malformed"] * MOST_TRIES + ["too-many-tries"] * (len(reasons) - MOST_TRIES)
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_late_report_that_cannot_be_opened_leaves_its_reason_with_its_round(ended: bool) -> None:
+    """Written down at once, for a round that is over is not saved again; one of the round before leaves the next alone."""
+    scene = closed()
+    if ended:
+        scene.core.learn(Distilled(TASK, 1, result(0.6, 0.5)), scene.now)
+    state = scene.round.state
+    effects = scene.say(SLOW, coded(1, b""))
+    assert acks(effects) == [(SLOW, False, "malformed")]
+    assert [(saved.record.number, saved.record.refused) for saved in of(effects, e.SaveRound)] == [
+        (1, {SLOW: "malformed"})
+    ]
+    assert scene.round.state is state
+    if not ended:
+        go_on(scene)
+        assert acks(scene.say(SLOW, coded(1, b""))) == [(SLOW, False, "malformed")]
+        assert (scene.round.number, scene.round.refused, SLOW in scene.round.waiting) == (2, {}, True)
+
+
 def test_an_unreadable_report_refuses_its_device_in_its_own_task_alone() -> None:
     """A report that names another task leaves this one waiting; one that names none is of every task."""
     for named, waits in ((SPEC.name, False), ("speed", True), (None, False)):
@@ -204,6 +223,18 @@ def test_class_means_of_a_retired_device_give_a_round_up_unless_it_asks_nobody()
         scene.task.round = Round(number, 1, None, 0, scene.now, state=RoundState.DISTILLING)
         retire(scene)
         assert scene.round.closed is given_up
+
+
+@pytest.mark.parametrize(("further", "given_up"), [(REPORT_ROUNDS - 1, True), (REPORT_ROUNDS, False)])
+def test_a_report_that_counts_no_more_gives_no_round_up(further: int, given_up: bool) -> None:
+    """So many rounds after its only report, a retired device is in what is distilled, or is not."""
+    scene = closed()
+    for _ in range(further):
+        go_on(scene)
+        scene.report("cam-1")
+        scene.report("cam-2")
+    assert (scene.round.number, scene.round.state) == (1 + further, RoundState.DISTILLING)
+    assert bool(of(retire(scene), e.CancelDistil)) is given_up
 
 
 def test_an_older_report_of_a_retired_device_gives_the_round_up_too() -> None:

@@ -291,7 +291,7 @@ def test_what_was_asked_about_other_proxies_is_given_up_after_a_restart(
     again, effects = restarted(state, proxy)
     assert (again.round.state, "another proxy set" in again.round.reason) == (RoundState.ABANDONED, True)
     assert not of(effects, e.Distil)
-    assert [(told.call.round, told.call.open) for told in of(effects, e.PublishRound)] == [(1, False)]
+    assert [(told.call.number, told.call.open) for told in of(effects, e.PublishRound)] == [(1, False)]
     assert of(effects, e.SaveRound)[-1].record.state == "abandoned"
     again.now += again.rounds.pause_s
     again.core.tick(again.now)
