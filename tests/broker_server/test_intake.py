@@ -164,7 +164,7 @@ def test_rounds_that_are_over_give_a_device_no_further_tries() -> None:
 
 @pytest.mark.parametrize("ended", [False, True])
 def test_a_late_report_that_cannot_be_opened_leaves_its_reason_with_its_round(ended: bool) -> None:
-    """Written down at once, for a round that is over is not saved again; one of the round before leaves the next alone."""
+    """Written down at once, for a round that is over is not saved again; the next round knows nothing of it."""
     scene = closed()
     if ended:
         scene.core.learn(Distilled(TASK, 1, result(0.6, 0.5)), scene.now)
