@@ -116,13 +116,19 @@ def check_files(config: ServerConfig, specs: Mapping[TaskId, TaskSpec]) -> list[
     found: list[tuple[str, str, int, str]] = []
     for name, spec in specs.items():
         settings = config.distil_of(name)
-        packs = read_files(spec, config.tasks[name], settings).packs
-        weighs = settings.strategy == "feddistill"  # the others hear everybody alike
-        open_to = unguarded(packs["anchors"], spec, share=settings.trust_share) if weighs else ()
-        warning = f"none to hide of {', '.join(open_to)}: no device can be judged there, and none teaches it"
-        for what, samples in packs.items():
-            found.append((name, what, len(samples), warning if open_to and what == "anchors" else ""))
+        for what, samples in read_files(spec, config.tasks[name], settings).packs.items():
+            found.append((name, what, len(samples), "; ".join(_gaps(what, samples, spec, settings))))
     return found
+
+
+def _gaps(what: str, samples: Samples, spec: TaskSpec, settings: DistilSettings) -> Iterator[str]:
+    """Classes that a server runs without, but does not learn, judge or guard."""
+    known = set(samples.targets.tolist()) if spec.kind == "classify" else set()
+    if known and what != "proxies" and (lacking := [name for at, name in enumerate(spec.labels) if at not in known]):
+        yield f"no sample of {', '.join(lacking)}"
+    weighs = what == "anchors" and settings.strategy == "feddistill"  # the others hear everybody alike
+    if weighs and (open_to := unguarded(samples, spec, share=settings.trust_share)):
+        yield f"none to hide of {', '.join(open_to)}: no device can be judged there, and none teaches it"
 
 
 def resume(coordinator: Coordinator, database: Database, config: ServerConfig, now: float) -> list[Effect]:

@@ -36,6 +36,7 @@ from edge_protocol.trust import CREATED
 from tests.fakes.centre import centre_config, make_server, scripted_distiller, write_packs
 from tests.fakes.clock import FakeClock
 
+VEHICLE = load_task("vehicle")
 WITHIN_S = 20.0
 NOWHERE = BrokerSettings(port=9)
 
@@ -286,6 +287,18 @@ def test_a_check_refuses_packs_that_a_server_could_not_run_on(tmp_path: Path) ->
             check_files(with_task(config, task), specs)
         with pytest.raises(DataError, match=said):
             task_setup(spec, task, blobs, config.distil_of(name), b"salt")
+
+
+def test_a_check_names_classes_that_anchors_or_validation_lack(tmp_path: Path) -> None:
+    """Such a pack is taken, for a class may be rare; nothing is asked of proxies."""
+    write_packs(tmp_path)
+    config = centre_config(tmp_path, rounds=RoundsConfig(), distil=DistilConfig(strategy="mean"))
+    images, labels = np.zeros((6, 9, 9, 3), np.uint8), np.array([0, 1, 2, 0, 1, 2])
+    for what in ("anchors", "proxies", "validation"):
+        save_pack(tmp_path / f"{what}.npz", ImagePack.of(images, classes=VEHICLE.labels[3:], labels=labels), title=what)
+    told = {what: warning for _, what, _, warning in check_files(config, task_specs(config))}
+    lacking = f"no sample of {', '.join(VEHICLE.labels[:3])}"
+    assert told == {"anchors": lacking, "proxies": "", "validation": lacking}
 
 
 @pytest.mark.parametrize(

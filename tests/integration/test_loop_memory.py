@@ -10,7 +10,7 @@ import pytest
 
 from broker_server.config import DistilConfig, RoundsConfig
 from broker_server.distil_worker import run_job
-from broker_server.round_facts import manifest_of
+from broker_server.round_facts import manifest_of, reports_of
 from broker_server.rounds import RoundState
 from edge_models.tasks import load_task
 from edge_protocol import messages as m
@@ -161,6 +161,47 @@ def test_a_server_that_is_dropped_goes_on_where_it_was(tmp_path: Path, where: st
         drive(second, fleet, clock, rounds_closed(second, 1), "end of the round")
         assert second.database.rounds(TASK)[-1].state == RoundState.RELEASED.value
         assert [device.reports for device in fleet.devices] == [1] * 20
+    finally:
+        second.close()
+
+
+def test_a_server_that_comes_back_with_other_proxies_asks_anew(tmp_path: Path) -> None:
+    """What was collected on the old ones is given up with the reason; the same devices answer the new ones."""
+    clock, broker, truth = FakeClock(), MemoryBroker(), write_packs(tmp_path)["proxies"].targets
+    asked = []
+
+    def knowledge(_device: DeviceId, call: m.RoundCall) -> m.ClassVotes:
+        asked.append((call.number, call.proxy.sha256))
+        return class_votes(truth, 6)
+
+    fleet = FleetSimulator(
+        in_memory(broker),
+        load_task(TASK),
+        clock,
+        4,
+        knowledge=knowledge,
+        patience=lambda device: 0.0 if device < "dev-2" else 5.0,
+    )
+    rounds = RoundsConfig(limit=2, quorum=4, wait_for=4, deadline_s=600, pause_s=0)
+    config = centre_config(tmp_path, rounds=rounds)
+    first = make_server(config, broker, clock, scripted_distiller([0.4]))
+    first.start()
+    fleet.start()
+    drive(first, fleet, clock, lambda: len(first.database.answered(TASK, 1)) == 2, "reports")
+    first.transport.cut("killed")
+    first.database.close()
+    truth = write_packs(tmp_path, seed=4)["proxies"].targets
+    second = make_server(config, broker, clock, scripted_distiller([0.5]))
+    try:
+        second.start()
+        drive(second, fleet, clock, rounds_closed(second, 2), "end of the round")
+        told = [(record.state, reports_of(second.database, record)) for record in second.database.rounds(TASK)]
+        assert told == [("released", 0), ("abandoned", 2), ("released", 4)]
+        assert "another proxy set" in second.database.rounds(TASK)[1].reason
+        assert len({proxy for number, proxy in asked if number == 1}) == 1
+        assert {proxy for number, proxy in asked if number == 2}.isdisjoint(
+            {proxy for number, proxy in asked if number == 1}
+        )
     finally:
         second.close()
 
