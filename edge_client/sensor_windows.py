@@ -13,14 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from devices.packs import SeriesPack
-from edge_client.stored import read_stored
+from edge_client.stored import latest
 from edge_models.habits import sensor_numbers
 from edge_models.scales import F8, Scale
 from edge_models.windows import LiveWindows
-from edge_protocol.errors import StoreError
 from edge_protocol.task import TaskSpec
 
 LOG = logging.getLogger(__name__)
+REMEMBERED = 600
+"""Windows of each sensor, the newest, whose readings are looked at: two days of five minutes."""
 
 
 def live_windows(spec: TaskSpec, sensors: Sequence[str], history: SeriesPack | None, replay: Path) -> LiveWindows:
@@ -42,10 +43,7 @@ def live_windows(spec: TaskSpec, sensors: Sequence[str], history: SeriesPack | N
 
 def past_readings(replay: Path, spec: TaskSpec, sensors: Sequence[str]) -> F8:
     """What each of S sensors read at the end of its stored windows: (T, S) float64 in its unit, NaN where none is."""
-    try:
-        windows = read_stored(replay, spec).samples
-    except StoreError:
-        return np.zeros((0, len(sensors)))
+    windows = latest(replay, spec, REMEMBERED * len(sensors))
     windows = windows.take(windows.raw[:, -1, 1].astype(bool) & bool(windows.side.shape[1]))
     mean, spread = windows.scale.T.astype(np.float64)
     values = mean + spread * windows.raw[:, -1, 0].astype(np.float64)
