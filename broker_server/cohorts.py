@@ -15,7 +15,7 @@ import numpy.typing as npt
 from broker_server.distil_job import Paired
 from devices.packs import ImagePack, SeriesPack
 from edge_models.samples import F4, Samples
-from edge_models.windows import Scale
+from edge_models.scales import Scale
 from edge_protocol.task import TaskSpec
 
 LEAST = 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from devices.packs import ImagePack
+from devices.packs import ImagePack, SeriesPack
 from devices.preprocess import Preprocess
 from devices.sources import Source, open_source
 from edge_client.account import Account
@@ -30,8 +30,9 @@ from edge_client.pipelines import Objects, Pipeline, Series, WholeSample
 from edge_client.replay import Kept, ReplayStore
 from edge_client.results import Tally
 from edge_client.seen import Seen
-from edge_models.habits import sensor_numbers
-from edge_models.windows import LiveWindows, Scale
+from edge_client.sensor_windows import live_windows
+from edge_models.scales import Scale
+from edge_models.windows import LiveWindows
 from edge_protocol.blobs import BlobRef
 from edge_protocol.errors import ConfigError, DataError, StoreError, TrustError
 from edge_protocol.messages import IntervalResult
@@ -43,6 +44,7 @@ from edge_protocol.transport.settings import is_awaited
 from edge_protocol.trust import commissioned
 
 LOG = logging.getLogger(__name__)
+REPLAY = "replay.db"
 Emit = Callable[[IntervalResult], None]
 MakeTransport: TypeAlias = Callable[[Inbox, LastWill], Transport]
 
@@ -71,7 +73,7 @@ def open_memories(config: DeviceConfig) -> tuple[Outbox, ReplayStore, int]:
 
     A device serves first: on a disk that is full or damaged they live in memory until the next start.
     """
-    outbox_file, replay_file = (Path(config.state_dir) / name for name in ("outbox.db", "replay.db"))
+    outbox_file, replay_file = (Path(config.state_dir) / name for name in ("outbox.db", REPLAY))
     budget, refused = config.replay.budget_bytes, 0
     try:
         outbox = Outbox(outbox_file)
@@ -117,11 +119,13 @@ def build_parts(
             for source in config.sources
         ]
         return Parts(feeds, cameras, seen, preprocess.batch, account)
-    scale = _commission_series(config, spec, replay)
     assert isinstance(spec.input, SeriesInput)
+    windows = partial(
+        live_windows, spec, history=_commission_series(config, spec, replay), replay=Path(config.state_dir) / REPLAY
+    )
     feeds = [
         cameras.watch(
-            _series_feed(source, spec, scale, seen, emit, _told_s(source, told)),
+            _series_feed(source, spec, windows, seen, emit, _told_s(source, told)),
             kind="logger_row",
             period_s=spec.input.interval_s,
         )
@@ -145,17 +149,18 @@ def _told_s(source: SourceConfig, told: Callable[[str], float]) -> float:
 
 
 def _series_feed(
-    source: SourceConfig, spec: TaskSpec, scale: Scale | None, seen: Seen, emit: Emit, told_s: float
+    source: SourceConfig,
+    spec: TaskSpec,
+    windows: Callable[[Sequence[str]], LiveWindows],
+    seen: Seen,
+    emit: Emit,
+    told_s: float,
 ) -> Feed:
     assert isinstance(spec.input, SeriesInput)
     with open_source(source.uri, name=source.name, rate_hz=source.rate_hz, loop=source.loop) as opened:
         sensors = getattr(opened, "sensors", None)
     if not sensors:
         raise ConfigError(f"sources: {source.name!r} delivers no readings, task {spec.name!r} takes series")
-    if scale is not None and len(scale.mean) != len(sensors):
-        raise ConfigError(
-            f"sources: {source.name!r} has {len(sensors)} sensors, the commissioning pack {len(scale.mean)}"
-        )
     tally = Tally(
         task=spec.name,
         source=source.name,
@@ -164,8 +169,7 @@ def _series_feed(
         emit=emit,
         told_s=told_s,
     )
-    windows = LiveWindows(spec, len(sensors), scale, sensor_numbers(sensors))
-    pipeline = Series(spec, windows, sensors, tally, seen, source.name)
+    pipeline = Series(spec, windows(sensors), sensors, tally, seen, source.name)
     return Feed(source.name, _opener(source), pipeline, tally)
 
 
@@ -185,16 +189,14 @@ def _commission_images(config: DeviceConfig, spec: TaskSpec, preprocess: Preproc
         replay.commission(_mark(path, config), gathered)
 
 
-def _commission_series(config: DeviceConfig, spec: TaskSpec, replay: ReplayStore) -> Scale | None:
+def _commission_series(config: DeviceConfig, spec: TaskSpec, replay: ReplayStore) -> SeriesPack | None:
     if config.labels.commissioning is None:
         return None
     pack = open_commissioning(config.labels.commissioning, spec)
-    assert not isinstance(pack, ImagePack)
-    scale = Scale.fit(pack.values)
-    replay.commission(
-        _mark(config.labels.commissioning, config) + " numbered", lambda: series_samples(pack, spec, scale)
-    )
-    return scale
+    assert isinstance(pack, SeriesPack)
+    mark = _mark(config.labels.commissioning, config) + " numbered"
+    replay.commission(mark, lambda: series_samples(pack, spec, Scale.fit(pack.values)))
+    return pack
 
 
 def _mark(path: str, config: DeviceConfig) -> str:
@@ -210,12 +212,19 @@ def check_task(config: DeviceConfig, spec: TaskSpec) -> None:
     """Hold a configuration against its task, as far as that needs no source.
 
     Raises:
-        ConfigError: privacy is asked for where there is none, or lines where nothing is counted.
+        ConfigError: privacy is asked for where there is none, class means of more samples than a job may have of a
+            class, or lines where nothing is counted.
     """
     asked = (config.privacy.epsilon_per_report, config.privacy.prototype_k)
     if asked != (None, None) and spec.kind != "classify":
         raise ConfigError(
             f"privacy: task {spec.name!r} forecasts; only classifiers can report with privacy, or class means"
+        )
+    least = (config.privacy.prototype_k or 0) * len(spec.labels)
+    if config.train.max_samples < least:
+        raise ConfigError(
+            f"privacy: class means of {config.privacy.prototype_k} samples of each of {len(spec.labels)} labels need"
+            f" train.max_samples of {least}, not {config.train.max_samples}; raise it, or lower prototype_k"
         )
     for source in config.sources:
         if source.lines and (source.serving or spec.serving) != "moving-objects":

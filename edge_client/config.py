@@ -121,7 +121,7 @@ class PrivacyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             more and goes on with everything else.
         delta: well below one over the number of samples.
         prototype_k: rounds may ask for class means, and a class of which there are fewer samples is not told; null, the
-            default, to answer no such round. Class means have no noise.
+            default, to answer no such round. `train.max_samples` must have room for so many of each class. No noise.
     """
 
     epsilon_per_report: Annotated[float, Meta(gt=0, le=1000)] | None = None

@@ -16,7 +16,8 @@ from devices.preprocess import Preprocess
 from edge_client.replay import Kept
 from edge_models.habits import sensor_numbers
 from edge_models.samples import UNLABELLED
-from edge_models.windows import Scale, cut_with_ends
+from edge_models.scales import Scale
+from edge_models.windows import cut_with_ends
 from edge_protocol.errors import DataError
 from edge_protocol.task import TaskSpec
 

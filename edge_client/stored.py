@@ -62,14 +62,19 @@ def labelled_parts(path: Path, spec: TaskSpec, size: int) -> Iterator[Samples]:
             yield _fetched(store, places[at : at + size], spec).samples
 
 
-def latest_raw(path: Path, spec: TaskSpec, count: int) -> npt.NDArray[np.generic]:
-    """The newest samples kept, (≤ count, *raw_shape), for another thread than the writer's; none when unreadable."""
+def latest(path: Path, spec: TaskSpec, count: int) -> Samples:
+    """The newest samples kept, at most so many, for another thread than the writer's; none when unreadable."""
     try:
         with _opened(path) as store:
             newest = store.execute("select rowid, class from samples order by at_s desc limit ?", (count,))
-            return _fetched(store, np.fromiter(newest, _PLACE), spec).samples.raw
+            return _fetched(store, np.fromiter(newest, _PLACE), spec).samples
     except StoreError:
-        return _blank(0, spec).raw
+        return _blank(0, spec)
+
+
+def latest_raw(path: Path, spec: TaskSpec, count: int) -> npt.NDArray[np.generic]:
+    """Raw of the same: (≤ count, *raw_shape)."""
+    return latest(path, spec, count).raw
 
 
 def kept_names(path: Path) -> set[str]:

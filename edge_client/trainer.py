@@ -14,26 +14,24 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save
 
-from devices.preprocess import Preprocess
-from devices.runners.base import Runner
-from devices.runners.ort_runner import OrtRunner
 from edge_client.costs import Meter, board_watts
 from edge_client.disk import write_atomic
 from edge_client.hard_examples import hardest
 from edge_client.installed import HeadChoice
-from edge_client.jobs import TrainJob, TrainResult, proxy_raw, read_job, shared_head
+from edge_client.jobs import TrainResult, proxy_raw, read_job, shared_head
 from edge_client.stored import labelled_parts
 from edge_client.training_set import TrainingSet
+from edge_client.trunk import BATCH, Trunk, preparation
 from edge_models.head_weights import HeadWeights
 from edge_models.privacy import held_classes
 from edge_models.private_odds import Background, answer, noisy_totals
@@ -41,13 +39,12 @@ from edge_models.prototypes import class_prototypes
 from edge_models.samples import F4, Samples
 from edge_models.thinning import evenly
 from edge_protocol.errors import DataError, RoadcastError
-from edge_protocol.task import ImageInput, TaskSpec
+from edge_protocol.task import TaskSpec
 
 if TYPE_CHECKING:
     from edge_models.fit import PersonalFit
     from edge_models.head_fits import FitSettings, Tick
 
-BATCH = 64
 _PR_SET_PDEATHSIG = 1
 _NO_MEMORY = re.compile(r"bad_alloc|bad allocation|allocate memory")
 """In what ONNX Runtime and torch say when they are refused memory."""
@@ -106,8 +103,7 @@ def run_job(folder: Path) -> TrainResult:
     shared = shared_head(weights)
     settings = FitSettings(heads=job.heads, epochs=job.epochs, mlp=MlpSettings(seed=job.seed), seed=job.seed)
     meter = Meter()
-    with OrtRunner(Path(job.template).read_bytes(), weights) as runner:
-        trunk = Trunk(runner, job)
+    with Trunk(job, weights) as trunk:
         known = TrainingSet.read(job, trunk.features)
         samples, features = known.samples, known.features
         held, examples = spoken_of(spec, samples), int(samples.labelled.sum())
@@ -132,7 +128,7 @@ def run_job(folder: Path) -> TrainResult:
     if job.trunk is not None:
         from edge_client.trunk_lesson import leave_change  # noqa: PLC0415 - loads torch
 
-        no_trunk = leave_change(folder, job, weights, samples, _preparation(job), meter.tick)
+        no_trunk = leave_change(folder, job, weights, samples, preparation(job), meter.tick)
     cost = meter.cost(board_watts() if job.watts is None else job.watts, time.process_time())
     hard = hardest(known.names, samples, features, (fit.head, shared), spec)
     choice, left_out = _choice(fit), known.left_out
@@ -141,41 +137,6 @@ def run_job(folder: Path) -> TrainResult:
     )
     write_atomic(folder / "result.json", msgspec.json.encode(result))
     return result
-
-
-class Trunk:
-    """The release's trunk on this device: raw samples in, features out, through the device's own preprocessing.
-
-    Args:
-        runner: of the release.
-        job: says how samples are prepared.
-    """
-
-    def __init__(self, runner: Runner, job: TrainJob) -> None:
-        self.spec, self.seed = job.spec, job.seed
-        self._runner, self._prepare = runner, _preparation(job)
-
-    def features(self, raw: npt.NDArray[np.generic]) -> F4:
-        """Features (N, 64) float32 of stored samples."""
-        return self._run(raw, lambda x: x)
-
-    def views(self, raw: npt.NDArray[np.generic], count: int) -> F4:
-        """Features (count, N, 64) float32: of the samples as they are, then of varied copies."""
-        import torch  # noqa: PLC0415 - only this process loads it
-
-        from edge_models.augment import augment  # noqa: PLC0415 - loads torch
-
-        generator = torch.Generator().manual_seed(self.seed)
-
-        def varied(x: F4) -> F4:
-            return np.ascontiguousarray(augment(torch.from_numpy(x), self.spec.input, generator).numpy())
-
-        return np.stack([self.features(raw), *(self._run(raw, varied) for _ in range(count - 1))])
-
-    def _run(self, raw: npt.NDArray[np.generic], vary: Callable[[F4], F4]) -> F4:
-        batches = (raw[at : at + BATCH] for at in range(0, len(raw), BATCH))
-        parts = [self._runner.infer(vary(self._prepare(batch))).features for batch in batches]
-        return np.concatenate(parts) if parts else np.zeros((0, 64), np.float32)
 
 
 def class_answers(
@@ -256,13 +217,6 @@ def _choice(fit: PersonalFit) -> HeadChoice:
         head=fit.kind,
         tried={kind: dict(scores) for kind, scores in fit.tried.items()},
     )
-
-
-def _preparation(job: TrainJob) -> Callable[[npt.NDArray[Any]], F4]:
-    """Stored samples to what the student takes: images are normalised, windows already are."""
-    if isinstance(job.spec.input, ImageInput):
-        return Preprocess(job.spec.input, job.preprocess).batch
-    return lambda raw: np.ascontiguousarray(raw, np.float32)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from edge_client.jobs import TrainJob
 from edge_client.stored import read_stored
 from edge_models.samples import F4, Samples
 from edge_models.sensor_history import SensorHistory, own_inputs
-from edge_models.thinning import spaced
+from edge_models.thinning import evenly
 from edge_protocol.task import TaskSpec
 
 FARTHEST = 1e6
@@ -41,7 +41,7 @@ class TrainingSet:
 
     @classmethod
     def read(cls, job: TrainJob, trunk: Callable[[npt.NDArray[np.generic]], F4]) -> TrainingSet:
-        """Read what a job learns from; a forecaster's habits are learnt from all windows, heads from some.
+        """Read what a job learns from: a forecaster's habits of all windows, heads of as many of each sensor.
 
         Args:
             job: names the store.
@@ -52,13 +52,18 @@ class TrainingSet:
         """
         spec = job.spec
         kept = read_stored(Path(job.replay), spec, job.max_samples if spec.labels else None)
-        rows = spaced(len(kept.names), job.max_samples)
+        rows = np.arange(len(kept.names)) if spec.labels else evenly(sensors_of(kept.samples), job.max_samples)
         features = trunk(kept.samples.raw[rows])
         good = learnable(spec, kept.samples, features, rows)
         rows = rows[good]
         own = own_inputs(spec, kept.samples, kept.at_s, rows)
         names = [kept.names[at] for at in rows]
         return cls(names, kept.samples.take(rows), features[good], own, int((~good).sum()))
+
+
+def sensors_of(windows: Samples) -> npt.NDArray[np.int64]:
+    """Which sensor each window is of: (N,) int64, 0 or more, in no order; those without a number are of one."""
+    return np.unique(windows.side.sum(axis=1), return_inverse=True)[1].astype(np.int64)
 
 
 def learnable(spec: TaskSpec, stored: Samples, features: F4, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

@@ -103,6 +103,7 @@ class Answer:
 def class_totals(background: Background, own: F4, labels: I8) -> F8:
     """Sum up what the samples contribute: (C, D + 1); adding or removing one sample moves it by at most 1 in L2.
 
+    That is so if a sample's features are a function of that sample alone, which `edge_client.trunk` sees to.
     Each sample adds (z, w) / √(1 + w²) to the row of its class, z its features shortened to the radius and divided by
     it, w the weight of the count.
 

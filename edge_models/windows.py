@@ -1,89 +1,26 @@
 """Windows of readings, normalised and answered by the readings that follow; needs no torch, owns no clock and no file.
 
-A missing reading is never zero: its value is 0 *and* its measured flag is 0. A target comes only from a measured
-reading, and a window without any measurement is not a sample. Value and target are in units of the sensor's own spread,
-as changes against the last measured value of the window, so that one student serves sensors of any level.
+A missing reading is never zero: its value is 0 *and* its measured flag is 0; one that is absurd counts as missing. A
+target comes only from a measured reading, and a window without any measurement is not a sample. Value and target are in
+units of the sensor's own spread, as changes against the last measured value of the window, so that one student serves
+sensors of any level.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_models.samples import F4, Samples
+from edge_models.scales import ABSURD, F8, RunningScale, Scale
 from edge_protocol.errors import DataError
 from edge_protocol.task import SeriesInput, TaskSpec
 
-F8 = npt.NDArray[np.float64]
 DAY_S = 86_400.0
-_MIN_MEASURED = 2
 _LONGEST_GAP = 50
 """How many times longer than its number of rows a series may last."""
-
-
-@dataclass(frozen=True, eq=False)
-class Scale:
-    """Level and spread of each sensor, from its history.
-
-    Attributes:
-        mean: (S,) float64, NaN for a sensor that was hardly ever measured: its windows hold no measurement.
-        std: (S,) float64, > 0 or NaN.
-    """
-
-    mean: F8
-    std: F8
-
-    @classmethod
-    def fit(cls, values: npt.ArrayLike) -> Scale:
-        """Measure level and spread of (T, S) readings; NaN is missing."""
-        table = np.asarray(values, np.float64)
-        known = np.isfinite(table)
-        count = known.sum(axis=0)
-        mean = np.where(known, table, 0.0).sum(axis=0) / np.maximum(count, 1)
-        squares = (np.where(known, table - mean, 0.0) ** 2).sum(axis=0)
-        return cls._of(count, mean, squares, _MIN_MEASURED)
-
-    @classmethod
-    def _of(cls, count: npt.NDArray[np.int64], mean: F8, squares: F8, least: int) -> Scale:
-        """A sensor that never changes gets a thousandth of its level as spread."""
-        std = np.maximum(np.sqrt(squares / np.maximum(count, 1)), 1e-3 * np.maximum(np.abs(mean), 1.0))
-        return cls(np.where(count >= least, mean, np.nan), np.where(count >= least, std, np.nan))
-
-    def pairs(self) -> F4:
-        """Return (S, 2) float32: mean and spread."""
-        return np.stack([self.mean, self.std], axis=1).astype(np.float32)
-
-
-class RunningScale:
-    """Level and spread of each sensor as readings come (Welford 1962).
-
-    Args:
-        sensors: S.
-        least: measurements that a sensor needs before it has a scale.
-    """
-
-    def __init__(self, sensors: int, least: int = _MIN_MEASURED) -> None:
-        self._least = max(least, _MIN_MEASURED)
-        self._count = np.zeros(sensors, np.int64)
-        self._mean = np.zeros(sensors)
-        self._squares = np.zeros(sensors)
-
-    def push(self, readings: npt.ArrayLike) -> None:
-        """Take (S,) readings, NaN missing."""
-        row = np.asarray(readings, np.float64)
-        known = np.isfinite(row)
-        self._count += known
-        change = np.where(known, row - self._mean, 0.0)
-        self._mean += change / np.maximum(self._count, 1)
-        self._squares += change * np.where(known, row - self._mean, 0.0)
-
-    @property
-    def scale(self) -> Scale:
-        """What is known so far."""
-        return Scale._of(self._count, self._mean, self._squares, self._least)  # noqa: SLF001 - one module
 
 
 class Matured(NamedTuple):
@@ -158,22 +95,31 @@ class LiveWindows:
     Args:
         spec: the task; its input is a series.
         sensors: S.
-        scale: from the sensors' history; when None it is learned as readings come, and a sensor has no measured window
-            until it was measured as often as a window is long.
+        scale: from the sensors' history. Where it is NaN or None it is learned as readings come, and a sensor has no
+            measured window until it was measured as often as a window is long.
         side: (S, F) float32, as for `cut_windows`.
+        past: (T, S) float readings that a learned scale begins with, NaN missing; None for none.
     """
 
-    def __init__(self, spec: TaskSpec, sensors: int, scale: Scale | None = None, side: F4 | None = None) -> None:
+    def __init__(
+        self,
+        spec: TaskSpec,
+        sensors: int,
+        scale: Scale | None = None,
+        side: F4 | None = None,
+        past: npt.ArrayLike | None = None,
+    ) -> None:
         self._spec, self._series = spec, _series_input(spec)
         self._scale, self.side = scale, _no_side(sensors) if side is None else side
-        self._running = RunningScale(sensors, least=self._series.steps)
+        self._running = RunningScale(sensors, self._series.steps, past)
         self._rows = np.full((self._series.steps + max(spec.horizons), sensors), np.nan)
         self._slot: int | None = None
 
     @property
     def scale(self) -> Scale:
         """The scale that the next window will have."""
-        return self._scale or self._running.scale
+        learned = self._running.scale
+        return learned if self._scale is None else self._scale.completed(learned)
 
     def push(self, readings: npt.ArrayLike, at_s: float) -> tuple[F4, list[Matured]]:
         """Take the readings of one interval.
@@ -257,7 +203,8 @@ def _on_grid(values: F8, time_s: F8, series: SeriesInput) -> tuple[F8, float]:
 
 
 def _normalised(rows: F8, scale: Scale) -> F8:
-    return np.where(np.isfinite(rows), (rows - scale.mean) / scale.std, np.nan)
+    spreads = (rows - scale.mean) / scale.std
+    return np.where(np.abs(spreads) <= ABSURD, spreads, np.nan)
 
 
 def _no_side(sensors: int) -> F4:

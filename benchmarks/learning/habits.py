@@ -25,7 +25,7 @@ from edge_client.config import TrainConfig
 from edge_client.labels import series_samples
 from edge_client.replay import Kept, ReplayStore
 from edge_models.head_weights import HeadType, HeadWeights
-from edge_models.windows import Scale
+from edge_models.scales import Scale
 from edge_protocol.errors import DataError
 from edge_protocol.ids import DeviceId
 from edge_protocol.task import SeriesInput

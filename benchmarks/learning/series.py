@@ -19,7 +19,8 @@ from benchmarks.learning.stacked import Part
 from devices.packs import SeriesPack
 from edge_models.profiles import F8, I8, Places, Profile, side_inputs
 from edge_models.samples import F4
-from edge_models.windows import Scale, cut_windows, last_measured
+from edge_models.scales import Scale
+from edge_models.windows import cut_windows, last_measured
 from edge_protocol.task import SeriesInput, TaskSpec
 
 HISTORY, CHOICE = 0.7, 0.1

@@ -37,8 +37,8 @@ from edge_client.labels import series_samples
 from edge_client.replay import ReplayStore
 from edge_models import local_training, trunk_changes
 from edge_models.head_weights import HeadWeights
+from edge_models.scales import Scale
 from edge_models.tasks import load_task, plugin_of
-from edge_models.windows import Scale
 from edge_protocol.blobs import cut
 from edge_protocol.errors import DataError
 from edge_protocol.ids import DeviceId

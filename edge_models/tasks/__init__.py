@@ -45,7 +45,11 @@ class TaskPlugin(Protocol):
         ...
 
     def side(self, record: Mapping[str, str]) -> F4:
-        """Turn a device's own record (column → text, empty or absent when not measured) into (F,) float32."""
+        """Turn a device's own record (column → text, empty or absent when not measured) into (F,) float32.
+
+        Raises:
+            DataError: it is refused; the message goes into the journal, so it names a column and never shows its text.
+        """
         ...
 
     def simulate(self, spec: TaskSpec, rng: np.random.Generator, n: int) -> Samples:

@@ -26,7 +26,7 @@ def side(record: Mapping[str, str]) -> F4:
     """Return (6,) float32: each reading in units of its usual spread and 1, or 0 and 0 when it was not measured.
 
     Raises:
-        DataError: a reading is not a number.
+        DataError: a reading is not a number; it is named and not shown, for errors go into the journal.
     """
     found: list[float] = []
     for name, (usual, spread) in _READINGS.items():
@@ -51,7 +51,5 @@ def _number(name: str, text: str) -> float:
     except ValueError:
         value = float("nan")
     if not isfinite(value):
-        raise DataError(
-            f"clinic reading {name!r} is {text[:40]!r}; write a number, or leave it empty when not measured"
-        )
+        raise DataError(f"clinic reading {name!r} is not a number; write one, or leave it empty when not measured")
     return value

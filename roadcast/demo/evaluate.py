@@ -16,8 +16,9 @@ from devices.runners.ort_runner import OrtRunner
 from edge_models.habits import sensor_numbers
 from edge_models.head_weights import HeadWeights
 from edge_models.samples import Samples
+from edge_models.scales import Scale
 from edge_models.tasks import load_task, plugin_of
-from edge_models.windows import Scale, cut_with_ends
+from edge_models.windows import cut_with_ends
 from edge_protocol.errors import DataError
 from edge_protocol.manifest import ReleaseManifest
 from edge_protocol.task import ImageInput, TaskSpec, Tier

@@ -114,7 +114,7 @@ def test_parts_fit_task_and_source(tmp_path: Path) -> None:
 
 
 def test_sources_that_do_not_fit_are_named(tmp_path: Path) -> None:
-    """Lines without moving objects, readings from a camera, a history of other sensors, images for a sensor."""
+    """Lines without moving objects, readings from a camera, images for a sensor."""
     pack, series = image_pack(tmp_path, 4), series_pack(tmp_path, 40)
     line = {"name": "a", "from": [0.0, 0.5], "to": [1.0, 0.5]}
     source = {"name": "main", "uri": f"pack://{pack}", "serving": "whole-sample", "lines": [line]}
@@ -122,19 +122,26 @@ def test_sources_that_do_not_fit_are_named(tmp_path: Path) -> None:
         built(tmp_path, sources=[source])
     with pytest.raises(ConfigError, match="no readings"):
         built(tmp_path, task="speed", sources=[{"name": "main", "uri": f"pack://{pack}"}])
-    history = series_pack(tmp_path, 40, sensors=2, name="history.npz")
     sensors = [{"name": "road", "uri": f"pack://{series}"}]
     with pytest.raises(ConfigError, match="only classifiers"):
         built(tmp_path, task="speed", sources=sensors, privacy={"epsilon_per_report": 1.0})
     with pytest.raises(ConfigError, match="class means"):
         built(tmp_path, task="speed", sources=sensors, privacy={"prototype_k": 10})
-    with pytest.raises(ConfigError, match="3 sensors, the commissioning pack 2"):
-        built(tmp_path, task="speed", sources=sensors, labels={"commissioning": str(history)})
     with pytest.raises(DataError, match="needs a series"):
         built(tmp_path, task="speed", sources=sensors, labels={"commissioning": str(pack)})
     (tmp_path / "fresh").mkdir()
     parts, kept = built(tmp_path / "fresh", task="speed", sources=sensors)
     assert (len(parts.feeds), kept) == (1, 0)
+
+
+def test_a_logger_may_have_other_sensors_than_the_pack(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The device starts; the new one is named, and its scale is learned."""
+    series = series_pack(tmp_path, 40)
+    history = series_pack(tmp_path, 40, sensors=2, name="history.npz")
+    sensors = [{"name": "road", "uri": f"pack://{series}"}]
+    parts, kept = built(tmp_path, task="speed", sources=sensors, labels={"commissioning": str(history)})
+    assert (len(parts.feeds), kept > 0) == (1, True)
+    assert "no sensor loop2:" in caplog.text
 
 
 def test_the_board_is_described_from_its_own_files(tmp_path: Path) -> None:

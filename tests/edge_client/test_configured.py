@@ -22,6 +22,7 @@ LINE = {"name": "a", "from": [0.0, 0.5], "to": [1.0, 0.5]}
     [
         ("speed", {"privacy": {"epsilon_per_report": 2.0}}, "only classifiers can report with privacy"),
         ("speed", {"privacy": {"prototype_k": 10}}, "or class means"),
+        ("vehicle", {"privacy": {"prototype_k": 667}}, "need train.max_samples of 4002, not 4000"),
         ("vehicle", {"serving": "whole-sample", "lines": [LINE]}, "has lines"),
         ("clinic", {"lines": [LINE]}, "has lines"),
     ],
@@ -29,7 +30,7 @@ LINE = {"name": "a", "from": [0.0, 0.5], "to": [1.0, 0.5]}
 def test_what_a_task_does_not_bear_is_refused_by_check_as_by_run(
     tmp_path: Path, task: str, change: dict[str, Any], said: str
 ) -> None:
-    """Privacy of a forecaster, and lines where nothing is counted: the same error, before anything is opened."""
+    """Privacy of a forecaster, class means that no job can meet, lines where nothing is counted: before a start."""
     pack = series_pack(tmp_path) if task == "speed" else image_pack(tmp_path)
     source = {"name": "main", "uri": f"pack://{pack}"} | {k: v for k, v in change.items() if k != "privacy"}
     asked = {k: v for k, v in change.items() if k == "privacy"}
@@ -45,7 +46,8 @@ def test_what_a_task_does_not_bear_is_refused_by_check_as_by_run(
 def test_what_a_task_bears_passes(tmp_path: Path) -> None:
     """A classifier with privacy, a forecaster without, a camera with lines where moving objects are counted."""
     camera = [{"name": "main", "uri": f"pack://{image_pack(tmp_path)}", "serving": "moving-objects", "lines": [LINE]}]
-    private = device_config(tmp_path, sources=camera, privacy={"epsilon_per_report": 2.0})
-    assert check_configuration(private).name == "vehicle"
+    for privacy in ({"epsilon_per_report": 2.0}, {"prototype_k": 666}):
+        private = device_config(tmp_path, sources=camera, privacy=privacy)
+        assert check_configuration(private).name == "vehicle"
     sensors = [{"name": "main", "uri": f"pack://{series_pack(tmp_path)}"}]
     assert check_configuration(device_config(tmp_path, task="speed", sources=sensors)).name == "speed"

@@ -10,8 +10,8 @@ import pytest
 from devices.packs import ImagePack, SeriesPack, open_pack
 from devices.preprocess import Preprocess, PreprocessConfig
 from edge_client.labels import LabelFile, image_samples, open_commissioning, series_samples
+from edge_models.scales import Scale
 from edge_models.tasks import load_task
-from edge_models.windows import Scale
 from edge_protocol.errors import DataError
 from tests.edge_client.device_rig import image_pack, series_pack
 

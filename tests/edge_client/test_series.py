@@ -14,8 +14,9 @@ from edge_client.results import Tally
 from edge_client.seen import Seen
 from edge_models.habits import Habits, places_of, sensor_numbers
 from edge_models.head_weights import HeadWeights
+from edge_models.scales import Scale
 from edge_models.tasks import load_task
-from edge_models.windows import LiveWindows, Scale, cut_with_ends
+from edge_models.windows import LiveWindows, cut_with_ends
 from edge_protocol.messages import IntervalResult
 from tests.edge_client.test_inference import Constant, Frames
 from tests.edge_models.test_habits import days

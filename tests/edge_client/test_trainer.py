@@ -29,8 +29,8 @@ from edge_client.replay import Kept, ReplayStore
 from edge_models.head_weights import HeadWeights
 from edge_models.ratio_head import RatioSettings
 from edge_models.samples import Samples
+from edge_models.scales import Scale
 from edge_models.tasks import load_task, plugin_of
-from edge_models.windows import Scale
 from edge_protocol.arrays import unpack
 from edge_protocol.blobs import cut
 from edge_protocol.errors import DataError, IncompatibleError, StoreError

@@ -14,8 +14,9 @@ from devices.packs import SeriesPack
 from edge_models.habits import MAX_BYTES, Habits, day_of, places_of, sensor_numbers
 from edge_models.profiles import Profile, side_inputs
 from edge_models.samples import Samples
+from edge_models.scales import Scale
 from edge_models.tasks import load_task
-from edge_models.windows import Scale, cut_with_ends
+from edge_models.windows import cut_with_ends
 from edge_protocol.errors import IncompatibleError
 from edge_protocol.task import SeriesInput
 

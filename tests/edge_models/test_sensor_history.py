@@ -13,9 +13,10 @@ from edge_models.head_fits import FitSettings, MlpSettings
 from edge_models.head_weights import HeadWeights
 from edge_models.profiles import Profile
 from edge_models.samples import Samples
+from edge_models.scales import Scale
 from edge_models.sensor_history import SensorHistory, own_inputs
 from edge_models.tasks import load_task
-from edge_models.windows import Scale, cut_with_ends
+from edge_models.windows import cut_with_ends
 from edge_protocol.task import SeriesInput
 from tests.edge_models.test_habits import DAY, NAMES, NUMBERS, SPEED, days, windows
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_models.scales import Scale
 from edge_models.tasks import load_task
-from edge_models.windows import LiveWindows, RunningScale, Scale, cut_windows
+from edge_models.windows import LiveWindows, cut_windows
 from edge_protocol.errors import DataError
 
 SPEC = load_task("speed")
@@ -143,17 +144,31 @@ def test_readings_of_another_group_are_refused() -> None:
         LiveWindows(SPEC, 2).push([1.0], START)
 
 
-@given(st.lists(st.floats(-100, 100), min_size=2, max_size=50))
-def test_a_running_scale_is_the_scale_of_all(readings: list[float]) -> None:
-    """Welford's running values are NumPy's mean and standard deviation, with a floor for a stuck sensor."""
-    running = RunningScale(1)
-    for reading in [np.nan, *readings]:
-        running.push([reading])
-    floor = 1e-3 * max(abs(np.mean(readings)), 1)
-    assert running.scale.mean[0] == pytest.approx(np.mean(readings), abs=1e-6)
-    assert running.scale.std[0] == pytest.approx(max(np.std(readings), floor), abs=1e-6)
-    fitted = Scale.fit(np.array([[np.nan, *readings]]).T)
-    assert fitted.pairs() == pytest.approx(running.scale.pairs(), abs=1e-4)
+def test_an_absurd_reading_is_missing_in_windows_and_targets() -> None:
+    """Neither a logger's 65535 nor an infinite reading is a value or a truth, live or in a pack."""
+    values = series(3, 40, 1, 0.0)
+    values[20], values[30] = 65535.0, np.inf
+    holed = np.where(np.isin(np.arange(40), (20, 30))[:, None], np.nan, values)
+    scale = Scale.fit(holed)
+    wild, missing = cut_windows(values, times(40), SPEC, scale), cut_windows(holed, times(40), SPEC, scale)
+    assert (wild.raw == missing.raw).all()
+    assert np.array_equal(wild.targets, missing.targets, equal_nan=True)
+    live, also = LiveWindows(SPEC, 1, scale), LiveWindows(SPEC, 1, scale)
+    for row, hole, at_s in zip(values, holed, times(40), strict=True):
+        assert (live.push(row, at_s)[0] == also.push(hole, at_s)[0]).all()
+
+
+def test_what_was_read_before_is_the_scale_that_readings_begin_with() -> None:
+    """The first reading after a start is measured, and of sensors that the scale does not know as well."""
+    past = series(4, 300, 2, 0.1)
+    live = LiveWindows(SPEC, 2, past=past)
+    windows, _ = live.push([52.0, np.nan], START)
+    assert windows[:, -1, 1].tolist() == [1, 0]
+    known = Scale(np.array([50.0, np.nan]), np.array([10.0, np.nan]))
+    both = LiveWindows(SPEC, 2, known, past=past)
+    both.push([52.0, 48.0], START)
+    assert both.scale.mean[0] == 50
+    assert both.scale.std == pytest.approx([10, live.scale.std[1]], rel=0.01)
 
 
 def test_a_sensor_that_was_never_measured_gives_no_sample() -> None:
