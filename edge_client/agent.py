@@ -249,7 +249,7 @@ class Agent:
         self.carry.keep_samples()
         if self._label_file is not None:
             for sample, label in self._label_file.poll():
-                self.carry.remember(m.Label(self.spec.name, sample[:64], label[:64]))
+                self.carry.remember(m.Label(self.spec.name, sample, label[:64]))
         if self.inference.turned():
             notify("WATCHDOG=1")
         self._uplink.flush(now)

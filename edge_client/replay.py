@@ -100,7 +100,9 @@ class ReplayStore:
         return sum(self._counts.values())
 
     def add(self, samples: Iterable[Kept], mark: str = "") -> int:
-        """Keep samples, replacing those of the same name, in slices; return how many the disk refused.
+        """Keep samples in slices, replacing those of the same name; return how many the disk refused.
+
+        One without a label replaces none that has one: the same picture seen again takes nobody's work away.
 
         Args:
             samples: to keep; what follows a slice that was refused is refused too.
@@ -196,14 +198,20 @@ class ReplayStore:
         return True
 
     def _insert(self, kept: Kept) -> None:
-        blobs = _blobs(kept)
         group = kept.target if isinstance(kept.target, int) else 0
+        if group == UNLABELLED and self._labelled(kept.sample):
+            return
+        blobs = _blobs(kept)
         hour = int(kept.at_s // _HOUR_S) % _DAY_HOURS if kept.at_s >= _NO_CLOCK_S else _DAY_HOURS
         self._remove("sample = ?", kept.sample)
         row = (kept.sample, group, hour, kept.at_s, *blobs)
         self._db.execute("insert into samples values(?, ?, ?, ?, ?, ?, ?, ?)", row)
         self._counts[group, hour] += 1
         self._bytes += sum(map(len, blobs)) + _ROW_BYTES
+
+    def _labelled(self, sample: str) -> bool:
+        query = "select 1 from samples where sample = ? and class != ?"
+        return self._db.execute(query, (sample, UNLABELLED)).fetchone() is not None
 
     def _evict(self) -> None:
         while self._bytes > self._budget and len(self) > 1:

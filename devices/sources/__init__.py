@@ -16,6 +16,8 @@ from __future__ import annotations
 from math import inf
 from typing import Final
 
+import numpy as np
+
 from devices.opencv import opencv
 from devices.packs import ImagePack, open_pack
 from devices.sources.address import Address, parse_address
@@ -88,15 +90,15 @@ def open_source(uri: str, *, name: str, rate_hz: float | None = None, loop: bool
 
 
 def _open_pack(address: Address, name: str, pace: Pace, *, loop: bool) -> Source:
-    pack = open_pack(address.path)
+    pack, labels = open_pack(address.path), address.flag("labels", default=False)
     if not isinstance(pack, ImagePack):
         return SeriesPackSource(pack, name=name, pace=pace, loop=loop)
-    split = address.options.get("split")
+    rows, split = np.arange(len(pack)), address.options.get("split")
     if split is not None:
         if split not in _SPLITS:
             raise ConfigError(f"source {address.shown}: split={split!r} must be train or test")
-        pack = pack.take(pack.split == _SPLITS[split])
-    return ImagePackSource(pack, name=name, pace=pace, loop=loop, labels=address.flag("labels", default=False))
+        rows = np.flatnonzero(pack.split == _SPLITS[split])
+    return ImagePackSource(pack, rows, name=name, pace=pace, loop=loop, labels=labels)
 
 
 def _open_video(address: Address, name: str, rate_hz: float | None, *, loop: bool) -> Source:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from devices.opencv import opencv
 from devices.packs import UNLABELLED, ImagePack, SeriesPack
 from devices.packs.npz import MAX_BYTES
-from devices.sources.folder import image_files, read_image
+from devices.sources.folder import image_files, label_of, read_image
 from devices.sources.table import MAX_SENSORS, parse_row
 from edge_protocol.errors import DataError, SourceError
 
@@ -66,19 +66,13 @@ def import_images(folder: Path, *, size: int, test_share: float, seed: int = 0) 
             reasons.append(f"{file.relative_to(folder)}: not a readable image")
             continue
         images[len(kept)] = opencv().resize(image, (size, size), interpolation=opencv().INTER_AREA)
-        kept.append(_class_of(file, folder))
+        kept.append(label_of(file, folder))
     if not kept:
         raise DataError(f"{folder}: none of its {len(files)} images can be read: {reasons[0]}")
     classes = tuple(sorted({name for name in kept if name}))
     labels = np.array([classes.index(name) if name else UNLABELLED for name in kept], np.int64)
     pack = ImagePack.of(images[: len(kept)], classes=classes, labels=labels, split=_split(labels, test_share, seed))
     return pack, Skipped("images", tuple(reasons))
-
-
-def _class_of(file: Path, folder: Path) -> str:
-    """The first folder below `folder`, empty for a file that lies beside them."""
-    parts = file.relative_to(folder).parts
-    return parts[0] if len(parts) > 1 else ""
 
 
 def _split(labels: npt.NDArray[np.int64], test_share: float, seed: int) -> npt.NDArray[np.uint8]:

@@ -61,6 +61,22 @@ def test_a_sample_of_the_same_name_takes_the_place_of_the_old_one(tmp_path: Path
     again.close()
 
 
+def test_a_sample_without_a_label_never_takes_the_place_of_one_that_has_one(tmp_path: Path) -> None:
+    """A pack that is played again, or a picture that is seen twice, undoes no operator's work."""
+    store = ReplayStore(tmp_path / "r.db", 1_000_000)
+    store.add([image(1), image(2)])
+    store.relabel("s-1", 3)
+    counts = dict(+store._counts)
+    store.add([Kept("s-1", 7.0, np.full((32, 32, 3), 200, np.uint8)), image(2)])
+    back = read_stored(tmp_path / "r.db", VEHICLE)
+    assert dict(zip(back.names, back.samples.targets.tolist(), strict=True)) == {"s-1": 3, "s-2": -1}
+    assert back.samples.raw.max() == 2
+    assert dict(+store._counts) == counts
+    store.add([Kept("s-1", 7.0, np.full((32, 32, 3), 200, np.uint8), 4)])
+    assert read_stored(tmp_path / "r.db", VEHICLE).samples.raw.max() == 200
+    store.close()
+
+
 def test_a_full_disk_costs_samples_which_are_counted_and_nothing_else(tmp_path: Path) -> None:
     """What was kept stays readable; when there is room again, samples are kept again."""
     store = ReplayStore(tmp_path / "r.db", 100_000_000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from math import inf
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from devices.packs import ImagePack, SeriesPack, save_pack
 from devices.sources import Source, csi_pipeline, open_source
 from devices.sources.base import Frame, Pace
 from devices.sources.decoder import DecodeJob
+from devices.sources.folder import sample_name
 from devices.sources.quality import FrameCheck
 from edge_protocol.errors import ConfigError, DataError, SourceError
 
@@ -52,8 +54,9 @@ def test_packed_images(vehicles: Path) -> None:
 
 
 def test_packed_split_and_loop(vehicles: Path) -> None:
-    """A part of a pack can be played, and played again and again."""
+    """A part of a pack can be played, and played again and again; a picture has the name of its row each time."""
     frames = drain(open_source(f"pack://{vehicles}?split=test", name="cam", loop=True), limit=5)
+    assert [frame.sample for frame in frames] == ["cam-4", "cam-5", "cam-4", "cam-5", "cam-4"]
     assert [int(frame.image[0, 0, 0]) for frame in frames if frame.image is not None] == [4, 5, 4, 5, 4]
     with pytest.raises(ConfigError, match="split='both' must be train or test"):
         open_source(f"pack://{vehicles}?split=both", name="cam")
@@ -127,6 +130,37 @@ def test_a_folder_s_records_come_with_their_images(tmp_path: Path) -> None:
     assert frames[0].record == {"age": "61", "pulse": "", "temperature": "38.4", "weight": "70.5"}
     assert [frame.record for frame in frames[1:3]] == [None, {}]
     assert [frame.fault for frame in frames] == [None] * 3 + ["unreadable"] * 4
+
+
+def test_a_folder_s_images_are_named_after_their_files(tmp_path: Path) -> None:
+    """A picture more leaves the names of the others; long names and names that are no UTF-8 are bounded and apart."""
+    picture(tmp_path / "b.png", 100)
+    picture(tmp_path / "refer" / "c.png", 110)
+
+    def names() -> list[str]:
+        return [frame.sample for frame in drain(open_source(f"folder://{tmp_path}", name="ward"))]
+
+    assert names() == ["ward/b.png", "ward/refer/c.png"]
+    picture(tmp_path / "a.png", 120)
+    assert names() == ["ward/a.png", "ward/b.png", "ward/refer/c.png"]
+    long = [sample_name("ward", Path("x" * 200 + tail) / "1.png") for tail in ("", "y")]
+    assert [len(name) for name in long] == [60, 60]
+    assert len(set(long)) == 2
+    assert all(name.endswith("/1.png") for name in long)
+    assert sample_name("ward", Path(os.fsdecode(b"\xff.png"))) == r"ward/\xff.png"
+    assert len(sample_name("w" * 64, Path("x" * 200))) == 64 + 1 + 24
+
+
+def test_the_first_sub_folder_is_the_label(tmp_path: Path) -> None:
+    """However deep an image lies below it; beside the sub-folders it has none, whatever the folder itself is called."""
+    for file, level in {"refer/2026-11/a.png": 100, "refer/b.png": 120, "c.png": 140}.items():
+        picture(tmp_path / file, level)
+    frames = drain(open_source(f"folder://{tmp_path}?labels=true", name="ward"))
+    assert {frame.sample: frame.label for frame in frames} == {
+        "ward/refer/2026-11/a.png": "refer",
+        "ward/refer/b.png": "refer",
+        "ward/c.png": None,
+    }
 
 
 def test_folder_without_images(tmp_path: Path) -> None:
