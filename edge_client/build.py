@@ -135,7 +135,7 @@ def _image_feed(source: SourceConfig, spec: TaskSpec, preprocess: Preprocess, se
     pipeline: Pipeline = WholeSample(spec, preprocess, tally, seen)
     if (source.serving or spec.serving) == "moving-objects":
         pipeline = Objects(spec, preprocess, MovingObjectsConfig(lines=source.lines), tally, seen)
-    return Feed(source.name, _opener(source), pipeline, tally)
+    return Feed(source.name, _opener(source, spec.side), pipeline, tally)
 
 
 def _told_s(source: SourceConfig, told: Callable[[str], float]) -> float:
@@ -169,8 +169,8 @@ def _series_feed(
     return Feed(source.name, _opener(source), pipeline, tally)
 
 
-def _opener(source: SourceConfig) -> Callable[[], Source]:
-    return partial(open_source, source.uri, name=source.name, rate_hz=source.rate_hz, loop=source.loop)
+def _opener(source: SourceConfig, side: tuple[str, ...] = ()) -> Callable[[], Source]:
+    return partial(open_source, source.uri, name=source.name, rate_hz=source.rate_hz, loop=source.loop, side=side)
 
 
 def _commission_images(config: DeviceConfig, spec: TaskSpec, preprocess: Preprocess, replay: ReplayStore) -> None:

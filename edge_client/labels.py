@@ -58,9 +58,11 @@ def open_commissioning(path: str, spec: TaskSpec) -> ImagePack | SeriesPack:
     pack = open_pack(path)
     if isinstance(pack, SeriesPack) != (spec.kind == "forecast"):
         raise DataError(f"{path}: task {spec.name!r} needs {'a series' if spec.kind == 'forecast' else 'images'}")
-    if isinstance(pack, ImagePack) and spec.side:
-        if pack.side_names not in ((), spec.side):
-            raise DataError(f"{path}: side inputs {', '.join(pack.side_names)}; the task has {', '.join(spec.side)}")
+    if isinstance(pack, ImagePack):
+        try:
+            pack = pack.with_side(spec.side)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
         if not np.isfinite(pack.side).all():
             raise DataError(
                 f"{path}: side inputs hold NaN or infinity; make the pack with what the plug-in's side says"

@@ -1,7 +1,7 @@
 """A folder of images as a source; a file that is no image is a frame with a fault, not the end of the run.
 
-Beside ``a.jpg`` may lie ``a.json``, what else is known of it: ``{"age": 61, "pulse": null}``. An image whose record is
-damaged has a fault too, for an answer without the readings would be another one.
+Beside ``a.jpg`` may lie ``a.json``, what else is known of it: ``{"age": 61, "pulse": null}``. Where a task asks for records,
+an image whose record is damaged has a fault too: an answer without the readings would be another one.
 """
 
 from __future__ import annotations
@@ -99,12 +99,12 @@ def read_record(image: Path) -> dict[str, str] | None:
 
 
 class FolderSource(Closing):
-    """Plays the images of a folder; with `labels`, an image's label is the name that `label_of` finds."""
+    """Plays the images of a folder; with `labels`, each with what `label_of` finds, with `records` what is beside."""
 
-    def __init__(self, folder: Path, *, name: str, pace: Pace, loop: bool, labels: bool) -> None:
+    def __init__(self, folder: Path, *, name: str, pace: Pace, loop: bool, labels: bool, records: bool) -> None:
         """Raises: SourceError: no folder, or no image in it."""
         self._folder, self._files = folder, image_files(folder)
-        self._name, self._pace, self._loop, self._labels = name, pace, loop, labels
+        self._name, self._pace, self._loop, self._labels, self._records = name, pace, loop, labels, records
         self._check = FrameCheck(frozen_after_s=float("inf"))
         self._next = 0
 
@@ -124,7 +124,7 @@ class FolderSource(Closing):
         took_s = time.perf_counter() - begun
         record, fault = None, "unreadable" if image is None else self._check.fault(image, now)
         try:
-            record = read_record(file)
+            record = read_record(file) if self._records else None
         except SourceError as error:
             fault = "unreadable"
             LOG.warning("%s", error)

@@ -43,7 +43,7 @@ def vehicles(tmp_path: Path) -> Path:
 
 def test_packed_images(vehicles: Path) -> None:
     """Images come in order with labels hidden, unless the address asks for them."""
-    frames = drain(open_source(f"pack://{vehicles}", name="cam"))
+    frames = drain(open_source(f"pack://{vehicles}", name="cam", side=("age",)))
     assert [int(frame.image[0, 0, 0]) for frame in frames if frame.image is not None] == list(range(6))
     assert {frame.label for frame in frames} == {None}
     assert [frame.sample for frame in frames][:2] == ["cam-0", "cam-1"]
@@ -51,6 +51,21 @@ def test_packed_images(vehicles: Path) -> None:
     assert frames[3].side.tolist() == [3.0]
     shown = drain(open_source(f"pack://{vehicles}?labels=true", name="cam"))
     assert [frame.label for frame in shown] == ["a", "b", "a", "b", "a", None]
+    assert {frame.side is None for frame in shown} == {True}, "a task without own inputs is given none"
+
+
+def test_columns_of_a_pack_go_by_name(tmp_path: Path) -> None:
+    """In whatever order, and however many more; a pack that lacks a name is refused, one without any is not."""
+    side = np.arange(6, dtype=np.float32).reshape(2, 3)
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    save_pack(tmp_path / "s.npz", ImagePack.of(images, classes=(), side=side, side_names=("b", "c", "a")), title="t")
+    frames = drain(open_source(f"pack://{tmp_path}/s.npz", name="cam", side=("a", "b")))
+    assert [frame.side.tolist() for frame in frames if frame.side is not None] == [[2, 0], [5, 3]]
+    with pytest.raises(DataError, match=r"s\.npz: side inputs b, c, a; the task has a, d; make the pack"):
+        open_source(f"pack://{tmp_path}/s.npz", name="cam", side=("a", "d"))
+    save_pack(tmp_path / "n.npz", ImagePack.of(images, classes=()), title="t")
+    without = drain(open_source(f"pack://{tmp_path}/n.npz", name="cam", side=("a",)))
+    assert [frame.side for frame in without] == [None] * 2
 
 
 def test_packed_split_and_loop(vehicles: Path) -> None:
@@ -113,7 +128,10 @@ def test_folder_with_a_broken_and_a_black_image(tmp_path: Path) -> None:
 
 
 def test_a_folder_s_records_come_with_their_images(tmp_path: Path) -> None:
-    """Numbers and texts as text, null as not measured, none where there is none; a damaged one is a fault."""
+    """Numbers and texts as text, null as not measured, none where there is none; a damaged one is a fault.
+
+    For a task without own inputs they are somebody else's, such as annotations: nobody looks at them.
+    """
     records = {
         "a": b'{"age": 61, "pulse": null, "temperature": "38.4", "weight": 70.5}',
         "c": b"{}",
@@ -126,7 +144,9 @@ def test_a_folder_s_records_come_with_their_images(tmp_path: Path) -> None:
         picture(tmp_path / f"{name}.png", 100 + ord(name) % 50)
     for name, text in records.items():
         (tmp_path / f"{name}.json").write_bytes(text)
-    frames = drain(open_source(f"folder://{tmp_path}", name="f"))
+    unasked = drain(open_source(f"folder://{tmp_path}", name="f"))
+    assert [(frame.record, frame.fault) for frame in unasked] == [(None, None)] * 7
+    frames = drain(open_source(f"folder://{tmp_path}", name="f", side=("age",)))
     assert frames[0].record == {"age": "61", "pulse": "", "temperature": "38.4", "weight": "70.5"}
     assert [frame.record for frame in frames[1:3]] == [None, {}]
     assert [frame.fault for frame in frames] == [None] * 3 + ["unreadable"] * 4
