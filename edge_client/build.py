@@ -66,7 +66,7 @@ class Parts:
     account: Account
 
 
-def open_memories(config: DeviceConfig) -> tuple[Outbox, ReplayStore, int]:
+def open_memories(config: DeviceConfig, spec: TaskSpec) -> tuple[Outbox, ReplayStore, int]:
     """Open what outlives a restart, and say how many of the two the disk refused.
 
     A device serves first: on a disk that is full or damaged they live in memory until the next start.
@@ -80,6 +80,7 @@ def open_memories(config: DeviceConfig) -> tuple[Outbox, ReplayStore, int]:
         outbox, refused = Outbox(outbox_file, in_memory=True), refused + 1
     try:
         replay = ReplayStore(replay_file, budget)
+        replay.belong_to(spec)
     except StoreError as error:
         LOG.warning("%s; until the next start samples are kept in memory", error)
         replay, refused = ReplayStore(replay_file, budget // 10, in_memory=True), refused + 1

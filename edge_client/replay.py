@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,8 +19,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edge_client.stored_task import is_of, note
 from edge_models.samples import F4, UNLABELLED
 from edge_protocol.errors import StoreError
+from edge_protocol.task import TaskSpec
 
 LOG = logging.getLogger(__name__)
 
@@ -30,6 +32,8 @@ _HOUR_S = 3600
 _DAY_HOURS = 24
 _NO_CLOCK_S = 365 * _DAY_HOURS * _HOUR_S
 """Before 1971 nobody kept samples: a commissioning pack's images, and a board without a clock, know no hour."""
+PACKED = "commissioning-"
+"""How the name of a commissioning pack's sample begins."""
 _SLICE = 256
 """Samples that are written at once."""
 _LEAST_PAGES = 16
@@ -91,10 +95,27 @@ class ReplayStore:
             except sqlite3.OperationalError:  # a full disk damages nothing
                 raise
             except sqlite3.DatabaseError:
-                path.replace(path.with_suffix(".damaged"))
-                self._open()
+                self._put_aside(".damaged")
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"replay store {path}: {error}; check the disk") from error
+
+    def belong_to(self, spec: TaskSpec) -> None:
+        """Hold samples of this task alone: those of another, or from before its labels changed, are put aside.
+
+        Raises:
+            StoreError: the disk refuses, or somebody reads the file just now.
+        """
+        try:
+            if not is_of(self._db, spec):
+                self._db.execute("pragma journal_mode = delete")  # brings the journal into the file
+                self._db.close()
+                aside = self._put_aside(".other-task")
+                told = "replay store: begun anew, its samples have other labels or inputs than task %r; they are in %s"
+                LOG.warning(told, spec.name, aside)
+            with suppress(sqlite3.Error):  # on a full disk it is noted at the next start
+                note(self._db, spec)
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"replay store {self._path}: {error}; check the disk") from error
 
     def __len__(self) -> int:
         return sum(self._counts.values())
@@ -121,7 +142,7 @@ class ReplayStore:
         What the disk refuses is logged and counted, and comes at the next start.
 
         Args:
-            mark: of what it was made from; another mark is taken anew.
+            mark: of what it was made from; another mark is taken anew, and what came of the one before is given up.
             gathered: makes the samples, in the same order each time.
         """
         if self._db.execute("select 1 from commissioned where mark = ?", (mark,)).fetchone() is not None:
@@ -131,9 +152,11 @@ class ReplayStore:
         if refused:
             LOG.warning("commissioning: the disk refused %d samples; make room for them and restart", refused)
             return
-        with suppress(sqlite3.Error), self._db:
-            self._db.execute("insert into commissioned values(?)", (mark,))
+        with suppress(sqlite3.Error), self._whole():
             given = self._db.execute("delete from begun where mark = ? returning taken", (mark,)).fetchall()
+            if not given:
+                self._give_up_packs()
+            self._db.execute("insert into commissioned values(?)", (mark,))
             if given and given[0][0] > len(self):
                 LOG.warning("commissioning: %d of %d samples fit into replay.budget_bytes", len(self), given[0][0])
 
@@ -174,6 +197,12 @@ class ReplayStore:
             self._db.close()
             raise
 
+    def _put_aside(self, suffix: str) -> Path:
+        """Give a closed file another name, and begin anew."""
+        aside = self._path.replace(self._path.with_suffix(suffix))
+        self._open()
+        return aside
+
     def _count(self) -> None:
         rows = self._db.execute("select class, hour, count(*) from samples group by class, hour")
         self._counts: Counter[tuple[int, int]] = Counter({(c, hour): n for c, hour, n in rows})
@@ -183,9 +212,10 @@ class ReplayStore:
 
     def _take(self, batch: list[Kept], mark: str) -> bool:
         """Write a slice as a whole, and how far its pack has come; False when the disk refused."""
-        counts, size = self._counts.copy(), self._bytes
         try:
-            with self._db:
+            with self._whole():
+                if mark and self._db.execute("select 1 from begun where mark = ?", (mark,)).fetchone() is None:
+                    self._give_up_packs()
                 for kept in batch:
                     self._insert(kept)
                     self._evict()
@@ -193,9 +223,25 @@ class ReplayStore:
                     more = "on conflict(mark) do update set taken = taken + excluded.taken"
                     self._db.execute(f"insert into begun values(?, ?) {more}", (mark, len(batch)))
         except (sqlite3.Error, OSError):
-            self._counts, self._bytes = counts, size
             return False
         return True
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """All that is done within, or nothing, in the file as in the counts."""
+        counts, size = self._counts.copy(), self._bytes
+        try:
+            with self._db:
+                yield
+        except BaseException:
+            self._counts, self._bytes = counts, size
+            raise
+
+    def _give_up_packs(self) -> None:
+        """Let what came of other packs go; each may come again."""
+        self._remove("sample glob ?", PACKED + "*")
+        self._db.execute("delete from commissioned")
+        self._db.execute("delete from begun")
 
     def _insert(self, kept: Kept) -> None:
         group = kept.target if isinstance(kept.target, int) else 0

@@ -1,7 +1,7 @@
 """A folder of images as a source; a file that is no image is a frame with a fault, not the end of the run.
 
-Beside ``a.jpg`` may lie ``a.json``, what else is known of it: ``{"age": 61, "pulse": null}``. Where a task asks for records,
-an image whose record is damaged has a fault too: an answer without the readings would be another one.
+Beside ``a.jpg`` may lie ``a.json``, what else is known of it: ``{"age": 61, "pulse": null}``. Where records are
+asked for, an image whose own is damaged has a fault too: an answer without the readings would be another one.
 """
 
 from __future__ import annotations

@@ -160,6 +160,37 @@ def test_what_was_gathered_is_taken_once(tmp_path: Path) -> None:
     store.close()
 
 
+def packed(number: int, target: int) -> Kept:
+    """A commissioning pack's image."""
+    return Kept(f"commissioning-{number}", float(number), image(number).raw, target)
+
+
+@pytest.mark.parametrize("left", [2, 0])
+def test_what_is_left_of_an_older_pack_goes_with_the_first_of_the_next(tmp_path: Path, left: int) -> None:
+    """An installer who takes wrong labels out is rid of them, but of nothing else; the old pack may come again."""
+    store = ReplayStore(tmp_path / "r.db", 10_000_000)
+    store.add([image(1, 3)])
+    store.commission("old", lambda: [packed(at, 0) for at in range(600)])
+    store.commission("new", lambda: [packed(at, 1) for at in range(left)])
+    assert read_stored(tmp_path / "r.db", VEHICLE).samples.targets.tolist() == [3, *[1] * left][-left - 1 :]
+    assert (len(store), sum(store._counts.values())) == (left + 1, left + 1)
+    store.commission("old", lambda: [packed(at, 0) for at in range(600)])
+    assert len(store) == 601
+    store.close()
+
+
+def test_a_disk_that_refuses_the_next_pack_keeps_the_old_one(tmp_path: Path) -> None:
+    """Its samples go in the same transaction in which the first of the next ones come."""
+    store = ReplayStore(tmp_path / "r.db", 10_000_000)
+    store.commission("old", lambda: [packed(at, 0) for at in range(10)])
+    pages = store._db.execute("pragma page_count").fetchone()[0]
+    store._db.execute(f"pragma max_page_count = {pages}")
+    store.commission("new", lambda: [packed(at, 1) for at in range(250)])
+    assert (len(store), store.dropped) == (10, 250)
+    assert set(read_stored(tmp_path / "r.db", VEHICLE).samples.targets.tolist()) == {0}
+    store.close()
+
+
 def test_a_pack_without_times_has_an_hour_of_its_own(tmp_path: Path) -> None:
     """Days of labelled frames neither push it out nor lose their own midnight to it."""
     store = ReplayStore(tmp_path / "r.db", 100 * ROW)

@@ -1,0 +1,105 @@
+"""A replay store follows its task: nothing is learnt under a class that meant something else."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from edge_client.replay import Kept, ReplayStore
+from edge_client.stored import read_stored
+from edge_models.tasks import load_task
+from edge_protocol.errors import StoreError
+from edge_protocol.task import TaskSpec
+
+VEHICLE = load_task("vehicle")
+
+
+def kept(number: int, target: int = -1) -> Kept:
+    """An image of a store."""
+    return Kept(f"s-{number}", float(number), np.full((32, 32, 3), number, np.uint8), target)
+
+
+def changed(**changes: object) -> TaskSpec:
+    """The vehicle task with changes."""
+    return msgspec.structs.replace(VEHICLE, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        changed(labels=("unclear", *VEHICLE.labels)),
+        changed(labels=VEHICLE.labels[::-1]),
+        changed(side=("age",)),
+        load_task("clinic"),
+        load_task("speed"),
+    ],
+    ids=["a label more", "another order", "side inputs", "clinic", "speed"],
+)
+def test_a_store_follows_its_task(tmp_path: Path, other: TaskSpec, caplog: pytest.LogCaptureFixture) -> None:
+    """Of another task, or of other labels, nothing is learnt: the file is put aside whole, and that is said, once."""
+    path = tmp_path / "r.db"
+    store = ReplayStore(path, 1_000_000)
+    store.belong_to(VEHICLE)
+    store.commission("pack", lambda: [kept(0, 5)])
+    store.close()
+    with pytest.raises(StoreError, match="holds nothing of task"):
+        read_stored(path, other)
+    for _ in range(2):
+        store = ReplayStore(path, 1_000_000)
+        store.belong_to(other)
+        assert len(store) == 0
+        assert len(read_stored(path, other).names) == 0
+        store.close()
+    assert len(caplog.messages) == 1
+    assert "begun anew" in caplog.text
+    assert read_stored(path.with_suffix(".other-task"), VEHICLE).samples.targets.tolist() == [5]
+    store = ReplayStore(path, 1_000_000)
+    store.belong_to(other)
+    store.commission("pack", lambda: [kept(0, 0)])
+    assert len(store) == 1, "the pack is taken for the new task too"
+    store.close()
+
+
+def test_a_store_from_before_tasks_were_noted_is_kept_where_it_fits(tmp_path: Path) -> None:
+    """One whose samples have the task's sizes and classes is its own from now on; another is put aside."""
+    path = tmp_path / "r.db"
+    store = ReplayStore(path, 1_000_000)
+    store.add([kept(1, 5), kept(2)])
+    store.belong_to(VEHICLE)
+    assert len(store) == 2
+    store.belong_to(changed(labels=VEHICLE.labels[::-1]))
+    assert len(store) == 0
+    store.add([kept(1, 5)])
+    store._db.execute("drop table task")
+    store.belong_to(changed(labels=VEHICLE.labels[:3]))
+    assert len(store) == 0
+    store.close()
+
+
+def test_a_store_that_somebody_reads_is_not_put_aside_under_him(tmp_path: Path) -> None:
+    """It is an error, the agent keeps samples in memory, and no job learns from the file; the next start mends it."""
+    path = tmp_path / "r.db"
+    store = ReplayStore(path, 1_000_000)
+    store.belong_to(VEHICLE)
+    store.add([kept(1, 5)])
+    store.close()
+    clinic = load_task("clinic")
+    reader = sqlite3.connect(path)
+    reader.execute("begin")
+    reader.execute("select * from samples").fetchall()
+    store = ReplayStore(path, 1_000_000)
+    store._db.execute("pragma busy_timeout = 1")
+    with pytest.raises(StoreError, match="locked"):
+        store.belong_to(clinic)
+    store.close()
+    with pytest.raises(StoreError, match="holds nothing of task"):
+        read_stored(path, clinic)
+    reader.close()
+    store = ReplayStore(path, 1_000_000)
+    store.belong_to(clinic)
+    assert len(store) == 0
+    store.close()
