@@ -1,7 +1,8 @@
 """What others read of the replay store, and what of it a training job learns from; owns no file, writes nothing.
 
-Of more samples than a job may have, labelled ones come first. As in the store itself the fullest class gives way, and
-each is thinned evenly over time (`thinning`): a job learns from what a store of that size would have kept of them.
+Of more samples than a job may have, labelled ones come first, but for an eighth. As in the store itself the fullest
+class gives way, and each is thinned evenly over time (`thinning`): a job learns from what a store of that size would
+have kept of them.
 """
 
 from __future__ import annotations

@@ -9,11 +9,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from edge_client.build import open_memories
 from edge_client.replay import Kept, ReplayStore
 from edge_client.stored import read_stored
 from edge_models.tasks import load_task
 from edge_protocol.errors import StoreError
 from edge_protocol.task import TaskSpec
+from tests.edge_client.device_rig import device_config
 
 VEHICLE = load_task("vehicle")
 
@@ -62,6 +64,17 @@ def test_a_store_follows_its_task(tmp_path: Path, other: TaskSpec, caplog: pytes
     store.commission("pack", lambda: [kept(0, 0)])
     assert len(store) == 1, "the pack is taken for the new task too"
     store.close()
+
+
+def test_a_device_s_memories_follow_its_task(tmp_path: Path) -> None:
+    """The agent opens its store for the task that its configuration names now."""
+    config = device_config(tmp_path)
+    for name in ("vehicle", "clinic"):
+        outbox, store, refused = open_memories(config, load_task(name))
+        assert (len(store), refused) == (0, 0)
+        store.add([kept(1, 2)])
+        store.close()
+        outbox.close()
 
 
 def test_a_store_from_before_tasks_were_noted_is_kept_where_it_fits(tmp_path: Path) -> None:
