@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from shutil import disk_usage
 
 import numpy as np
 import numpy.typing as npt
@@ -102,6 +103,8 @@ class ReplayStore:
     def belong_to(self, spec: TaskSpec) -> None:
         """Hold samples of this task alone: those of another, or from before its labels changed, are put aside.
 
+        They are deleted where the disk has no room for both: the device goes first.
+
         Raises:
             StoreError: the disk refuses, or somebody reads the file just now.
         """
@@ -110,8 +113,10 @@ class ReplayStore:
                 self._db.execute("pragma journal_mode = delete")  # brings the journal into the file
                 self._db.close()
                 aside = self._put_aside(".other-task")
-                told = "replay store: begun anew, its samples have other labels or inputs than task %r; they are in %s"
-                LOG.warning(told, spec.name, aside)
+                if no_room := disk_usage(aside.parent).free < 2 * self._budget:
+                    aside.unlink()
+                told = "replay store: begun anew, its samples had other labels or inputs than task %r; they are %s"
+                LOG.warning(told, spec.name, "deleted for want of room" if no_room else f"in {aside}")
             with suppress(sqlite3.Error):  # on a full disk it is noted at the next start
                 note(self._db, spec)
         except (sqlite3.Error, OSError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from shutil import disk_usage
 
 import msgspec
 import numpy as np
@@ -91,6 +92,18 @@ def test_a_store_from_before_tasks_were_noted_is_kept_where_it_fits(tmp_path: Pa
     store.belong_to(changed(labels=VEHICLE.labels[:3]))
     assert len(store) == 0
     store.close()
+
+
+def test_what_is_put_aside_takes_no_room_from_the_device(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where the disk cannot hold both stores at their fullest, the old one is deleted, and that is said."""
+    path = tmp_path / "r.db"
+    store = ReplayStore(path, disk_usage(tmp_path).free)
+    store.belong_to(VEHICLE)
+    store.add([kept(1, 5)])
+    store.belong_to(load_task("clinic"))
+    store.close()
+    assert [file.name for file in tmp_path.iterdir()] == ["r.db"]
+    assert "deleted for want of room" in caplog.text
 
 
 def test_a_store_that_somebody_reads_is_not_put_aside_under_him(tmp_path: Path) -> None:
