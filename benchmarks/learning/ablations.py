@@ -64,9 +64,9 @@ class NoNovelty(FedDistill):
 class Unlike(Block):
     """A block whose devices never name what the shared model names."""
 
-    def agreement(self, classes: I8) -> F4:
+    def agreement(self, classes: I8, weight: F4) -> F4:
         """(n,) float32, all 0."""
-        del classes
+        del classes, weight
         return np.zeros(len(self.named), np.float32)
 
 

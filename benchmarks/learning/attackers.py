@@ -21,6 +21,8 @@ SURE, OWN = len(CONFIDENCE) - 1, len(ODDS) - 1
 """The highest levels of confidence and density."""
 BLUR = 0.2
 """Share of the samples on which a blurred echo names anything."""
+QUIET = 0.3
+"""Share of the samples on which a quiet echo hardly says anything."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +99,15 @@ def blurred_echo(attack: Attack) -> dict[int, ClassVotes]:
     return attack.instead(lambda _: _loud(attack, _blurred(attack)))
 
 
+def quiet_echo(attack: Attack) -> dict[int, ClassVotes]:
+    """The same, but for what is second likeliest on some samples, said so quietly that it costs nothing."""
+    names, second = np.argsort(attack.shared, axis=1)[:, :-3:-1].T
+    quiet = attack.rng.random(len(names)) < QUIET
+    sure, density = np.where(quiet, 0, SURE), np.where(quiet, 1, OWN)
+    lie = _votes(np.where(quiet, second, names), sure, density, attack.shared.shape[1])
+    return attack.instead(lambda _: lie)
+
+
 def hull(attack: Attack) -> dict[int, ClassVotes]:
     """Colluders agree on the least likely of what honest devices say of a sample: never outside of what is honest."""
     loudest = np.zeros(attack.shared.shape, np.int64)
@@ -134,6 +145,7 @@ ATTACKS: Mapping[str, Callable[[Attack], dict[int, ClassVotes]]] = {
     "copy": copy,
     "echo": echo,
     "blurred echo": blurred_echo,
+    "quiet echo": quiet_echo,
     "hull": hull,
     "adaptive": adaptive,
 }

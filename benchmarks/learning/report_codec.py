@@ -56,9 +56,10 @@ class ExactRatios:
         """Weight times ratio: (N, C)."""
         return self._values * weights
 
-    def agreement(self, classes: I8) -> F4:
-        """Share of the samples on which this class has the largest odds: (1,)."""
-        return np.array([np.mean(self.odds.argmax(1) == classes)], np.float32)
+    def agreement(self, classes: I8, weight: F4) -> F4:
+        """Share of all odds that are on samples where this class has the largest: (1,)."""
+        told = self.odds.sum(1) * weight
+        return np.array([told[self.odds.argmax(1) == classes].sum() / max(told.sum(), 1e-9)], np.float32)
 
     @property
     def _values(self) -> F4:

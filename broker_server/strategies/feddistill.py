@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from broker_server.strategies.base import F4, Ballot, Fusion, HiddenAnchors, Opinion, Strategy, opinion_of
 from broker_server.strategies.mixture import mixture_weights
-from broker_server.strategies.ratios import Ratios, blocks
+from broker_server.strategies.ratios import I8, Ratios, blocks
 from edge_protocol.ids import DeviceId
 from edge_protocol.messages import ClassVotes
 
@@ -88,13 +88,15 @@ class FedDistill(Strategy):
         anchors = self.anchors or HiddenAnchors(np.zeros(0, np.int64), np.zeros(0, np.int64))
         truth, believed = anchors.truth.astype(np.int64), shared.argmax(1)
         held = np.array([_held(votes) for votes in self._votes()], np.float32)
+        mix, known_mix = (np.bincount(each, minlength=classes) for each in (believed, believed[anchors.rows]))
+        like_known = (known_mix / np.maximum(mix, 1))[believed].astype(np.float32)
         agreement = np.zeros(len(held), np.float32)
         known = np.ones((len(held) + 1, len(truth)), np.float32)
         soft = np.ones((len(held) + 1, len(shared)), np.float32)
         for block in decoded:
             known[block.devices] = block.picked(anchors.rows, truth)
             soft[block.devices] = block.picked(slice(None), believed)
-            agreement[block.devices] = block.agreement(believed)
+            agreement[block.devices] = block.agreement(believed, like_known)
         known[-1] = (shared / shared.mean(0))[anchors.rows, truth]
         weights = np.zeros((len(held) + 1, classes), np.float32)
         for c in range(classes):
@@ -108,7 +110,8 @@ class FedDistill(Strategy):
                 weights[-1, c] = 1  # nobody can be judged
             else:
                 weights[:, c] = prior / prior.sum()
-        return self._bounded(_for_news(weights, agreement, believed[anchors.rows] == truth))
+        spoken = np.array([votes.samples - votes.density.data.count(0) for votes in self._votes()])
+        return self._bounded(_for_news(weights, agreement, spoken, believed[anchors.rows] == truth))
 
     def _votes(self) -> list[ClassVotes]:
         """What the devices said, in their order; only levels have a density to compare."""
@@ -184,20 +187,24 @@ class FedDistill(Strategy):
         return weights
 
 
-def _for_news(weights: F4, agreement: F4, right: npt.NDArray[np.bool_]) -> F4:
+def _for_news(weights: F4, agreement: F4, spoken: I8, right: npt.NDArray[np.bool_]) -> F4:
     """The same weights (n + 1, C), with what devices have in a class shared out anew to those that add something.
 
     Whoever knows the answers names the shared model's classes as often as that is right. A device that does it more
-    often, by two standard errors of what the anchors tell, repeats the shared model's errors.
+    often, by two standard errors of what the anchors and its own samples tell, repeats the shared model's errors. Where
+    the anchors do not tell that the shared model errs at all, nobody is said to.
 
     Args:
         weights: of the devices, and last of the shared model.
-        agreement: (n,) how often each device names the class that the shared model names.
+        agreement: (n,) how much of what each device says names the class that the shared model names.
+        spoken: (n,) int64, of how many samples it speaks.
         right: (A,) whether the shared model is, of each hidden anchor.
     """
     share = (np.count_nonzero(right) + 1) / (len(right) + 2)
-    wrong = 1 - share - 2 * np.sqrt(share * (1 - share) / (len(right) + 2))
-    told = weights[:-1] * np.minimum((1 - agreement) / max(wrong, 1e-6), 1)[:, None] ** NOVELTY
+    error = np.sqrt(share * (1 - share) * (1 / (len(right) + 2) + 1 / np.maximum(spoken, 1)))
+    wrong = 1 - share - 2 * error
+    news = np.divide(1 - agreement, wrong, out=np.ones_like(wrong), where=wrong > 0)
+    told = weights[:-1] * np.minimum(news, 1)[:, None] ** NOVELTY
     before, after = weights[:-1].sum(0), told.sum(0)
     told *= np.divide(before, after, out=np.zeros_like(after), where=after > 0)
     return np.concatenate([told, 1 - told.sum(0, keepdims=True)]).astype(np.float32)

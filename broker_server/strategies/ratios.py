@@ -46,11 +46,12 @@ class Ratios(Protocol):
             weights: (n, C) float32, of each device in each class.
         """
 
-    def agreement(self, classes: I8) -> F4:
-        """Share of the samples that each device speaks of on which it names this class: (n,) float32.
+    def agreement(self, classes: I8, weight: F4) -> F4:
+        """Share of what each device says that names this class, by the odds told: (n,) float32, 0 of a silent one.
 
         Args:
             classes: (N,) int64, a class on each sample.
+            weight: (N,) float32 ≥ 0, what each sample counts.
         """
 
 
@@ -98,11 +99,14 @@ class Block:
             total[c] += scale[:, c] @ np.multiply(self.more, mine, out=part)
         return np.asarray(total.T)
 
-    def agreement(self, classes: I8) -> F4:
-        """Share of the samples that each device speaks of on which it names this class: (n,) float32."""
-        same = np.equal(self.named, classes.astype(np.uint8)) & self.spoken
-        agreed, all_told = (np.array([np.count_nonzero(row) for row in each]) for each in (same, self.spoken))
-        return np.asarray(agreed / np.maximum(all_told, 1), np.float32)
+    def agreement(self, classes: I8, weight: F4) -> F4:
+        """Share of what each device says that names this class, by the odds told: (n,) float32, 0 of a silent one."""
+        told = self.rest * self.held.sum(1, keepdims=True)
+        told += self.more
+        told *= self.spoken
+        total = told @ weight
+        told *= self.named == classes.astype(np.uint8)
+        return np.asarray(np.divide(told @ weight, total, out=np.zeros_like(total), where=total > 0))
 
 
 def blocks(votes: Sequence[ClassVotes]) -> Iterator[Block]:

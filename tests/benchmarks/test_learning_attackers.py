@@ -37,6 +37,16 @@ def test_only_liars_lie(name: str) -> None:
     assert all(told[at] != attack.said[at] for at in attack.liars)
 
 
+def test_a_quiet_echo_says_aloud_what_the_shared_model_says() -> None:
+    """What it names beside that costs it nothing: the lowest levels, of what is second likeliest."""
+    attack = scene()
+    lie = ATTACKS["quiet echo"](attack)[4]
+    named, density = unpack(lie.classes), unpack(lie.density).astype(int)
+    order = attack.shared.argsort(1)
+    assert set(density) == {1, 7}
+    np.testing.assert_array_equal(named, np.where(density == 7, order[:, -1], order[:, -2]))
+
+
 def test_flipped_and_swapped_names_take_the_held_classes_along() -> None:
     """Class c is called the next one and is held under that name; a swap leaves the third class alone."""
     attack = scene()

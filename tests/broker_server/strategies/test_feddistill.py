@@ -173,8 +173,13 @@ def test_liars_in_the_majority_lose_their_weight(
     assert right[False] >= right[True]
 
 
-def fleet_with(echoes: int, noise: float = 0.0) -> tuple[FedDistill, npt.NDArray[np.int64]]:
-    """Twelve devices that know three of six classes each; the first ones repeat the shared model instead, all loud."""
+def fleet_with(
+    echoes: int, noise: float = 0.0, odds_of_noise: float = 90.0
+) -> tuple[FedDistill, npt.NDArray[np.int64]]:
+    """Twelve devices that know three of six classes each; the first ones repeat the shared model instead, all loud.
+
+    But for a share of the samples (`noise`), on which they name any class with these odds.
+    """
     rng = np.random.default_rng(3)
     truth = rng.integers(0, 6, 1200)
     believed = np.where(rng.random(1200) < 0.6, truth, rng.integers(0, 6, 1200))
@@ -189,21 +194,72 @@ def fleet_with(echoes: int, noise: float = 0.0) -> tuple[FedDistill, npt.NDArray
         odds[np.arange(1200), said] += 2 * held[said]
         if at < echoes:
             held[:] = True
-            named = np.where(rng.random(1200) < noise, rng.integers(0, 6, 1200), believed)
+            blurred = rng.random(1200) < noise
+            named = np.where(blurred, rng.integers(0, 6, 1200), believed)
             odds = np.full((1200, 6), 0.05, np.float32)
-            odds[np.arange(1200), named] = 90.0
+            odds[np.arange(1200), named] = np.where(blurred, odds_of_noise, 90.0)
         strategy.add(DeviceId(f"d{at:02}"), class_votes_of(odds, held.astype(np.uint8)))
     return strategy, truth
 
 
-@pytest.mark.parametrize(("echoes", "noise"), [(1, 0.0), (5, 0.0), (1, 0.1), (5, 0.1)])
-def test_who_repeats_the_shared_model_is_not_heard(echoes: int, noise: float) -> None:
-    """Who names loudly what the shared model names, with few changes, leaves most of what the others teach."""
-    strategy, truth = fleet_with(echoes, noise)
+@pytest.mark.parametrize(
+    ("echoes", "noise", "odds_of_noise"),
+    [(1, 0.0, 90.0), (5, 0.0, 90.0), (1, 0.1, 90.0), (5, 0.1, 90.0), (1, 0.4, 0.2), (5, 0.4, 0.2)],
+)
+def test_who_repeats_the_shared_model_is_not_heard(echoes: int, noise: float, odds_of_noise: float) -> None:
+    """Who names loudly what the shared model names, with few changes or quiet ones, leaves what the others teach."""
+    strategy, truth = fleet_with(echoes, noise, odds_of_noise)
     taught, honest = ((one.teacher().value.argmax(1) == truth).mean() for one in (strategy, fleet_with(0)[0]))
     alone = (strategy.shared.value.argmax(1) == truth).mean()
     assert taught - alone > 0.7 * (honest - alone) > 0.05
     assert sum(share for device, share in strategy.trust().items() if device < f"d{echoes:02}") < 0.05
+
+
+def street(rng: np.random.Generator, liars: int) -> tuple[FedDistill, npt.NDArray[np.int64]]:
+    """Nine tenths of the proxies are of a class that everybody knows, the anchors of all alike; the first ones lie."""
+    truth = np.concatenate(
+        [np.where(rng.random(2000) < 0.88, 0, rng.integers(0, 6, 2000)), np.repeat(np.arange(6), 10)]
+    )
+    n = len(truth)
+
+    def seen(right: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        return np.where(rng.random(n) < right, truth, (truth + rng.integers(1, 6, n)) % 6)
+
+    shared = np.full((n, 6), 0.05, np.float32)
+    shared[np.arange(n), seen(np.where(truth == 0, 0.97, 0.62))] = 0.75
+    rows = np.arange(2000, n)
+    strategy = FedDistill(Opinion(shared), DistilSettings(), HiddenAnchors(rows, truth[rows]))
+    for at in range(12):
+        held = np.isin(np.arange(6), [0, 1 + at % 5, 1 + (at + 1) % 5])
+        named = seen(np.full(n, 0.93))
+        density = np.where(held[named], rng.integers(3, 6, n), 0).tolist()
+        vote = class_votes((named * (np.array(density) > 0)).tolist(), density=density, held=held.tolist())
+        lie = class_votes(rng.integers(0, 6, n).tolist(), density=rng.integers(1, 8, n).tolist(), held=[1] * 6)
+        strategy.add(DeviceId(f"d{at:02}"), lie if at < liars else vote)
+    return strategy, truth
+
+
+def test_proxies_need_not_be_mixed_like_the_anchors() -> None:
+    """Where everybody agrees on nearly all that there is, honest devices repeat nobody, and a liar is not heard."""
+    strategy, truth = street(np.random.default_rng(0), liars=1)
+    alone, taught = ((said.value.argmax(1) == truth)[:2000].mean() for said in (strategy.shared, strategy.teacher()))
+    assert alone < 0.95
+    assert taught > 0.98
+    assert strategy.trust()["d00"] < 0.05
+
+
+@pytest.mark.parametrize("anchors", [0, 20])
+def test_who_agrees_with_a_model_that_never_errs_repeats_nothing(anchors: int) -> None:
+    """Anchors that tell of no error tell of no echo: one sample more or less of agreement makes no difference."""
+    truth = np.arange(200) % 2
+    shared = Opinion(np.where(truth[:, None] == np.arange(2), 0.9, 0.1).astype(np.float32))
+    rows = np.arange(anchors)
+    strategy = FedDistill(shared, DistilSettings(device_cap=1), HiddenAnchors(rows, truth[rows]) if anchors else None)
+    differs = truth.copy()
+    differs[100] = 1 - differs[100]
+    for name, said in (("agrees", truth), ("differs", differs)):
+        strategy.add(DeviceId(name), class_votes(said.tolist(), density=[4] * 200, held=[1, 1]))
+    assert strategy.trust()["agrees"] == pytest.approx(strategy.trust()["differs"], rel=0.1)
 
 
 def test_a_class_without_a_hidden_anchor_is_the_shared_models() -> None:
