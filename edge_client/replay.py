@@ -20,7 +20,7 @@ from shutil import disk_usage
 import numpy as np
 import numpy.typing as npt
 
-from edge_client.stored_task import is_of, note
+from edge_client.stored_task import is_of, name_in, name_of, note
 from edge_models.samples import F4, UNLABELLED
 from edge_protocol.errors import StoreError
 from edge_protocol.task import TaskSpec
@@ -96,27 +96,22 @@ class ReplayStore:
             except sqlite3.OperationalError:  # a full disk damages nothing
                 raise
             except sqlite3.DatabaseError:
-                self._put_aside(".damaged")
+                path.replace(path.with_suffix(".damaged"))
+                self._open()
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"replay store {path}: {error}; check the disk") from error
 
     def belong_to(self, spec: TaskSpec) -> None:
-        """Hold samples of this task alone: those of another, or from before its labels changed, are put aside.
+        """Hold samples of this task alone; those of another, or from before its labels changed, wait until it is back.
 
-        They are deleted where the disk has no room for both: the device goes first.
+        They are deleted where the disk has no room for two stores: the device goes first.
 
         Raises:
             StoreError: the disk refuses, or somebody reads the file just now.
         """
         try:
             if not is_of(self._db, spec):
-                self._db.execute("pragma journal_mode = delete")  # brings the journal into the file
-                self._db.close()
-                aside = self._put_aside(".other-task")
-                if no_room := disk_usage(aside.parent).free < 2 * self._budget:
-                    aside.unlink()
-                told = "replay store: begun anew, its samples had other labels or inputs than task %r; they are %s"
-                LOG.warning(told, spec.name, "deleted for want of room" if no_room else f"in {aside}")
+                self._change_places(spec)
             with suppress(sqlite3.Error):  # on a full disk it is noted at the next start
                 note(self._db, spec)
         except (sqlite3.Error, OSError) as error:
@@ -202,11 +197,19 @@ class ReplayStore:
             self._db.close()
             raise
 
-    def _put_aside(self, suffix: str) -> Path:
-        """Give a closed file another name, and begin anew."""
-        aside = self._path.replace(self._path.with_suffix(suffix))
+    def _change_places(self, spec: TaskSpec) -> None:
+        """Give the file its task's name, and open what a task is found under, or a new one."""
+        aside, own = (self._path.with_stem(f"{self._path.stem}-{name}") for name in (name_in(self._db), name_of(spec)))
+        self._db.execute("pragma journal_mode = delete")  # brings the journal into the file
+        self._db.close()
+        self._path.replace(aside)
+        if own.exists():
+            own.replace(self._path)
         self._open()
-        return aside
+        if no_room := disk_usage(aside.parent).free < 2 * self._budget:
+            aside.unlink()
+        told = "replay store: its samples have other labels or inputs than task %r and are %s; begun anew with %d"
+        LOG.warning(told, spec.name, "deleted for want of room" if no_room else f"in {aside.name} now", len(self))
 
     def _count(self) -> None:
         rows = self._db.execute("select class, hour, count(*) from samples group by class, hour")

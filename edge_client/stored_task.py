@@ -6,6 +6,7 @@ Stores from before this was kept are taken for the task's own as long as their s
 from __future__ import annotations
 
 import sqlite3
+from hashlib import sha256
 
 import numpy as np
 
@@ -40,6 +41,20 @@ def note(store: sqlite3.Connection, spec: TaskSpec) -> None:
             store.execute("insert into task values(?)", (_meaning(spec),))
 
 
+def name_of(spec: TaskSpec) -> str:
+    """8 hex digits that name a task as far as its samples are concerned."""
+    return _name(_meaning(spec))
+
+
+def name_in(store: sqlite3.Connection) -> str:
+    """The same of the task that was noted.
+
+    Raises:
+        sqlite3.Error: the store cannot be read.
+    """
+    return _name(_noted(store))
+
+
 def blank(count: int, spec: TaskSpec) -> Samples:
     """Room for samples; a side input that one does not bring stays 0, as in serving, a sensor's number unknown."""
     image = spec.input.shape != spec.input.raw_shape
@@ -49,6 +64,10 @@ def blank(count: int, spec: TaskSpec) -> Samples:
         np.zeros((count, len(spec.side)), np.float32) if spec.labels else np.full((count, 1), np.nan, np.float32),
         np.ones((count, 2), np.float32),
     )
+
+
+def _name(meaning: str) -> str:
+    return sha256(meaning.encode()).hexdigest()[:8]
 
 
 def _meaning(spec: TaskSpec) -> str:

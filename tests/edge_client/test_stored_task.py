@@ -43,7 +43,7 @@ def changed(**changes: object) -> TaskSpec:
     ids=["a label more", "another order", "side inputs", "clinic", "speed"],
 )
 def test_a_store_follows_its_task(tmp_path: Path, other: TaskSpec, caplog: pytest.LogCaptureFixture) -> None:
-    """Of another task, or of other labels, nothing is learnt: the file is put aside whole, and that is said, once."""
+    """Of another task, or of other labels, nothing is learnt; the file waits until its task is back, which is said."""
     path = tmp_path / "r.db"
     store = ReplayStore(path, 1_000_000)
     store.belong_to(VEHICLE)
@@ -58,13 +58,17 @@ def test_a_store_follows_its_task(tmp_path: Path, other: TaskSpec, caplog: pytes
         assert len(read_stored(path, other).names) == 0
         store.close()
     assert len(caplog.messages) == 1
-    assert "begun anew" in caplog.text
-    assert read_stored(path.with_suffix(".other-task"), VEHICLE).samples.targets.tolist() == [5]
+    assert "begun anew with 0" in caplog.text
     store = ReplayStore(path, 1_000_000)
     store.belong_to(other)
     store.commission("pack", lambda: [kept(0, 0)])
     assert len(store) == 1, "the pack is taken for the new task too"
+    store.belong_to(VEHICLE)
+    assert read_stored(path, VEHICLE).samples.targets.tolist() == [5], "a task that is back finds what it had"
+    store.belong_to(other)
+    assert len(store) == 1
     store.close()
+    assert len([*tmp_path.iterdir()]) == 2
 
 
 def test_a_device_s_memories_follow_its_task(tmp_path: Path) -> None:
