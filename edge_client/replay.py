@@ -15,12 +15,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from shutil import disk_usage
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_client.stored_task import is_of, name_in, name_of, note
+from edge_client.stored_task import beside, change_places, is_of, name_in, name_of, note
 from edge_models.samples import F4, UNLABELLED
 from edge_protocol.errors import StoreError
 from edge_protocol.task import TaskSpec
@@ -110,8 +109,9 @@ class ReplayStore:
             StoreError: the disk refuses, or somebody reads the file just now.
         """
         try:
-            if not is_of(self._db, spec):
-                self._change_places(spec)
+            own = beside(self._path, name_of(spec))  # an empty store beside it: this was cut short the last time
+            if not is_of(self._db, spec) or (not len(self) and own.exists()):
+                self._change_places(own, spec)
             with suppress(sqlite3.Error):  # on a full disk it is noted at the next start
                 note(self._db, spec)
         except (sqlite3.Error, OSError) as error:
@@ -197,19 +197,14 @@ class ReplayStore:
             self._db.close()
             raise
 
-    def _change_places(self, spec: TaskSpec) -> None:
-        """Give the file its task's name, and open what a task is found under, or a new one."""
-        aside, own = (self._path.with_stem(f"{self._path.stem}-{name}") for name in (name_in(self._db), name_of(spec)))
+    def _change_places(self, own: Path, spec: TaskSpec) -> None:
+        aside = beside(self._path, name_in(self._db)) if len(self) else None
         self._db.execute("pragma journal_mode = delete")  # brings the journal into the file
         self._db.close()
-        self._path.replace(aside)
-        if own.exists():
-            own.replace(self._path)
+        others = change_places(self._path, aside, own, 2 * self._budget)
         self._open()
-        if no_room := disk_usage(aside.parent).free < 2 * self._budget:
-            aside.unlink()
-        told = "replay store: its samples have other labels or inputs than task %r and are %s; begun anew with %d"
-        LOG.warning(told, spec.name, "deleted for want of room" if no_room else f"in {aside.name} now", len(self))
+        told = "replay store: begun anew for task %r as it is now, with %d samples; those of other labels or inputs: %s"
+        LOG.warning(told, spec.name, len(self), others)
 
     def _count(self) -> None:
         rows = self._db.execute("select class, hour, count(*) from samples group by class, hour")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sqlite3
 from hashlib import sha256
+from pathlib import Path
+from shutil import disk_usage
 
 import numpy as np
 
@@ -53,6 +55,40 @@ def name_in(store: sqlite3.Connection) -> str:
         sqlite3.Error: the store cannot be read.
     """
     return _name(_noted(store))
+
+
+def beside(path: Path, name: str) -> Path:
+    """Where the store of another task waits."""
+    return path.with_stem(f"{path.stem}-{name}")
+
+
+def change_places(path: Path, aside: Path | None, own: Path, room: int) -> str:
+    """Move a closed store out of the way, and the one that waited into its place.
+
+    Args:
+        path: of the store that was open.
+        aside: where it is to wait; None: it is empty, and deleted.
+        own: of the one that waited, where there is one.
+        room: bytes that must stay free, or none waits.
+
+    Returns:
+        Where it is now, for the log.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    if aside is not None:
+        path.replace(aside)
+    if own.exists():
+        own.replace(path)
+    elif aside is None:
+        path.unlink()
+    if aside is None:
+        return "none"
+    if disk_usage(path.parent).free < room:
+        aside.unlink()
+        return "deleted for want of room"
+    return f"in {aside.name}"
 
 
 def blank(count: int, spec: TaskSpec) -> Samples:

@@ -13,6 +13,7 @@ import pytest
 from edge_client.build import open_memories
 from edge_client.replay import Kept, ReplayStore
 from edge_client.stored import read_stored
+from edge_client.stored_task import name_of
 from edge_models.tasks import load_task
 from edge_protocol.errors import StoreError
 from edge_protocol.task import TaskSpec
@@ -58,7 +59,7 @@ def test_a_store_follows_its_task(tmp_path: Path, other: TaskSpec, caplog: pytes
         assert len(read_stored(path, other).names) == 0
         store.close()
     assert len(caplog.messages) == 1
-    assert "begun anew with 0" in caplog.text
+    assert "as it is now, with 0 samples; those of other labels or inputs: in r-" in caplog.text
     store = ReplayStore(path, 1_000_000)
     store.belong_to(other)
     store.commission("pack", lambda: [kept(0, 0)])
@@ -96,6 +97,22 @@ def test_a_store_from_before_tasks_were_noted_is_kept_where_it_fits(tmp_path: Pa
     store.belong_to(changed(labels=VEHICLE.labels[:3]))
     assert len(store) == 0
     store.close()
+
+
+def test_a_power_cut_between_two_stores_loses_neither(tmp_path: Path) -> None:
+    """Cut after the one went aside and before the other came back: the next start brings it back."""
+    path, clinic = tmp_path / "r.db", load_task("clinic")
+    store = ReplayStore(path, 1_000_000)
+    for spec, target in ((VEHICLE, 5), (clinic, 2), (VEHICLE, 4)):
+        store.belong_to(spec)
+        store.add([kept(target, target)])
+    store.close()
+    path.rename(path.with_stem(f"r-{name_of(VEHICLE)}"))
+    for spec, targets in ((VEHICLE, [4, 5]), (clinic, [2]), (VEHICLE, [4, 5])):
+        store = ReplayStore(path, 1_000_000)
+        store.belong_to(spec)
+        store.close()
+        assert read_stored(path, spec).samples.targets.tolist() == targets
 
 
 def test_what_is_put_aside_takes_no_room_from_the_device(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
