@@ -93,7 +93,7 @@ class Agent:
         trust = TrustStore(state / self.spec.name, root := read_root(config), disk)
         self._topics = Topics(config.fleet_id)
         stamp = Stamp(config.fleet_id, config.device_id, lambda: trust.clock_floor_s)
-        self.outbox, self.replay, refused = open_memories(config)
+        self.outbox, self.replay, refused = open_memories(config, self.spec)
         parts = build_parts(config, self.spec, self.replay, self._inbox.put, self.outbox.told_until)
         self.inference = Inference(parts.feeds, config.queue)
         will = LastWill(self._topics.online(config.device_id), encode(stamp.header(), m.Presence(online=False)))
@@ -249,7 +249,7 @@ class Agent:
         self.carry.keep_samples()
         if self._label_file is not None:
             for sample, label in self._label_file.poll():
-                self.carry.remember(m.Label(self.spec.name, sample[:64], label[:64]))
+                self.carry.remember(m.Label(self.spec.name, sample, label[:64]))
         if self.inference.turned():
             notify("WATCHDOG=1")
         self._uplink.flush(now)

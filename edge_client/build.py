@@ -68,7 +68,7 @@ class Parts:
     account: Account
 
 
-def open_memories(config: DeviceConfig) -> tuple[Outbox, ReplayStore, int]:
+def open_memories(config: DeviceConfig, spec: TaskSpec) -> tuple[Outbox, ReplayStore, int]:
     """Open what outlives a restart, and say how many of the two the disk refused.
 
     A device serves first: on a disk that is full or damaged they live in memory until the next start.
@@ -82,6 +82,7 @@ def open_memories(config: DeviceConfig) -> tuple[Outbox, ReplayStore, int]:
         outbox, refused = Outbox(outbox_file, in_memory=True), refused + 1
     try:
         replay = ReplayStore(replay_file, budget)
+        replay.belong_to(spec)
     except StoreError as error:
         LOG.warning("%s; until the next start samples are kept in memory", error)
         replay, refused = ReplayStore(replay_file, budget // 10, in_memory=True), refused + 1
@@ -139,7 +140,7 @@ def _image_feed(source: SourceConfig, spec: TaskSpec, preprocess: Preprocess, se
     pipeline: Pipeline = WholeSample(spec, preprocess, tally, seen)
     if (source.serving or spec.serving) == "moving-objects":
         pipeline = Objects(spec, preprocess, MovingObjectsConfig(lines=source.lines), tally, seen)
-    return Feed(source.name, _opener(source), pipeline, tally)
+    return Feed(source.name, _opener(source, spec.side), pipeline, tally)
 
 
 def _told_s(source: SourceConfig, told: Callable[[str], float]) -> float:
@@ -173,8 +174,8 @@ def _series_feed(
     return Feed(source.name, _opener(source), pipeline, tally)
 
 
-def _opener(source: SourceConfig) -> Callable[[], Source]:
-    return partial(open_source, source.uri, name=source.name, rate_hz=source.rate_hz, loop=source.loop)
+def _opener(source: SourceConfig, side: tuple[str, ...] = ()) -> Callable[[], Source]:
+    return partial(open_source, source.uri, name=source.name, rate_hz=source.rate_hz, loop=source.loop, side=side)
 
 
 def _commission_images(config: DeviceConfig, spec: TaskSpec, preprocess: Preprocess, replay: ReplayStore) -> None:

@@ -78,7 +78,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         epochs: passes over the samples at most.
         max_samples: that one job learns from: labelled ones first, of the fullest classes fewer, each spread evenly
-            over time. With noise a report is of every labelled one all the same.
+            over time; an eighth is for unlabelled ones. With noise a report is of every labelled one all the same.
         memory_mb: of the training subprocess; it is refused more. A job with the other defaults fits into the least.
         nice: its priority, 19 is the lowest.
         timeout_s: after which it is killed; pauses do not count.

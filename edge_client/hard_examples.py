@@ -47,7 +47,7 @@ def hardest(
     spec: TaskSpec,
     count: int = LISTED,
 ) -> tuple[HardExample, ...]:
-    """Rank samples by unsure + apart, the hardest first.
+    """Rank samples by unsure + apart, the hardest first; of images those that nobody has labelled before others.
 
     Args:
         names: N names in the replay store.
@@ -60,7 +60,7 @@ def hardest(
     own, shared = heads[0].answer(features, samples), heads[1].apply(features)
     classes = spec.kind == "classify"
     unsure, apart = (_classes if classes else _forecasts)(own, shared)
-    order = np.argsort(-(unsure + apart), kind="stable")[:count]
+    order = np.lexsort((-(unsure + apart), samples.labelled & classes))[:count]
     best = [[spec.labels[at] if classes else "" for at in logits[order].argmax(axis=1)] for logits in (own, shared)]
     return tuple(
         HardExample(

@@ -8,12 +8,13 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 
 from devices.packs import ImagePack, SeriesPack, open_pack
 from devices.preprocess import Preprocess
-from edge_client.replay import Kept
+from edge_client.replay import PACKED, Kept
 from edge_models.habits import sensor_numbers
 from edge_models.samples import UNLABELLED
 from edge_models.scales import Scale
@@ -27,17 +28,23 @@ MAX_LINE = 4096
 def image_samples(pack: ImagePack, spec: TaskSpec, preprocess: Preprocess) -> Iterator[Kept]:
     """Labelled images of a commissioning pack; those without a label, or with one the task lacks, are left out.
 
+    They come as if in order of time, those of a group, such as one vehicle, together: so no choice of head learns from
+    what it is judged by (ADR-0032). Names hold row and content: an operator's label is of no other pack's picture.
+
     Args:
         pack: what the installer gathered.
         spec: the task.
         preprocess: the device's own.
     """
     known = [spec.labels.index(name) if name in spec.labels else UNLABELLED for name in pack.classes]
-    for at, label in enumerate(pack.labels):
+    _, first, group = np.unique(pack.groups, return_index=True, return_inverse=True)
+    for place, at in enumerate(np.argsort(first[group], kind="stable").tolist()):
+        label = pack.labels[at]
         target = known[label] if label != UNLABELLED else UNLABELLED
         if target != UNLABELLED:
             side = pack.side[at] if spec.side else None
-            yield Kept(f"commissioning-{at}", float(at), preprocess.raw(pack.images[at]), target, side)
+            name = f"{PACKED}{at}-{crc32(pack.images[at].tobytes()):08x}"
+            yield Kept(name, float(place), preprocess.raw(pack.images[at]), target, side)
 
 
 def series_samples(pack: SeriesPack, spec: TaskSpec, scale: Scale) -> Iterator[Kept]:
@@ -46,7 +53,7 @@ def series_samples(pack: SeriesPack, spec: TaskSpec, scale: Scale) -> Iterator[K
     samples, ends_s = cut_with_ends(pack.values, pack.time_s, spec, scale, side=numbers)
     for at in np.flatnonzero(samples.labelled):
         target = samples.targets[at].astype(np.float32)
-        name, end_s = f"commissioning-{at}", float(ends_s[at])
+        name, end_s = f"{PACKED}{at}", float(ends_s[at])
         yield Kept(name, end_s, samples.raw[at], target, samples.side[at], samples.scale[at])
 
 
@@ -59,9 +66,11 @@ def open_commissioning(path: str, spec: TaskSpec) -> ImagePack | SeriesPack:
     pack = open_pack(path)
     if isinstance(pack, SeriesPack) != (spec.kind == "forecast"):
         raise DataError(f"{path}: task {spec.name!r} needs {'a series' if spec.kind == 'forecast' else 'images'}")
-    if isinstance(pack, ImagePack) and spec.side:
-        if pack.side_names not in ((), spec.side):
-            raise DataError(f"{path}: side inputs {', '.join(pack.side_names)}; the task has {', '.join(spec.side)}")
+    if isinstance(pack, ImagePack):
+        try:
+            pack = pack.with_side(spec.side)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
         if not np.isfinite(pack.side).all():
             raise DataError(
                 f"{path}: side inputs hold NaN or infinity; make the pack with what the plug-in's side says"

@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,8 +19,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edge_client.stored_task import beside, change_places, is_of, name_in, name_of, note
 from edge_models.samples import F4, UNLABELLED
 from edge_protocol.errors import StoreError
+from edge_protocol.task import TaskSpec
 
 LOG = logging.getLogger(__name__)
 
@@ -30,6 +32,8 @@ _HOUR_S = 3600
 _DAY_HOURS = 24
 _NO_CLOCK_S = 365 * _DAY_HOURS * _HOUR_S
 """Before 1971 nobody kept samples: a commissioning pack's images, and a board without a clock, know no hour."""
+PACKED = "commissioning-"
+"""How the name of a commissioning pack's sample begins."""
 _SLICE = 256
 """Samples that are written at once."""
 _LEAST_PAGES = 16
@@ -96,11 +100,30 @@ class ReplayStore:
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"replay store {path}: {error}; check the disk") from error
 
+    def belong_to(self, spec: TaskSpec) -> None:
+        """Hold samples of this task alone; those of another, or from before its labels changed, wait until it is back.
+
+        They are deleted where the disk has no room for two stores: the device goes first.
+
+        Raises:
+            StoreError: the disk refuses, or somebody reads the file just now.
+        """
+        try:
+            own = beside(self._path, name_of(spec))  # an empty store beside it: this was cut short the last time
+            if not is_of(self._db, spec) or (not len(self) and own.exists()):
+                self._change_places(own, spec)
+            with suppress(sqlite3.Error):  # on a full disk it is noted at the next start
+                note(self._db, spec)
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"replay store {self._path}: {error}; check the disk") from error
+
     def __len__(self) -> int:
         return sum(self._counts.values())
 
     def add(self, samples: Iterable[Kept], mark: str = "") -> int:
-        """Keep samples, replacing those of the same name, in slices; return how many the disk refused.
+        """Keep samples in slices, replacing those of the same name; return how many the disk refused.
+
+        One without a label replaces none that has one: the same picture seen again takes nobody's work away.
 
         Args:
             samples: to keep; what follows a slice that was refused is refused too.
@@ -119,7 +142,7 @@ class ReplayStore:
         What the disk refuses is logged and counted, and comes at the next start.
 
         Args:
-            mark: of what it was made from; another mark is taken anew.
+            mark: of what it was made from; another mark is taken anew, and what came of the one before is given up.
             gathered: makes the samples, in the same order each time.
         """
         if self._db.execute("select 1 from commissioned where mark = ?", (mark,)).fetchone() is not None:
@@ -129,9 +152,11 @@ class ReplayStore:
         if refused:
             LOG.warning("commissioning: the disk refused %d samples; make room for them and restart", refused)
             return
-        with suppress(sqlite3.Error), self._db:
-            self._db.execute("insert into commissioned values(?)", (mark,))
+        with suppress(sqlite3.Error), self._whole():
             given = self._db.execute("delete from begun where mark = ? returning taken", (mark,)).fetchall()
+            if not given:
+                self._give_up_packs()
+            self._db.execute("insert into commissioned values(?)", (mark,))
             if given and given[0][0] > len(self):
                 LOG.warning("commissioning: %d of %d samples fit into replay.budget_bytes", len(self), given[0][0])
 
@@ -172,6 +197,15 @@ class ReplayStore:
             self._db.close()
             raise
 
+    def _change_places(self, own: Path, spec: TaskSpec) -> None:
+        aside = beside(self._path, name_in(self._db)) if len(self) else None
+        self._db.execute("pragma journal_mode = delete")  # brings the journal into the file
+        self._db.close()
+        others = change_places(self._path, aside, own, 2 * self._budget)
+        self._open()
+        told = "replay store: begun anew for task %r as it is now, with %d samples; those of other labels or inputs: %s"
+        LOG.warning(told, spec.name, len(self), others)
+
     def _count(self) -> None:
         rows = self._db.execute("select class, hour, count(*) from samples group by class, hour")
         self._counts: Counter[tuple[int, int]] = Counter({(c, hour): n for c, hour, n in rows})
@@ -181,9 +215,10 @@ class ReplayStore:
 
     def _take(self, batch: list[Kept], mark: str) -> bool:
         """Write a slice as a whole, and how far its pack has come; False when the disk refused."""
-        counts, size = self._counts.copy(), self._bytes
         try:
-            with self._db:
+            with self._whole():
+                if mark and self._db.execute("select 1 from begun where mark = ?", (mark,)).fetchone() is None:
+                    self._give_up_packs()
                 for kept in batch:
                     self._insert(kept)
                     self._evict()
@@ -191,19 +226,41 @@ class ReplayStore:
                     more = "on conflict(mark) do update set taken = taken + excluded.taken"
                     self._db.execute(f"insert into begun values(?, ?) {more}", (mark, len(batch)))
         except (sqlite3.Error, OSError):
-            self._counts, self._bytes = counts, size
             return False
         return True
 
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """All that is done within, or nothing, in the file as in the counts."""
+        counts, size = self._counts.copy(), self._bytes
+        try:
+            with self._db:
+                yield
+        except BaseException:
+            self._counts, self._bytes = counts, size
+            raise
+
+    def _give_up_packs(self) -> None:
+        """Let what came of other packs go; each may come again."""
+        self._remove("sample glob ?", PACKED + "*")
+        self._db.execute("delete from commissioned")
+        self._db.execute("delete from begun")
+
     def _insert(self, kept: Kept) -> None:
-        blobs = _blobs(kept)
         group = kept.target if isinstance(kept.target, int) else 0
+        if group == UNLABELLED and self._labelled(kept.sample):
+            return
+        blobs = _blobs(kept)
         hour = int(kept.at_s // _HOUR_S) % _DAY_HOURS if kept.at_s >= _NO_CLOCK_S else _DAY_HOURS
         self._remove("sample = ?", kept.sample)
         row = (kept.sample, group, hour, kept.at_s, *blobs)
         self._db.execute("insert into samples values(?, ?, ?, ?, ?, ?, ?, ?)", row)
         self._counts[group, hour] += 1
         self._bytes += sum(map(len, blobs)) + _ROW_BYTES
+
+    def _labelled(self, sample: str) -> bool:
+        query = "select 1 from samples where sample = ? and class != ?"
+        return self._db.execute(query, (sample, UNLABELLED)).fetchone() is not None
 
     def _evict(self) -> None:
         while self._bytes > self._budget and len(self) > 1:

@@ -1,7 +1,8 @@
 """What others read of the replay store, and what of it a training job learns from; owns no file, writes nothing.
 
-Of more samples than a job may have, labelled ones come first. As in the store itself the fullest class gives way, and
-each is thinned evenly over time (`thinning`): a job learns from what a store of that size would have kept of them.
+Of more samples than a job may have, labelled ones come first, but for an eighth. As in the store itself the fullest
+class gives way, and each is thinned evenly over time (`thinning`): a job learns from what a store of that size would
+have kept of them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edge_client.stored_task import blank, is_of
 from edge_models.samples import UNLABELLED, Samples
 from edge_models.thinning import evenly
 from edge_protocol.errors import StoreError
@@ -44,7 +46,7 @@ def read_stored(path: Path, spec: TaskSpec, most: int | None = None) -> Stored:
     Raises:
         StoreError: the file cannot be read, or its samples are of another shape.
     """
-    with _opened(path) as store:
+    with _opened(path, spec) as store:
         places = _places(store)
         return _fetched(store, places if most is None else places[evenly(places["class"], most)], spec)
 
@@ -55,7 +57,7 @@ def labelled_parts(path: Path, spec: TaskSpec, size: int) -> Iterator[Samples]:
     Raises:
         StoreError: as `read_stored`.
     """
-    with _opened(path) as store:
+    with _opened(path, spec) as store:
         places = _places(store)
         places = places[places["class"] != UNLABELLED]
         for at in range(0, len(places), size):
@@ -65,11 +67,11 @@ def labelled_parts(path: Path, spec: TaskSpec, size: int) -> Iterator[Samples]:
 def latest(path: Path, spec: TaskSpec, count: int) -> Samples:
     """The newest samples kept, at most so many, for another thread than the writer's; none when unreadable."""
     try:
-        with _opened(path) as store:
+        with _opened(path, spec) as store:
             newest = store.execute("select rowid, class from samples order by at_s desc limit ?", (count,))
             return _fetched(store, np.fromiter(newest, _PLACE), spec).samples
     except StoreError:
-        return _blank(0, spec)
+        return blank(0, spec)
 
 
 def latest_raw(path: Path, spec: TaskSpec, count: int) -> npt.NDArray[np.generic]:
@@ -80,14 +82,14 @@ def latest_raw(path: Path, spec: TaskSpec, count: int) -> npt.NDArray[np.generic
 def kept_names(path: Path) -> set[str]:
     """Names of everything kept; none when it cannot be read."""
     try:
-        with _opened(path) as store:
+        with _opened(path, None) as store:
             return {name for (name,) in store.execute("select sample from samples")}
     except StoreError:
         return set()
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+def _opened(path: Path, spec: TaskSpec | None) -> Iterator[sqlite3.Connection]:
     """A store as it is at one moment, whoever writes meanwhile.
 
     Raises:
@@ -97,6 +99,8 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         store = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
         try:
             store.execute("begin")
+            if spec is not None and not is_of(store, spec):
+                raise ValueError(f"it holds nothing of task {spec.name!r} as it is now; a restart begins it anew")
             yield store
         finally:
             store.close()
@@ -111,7 +115,7 @@ def _places(store: sqlite3.Connection) -> npt.NDArray[np.void]:
 
 def _fetched(store: sqlite3.Connection, places: npt.NDArray[np.void], spec: TaskSpec) -> Stored:
     """Read samples straight into their arrays: each is in memory once."""
-    names, at_s, samples = [], np.zeros(len(places)), _blank(len(places), spec)
+    names, at_s, samples = [], np.zeros(len(places)), blank(len(places), spec)
     arrays = (samples.raw, samples.targets, samples.side, samples.scale)
     query = "select sample, at_s, raw, target, side, scale from samples where rowid = ?"
     for at, row in enumerate(places["row"].tolist()):
@@ -123,14 +127,3 @@ def _fetched(store: sqlite3.Connection, places: npt.NDArray[np.void], spec: Task
     if not spec.labels and not np.isfinite(samples.side).any():  # kept before sensors had numbers
         samples = Samples(samples.raw, samples.targets, samples.side[:, :0], samples.scale)
     return Stored(names, at_s, samples)
-
-
-def _blank(count: int, spec: TaskSpec) -> Samples:
-    """Room for samples; a side input that one does not bring stays 0, as in serving, a sensor's number unknown."""
-    image = spec.input.shape != spec.input.raw_shape
-    return Samples(
-        np.zeros((count, *spec.input.raw_shape), np.uint8 if image else np.float32),
-        np.full(count, UNLABELLED, np.int64) if spec.labels else np.zeros((count, len(spec.horizons)), np.float32),
-        np.zeros((count, len(spec.side)), np.float32) if spec.labels else np.full((count, 1), np.nan, np.float32),
-        np.ones((count, 2), np.float32),
-    )

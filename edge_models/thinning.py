@@ -8,10 +8,13 @@ import numpy.typing as npt
 from edge_models.samples import UNLABELLED
 
 I8 = npt.NDArray[np.int64]
+UNLABELLED_PART = 8
 
 
 def evenly(classes: I8, most: int) -> I8:
     """Choose at most so many samples: labelled ones first, of the fullest classes fewer, each evenly over time.
+
+    An eighth is for unlabelled ones where there are so many: out of them come those that somebody is asked to label.
 
     Args:
         classes: (N,) int64 in order of time, -1 unlabelled.
@@ -21,7 +24,7 @@ def evenly(classes: I8, most: int) -> I8:
         (≤ most,) int64 places, rising.
     """
     held, counts = np.unique(classes[classes != UNLABELLED], return_counts=True)
-    shares = levelled(counts, most)
+    shares = levelled(counts, most - min(len(classes) - int(counts.sum()), most // UNLABELLED_PART))
     groups = [(held_class, int(share)) for held_class, share in zip(held, shares, strict=True)]
     parts = []
     for group, share in [*groups, (UNLABELLED, most - int(shares.sum()))]:

@@ -92,6 +92,19 @@ class ImagePack:
         picked = {name: getattr(self, name)[chosen] for name in ("images", "labels", "side", "groups", "split")}
         return replace(self, **picked)
 
+    def with_side(self, names: tuple[str, ...]) -> ImagePack:
+        """The pack with these side inputs, found by name, in the order given; one that has none stays without.
+
+        Raises:
+            DataError: it has others.
+        """
+        if not self.side_names:
+            return self
+        if not set(names) <= set(self.side_names):
+            raise DataError(f"side inputs {', '.join(self.side_names)}; the task has {', '.join(names)}")
+        side = self.side[:, [self.side_names.index(name) for name in names]]
+        return replace(self, side=side, side_names=names)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SeriesPack:

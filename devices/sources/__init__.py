@@ -2,7 +2,7 @@
 
 ================  =====================================================================================
 ``file://``       a video file; options ``width``, ``stall_s``
-``folder://``     a folder of images, each perhaps with a record beside it (``a.json``); option ``labels``
+``folder://``     a folder of images, with a record beside each where the task has own inputs; option ``labels``
 ``pack://``       a data pack of images or series; option ``labels``, ``split`` (``train``, ``test``)
 ``csv://``        a growing CSV file of readings; option ``follow`` (default true)
 ``rtsp://``       a network camera; options after ``#``: ``width``, ``stall_s``, ``frozen_s``
@@ -16,6 +16,8 @@ from __future__ import annotations
 from math import inf
 from typing import Final
 
+import numpy as np
+
 from devices.opencv import opencv
 from devices.packs import ImagePack, open_pack
 from devices.sources.address import Address, parse_address
@@ -25,7 +27,7 @@ from devices.sources.folder import FolderSource
 from devices.sources.packed import ImagePackSource, SeriesPackSource
 from devices.sources.table import TableSource
 from devices.sources.video import VideoSource
-from edge_protocol.errors import ConfigError, SourceError
+from edge_protocol.errors import ConfigError, DataError, SourceError
 
 __all__ = ["Fault", "Frame", "Source", "check_address", "open_source"]
 
@@ -55,7 +57,9 @@ def check_address(uri: str) -> str:
     return parse_address(uri, _OPTIONS).shown
 
 
-def open_source(uri: str, *, name: str, rate_hz: float | None = None, loop: bool = False) -> Source:
+def open_source(
+    uri: str, *, name: str, rate_hz: float | None = None, loop: bool = False, side: tuple[str, ...] = ()
+) -> Source:
     """Open a source.
 
     Args:
@@ -64,11 +68,13 @@ def open_source(uri: str, *, name: str, rate_hz: float | None = None, loop: bool
         rate_hz: frames a second to deliver; None for the source's own pace (a file's frame rate; packs, folders and
             CSV files as fast as they are asked), inf for as fast as asked.
         loop: begin again at the end, for files, folders and packs.
+        side: names of the task's own inputs: packs bring these, in this order, folders the records beside their images.
+            Without any, columns and records are somebody else's and not looked at.
 
     Raises:
         ConfigError: the URI or one of its options is wrong.
         SourceError: there is nothing to read there.
-        DataError: a pack that cannot be read.
+        DataError: a pack that cannot be read, or that brings other side inputs.
     """
     address = parse_address(uri, _OPTIONS)
     if rate_hz is not None and not rate_hz > 0:
@@ -76,10 +82,10 @@ def open_source(uri: str, *, name: str, rate_hz: float | None = None, loop: bool
     pace = Pace(rate_hz)
     match address.scheme:
         case "pack":
-            return _open_pack(address, name, pace, loop=loop)
+            return _open_pack(address, name, pace, loop=loop, side=side)
         case "folder":
             labels = address.flag("labels", default=False)
-            return FolderSource(address.path, name=name, pace=pace, loop=loop, labels=labels)
+            return FolderSource(address.path, name=name, pace=pace, loop=loop, labels=labels, records=bool(side))
         case "csv":
             follow = address.flag("follow", default=True)
             return TableSource(address.path, name=name, pace=pace, loop=loop, follow=follow)
@@ -87,16 +93,20 @@ def open_source(uri: str, *, name: str, rate_hz: float | None = None, loop: bool
             return _open_video(address, name, rate_hz, loop=loop)
 
 
-def _open_pack(address: Address, name: str, pace: Pace, *, loop: bool) -> Source:
-    pack = open_pack(address.path)
+def _open_pack(address: Address, name: str, pace: Pace, *, loop: bool, side: tuple[str, ...]) -> Source:
+    pack, labels = open_pack(address.path), address.flag("labels", default=False)
     if not isinstance(pack, ImagePack):
         return SeriesPackSource(pack, name=name, pace=pace, loop=loop)
-    split = address.options.get("split")
+    rows, split = np.arange(len(pack)), address.options.get("split")
     if split is not None:
         if split not in _SPLITS:
             raise ConfigError(f"source {address.shown}: split={split!r} must be train or test")
-        pack = pack.take(pack.split == _SPLITS[split])
-    return ImagePackSource(pack, name=name, pace=pace, loop=loop, labels=address.flag("labels", default=False))
+        rows = np.flatnonzero(pack.split == _SPLITS[split])
+    try:
+        pack = pack.with_side(side)
+    except DataError as error:
+        raise DataError(f"source {address.shown}: {error}; make the pack with what the plug-in's side says") from error
+    return ImagePackSource(pack, rows, name=name, pace=pace, loop=loop, labels=labels)
 
 
 def _open_video(address: Address, name: str, rate_hz: float | None, *, loop: bool) -> Source:

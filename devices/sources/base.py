@@ -23,7 +23,7 @@ class Frame:
     """One look at the world.
 
     Attributes:
-        sample: name under which an operator may label it.
+        sample: name under which an operator may label it; it means this one look, and no other after a restart.
         at_s: when it was taken, seconds since the epoch.
         image: (H, W, 3) uint8 RGB; None for readings, and where a fault left nothing to see.
         readings: (S,) float32, NaN where a sensor is silent; None for images.

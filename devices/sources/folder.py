@@ -1,13 +1,15 @@
 """A folder of images as a source; a file that is no image is a frame with a fault, not the end of the run.
 
-Beside ``a.jpg`` may lie ``a.json``, what else is known of it: ``{"age": 61, "pulse": null}``. An image whose record is
-damaged has a fault too, for an answer without the readings would be another one.
+Beside ``a.jpg`` may lie ``a.json``, what else is known of it: ``{"age": 61, "pulse": null}``. Where records are
+asked for, an image whose own is damaged has a fault too: an answer without the readings would be another one.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -23,6 +25,8 @@ LOG = logging.getLogger(__name__)
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
 MAX_FILE_BYTES = 64 << 20
 MAX_RECORD_BYTES = 64 << 10
+MAX_NAME = 60
+"""Longest name of a sample: what an operator's message takes, and a number behind it."""
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -37,6 +41,20 @@ def image_files(folder: Path) -> list[Path]:
     if not files:
         raise SourceError(f"{folder}: no image in it (looked for {', '.join(sorted(SUFFIXES))})")
     return files
+
+
+def label_of(file: Path, folder: Path) -> str:
+    """The label of an image below a folder: its first sub-folder's name, however deep it lies; "" beside them."""
+    parts = file.relative_to(folder).parts
+    return parts[0] if len(parts) > 1 else ""
+
+
+def sample_name(source: str, path: Path) -> str:
+    """Name a sample after its path below the folder, ``ward/refer/a.png``; a long one by a hash and its end."""
+    data = os.fsencode(path)
+    name = data.decode(errors="backslashreplace")
+    room = max(MAX_NAME - len(source) - 1, 24)
+    return f"{source}/{name if len(name) <= room else f'{sha256(data).hexdigest()[:12]}/{name[13 - room :]}'}"
 
 
 def read_image(file: Path) -> U1 | None:
@@ -81,12 +99,12 @@ def read_record(image: Path) -> dict[str, str] | None:
 
 
 class FolderSource(Closing):
-    """Plays the images of a folder; with `labels`, the sub-folder's name is the label."""
+    """Plays the images of a folder; with `labels`, each with what `label_of` finds, with `records` what is beside."""
 
-    def __init__(self, folder: Path, *, name: str, pace: Pace, loop: bool, labels: bool) -> None:
+    def __init__(self, folder: Path, *, name: str, pace: Pace, loop: bool, labels: bool, records: bool) -> None:
         """Raises: SourceError: no folder, or no image in it."""
-        self._files = image_files(folder)
-        self._name, self._pace, self._loop, self._labels = name, pace, loop, labels
+        self._folder, self._files = folder, image_files(folder)
+        self._name, self._pace, self._loop, self._labels, self._records = name, pace, loop, labels, records
         self._check = FrameCheck(frozen_after_s=float("inf"))
         self._next = 0
 
@@ -99,23 +117,22 @@ class FolderSource(Closing):
         """The next image, at this moment's time; None before its turn."""
         if self.ended or not self._pace.sleep(timeout_s):
             return None
-        at = self._next % len(self._files)
+        file, now = self._files[self._next % len(self._files)], time.time()
         self._next += 1
-        file, now = self._files[at], time.time()
         data, begun = _bytes_of(file), time.perf_counter()
         image = _decoded(data)
         took_s = time.perf_counter() - begun
         record, fault = None, "unreadable" if image is None else self._check.fault(image, now)
         try:
-            record = read_record(file)
+            record = read_record(file) if self._records else None
         except SourceError as error:
             fault = "unreadable"
             LOG.warning("%s", error)
         return Frame(
-            sample=f"{self._name}-{at}",
+            sample=sample_name(self._name, file.relative_to(self._folder)),
             at_s=now,
             image=image,
-            label=file.parent.name if self._labels else None,
+            label=label_of(file, self._folder) or None if self._labels else None,
             record=record,
             fault=fault,
             decode_s=took_s,

@@ -6,29 +6,39 @@ import time
 
 from devices.closing import Closing
 from devices.packs import UNLABELLED, ImagePack, SeriesPack
+from devices.packs.pack import I8
 from devices.sources.base import Frame, Pace
 
 
 class ImagePackSource(Closing):
-    """Plays the images of a pack in order."""
+    """Plays images of a pack in order; a frame is named after its row, so that in each pass it has the same name."""
 
-    def __init__(self, pack: ImagePack, *, name: str, pace: Pace, loop: bool, labels: bool) -> None:
-        """Args: labels: whether frames carry the labels of the pack (False plays the part of a camera)."""
-        self._pack, self._name, self._pace = pack, name, pace
-        self._loop, self._labels = loop and len(pack) > 0, labels
+    def __init__(self, pack: ImagePack, rows: I8, *, name: str, pace: Pace, loop: bool, labels: bool) -> None:
+        """Begin.
+
+        Args:
+            pack: the images.
+            rows: (N,) int64, which of them to play.
+            name: the source's.
+            pace: when.
+            loop: again and again.
+            labels: whether frames carry the labels of the pack (False plays the part of a camera).
+        """
+        self._pack, self._rows, self._name, self._pace = pack, rows, name, pace
+        self._loop, self._labels = loop and len(rows) > 0, labels
         self._next = 0
 
     @property
     def ended(self) -> bool:
         """Whether the last image was delivered."""
-        return self._next >= len(self._pack) and not self._loop
+        return self._next >= len(self._rows) and not self._loop
 
     def read(self, timeout_s: float) -> Frame | None:
         """The next image, at this moment's time; None before its turn."""
         if self.ended or not self._pace.sleep(timeout_s):
             return None
-        at, pack = self._next % len(self._pack), self._pack
-        self._next = self._next + 1 if not self._loop else at + 1
+        at, pack = int(self._rows[self._next % len(self._rows)]), self._pack
+        self._next += 1
         label = int(pack.labels[at])
         return Frame(
             sample=f"{self._name}-{at}",

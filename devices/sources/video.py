@@ -57,7 +57,7 @@ class VideoSource(Closing):
         self._check = FrameCheck(frozen_after_s)
         self._pace = Pace(rate_hz)
         self._child: DecodingChild | None = None
-        self._count = self._failures = self._asked = 0
+        self._named_ms = self._count = self._failures = self._asked = 0
         self._ended = self._due = self._flowing = False
         self._retry_at = self._waiting_since = time.monotonic()
         self._connect()
@@ -125,10 +125,11 @@ class VideoSource(Closing):
         return image
 
     def _frame(self, image: U1 | None) -> Frame:
-        self._count += 1
+        self._count, at_s = self._count + 1, time.time()
+        self._named_ms = max(int(at_s * 1e3), self._named_ms + 1)
         return Frame(
-            sample=f"{self._name}-{self._count}",
-            at_s=time.time(),
+            sample=f"{self._name}-{self._named_ms}",
+            at_s=at_s,
             image=image,
             fault="stalled" if image is None else self._check.fault(image, time.monotonic()),
             decode_s=None if image is None or self._child is None else self._child.decode_s,

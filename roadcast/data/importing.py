@@ -13,7 +13,7 @@ from devices.opencv import opencv
 from devices.packs import UNLABELLED, ImagePack, SeriesPack
 from devices.packs.npz import MAX_BYTES
 from devices.sources.base import U1, Frame
-from devices.sources.folder import image_files, read_image, read_record
+from devices.sources.folder import image_files, label_of, read_image, read_record
 from devices.sources.table import MAX_SENSORS, parse_row
 from edge_client.side_inputs import SideInputs
 from edge_models.samples import F4
@@ -79,7 +79,7 @@ def import_images(
             continue
         side[len(kept)] = 0 if found is None else found
         images[len(kept)] = opencv().resize(image, (size, size), interpolation=opencv().INTER_AREA)
-        kept.append(_class_of(file, folder))
+        kept.append(label_of(file, folder))
     if not kept:
         raise DataError(f"{folder}: none of its {len(files)} images can be read: {reasons[0]}")
     classes = tuple(sorted({name for name in kept if name}))
@@ -96,12 +96,6 @@ def _read(file: Path, inputs: SideInputs | None) -> tuple[U1, F4 | None]:
     if image is None:
         raise DataError("not a readable image")
     return image, inputs.of(Frame(sample=file.name, at_s=0, record=read_record(file))) if inputs else None
-
-
-def _class_of(file: Path, folder: Path) -> str:
-    """The first folder below `folder`, empty for a file that lies beside them."""
-    parts = file.relative_to(folder).parts
-    return parts[0] if len(parts) > 1 else ""
 
 
 def _split(labels: npt.NDArray[np.int64], test_share: float, seed: int) -> npt.NDArray[np.uint8]:

@@ -7,9 +7,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from devices.boards import Machine
+from devices.packs import ImagePack, save_pack
 from edge_client import board
 from edge_client.build import build_parts, read_root
 from edge_client.config import DeviceConfig
@@ -98,6 +101,25 @@ def built(folder: Path, **changes: Any) -> Any:
         return build_parts(config, load_task(config.task), replay, lambda _: None), len(replay)
     finally:
         replay.close()
+
+
+def test_a_task_s_own_inputs_are_asked_of_its_sources(tmp_path: Path) -> None:
+    """The columns of a clinic's pack by name, the records of a folder; a vehicle's camera looks at neither."""
+    clinic = load_task("clinic")
+    side = np.arange(6, dtype=np.float32)[None]
+    pack = ImagePack.of(np.zeros((1, 32, 32, 3), np.uint8), classes=(), side=side, side_names=clinic.side[::-1])
+    save_pack(tmp_path / "ward.npz", pack, title="ward")
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((32, 32, 3), 90, np.uint8))
+    (tmp_path / "a.json").write_text('{"age": 61}')
+    sources = [{"name": "p", "uri": f"pack://{tmp_path}/ward.npz"}, {"name": "f", "uri": f"folder://{tmp_path}"}]
+
+    def first(task: str) -> list[Any]:
+        parts, _ = built(tmp_path, task=task, sources=sources)
+        frames = [feed.opener().read(5.0) for feed in parts.feeds]
+        return [None if frames[0].side is None else frames[0].side.tolist(), frames[1].record]
+
+    assert first("clinic") == [[5, 4, 3, 2, 1, 0], {"age": "61"}]
+    assert first("vehicle") == [None, None]
 
 
 def test_parts_fit_task_and_source(tmp_path: Path) -> None:

@@ -44,6 +44,13 @@ def test_the_unsure_and_the_disputed_come_first() -> None:
     assert found[-1].unsure + found[-1].apart < 0.02
 
 
+def test_those_that_nobody_has_labelled_come_first() -> None:
+    """One that has a label, however hard, comes behind one that an installer could still name."""
+    found = hardest(*pictures((0, 0), (1, 0)), (head((1, 0, 9.0)), head((1, 0, 9.0))), VEHICLE)
+    assert [each.sample for each in found] == ["s-1", "s-0"]
+    assert found[1].unsure > found[0].unsure
+
+
 def test_the_list_is_bounded() -> None:
     """Of any number of samples, so many; none of none."""
     many = pictures(*[(0.01 * at, 0) for at in range(200)])

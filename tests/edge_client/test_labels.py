@@ -24,10 +24,30 @@ def test_commissioning_images_keep_their_class_by_name(tmp_path: Path) -> None:
     pack = ImagePack.of(images, labels=np.array([0, 1, -1, 2]), classes=("truck", "zeppelin", "car"))
     preprocess = Preprocess(VEHICLE.input, PreprocessConfig(gains=(2.0, 1.0, 1.0)))  # type: ignore[arg-type]
     kept = list(image_samples(pack, VEHICLE, preprocess))
-    assert [(k.sample, k.target) for k in kept] == [("commissioning-0", 5), ("commissioning-3", 1)]
+    assert [(k.sample.rpartition("-")[0], k.target) for k in kept] == [("commissioning-0", 5), ("commissioning-3", 1)]
     assert kept[0].raw.shape == (32, 32, 3)
     np.testing.assert_array_equal(kept[0].raw, preprocess.raw(images[0]))
     assert kept[0].side is None
+
+
+def test_a_pack_s_groups_come_together_and_its_pictures_keep_their_names() -> None:
+    """Each vehicle where its first picture stood; another pack names a picture alike only where it is the same one."""
+    images = np.random.default_rng(1).integers(0, 255, (5, 32, 32, 3), dtype=np.uint8)
+    labels = np.array([0, 1, 0, 1, 0])
+    groups = np.array([7, 2, 7, 9, 2])
+    preprocess = Preprocess(VEHICLE.input)  # type: ignore[arg-type]
+
+    def kept(pack: ImagePack) -> dict[str, tuple[float, int]]:
+        return {k.sample: (k.at_s, int(k.raw[0, 0, 0])) for k in image_samples(pack, VEHICLE, preprocess)}
+
+    named = kept(ImagePack.of(images, labels=labels, classes=VEHICLE.labels, groups=groups))
+    assert [raw for _, raw in named.values()] == images[[0, 2, 1, 4, 3], 0, 0, 0].tolist()
+    assert [at_s for at_s, _ in named.values()] == [0, 1, 2, 3, 4]
+    assert [name.split("-")[1] for name in named] == ["0", "2", "1", "4", "3"]
+    longer = np.concatenate([images[:2], images[3:], images[:1]])
+    again = kept(ImagePack.of(longer, labels=labels, classes=VEHICLE.labels))
+    assert [at_s for at_s, _ in again.values()] == [0, 1, 2, 3, 4], "a pack without groups stays in its order"
+    assert set(named) & set(again) == {name for name in named if name.split("-")[1] in "01"}
 
 
 def test_a_clinics_samples_keep_their_side_inputs() -> None:

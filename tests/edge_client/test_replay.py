@@ -61,6 +61,22 @@ def test_a_sample_of_the_same_name_takes_the_place_of_the_old_one(tmp_path: Path
     again.close()
 
 
+def test_a_sample_without_a_label_never_takes_the_place_of_one_that_has_one(tmp_path: Path) -> None:
+    """A pack that is played again, or a picture that is seen twice, undoes no operator's work."""
+    store = ReplayStore(tmp_path / "r.db", 1_000_000)
+    store.add([image(1), image(2)])
+    store.relabel("s-1", 3)
+    counts = dict(+store._counts)
+    store.add([Kept("s-1", 7.0, np.full((32, 32, 3), 200, np.uint8)), image(2)])
+    back = read_stored(tmp_path / "r.db", VEHICLE)
+    assert dict(zip(back.names, back.samples.targets.tolist(), strict=True)) == {"s-1": 3, "s-2": -1}
+    assert back.samples.raw.max() == 2
+    assert dict(+store._counts) == counts
+    store.add([Kept("s-1", 7.0, np.full((32, 32, 3), 200, np.uint8), 4)])
+    assert read_stored(tmp_path / "r.db", VEHICLE).samples.raw.max() == 200
+    store.close()
+
+
 def test_a_full_disk_costs_samples_which_are_counted_and_nothing_else(tmp_path: Path) -> None:
     """What was kept stays readable; when there is room again, samples are kept again."""
     store = ReplayStore(tmp_path / "r.db", 100_000_000)
@@ -141,6 +157,37 @@ def test_what_was_gathered_is_taken_once(tmp_path: Path) -> None:
     assert sorted(read_stored(tmp_path / "replay.db", VEHICLE).samples.targets.tolist()) == [0, 0, 4]
     store.commission("pack 2", lambda: gathered)
     assert read_stored(tmp_path / "replay.db", VEHICLE).samples.targets.tolist() == [0, 0, 0]
+    store.close()
+
+
+def packed(number: int, target: int) -> Kept:
+    """A commissioning pack's image."""
+    return Kept(f"commissioning-{number}", float(number), image(number).raw, target)
+
+
+@pytest.mark.parametrize("left", [2, 0])
+def test_what_is_left_of_an_older_pack_goes_with_the_first_of_the_next(tmp_path: Path, left: int) -> None:
+    """An installer who takes wrong labels out is rid of them, but of nothing else; the old pack may come again."""
+    store = ReplayStore(tmp_path / "r.db", 10_000_000)
+    store.add([image(1, 3)])
+    store.commission("old", lambda: [packed(at, 0) for at in range(600)])
+    store.commission("new", lambda: [packed(at, 1) for at in range(left)])
+    assert read_stored(tmp_path / "r.db", VEHICLE).samples.targets.tolist() == [3, *[1] * left][-left - 1 :]
+    assert (len(store), sum(store._counts.values())) == (left + 1, left + 1)
+    store.commission("old", lambda: [packed(at, 0) for at in range(600)])
+    assert len(store) == 601
+    store.close()
+
+
+def test_a_disk_that_refuses_the_next_pack_keeps_the_old_one(tmp_path: Path) -> None:
+    """Its samples go in the same transaction in which the first of the next ones come."""
+    store = ReplayStore(tmp_path / "r.db", 10_000_000)
+    store.commission("old", lambda: [packed(at, 0) for at in range(10)])
+    pages = store._db.execute("pragma page_count").fetchone()[0]
+    store._db.execute(f"pragma max_page_count = {pages}")
+    store.commission("new", lambda: [packed(at, 1) for at in range(250)])
+    assert (len(store), store.dropped) == (10, 250)
+    assert set(read_stored(tmp_path / "r.db", VEHICLE).samples.targets.tolist()) == {0}
     store.close()
 
 

@@ -65,7 +65,7 @@ def test_a_record_beside_an_image_reaches_the_personal_head(tmp_path: Path) -> N
     (tmp_path / "b.json").write_bytes(msgspec.json.encode({"temperature": 36.6, "age": "61"}))
     seen = Seen(0.0)
     pipeline, tally = clinic(seen)
-    with open_source(f"folder://{tmp_path}", name="ward") as source:
+    with open_source(f"folder://{tmp_path}", name="ward", side=CLINIC.side) as source:
         while not source.ended:
             found = source.read(5)
             assert found is not None
@@ -106,6 +106,19 @@ def test_side_inputs_that_are_none_are_refused_and_kept_nowhere(more: dict[str, 
     assert seen.drain() == []
 
 
+def test_a_reading_that_the_plug_in_never_asks_for_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A misspelt name would be taken for not measured, in silence; of any number of names a few are told."""
+    side = SideInputs(CLINIC)
+    for _ in range(2):
+        assert side.of(frame(record={"Temperature": "38.4", "pulse": "75"})) == pytest.approx([0, 0, 0, 0, 0, 1])
+    assert caplog.messages == [
+        "records hold a reading 'Temperature', of which this task knows nothing: look how it is spelt"
+    ]
+    for number in range(100):
+        side.of(frame(record={f"x{number}": "1"}))
+    assert len(caplog.messages) == 16
+
+
 def test_a_task_without_side_inputs_takes_none() -> None:
     """A pack that has some is played for such a task too."""
     assert SideInputs(VEHICLE).of(frame(side=np.ones(2, np.float32), record=FEVER)) is None
@@ -122,6 +135,10 @@ def test_a_commissioning_pack_brings_the_task_s_side_inputs_or_none(tmp_path: Pa
 
     assert opened((), np.zeros((2, 0), np.float32))
     assert opened(CLINIC.side, np.zeros((2, 6), np.float32))
+    turned = opened((*CLINIC.side[::-1], "more"), np.tile(np.arange(7, dtype=np.float32), (2, 1)))
+    assert isinstance(turned, ImagePack)
+    assert turned.side_names == CLINIC.side
+    assert turned.side[1].tolist() == [5, 4, 3, 2, 1, 0], "columns go by name"
     with pytest.raises(DataError, match=r"humidity; the task has age"):
         opened(("humidity",), np.zeros((2, 1), np.float32))
     with pytest.raises(DataError, match="NaN or infinity"):

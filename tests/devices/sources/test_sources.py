@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from math import inf
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from devices.packs import ImagePack, SeriesPack, save_pack
 from devices.sources import Source, csi_pipeline, open_source
 from devices.sources.base import Frame, Pace
 from devices.sources.decoder import DecodeJob
+from devices.sources.folder import sample_name
 from devices.sources.quality import FrameCheck
 from edge_protocol.errors import ConfigError, DataError, SourceError
 
@@ -41,7 +43,7 @@ def vehicles(tmp_path: Path) -> Path:
 
 def test_packed_images(vehicles: Path) -> None:
     """Images come in order with labels hidden, unless the address asks for them."""
-    frames = drain(open_source(f"pack://{vehicles}", name="cam"))
+    frames = drain(open_source(f"pack://{vehicles}", name="cam", side=("age",)))
     assert [int(frame.image[0, 0, 0]) for frame in frames if frame.image is not None] == list(range(6))
     assert {frame.label for frame in frames} == {None}
     assert [frame.sample for frame in frames][:2] == ["cam-0", "cam-1"]
@@ -49,11 +51,27 @@ def test_packed_images(vehicles: Path) -> None:
     assert frames[3].side.tolist() == [3.0]
     shown = drain(open_source(f"pack://{vehicles}?labels=true", name="cam"))
     assert [frame.label for frame in shown] == ["a", "b", "a", "b", "a", None]
+    assert {frame.side is None for frame in shown} == {True}, "a task without own inputs is given none"
+
+
+def test_columns_of_a_pack_go_by_name(tmp_path: Path) -> None:
+    """In whatever order, and however many more; a pack that lacks a name is refused, one without any is not."""
+    side = np.arange(6, dtype=np.float32).reshape(2, 3)
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    save_pack(tmp_path / "s.npz", ImagePack.of(images, classes=(), side=side, side_names=("b", "c", "a")), title="t")
+    frames = drain(open_source(f"pack://{tmp_path}/s.npz", name="cam", side=("a", "b")))
+    assert [frame.side.tolist() for frame in frames if frame.side is not None] == [[2, 0], [5, 3]]
+    with pytest.raises(DataError, match=r"s\.npz: side inputs b, c, a; the task has a, d; make the pack"):
+        open_source(f"pack://{tmp_path}/s.npz", name="cam", side=("a", "d"))
+    save_pack(tmp_path / "n.npz", ImagePack.of(images, classes=()), title="t")
+    without = drain(open_source(f"pack://{tmp_path}/n.npz", name="cam", side=("a",)))
+    assert [frame.side for frame in without] == [None] * 2
 
 
 def test_packed_split_and_loop(vehicles: Path) -> None:
-    """A part of a pack can be played, and played again and again."""
+    """A part of a pack can be played, and played again and again; a picture has the name of its row each time."""
     frames = drain(open_source(f"pack://{vehicles}?split=test", name="cam", loop=True), limit=5)
+    assert [frame.sample for frame in frames] == ["cam-4", "cam-5", "cam-4", "cam-5", "cam-4"]
     assert [int(frame.image[0, 0, 0]) for frame in frames if frame.image is not None] == [4, 5, 4, 5, 4]
     with pytest.raises(ConfigError, match="split='both' must be train or test"):
         open_source(f"pack://{vehicles}?split=both", name="cam")
@@ -110,7 +128,10 @@ def test_folder_with_a_broken_and_a_black_image(tmp_path: Path) -> None:
 
 
 def test_a_folder_s_records_come_with_their_images(tmp_path: Path) -> None:
-    """Numbers and texts as text, null as not measured, none where there is none; a damaged one is a fault."""
+    """Numbers and texts as text, null as not measured, none where there is none; a damaged one is a fault.
+
+    For a task without own inputs they are somebody else's, such as annotations: nobody looks at them.
+    """
     records = {
         "a": b'{"age": 61, "pulse": null, "temperature": "38.4", "weight": 70.5}',
         "c": b"{}",
@@ -123,10 +144,43 @@ def test_a_folder_s_records_come_with_their_images(tmp_path: Path) -> None:
         picture(tmp_path / f"{name}.png", 100 + ord(name) % 50)
     for name, text in records.items():
         (tmp_path / f"{name}.json").write_bytes(text)
-    frames = drain(open_source(f"folder://{tmp_path}", name="f"))
+    unasked = drain(open_source(f"folder://{tmp_path}", name="f"))
+    assert [(frame.record, frame.fault) for frame in unasked] == [(None, None)] * 7
+    frames = drain(open_source(f"folder://{tmp_path}", name="f", side=("age",)))
     assert frames[0].record == {"age": "61", "pulse": "", "temperature": "38.4", "weight": "70.5"}
     assert [frame.record for frame in frames[1:3]] == [None, {}]
     assert [frame.fault for frame in frames] == [None] * 3 + ["unreadable"] * 4
+
+
+def test_a_folder_s_images_are_named_after_their_files(tmp_path: Path) -> None:
+    """A picture more leaves the names of the others; long names and names that are no UTF-8 are bounded and apart."""
+    picture(tmp_path / "b.png", 100)
+    picture(tmp_path / "refer" / "c.png", 110)
+
+    def names() -> list[str]:
+        return [frame.sample for frame in drain(open_source(f"folder://{tmp_path}", name="ward"))]
+
+    assert names() == ["ward/b.png", "ward/refer/c.png"]
+    picture(tmp_path / "a.png", 120)
+    assert names() == ["ward/a.png", "ward/b.png", "ward/refer/c.png"]
+    long = [sample_name("ward", Path("x" * 200 + tail) / "1.png") for tail in ("", "y")]
+    assert [len(name) for name in long] == [60, 60]
+    assert len(set(long)) == 2
+    assert all(name.endswith("/1.png") for name in long)
+    assert sample_name("ward", Path(os.fsdecode(b"\xff.png"))) == r"ward/\xff.png"
+    assert len(sample_name("w" * 64, Path("x" * 200))) == 64 + 1 + 24
+
+
+def test_the_first_sub_folder_is_the_label(tmp_path: Path) -> None:
+    """However deep an image lies below it; beside the sub-folders it has none, whatever the folder itself is called."""
+    for file, level in {"refer/2026-11/a.png": 100, "refer/b.png": 120, "c.png": 140}.items():
+        picture(tmp_path / file, level)
+    frames = drain(open_source(f"folder://{tmp_path}?labels=true", name="ward"))
+    assert {frame.sample: frame.label for frame in frames} == {
+        "ward/refer/2026-11/a.png": "refer",
+        "ward/refer/b.png": "refer",
+        "ward/c.png": None,
+    }
 
 
 def test_folder_without_images(tmp_path: Path) -> None:
