@@ -51,7 +51,8 @@ def import_images(
         size: pixels a side.
         test_share: part of each class that is set aside for testing.
         spec: task whose plug-in reads the records beside the images into its own side inputs, as a device does; an
-            image without one has zeros, one whose record is refused is skipped. None: records are not looked at.
+            image without one has zeros, one whose record is refused is skipped. None, or one without side inputs:
+            records are not looked at, for annotations lie beside images too.
         seed: which part.
 
     Raises:
@@ -67,7 +68,7 @@ def import_images(
             f"{folder}: {len(files)} images of {size} pixels exceed {MAX_BYTES >> 20} MiB; use a smaller --size"
         )
     images = np.empty((len(files), size, size, 3), np.uint8)
-    names, inputs = ((), None) if spec is None else (spec.side, SideInputs(spec))
+    names, inputs = (spec.side, SideInputs(spec)) if spec is not None and spec.side else ((), None)
     side = np.zeros((len(files), len(names)), np.float32)
     kept: list[str] = []
     reasons: list[str] = []
