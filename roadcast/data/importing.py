@@ -92,13 +92,6 @@ def import_images(
     return pack, Skipped("images", tuple(reasons))
 
 
-def _read(file: Path, inputs: SideInputs | None) -> tuple[U1, F4 | None]:
-    image = read_image(file)
-    if image is None:
-        raise DataError("not a readable image")
-    return image, inputs.of(Frame(sample=file.name, at_s=0, record=read_record(file))) if inputs else None
-
-
 def _class_of(file: Path, folder: Path) -> str:
     """The first folder below `folder`, empty for a file that lies beside them."""
     parts = file.relative_to(folder).parts
@@ -113,6 +106,13 @@ def _split(labels: npt.NDArray[np.int64], test_share: float, seed: int) -> npt.N
         members = rng.permutation(np.flatnonzero(labels == label))
         split[members[: round(test_share * len(members))]] = 1
     return split
+
+
+def _read(file: Path, inputs: SideInputs | None) -> tuple[U1, F4 | None]:
+    image = read_image(file)
+    if image is None:
+        raise DataError("not a readable image")
+    return image, inputs.of(Frame(sample=file.name, at_s=0, record=read_record(file))) if inputs else None
 
 
 def import_table(path: Path, *, unit: str, interval_s: float | None) -> tuple[SeriesPack, Skipped]:
