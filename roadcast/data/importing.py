@@ -51,7 +51,8 @@ def import_images(
         size: pixels a side.
         test_share: part of each class that is set aside for testing.
         spec: task whose plug-in reads the records beside the images into its own side inputs, as a device does; an
-            image without one has zeros, one whose record is refused is skipped. None: records are not looked at.
+            image without one has zeros, one whose record is refused is skipped. None, or one without side inputs:
+            records are not looked at, for annotations lie beside images too.
         seed: which part.
 
     Raises:
@@ -67,7 +68,7 @@ def import_images(
             f"{folder}: {len(files)} images of {size} pixels exceed {MAX_BYTES >> 20} MiB; use a smaller --size"
         )
     images = np.empty((len(files), size, size, 3), np.uint8)
-    names, inputs = ((), None) if spec is None else (spec.side, SideInputs(spec))
+    names, inputs = (spec.side, SideInputs(spec)) if spec is not None and spec.side else ((), None)
     side = np.zeros((len(files), len(names)), np.float32)
     kept: list[str] = []
     reasons: list[str] = []
@@ -91,13 +92,6 @@ def import_images(
     return pack, Skipped("images", tuple(reasons))
 
 
-def _read(file: Path, inputs: SideInputs | None) -> tuple[U1, F4 | None]:
-    image = read_image(file)
-    if image is None:
-        raise DataError("not a readable image")
-    return image, inputs.of(Frame(sample=file.name, at_s=0, record=read_record(file))) if inputs else None
-
-
 def _split(labels: npt.NDArray[np.int64], test_share: float, seed: int) -> npt.NDArray[np.uint8]:
     """(N,) uint8, 1 for the test part of each class."""
     rng = np.random.default_rng(seed)
@@ -106,6 +100,13 @@ def _split(labels: npt.NDArray[np.int64], test_share: float, seed: int) -> npt.N
         members = rng.permutation(np.flatnonzero(labels == label))
         split[members[: round(test_share * len(members))]] = 1
     return split
+
+
+def _read(file: Path, inputs: SideInputs | None) -> tuple[U1, F4 | None]:
+    image = read_image(file)
+    if image is None:
+        raise DataError("not a readable image")
+    return image, inputs.of(Frame(sample=file.name, at_s=0, record=read_record(file))) if inputs else None
 
 
 def import_table(path: Path, *, unit: str, interval_s: float | None) -> tuple[SeriesPack, Skipped]:
