@@ -29,7 +29,7 @@ from broker_server.proxy_set import build, load_samples, mingle
 from broker_server.strategies import trunk_sharing
 from devices.packs import SeriesPack, open_pack, save_pack
 from devices.preprocess import PreprocessConfig
-from edge_client import trainer, trunk_lesson
+from edge_client import trainer, training_set, trunk, trunk_lesson
 from edge_client.jobs import TrainJob, TrainResult
 from edge_client.jobs import write_job as write_train_job
 from edge_client.knowledge import read_report
@@ -53,7 +53,10 @@ PACK = "metrla_week_speed.npz"
 SHARED: tuple[Tier, ...] = ("nano", "small")
 FLEET: Final[dict[DeviceId, Tier]] = {DeviceId(f"road-{at}"): SHARED[at % 2] for at in range(8)}
 ARMS: Final[dict[str, TrunkSettings | None]] = {"votes": None, "votes + trunks": TrunkSettings()}
-_CODE = (distil_worker, tier_training, trunks, trunk_sharing, trainer, trunk_lesson, trunk_changes, local_training)
+_CODE = (
+    *(distil_worker, tier_training, trunks, trunk_sharing),
+    *(trainer, training_set, trunk, trunk_lesson, trunk_changes, local_training),
+)
 
 
 @dataclass(frozen=True)
