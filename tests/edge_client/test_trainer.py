@@ -131,7 +131,7 @@ def test_habits_serve_the_device_and_leave_no_trace_in_its_report(tmp_path: Path
     for folder, named in ((tmp_path / "named", True), (tmp_path / "nameless", False)):
         folder.mkdir()
         asked = msgspec.structs.replace(
-            job(folder, SPEED, samples=0), replay=str(folder / "sensors.db"), max_samples=400
+            job(folder, SPEED, samples=0), replay=str(folder / "sensors.db"), max_samples=4000
         )
         store = ReplayStore(folder / "sensors.db", 100_000_000)
         kept = series_samples(pack, SPEED, Scale.fit(values))
