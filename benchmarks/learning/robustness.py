@@ -7,6 +7,8 @@ with anchors alone, without any device, and with the plain mean of honest ones.
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentTypeError
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -30,10 +32,10 @@ QUICK = Setting(devices=4, rounds=1, steps=3, first_steps=10)
 CONTROLS = ("anchors", "self", "mean", "feddistill")
 
 
-def measured(options: Options, *, seeds: int, cache: Path, ours_only: bool) -> Outcome:
+def measured(options: Options, *, seeds: int, shares: Sequence[float], cache: Path, ours_only: bool) -> Outcome:
     """What dishonest devices cost; --quick runs one attack on four devices for one round, and judges nothing."""
     torch.set_num_threads(1)
-    setting, attacks, shares = SETTING, list(ATTACKS), list(SHARES)
+    setting, attacks = SETTING, list(ATTACKS)
     if options.quick:
         setting, attacks, shares, seeds = QUICK, ["least likely"], [SHARES[-1]], 1
     accuracy: dict[str, list[float]] = {}
@@ -77,6 +79,13 @@ def _final(rule: str, setting: Setting, seed: int, cache: Path) -> float:
     return curve[-1]
 
 
+def _shares(text: str) -> list[float]:
+    shares = [float(part) for part in text.split(",")]
+    if not all(0 < share < 1 for share in shares):
+        raise ArgumentTypeError("shares lie between 0 and 1")
+    return sorted(shares)
+
+
 @lru_cache(maxsize=1)
 def _world(devices: int, alpha: float, seed: int) -> World:
     return deal_world(vehicle.load()[0], devices=devices, alpha=alpha, seed=seed)
@@ -87,6 +96,7 @@ if __name__ == "__main__":
         run(
             measured,
             seeds=Own(3, "how many"),
+            shares=Own(SHARES, "of the fleet that lie, such as 0.2,0.4", _shares),
             ours_only=Own(default=False, help="without the plain mean under attack"),
             cache=CACHE,
         )
