@@ -19,7 +19,7 @@ from safetensors.numpy import load, save
 
 from devices.packs import ImagePack, open_pack
 from devices.preprocess import Preprocess
-from edge_models.samples import UNLABELLED, Samples
+from edge_models.samples import Samples
 from edge_models.thinning import levelled, spaced
 from edge_models.windows import cut_windows
 from edge_protocol.errors import DataError
@@ -60,13 +60,10 @@ def _images(pack: ImagePack, spec: TaskSpec, path: str | Path) -> Samples:
         raise DataError(
             f"{path}: task {spec.name!r} knows no {', '.join(strange)}; its classes are {', '.join(spec.labels)}"
         )
-    places = np.array(
-        [*map(spec.labels.index, pack.classes), UNLABELLED], np.int64
-    )  # what is unlabelled takes the last
     raw, preprocess = np.empty((len(pack), *spec.input.raw_shape), np.uint8), Preprocess(spec.input)
     for at, image in enumerate(pack.images):
         raw[at] = preprocess.raw(image)
-    return Samples.of(raw, places[pack.labels])
+    return Samples.of(raw, pack.labels_as(spec.labels))
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,15 +36,13 @@ def image_samples(pack: ImagePack, spec: TaskSpec, preprocess: Preprocess) -> It
         spec: the task.
         preprocess: the device's own.
     """
-    known = [spec.labels.index(name) if name in spec.labels else UNLABELLED for name in pack.classes]
+    targets = pack.labels_as(spec.labels).tolist()
     _, first, group = np.unique(pack.groups, return_index=True, return_inverse=True)
     for place, at in enumerate(np.argsort(first[group], kind="stable").tolist()):
-        label = pack.labels[at]
-        target = known[label] if label != UNLABELLED else UNLABELLED
-        if target != UNLABELLED:
+        if targets[at] != UNLABELLED:
             side = pack.side[at] if spec.side else None
             name = f"{PACKED}{at}-{crc32(pack.images[at].tobytes()):08x}"
-            yield Kept(name, float(place), preprocess.raw(pack.images[at]), target, side)
+            yield Kept(name, float(place), preprocess.raw(pack.images[at]), targets[at], side)
 
 
 def series_samples(pack: SeriesPack, spec: TaskSpec, scale: Scale) -> Iterator[Kept]:

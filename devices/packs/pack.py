@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -91,6 +92,11 @@ class ImagePack:
         """The pack of the chosen images, in the order given."""
         picked = {name: getattr(self, name)[chosen] for name in ("images", "labels", "side", "groups", "split")}
         return replace(self, **picked)
+
+    def labels_as(self, names: Sequence[str]) -> I8:
+        """Labels (N,) int64 as places in other names; `UNLABELLED` where these lack the class, or there is none."""
+        places = [names.index(name) if name in names else UNLABELLED for name in self.classes]
+        return np.array([*places, UNLABELLED], np.int64)[self.labels]  # what has no label, -1, takes the last
 
     def with_side(self, names: tuple[str, ...]) -> ImagePack:
         """The pack with these side inputs, found by name, in the order given; one that has none stays without.

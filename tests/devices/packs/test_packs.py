@@ -55,6 +55,19 @@ def test_images_come_back(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path, card_path(path)] or len(list(path.parent.iterdir())) == 2
 
 
+def test_labels_and_side_inputs_are_found_by_name() -> None:
+    """In whatever order others have them; a class that they lack is no label, a missing column an error."""
+    pack = images()
+    assert pack.labels_as(["bike", "bus", "car"]).tolist() == [2, 0, 2, 0]
+    assert pack.labels_as(["bike"]).tolist() == [-1, 0, -1, 0]
+    bare = ImagePack.of(pack.images, classes=(), labels=np.full(4, UNLABELLED))
+    assert bare.labels_as(["bike"]).tolist() == [-1] * 4
+    np.testing.assert_array_equal(pack.with_side(("heat",)).side, pack.side[:, [1]])
+    assert bare.with_side(("heat",)) is bare
+    with pytest.raises(DataError, match="age, heat"):
+        pack.with_side(("weight",))
+
+
 @pytest.mark.parametrize("distance", [True, False])
 def test_series_come_back(tmp_path: Path, distance: bool) -> None:
     """A series pack is read as it was written, holes and all."""
