@@ -39,7 +39,7 @@ def ballots(devices: int, rng: np.random.Generator) -> list[ClassVotes]:
 
 def measured(options: Options) -> Outcome:
     """What making a teacher of 1,000 reports costs, in passes over their odds; --quick takes 200 reports."""
-    devices, repeats = (200, 3) if options.quick else (DEVICES, 5)
+    devices, repeats = (200, 3) if options.quick else (DEVICES, 25)
     rng = np.random.default_rng(0)
     reports = ballots(devices, rng)
     shared = Opinion(rng.dirichlet(np.ones(CLASSES), SAMPLES).astype(np.float32))

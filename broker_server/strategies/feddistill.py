@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from broker_server.strategies.base import F4, Ballot, Fusion, HiddenAnchors, Opinion, Strategy, opinion_of
 from broker_server.strategies.mixture import mixture_weights
-from broker_server.strategies.ratios import I8, Ratios, blocks
+from broker_server.strategies.ratios import I8, Ratios, blocks, stacked
 from edge_protocol.ids import DeviceId
 from edge_protocol.messages import ClassVotes
 
@@ -83,16 +83,17 @@ class FedDistill(Strategy):
         return list(blocks(self._votes()))
 
     def _class_weights(self, decoded: Sequence[Ratios]) -> F4:
-        shared = self.shared.value
+        shared, votes = self.shared.value, self._votes()
         classes = shared.shape[1]
         anchors = self.anchors or HiddenAnchors(np.zeros(0, np.int64), np.zeros(0, np.int64))
         truth, believed = anchors.truth.astype(np.int64), shared.argmax(1)
-        held = np.array([_held(votes) for votes in self._votes()], np.float32)
+        spoken = np.array([each.samples - each.density.data.count(0) for each in votes])
+        held = stacked([each.held.data for each in votes]).astype(np.float32) * (spoken > 0)[:, None]
         mix, known_mix = (np.bincount(each, minlength=classes) for each in (believed, believed[anchors.rows]))
         like_known = (known_mix / np.maximum(mix, 1))[believed].astype(np.float32)
         agreement = np.zeros(len(held), np.float32)
-        known = np.ones((len(held) + 1, len(truth)), np.float32)
-        soft = np.ones((len(held) + 1, len(shared)), np.float32)
+        likelihood = np.ones((len(held) + 1, len(truth) + len(shared)), np.float32)
+        known, soft = np.hsplit(likelihood, [len(truth)])
         for block in decoded:
             known[block.devices] = block.picked(anchors.rows, truth)
             soft[block.devices] = block.picked(slice(None), believed)
@@ -103,14 +104,13 @@ class FedDistill(Strategy):
             sure, likely = np.flatnonzero(truth == c), np.flatnonzero(believed == c)
             counts = np.append(np.ones(len(sure), np.float32), SOFT_LABEL * shared[likely, c])
             prior = np.append(held[:, c], np.float32(1))
-            likelihood = np.hstack([known.take(sure, axis=1), soft.take(likely, axis=1)])
             if len(sure):
-                weights[:, c] = mixture_weights(likelihood, counts, prior, PRIOR_STRENGTH)
+                about = likelihood.take(np.append(sure, len(truth) + likely), axis=1)
+                weights[:, c] = mixture_weights(about, counts, prior, PRIOR_STRENGTH)
             elif len(truth):
                 weights[-1, c] = 1  # nobody can be judged
             else:
                 weights[:, c] = prior / prior.sum()
-        spoken = np.array([votes.samples - votes.density.data.count(0) for votes in self._votes()])
         return self._bounded(_for_news(weights, agreement, spoken, believed[anchors.rows] == truth))
 
     def _votes(self) -> list[ClassVotes]:
@@ -208,8 +208,3 @@ def _for_news(weights: F4, agreement: F4, spoken: I8, right: npt.NDArray[np.bool
     before, after = weights[:-1].sum(0), told.sum(0)
     told *= np.divide(before, after, out=np.zeros_like(after), where=after > 0)
     return np.concatenate([told, 1 - told.sum(0, keepdims=True)]).astype(np.float32)
-
-
-def _held(votes: ClassVotes) -> list[int]:
-    """1 for each class that the device speaks of: none when it is silent on every sample."""
-    return list(votes.held.data) if any(votes.density.data) else [0] * len(votes.held.data)

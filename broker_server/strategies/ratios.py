@@ -85,8 +85,8 @@ class Block:
     def picked(self, rows: I8 | slice, classes: I8) -> F4:
         """Ratios (n, R) float32, of a class on a sample each, mean 1 over all samples; 0 where it is not held."""
         odds: F4 = self.more[:, rows] * (self.named[:, rows] == classes)
-        odds += self.rest[:, rows] * self.held.take(classes, axis=1)
-        odds *= (1 / self.means).take(classes, axis=1)
+        odds += self.rest[:, rows]
+        odds *= (self.held / self.means).take(classes, axis=1)
         return odds
 
     def weighted(self, weights: F4) -> F4:
@@ -110,18 +110,24 @@ class Block:
 
 
 def blocks(votes: Sequence[ClassVotes]) -> Iterator[Block]:
-    """Decode reports on the same samples and classes, some at a time, in their order."""
+    """Decode reports, at least one, on the same samples and classes; some at a time, in their order."""
+    odds = np.empty((2, len(votes), votes[0].samples), np.float32)  # at once: few large pages in place of many small
     for start in range(0, len(votes), BLOCK):
-        yield _decoded(start, votes[start : start + BLOCK])
+        stop = start + BLOCK
+        yield _decoded(start, votes[start:stop], *odds[:, start:stop])
 
 
-def _decoded(start: int, votes: Sequence[ClassVotes]) -> Block:
-    held = _stacked([each.held.data for each in votes])
-    named = _stacked([each.classes.data for each in votes])
-    density = _stacked([each.density.data for each in votes])
+def stacked(columns: Sequence[bytes]) -> U1:
+    """One row of bytes for each device: (n, ·) uint8; rows are of one length."""
+    return np.frombuffer(b"".join(columns), np.uint8).reshape(len(columns), -1)
+
+
+def _decoded(start: int, votes: Sequence[ClassVotes], rest: F4, more: F4) -> Block:
+    held = stacked([each.held.data for each in votes])
+    named = stacked([each.classes.data for each in votes])
+    density = stacked([each.density.data for each in votes])
     pair = density * np.uint8(len(CONFIDENCE))
-    pair += _stacked([each.confidence.data for each in votes])
-    rest, more = np.empty(named.shape, np.float32), np.empty(named.shape, np.float32)
+    pair += stacked([each.confidence.data for each in votes])
     lowest, highest = (table[held.sum(1)] for table in _TABLES)
     for at in range(len(votes)):
         levels = pair[at].astype(np.intp)
@@ -154,7 +160,3 @@ def _tables() -> tuple[F4, F4]:
 
 
 _TABLES = _tables()
-
-
-def _stacked(columns: Sequence[bytes]) -> U1:
-    return np.frombuffer(b"".join(columns), np.uint8).reshape(len(columns), -1)
