@@ -53,11 +53,11 @@ class LabelsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         commissioning: pack of labelled samples that the installer gathered, or of a sensor's history.
-        file: CSV of ``sample,label`` lines that may grow; relative to the state directory.
+        file: CSV of ``sample,label`` lines that may grow; relative to the state directory; None: none is read.
     """
 
     commissioning: Text | None = None
-    file: Text | None = None
+    file: Text | None = "labels.csv"
 
 
 class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from zlib import crc32
 
@@ -19,7 +20,7 @@ from edge_models.habits import sensor_numbers
 from edge_models.samples import UNLABELLED
 from edge_models.scales import Scale
 from edge_models.windows import cut_with_ends
-from edge_protocol.errors import DataError
+from edge_protocol.errors import DataError, StoreError
 from edge_protocol.task import TaskSpec
 
 MAX_LINE = 4096
@@ -103,3 +104,19 @@ class LabelFile:
         self._at += len(whole)
         rows = csv.reader(line[:MAX_LINE] for line in whole.decode(errors="replace").splitlines())
         return [(row[0].strip(), row[1].strip()) for row in rows if len(row) == 2]  # noqa: PLR2004 - sample and label
+
+    def append(self, sample: str, label: str) -> None:
+        """Add a line, whoever reads meanwhile; one that somebody left without an end is ended first.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        line = StringIO()
+        csv.writer(line, lineterminator="\n").writerow([sample, label])
+        try:
+            with self._path.open("a+b") as file:
+                file.seek(max(file.tell() - 1, 0))
+                ended = file.read() in {b"", b"\n"}
+                file.write((line.getvalue() if ended else f"\n{line.getvalue()}").encode())
+        except OSError as error:
+            raise StoreError(f"{self._path}: {error}; the label was not noted") from error

@@ -8,7 +8,7 @@ have kept of them.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,18 @@ def read_stored(path: Path, spec: TaskSpec, most: int | None = None) -> Stored:
     with _opened(path, spec) as store:
         places = _places(store)
         return _fetched(store, places if most is None else places[evenly(places["class"], most)], spec)
+
+
+def read_named(path: Path, spec: TaskSpec, names: Sequence[str]) -> Stored:
+    """Read those of these few samples that are kept.
+
+    Raises:
+        StoreError: as `read_stored`.
+    """
+    with _opened(path, spec) as store:
+        query = "select rowid, class from samples where sample = ?"
+        found = (row for name in names for row in store.execute(query, (name,)))
+        return _fetched(store, np.fromiter(found, _PLACE), spec)
 
 
 def labelled_parts(path: Path, spec: TaskSpec, size: int) -> Iterator[Samples]:

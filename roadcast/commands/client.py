@@ -1,4 +1,4 @@
-"""``roadcast client``: run one device, check its configuration, say what it has learnt, print the schema."""
+"""``roadcast client``: run one device, check its configuration, say what it has learnt and what samples show."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_protocol.errors import StoreError
+from edge_protocol.errors import ConfigError, StoreError
 from roadcast import enrolment
 from roadcast.output import JsonFlag, emit
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edge_client.config import DeviceConfig
     from edge_client.drift_watch import DriftFile
     from edge_client.jobs import TrainResult
 
@@ -59,7 +62,13 @@ def check(*, config: ConfigFile, state_dir: StateDir = None, json: JsonFlag = Fa
 
 
 @app.command()
-def learning(*, config: ConfigFile, state_dir: StateDir = None, json: JsonFlag = False) -> None:
+def learning(
+    *,
+    config: ConfigFile,
+    state_dir: StateDir = None,
+    pictures: Annotated[Path | None, typer.Option(help="Write the hard examples into this folder, as PNG.")] = None,
+    json: JsonFlag = False,
+) -> None:
     """Say how the head was chosen, what that cost, what has drifted and which samples are hard; the agent may run."""
     from edge_client.drift_watch import read_drift
     from edge_client.jobs import read_result
@@ -67,7 +76,8 @@ def learning(*, config: ConfigFile, state_dir: StateDir = None, json: JsonFlag =
     from edge_client.stored import kept_names
     from roadcast.agent import load_device
 
-    state = Path(load_device(config, state_dir).state_dir)
+    device = load_device(config, state_dir)
+    state = Path(device.state_dir)
     if not (state / LESSON).exists():
         raise StoreError(f"{state}: nothing was learnt here yet; the first round or release that finds samples does it")
     found, drift, kept = read_result(state, LESSON), read_drift(state / "drift.json"), kept_names(state / "replay.db")
@@ -79,7 +89,59 @@ def learning(*, config: ConfigFile, state_dir: StateDir = None, json: JsonFlag =
         "drift": drift.alarms,
         "hard": [each for each in found.hard if each.sample in kept],
     }
+    if pictures is not None:
+        _draw([each.sample for each in found.hard], device, pictures)
     emit(said, json, lambda _: _learning(found, drift, kept))
+
+
+@app.command()
+def label(
+    sample: Annotated[str, typer.Argument(help="Name of a sample, as `roadcast client learning` tells it.")],
+    name: Annotated[str, typer.Argument(metavar="LABEL", help="What it shows: a label of the task.")],
+    *,
+    config: ConfigFile,
+    state_dir: StateDir = None,
+) -> None:
+    """Say what a kept sample shows, in the device's `labels.file`; a running agent learns from it, or the next one."""
+    from edge_client.labels import LabelFile
+    from edge_client.stored import kept_names
+    from edge_models.tasks import load_task
+    from roadcast.agent import load_device
+
+    device = load_device(config, state_dir)
+    state, labels = Path(device.state_dir), load_task(device.task).labels
+    if device.labels.file is None:
+        raise ConfigError(f"{config}: labels.file is null, so the agent reads none; name one and restart it")
+    if name not in labels:
+        raise ConfigError(f"{name!r} is no label of task {device.task!r}; it has {', '.join(labels) or 'none'}")
+    if sample not in kept_names(state / "replay.db"):
+        raise StoreError(f"{state}: no sample {sample!r} is kept (any more); `roadcast client learning` lists some")
+    LabelFile(state / device.labels.file).append(sample, name)
+
+
+def _draw(samples: Sequence[str], device: DeviceConfig, folder: Path) -> None:
+    """Write the pictures that are still kept, each in a file of its sample's name.
+
+    Raises:
+        ConfigError: the task's samples are no pictures.
+        StoreError: the store cannot be read, or the folder cannot be written.
+    """
+    from devices.opencv import opencv
+    from edge_client.stored import read_named
+    from edge_models.tasks import load_task
+    from edge_protocol.task import ImageInput
+
+    spec = load_task(device.task)
+    if not isinstance(spec.input, ImageInput):
+        raise ConfigError(f"task {device.task!r}: its samples are windows of readings, which no picture shows")
+    kept = read_named(Path(device.state_dir) / "replay.db", spec, samples)
+    for sample, image in zip(kept.names, kept.samples.raw, strict=True):
+        path = folder.joinpath(*(part for part in f"{sample}.png".split("/") if part not in {"", ".."}))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(opencv().imencode(".png", image[..., ::-1])[1].tobytes())
+        except OSError as error:
+            raise StoreError(f"{path}: {error}; the pictures after it were not written") from error
 
 
 def _learning(found: TrainResult, drift: DriftFile, kept: set[str]) -> str:

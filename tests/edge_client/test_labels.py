@@ -12,7 +12,7 @@ from devices.preprocess import Preprocess, PreprocessConfig
 from edge_client.labels import LabelFile, image_samples, open_commissioning, series_samples
 from edge_models.scales import Scale
 from edge_models.tasks import load_task
-from edge_protocol.errors import DataError
+from edge_protocol.errors import DataError, StoreError
 from tests.edge_client.device_rig import image_pack, series_pack
 
 VEHICLE, SPEED, CLINIC = load_task("vehicle"), load_task("speed"), load_task("clinic")
@@ -101,3 +101,17 @@ def test_a_label_file_is_read_as_it_grows(tmp_path: Path) -> None:
     path.unlink()
     path.mkdir()
     assert labels.poll() == []
+
+
+def test_a_line_is_added_while_others_read(tmp_path: Path) -> None:
+    """Behind what somebody left without an end, with names that hold commas; a place that is none is an error."""
+    path = tmp_path / "labels.csv"
+    reader, writer = LabelFile(path), LabelFile(path)
+    writer.append("ward/a,b.png", "refer")
+    assert reader.poll() == [("ward/a,b.png", "refer")]
+    with path.open("a") as file:
+        file.write("main-1,car")
+    writer.append("main-2", "truck")
+    assert reader.poll() == [("main-1", "car"), ("main-2", "truck")]
+    with pytest.raises(StoreError, match="was not noted"):
+        LabelFile(tmp_path).append("main-1", "car")

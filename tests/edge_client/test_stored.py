@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge_client.replay import Kept, ReplayStore
-from edge_client.stored import kept_names, labelled_parts, latest_raw, read_stored
+from edge_client.stored import kept_names, labelled_parts, latest_raw, read_named, read_stored
 from edge_models.tasks import load_task, plugin_of
 from edge_protocol.errors import StoreError
 from tests.edge_client.test_replay import image
@@ -129,4 +129,16 @@ def test_names_of_what_is_kept_can_be_read(tmp_path: Path) -> None:
     store.add([image(1), Kept("x", 0.0, image(2).raw)])
     assert kept_names(tmp_path / "r.db") == {"s-1", "x"}
     assert kept_names(tmp_path / "none.db") == set()
+    store.close()
+
+
+def test_a_few_samples_can_be_read_by_name(tmp_path: Path) -> None:
+    """Those that are kept, in the order asked for; none of another task."""
+    store = ReplayStore(tmp_path / "r.db", 1_000_000)
+    store.add([image(1), image(2), image(3)])
+    found = read_named(tmp_path / "r.db", VEHICLE, ["s-3", "gone", "s-1"])
+    assert found.names == ["s-3", "s-1"]
+    assert found.samples.raw[:, 0, 0, 0].tolist() == [3, 1]
+    with pytest.raises(StoreError, match="nothing of task 'speed'"):
+        read_named(tmp_path / "r.db", SPEED, ["s-3"])
     store.close()

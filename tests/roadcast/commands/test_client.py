@@ -6,6 +6,7 @@ import json
 import logging
 from pathlib import Path
 
+import cv2
 import msgspec
 import numpy as np
 import pytest
@@ -20,11 +21,12 @@ from edge_client.drift_watch import DriftFile
 from edge_client.hard_examples import HardExample
 from edge_client.installed import HeadChoice
 from edge_client.jobs import TrainResult
+from edge_client.labels import LabelFile
 from edge_client.lessons import LESSON
 from edge_client.replay import Kept, ReplayStore
 from edge_protocol.errors import ConfigError, DataError
 from roadcast.commands.client import app
-from tests.edge_client.device_rig import device_config, image_pack
+from tests.edge_client.device_rig import device_config, image_pack, series_pack
 
 
 @pytest.fixture
@@ -113,6 +115,61 @@ def test_learning_says_how_the_head_was_chosen_and_what_is_hard(config_file: Pat
     ):
         assert line in told
     assert "main-8" not in told
+
+
+def learnt(state: Path, *hard: str) -> None:
+    """Leave what a training job leaves: these samples are hard."""
+    each = [HardExample(sample=name, labelled=False, own="car", shared="bike", unsure=0.9, apart=0.2) for name in hard]
+    choice = HeadChoice(chosen="shared", shared={}, personal={}, n_train=0, n_valid=0)
+    result = TrainResult(choice=choice, examples=1, held=(1,) * 6, hard=tuple(each))
+    (state / LESSON).write_bytes(msgspec.json.encode(result))
+
+
+def test_hard_examples_are_drawn_for_whoever_names_them(config_file: Path, tmp_path: Path) -> None:
+    """Each that is kept as the very picture, in its colours and under its name, below the folder whatever the name."""
+    red, names = np.zeros((32, 32, 3), np.uint8), ("main-7", "ward/refer/a.png", "../../out")
+    red[..., 0] = 200
+    store = ReplayStore(tmp_path / "state" / "replay.db", 10_000_000)
+    store.add([Kept(name, 0.0, red) for name in names])
+    store.close()
+    learnt(tmp_path / "state", *names, "main-8")
+    command = ["learning", "--config", str(config_file), "--pictures", str(tmp_path / "hard")]
+    CliRunner().invoke(app, command, catch_exceptions=False)
+    drawn = {str(path.relative_to(tmp_path / "hard")): path for path in (tmp_path / "hard").rglob("*.png")}
+    assert drawn.keys() == {"main-7.png", "ward/refer/a.png.png", "out.png"}
+    assert cv2.imread(str(drawn["main-7.png"]))[0, 0].tolist() == [0, 0, 200], "blue, green, red"
+    (tmp_path / "file").write_text("")
+    command[-1] = str(tmp_path / "file")
+    assert "were not written" in str(CliRunner().invoke(app, command).exception)
+
+
+def test_windows_of_readings_are_not_drawn(tmp_path: Path) -> None:
+    """A forecaster's hard examples have no picture, and that is said."""
+    config = device_config(tmp_path, task="speed", labels={"commissioning": str(series_pack(tmp_path, 60))})
+    (tmp_path / "device.yaml").write_text(yaml.safe_dump(msgspec.to_builtins(config)))
+    (tmp_path / "state").mkdir()
+    learnt(tmp_path / "state", "main-7")
+    command = ["learning", "--config", str(tmp_path / "device.yaml"), "--pictures", str(tmp_path / "hard")]
+    assert "windows of readings" in str(CliRunner().invoke(app, command).exception)
+
+
+def test_a_label_is_noted_where_the_agent_looks(config_file: Path, tmp_path: Path) -> None:
+    """Of a sample that is not kept, of no class, or where no file is read, nothing is noted and the reason told."""
+    runner, state = CliRunner(), tmp_path / "state"
+    store = ReplayStore(state / "replay.db", 10_000_000)
+    store.add([Kept("main-7", 0.0, np.zeros((32, 32, 3), np.uint8))])
+    store.close()
+    command = ["label", "main-7", "truck", "--config", str(config_file)]
+    agent = LabelFile(state / "labels.csv")
+    assert "no label of task 'vehicle'" in str(runner.invoke(app, [*command[:2], "zeppelin", *command[3:]]).exception)
+    assert "'main-8'" in str(runner.invoke(app, ["label", "main-8", *command[2:]]).exception)
+    assert agent.poll() == []
+    runner.invoke(app, command, catch_exceptions=False)
+    assert agent.poll() == [("main-7", "truck")]
+    told = yaml.safe_load(config_file.read_text())
+    told["labels"]["file"] = None
+    config_file.write_text(yaml.safe_dump(told))
+    assert "labels.file is null" in str(runner.invoke(app, command).exception)
 
 
 def test_schema_is_a_json_schema() -> None:
