@@ -27,7 +27,13 @@ RELEASES_BYTES: Final = 500_000_000
 
 
 def check_source(
-    name: str, uri: str, scene: Path | None = None, *, first_s: float = _FIRST_S, watch_s: float = _WATCH_S
+    name: str,
+    uri: str,
+    scene: Path | None = None,
+    *,
+    side: tuple[str, ...] = (),
+    first_s: float = _FIRST_S,
+    watch_s: float = _WATCH_S,
 ) -> tuple[Finding, ...]:
     """Open a source, wait for a good frame, look for how many come, and whether they show the scene.
 
@@ -35,11 +41,12 @@ def check_source(
         name: the source's.
         uri: see `devices.sources`; its password is not shown.
         scene: file of its commissioning frame, where one was taken.
+        side: names of the task's own inputs: a frame is good with what brings them alone.
         first_s: how long to wait for the first good frame.
         watch_s: how long to count frames after it.
     """
     try:
-        with open_source(uri, name=name) as source:
+        with open_source(uri, name=name, side=side) as source:
             first = first_frame(name, source, first_s)
             rate = _rate(source, watch_s) if uri.partition(":")[0] in _LIVE else ""
             found = [Finding("source", "ok", f"{name}: {_size(first)}{rate}")]

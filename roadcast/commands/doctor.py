@@ -86,17 +86,19 @@ def _configured(config: DeviceConfig) -> list[Finding]:
     from devices.doctor.source_checks import check_source, check_state_dir
     from edge_client.cameras import scene_file
 
-    found = [_agent(config), check_state_dir(Path(config.state_dir), config.replay.budget_bytes)]
+    state_dir = Path(config.state_dir)
+    agent, side = _agent(config)
+    found = [agent, check_state_dir(state_dir, config.replay.budget_bytes)]
     for source in config.sources:
         progress(f"waiting for a frame of {source.name}")
-        found += check_source(source.name, source.uri, scene_file(Path(config.state_dir), source.name))
+        found += check_source(source.name, source.uri, scene_file(state_dir, source.name), side=side)
     progress(f"connecting to {config.broker.host}")
     found += check_certificates(config.broker, time.time(), config.device)
     return [*found, check_broker(config.broker, config.fleet_id, config.device_id)]
 
 
-def _agent(config: DeviceConfig) -> Finding:
-    """Whether the agent would start with its configuration."""
+def _agent(config: DeviceConfig) -> tuple[Finding, tuple[str, ...]]:
+    """Whether the agent would start with its configuration, and its task's own inputs."""
     from devices.findings import Finding
     from edge_client.configured import check_configuration
 
@@ -104,8 +106,8 @@ def _agent(config: DeviceConfig) -> Finding:
         spec = check_configuration(config)
     except RoadcastError as error:
         fix = "put there what is missing; `roadcast client check` says whether the agent would start"
-        return Finding("configuration", "fail", str(error), fix)
-    return Finding("configuration", "ok", f"{spec.name} with {spec.students[config.tier]}")
+        return Finding("configuration", "fail", str(error), fix), ()
+    return Finding("configuration", "ok", f"{spec.name} with {spec.students[config.tier]}"), spec.side
 
 
 def _mend(finding: Finding) -> bool:

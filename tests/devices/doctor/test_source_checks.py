@@ -37,6 +37,17 @@ def test_a_source_that_does_not_deliver_fails(uri: str) -> None:
     assert finding.fix
 
 
+def test_a_record_beside_an_image_counts_for_a_task_that_reads_it(tmp_path: Path) -> None:
+    """A damaged one is no good frame to a clinic, and nothing to a camera."""
+    uri = _pictures(tmp_path / "a", 120)
+    for picture in list((tmp_path / "a").iterdir()):
+        picture.with_suffix(".json").write_text('{"age": 61')
+    assert check_source("ward", uri, first_s=2.0)[0].level == "ok"
+    (finding,) = check_source("ward", uri, side=("age",), first_s=2.0)
+    assert finding.level == "fail"
+    assert "no good frame" in finding.says
+
+
 def test_passwords_of_cameras_are_not_shown() -> None:
     """What stands before @ stays out of the report."""
     (finding,) = check_source("road", "rtsp://admin:secret@127.0.0.1:9/x#stall_s=1", first_s=2.0)
