@@ -85,7 +85,7 @@ QUICK_NAMES = (WHOLE, "no density", "no EMA")
 
 
 def measured(
-    options: Options, *, rounds: int | None, seeds: int, attack: str, rules: Sequence[str], cache: Path
+    options: Options, *, rounds: int | None, seeds: int, attack: str | None, rules: Sequence[str], cache: Path
 ) -> Outcome:
     """What each ingredient of `feddistill` is worth; --quick shows that it runs. There is no target."""
     torch.set_num_threads(1)
@@ -165,7 +165,7 @@ if __name__ == "__main__":
             measured,
             rounds=Own(None, f"how many ({SETTING.rounds}; under attack {robustness.SETTING.rounds})", count),
             seeds=Own(3, "how many"),
-            attack=Own("", "ask in robustness's setting, under this attack", _attack),
+            attack=Own(None, "ask in robustness's setting, under this attack", _attack),
             rules=Own(NAMES, f"these instead of all: {','.join(NAMES)}", _rules),
             cache=CACHE,
         )
