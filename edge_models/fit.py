@@ -25,7 +25,7 @@ I8 = npt.NDArray[np.int64]
 NEAR = 1.5
 """Of n samples of a class up to so many times √n, and half of those not kept back, may be left out beside these."""
 LOG_LOSS = "log_loss"
-"""Score that chooses a classifier's head: of two dozen samples kept back, how many are right tells too little."""
+"""Score that speaks for a classifier's head too: of two dozen samples, how many are right tells too little."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ def fit_personal_head(
 ) -> PersonalFit:
     """Fit the head that serves this device, and keep the shared one when that is better on samples kept back.
 
-    Better is a smaller log loss of a classifier's, and a better headline score of a forecaster's.
+    Better is one with a better headline score or, a classifier's, with a smaller log loss.
 
     Kept back are the last samples, of each class its own: a random share would hold the vehicles that were learnt, a
     frame on. Every allowed type of head is tried on the rest; the head that is returned was fitted on all samples, the
@@ -132,7 +132,7 @@ def fit_personal_head(
     tried = {kind: score(FITS[kind](known, targets[train], wide, settings, tick)) for kind in settings.heads}
     gains = {kind: _gain(before, scores, plugin) for kind, scores in tried.items()}
     kind = max(settings.heads, key=gains.__getitem__)
-    if not gains[kind] > 0:
+    if not max(gains[kind]) > 0:
         return PersonalFit(shared, "shared", kind, before, tried, len(train), len(valid))
     everything, _, habits = own.split(rows, rows[:0])
     head = FITS[kind](_joined(features[rows], everything), targets[rows], wide, settings, tick)
@@ -172,11 +172,11 @@ def _log_loss(logits: FloatArray, truth: Targets) -> float:
     return round(float(np.mean(np.log(np.exp(raised).sum(axis=1)) - raised[np.arange(len(truth)), truth])), 3)
 
 
-def _gain(before: Scores, after: Scores, plugin: TaskPlugin) -> float:
-    if LOG_LOSS in after:
-        return before[LOG_LOSS] - after[LOG_LOSS]
+def _gain(before: Scores, after: Scores, plugin: TaskPlugin) -> tuple[float, ...]:
+    """By how much a head is better: in its headline score, then in log loss."""
     more = after[plugin.headline] - before[plugin.headline]
-    return more if plugin.higher_is_better else -more
+    headline = more if plugin.higher_is_better else -more
+    return (headline, before[LOG_LOSS] - after[LOG_LOSS]) if LOG_LOSS in after else (headline,)
 
 
 def labelled(inputs: FloatArray, targets: Targets) -> tuple[FloatArray, Targets]:

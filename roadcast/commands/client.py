@@ -101,6 +101,7 @@ def label(
     *,
     config: ConfigFile,
     state_dir: StateDir = None,
+    json: JsonFlag = False,
 ) -> None:
     """Say what a kept sample shows, in the device's `labels.file`; a running agent learns from it, or the next one."""
     from edge_client.labels import LabelFile
@@ -116,7 +117,10 @@ def label(
         raise ConfigError(f"{name!r} is no label of task {device.task!r}; it has {', '.join(labels) or 'none'}")
     if sample not in kept_names(state / "replay.db"):
         raise StoreError(f"{state}: no sample {sample!r} is kept (any more); `roadcast client learning` lists some")
-    LabelFile(state / device.labels.file).append(sample, name)
+    path = state / device.labels.file
+    LabelFile(path).append(sample, name)
+    said = {"sample": sample, "label": name, "file": str(path)}
+    emit(said, json, lambda told: f"{told['sample']}: {told['label']}, in {told['file']}")
 
 
 def _draw(samples: Sequence[str], device: DeviceConfig, folder: Path) -> None:
